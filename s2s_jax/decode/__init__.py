@@ -1,0 +1,1 @@
+"""How a trained model answers: search over any model, and lines in, lines out."""

@@ -1,0 +1,1 @@
+"""The network: pure functions over a dict of parameters."""
