@@ -7,7 +7,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 
 from jaxtyping import install_import_hook
 
-install_import_hook("s2s_jax", "beartype.beartype")
+install_import_hook("s2s_jax", "checker.check")
 
 import jax
 

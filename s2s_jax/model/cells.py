@@ -1,0 +1,219 @@
+"""How does a recurrent cell make its next state from its last one and its input?
+
+Every cell keeps one weight matrix whose rows are `[hoisted input | input of this step | state]`. The first rows are
+multiplied outside the scan for all steps at once (`project`), the others inside it as one fat product. `directions`
+puts leading axes before everything, so that both directions of an encoder run in one scan.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from s2s_jax.model.products import product, wide
+
+Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
+
+
+class Cell(nnx.Module):
+    """The vanilla recurrent network, and what all cells share.
+
+    h' = tanh(W x + U h + b). Elman 1990, "Finding Structure in Time".
+
+    Args:
+        inputs: width of the input that is known before the scan (may be 0).
+        extra: width of the input that only arrives step by step, such as a fed context (may be 0).
+        size: width H of the state.
+        directions: leading axes of every parameter, () or (D,).
+    """
+
+    gates = 1
+    states = 1
+
+    def __init__(
+        self, inputs: int, size: int, *, extra: int = 0, directions: tuple[int, ...] = (), dtype: DTypeLike, rngs
+    ):
+        self.inputs, self.size, self.dtype = inputs, size, dtype
+        glorot = jax.nn.initializers.glorot_uniform(batch_axis=tuple(range(len(directions))))
+        orthogonal = jax.nn.initializers.orthogonal()
+        feeding = [glorot(rngs.params(), (*directions, inputs + extra, size)) for _ in range(self.gates)]
+        recurrent = [orthogonal_stack(orthogonal, rngs.params(), directions, size) for _ in range(self.gates)]
+        rows = [jnp.concatenate(feeding, axis=-1), jnp.concatenate(recurrent, axis=-1)]
+        self.weight = nnx.Param(jnp.concatenate(rows, axis=-2))
+        self.bias = nnx.Param(jnp.zeros((*directions, self.gates * size)))
+
+    def start(self, *lead: int) -> Carry:
+        """The zero state for leading axes `lead`."""
+        return tuple(jnp.zeros((*lead, self.size)) for _ in range(self.states))
+
+    def project(self, x: Float[Array, "*B I"]) -> Float[Array, "*B G"]:
+        """The input's share of the gates, for any number of steps at once; x has width `inputs` or `inputs + extra`."""
+        return product(x, self.weight[..., : x.shape[-1], :], self.dtype) + wide(self.bias[...], x.ndim)
+
+    def without_input(self, *lead: int) -> Float[Array, "*B G"]:
+        """What `project` gives for a cell all of whose input arrives step by step."""
+        zeros = jnp.zeros((*lead, self.bias.shape[-1]))
+        return zeros + wide(self.bias[...], zeros.ndim)
+
+    def __call__(
+        self, carry: Carry, projected: Float[Array, "*B G"], extra: Float[Array, "*B X"] | None = None, *, drop=None
+    ) -> tuple[Carry, Float[Array, "*B H"]]:
+        """The next state, and what the cell shows. `drop` is a dropout mask on the state before its product."""
+        (state,) = carry
+        state = jnp.tanh(projected + self._from_state(_dropped(state, drop), extra))
+        return (state,), state
+
+    def _from_state(self, state, extra):
+        """U h, together with the extra input's share, as one product."""
+        return product(state if extra is None else jnp.concatenate([extra, state], -1), self._rows(extra), self.dtype)
+
+    def _rows(self, extra):
+        weight = self.weight[...]
+        return weight[..., -self.size :, :] if extra is None else weight[..., self.inputs :, :]
+
+
+class Gru(Cell):
+    """Gated recurrent unit, the reset gate applied after the matrix product, as cuDNN and PyTorch compute it.
+
+    r, z = sigmoid(W x + U h + b); n = tanh(W_n x + b_n + r * (U_n h + c_n)); h' = (1 - z) n + z h.
+    Cho et al. 2014, arXiv:1406.1078, in the form of the cuDNN manual.
+    """
+
+    gates = 3
+
+    def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
+        super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
+        self.inner_bias = nnx.Param(jnp.zeros((*directions, size)))
+
+    def __call__(self, carry, projected, extra=None, *, drop=None):
+        """The next state, twice: as carry and as output."""
+        (state,) = carry
+        if extra is not None:
+            rows = self.weight[..., self.inputs : -self.size, :]
+            projected = projected + product(extra, rows, self.dtype)
+        return self._gated(state, projected, product(_dropped(state, drop), self._rows(None), self.dtype))
+
+    def _gated(self, state, projected, recurrent):
+        reset, update = _split(jax.nn.sigmoid((projected + recurrent)[..., : 2 * self.size]), 2)
+        inner = recurrent[..., 2 * self.size :] + wide(self.inner_bias[...], state.ndim)
+        new = jnp.tanh(projected[..., 2 * self.size :] + reset * inner)
+        state = new + update * (state - new)
+        return (state,), state
+
+
+class GruResetBefore(Cell):
+    """Gated recurrent unit, the reset gate applied to the state before the matrix product, as first published.
+
+    r, z = sigmoid(W x + U h + b); n = tanh(W_n x + U_n (r * h) + b_n); h' = (1 - z) n + z h.
+    Cho et al. 2014, arXiv:1406.1078, eq. 5-8. Two products a step, where the other form needs one.
+    """
+
+    gates = 3
+
+    def __call__(self, carry, projected, extra=None, *, drop=None):
+        """The next state, twice: as carry and as output."""
+        (state,) = carry
+        if extra is not None:
+            projected = projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
+        rows, split = self._rows(None), 2 * self.size
+        kept = _dropped(state, drop)
+        gates = jax.nn.sigmoid(projected[..., :split] + product(kept, rows[..., :split], self.dtype))
+        reset, update = _split(gates, 2)
+        new = jnp.tanh(projected[..., split:] + product(reset * kept, rows[..., split:], self.dtype))
+        state = new + update * (state - new)
+        return (state,), state
+
+
+class Lstm(Cell):
+    """Long short-term memory without peepholes, forget bias 1.
+
+    i, f, o = sigmoid(W x + U h + b); g = tanh(...); c' = f c + i g; h' = o tanh(c').
+    Hochreiter & Schmidhuber 1997; forget gate and its bias of 1: Gers et al. 2000, Jozefowicz et al. 2015.
+    """
+
+    gates = 4
+    states = 2
+
+    def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
+        super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
+        self.bias[...] = self.bias[...].at[..., size : 2 * size].set(1.0)
+
+    def __call__(self, carry, projected, extra=None, *, drop=None):
+        """The next (h, c), and h."""
+        state, cell = carry
+        return self._gated(cell, projected + self._from_state(_dropped(state, drop), extra))
+
+    def _gated(self, cell, gates):
+        """Gate order: input, forget, output, candidate, so that the three sigmoids are one contiguous stretch."""
+        entry, forget, output = _split(jax.nn.sigmoid(gates[..., : 3 * self.size]), 3)
+        cell = forget * cell + entry * jnp.tanh(gates[..., 3 * self.size :])
+        state = output * jnp.tanh(self._shown(cell))
+        return (state, cell), state
+
+    def _shown(self, cell):
+        return cell
+
+
+class LayerNormLstm(Lstm):
+    """Long short-term memory with layer normalisation of input, recurrent and cell sums.
+
+    gates = LN(W x) + LN(U h) + b; h' = o tanh(LN(c')). Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 20-22.
+    """
+
+    def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
+        super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
+        self.input_gain = nnx.Param(jnp.ones((*directions, 4 * size)))
+        self.state_gain = nnx.Param(jnp.ones((*directions, 4 * size)))
+        self.cell_gain = nnx.Param(jnp.ones((*directions, size)))
+        self.cell_bias = nnx.Param(jnp.zeros((*directions, size)))
+
+    def project(self, x):
+        """W x alone: the bias comes after the normalisation, inside the scan."""
+        return product(x, self.weight[..., : x.shape[-1], :], self.dtype)
+
+    def without_input(self, *lead):
+        """Zeros: nothing is known before the scan."""
+        return jnp.zeros((*lead, self.bias.shape[-1]))
+
+    def __call__(self, carry, projected, extra=None, *, drop=None):
+        """The next (h, c), and h."""
+        state, cell = carry
+        if extra is not None:
+            projected = projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
+        recurrent = product(_dropped(state, drop), self._rows(None), self.dtype)
+        gates = _normal(projected) * wide(self.input_gain[...], projected.ndim)
+        gates = gates + _normal(recurrent) * wide(self.state_gain[...], projected.ndim) + wide(self.bias[...], projected.ndim)
+        return self._gated(cell, gates)
+
+    def _shown(self, cell):
+        return _normal(cell) * wide(self.cell_gain[...], cell.ndim) + wide(self.cell_bias[...], cell.ndim)
+
+
+CELLS = {
+    "rnn": Cell,
+    "gru": Gru,
+    "gru-reset-before": GruResetBefore,
+    "lstm": Lstm,
+    "layer-norm-lstm": LayerNormLstm,
+}
+
+
+def orthogonal_stack(initializer, key, directions: tuple[int, ...], size: int) -> Float[Array, "*D H H"]:
+    """An orthogonal matrix for each direction (the initializer itself would make one orthogonal stack)."""
+    keys = jax.random.split(key, max(1, *directions)) if directions else key[None]
+    return jnp.stack([initializer(one, (size, size)) for one in keys]).reshape(*directions, size, size)
+
+
+def _dropped(state, drop):
+    return state if drop is None else state * drop
+
+
+def _split(gates, parts: int):
+    return jnp.split(gates, parts, axis=-1)
+
+
+def _normal(x: Float[Array, "*B G"]) -> Float[Array, "*B G"]:
+    """x with mean 0 and variance 1 over its last axis."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)

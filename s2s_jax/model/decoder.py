@@ -1,0 +1,248 @@
+"""How does one decoder step turn the last token and what it sees of the source into scores of the next token?"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from s2s_jax.choices import at_least, one_of, share
+from s2s_jax.model.attention import AttentionConfig, build_attention
+from s2s_jax.model.bridge import BRIDGES
+from s2s_jax.model.cells import CELLS, Carry
+from s2s_jax.model.dropout import keep_mask
+from s2s_jax.model.encoder import Encoded, Encoder, check_residual
+from s2s_jax.model.interface import Memory, Noise, State, Step
+from s2s_jax.model.products import product, wide
+
+ORDERS = ("luong", "bahdanau")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The recurrent network that writes the target."""
+
+    cell: str = "lstm"
+    """Recurrent cell: rnn, gru, gru-reset-before, lstm or layer-norm-lstm."""
+    size: int = 512
+    """Width of the state of one layer."""
+    layers: int = 1
+    """Stacked layers."""
+    order: str = "luong"
+    """luong: the new state asks, and an attentional vector predicts; bahdanau: the last state asks, the context enters
+    the cell, and a deep output predicts."""
+    input_feeding: bool = True
+    """Luong order only: the attentional vector enters the cell at the next step. Luong et al. 2015, section 3.3."""
+    bridge: str = "projected"
+    """What the first state is made of: zero, last, projected (from the last state) or mean (of all outputs)."""
+    readout: int = 0
+    """Width of the vector that predicts the token; 0 means decoder.size, or the embedding's when they are tied."""
+    tied_embeddings: bool = False
+    """Predict with the target embeddings instead of an own matrix. Press & Wolf 2017, arXiv:1608.05859."""
+    residual_from: int = 0
+    """First layer (counted from 1) whose input is added to its output; 0 for none."""
+    dropout: float = 0.0
+    """Share of a layer's inputs and of the readout dropped, the same ones at every step of a sentence."""
+    recurrent_dropout: float = 0.0
+    """Share of a state dropped before its matrix product, the same ones at every step of a sentence."""
+
+    def __post_init__(self):
+        one_of("decoder.cell", self.cell, CELLS)
+        one_of("decoder.order", self.order, ORDERS)
+        one_of("decoder.bridge", self.bridge, BRIDGES)
+        at_least("decoder.size", self.size, 1)
+        at_least("decoder.layers", self.layers, 1)
+        at_least("decoder.readout", self.readout, 0)
+        at_least("decoder.residual_from", self.residual_from, 0)
+        share("decoder.dropout", self.dropout)
+        share("decoder.recurrent_dropout", self.recurrent_dropout)
+
+    @property
+    def feeds(self) -> bool:
+        """Whether the attentional vector is fed back; bahdanau order feeds the context instead, in the same step."""
+        return self.input_feeding and self.order == "luong"
+
+
+class Drops(NamedTuple):
+    """Dropout masks of one sentence, the same at every step: every leaf [B, width]."""
+
+    inputs: tuple[Float[Array, "B I"], ...]  # of each layer
+    states: tuple[Float[Array, "B H"], ...]  # of each layer
+    readout: Float[Array, "B R"]
+
+
+class Decoder(nnx.Module):
+    """Embedding, stacked cells, attention, readout, vocabulary."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        attention: AttentionConfig,
+        encoder: Encoder,
+        *,
+        embedding: int,
+        vocabulary: int,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype, self.embedding_size = config, dtype, embedding
+        size, make = config.size, CELLS[config.cell]
+        normal, glorot = jax.nn.initializers.normal(embedding**-0.5), jax.nn.initializers.glorot_uniform()
+        self.embedding = nnx.Param(normal(rngs.params(), (vocabulary, embedding)))
+        self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
+        self.readout_size = config.readout or (embedding if config.tied_embeddings else size)
+        if config.tied_embeddings and self.readout_size != embedding:
+            raise ValueError(
+                f"decoder.tied_embeddings needs decoder.readout as wide as the target embedding ({embedding}), "
+                f"got {config.readout}; leave decoder.readout at 0."
+            )
+        per_step = self.attention.width if config.order == "bahdanau" else self.readout_size * config.feeds
+        check_residual("decoder", [embedding] + [size] * (config.layers - 1), config.residual_from, size)
+        first = make(embedding, size, extra=per_step, dtype=dtype, rngs=rngs)
+        upper = [make(size, size, dtype=dtype, rngs=rngs) for _ in range(config.layers - 1)]
+        self.cells = nnx.List([first, *upper])
+        self.bridge = BRIDGES[config.bridge](
+            end=encoder.width,
+            ends=encoder.config.layers,
+            end_states=CELLS[encoder.config.cell].states,
+            layers=config.layers,
+            size=size,
+            states=make.states,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.readout = nnx.Param(glorot(rngs.params(), self._readout_shape()))
+        if not config.tied_embeddings:
+            self.output = nnx.Param(glorot(rngs.params(), (self.readout_size, vocabulary)))
+        self.output_bias = nnx.Param(jnp.zeros((vocabulary,)))
+
+    def _readout_shape(self) -> tuple[int, int]:
+        """[context, state] -> vector, or for the deep output [context, state, embedding] -> two of them (maxout)."""
+        seen = self.attention.width + self.config.size
+        if self.config.order == "luong":
+            return seen, self.readout_size
+        return seen + self.embedding_size, 2 * self.readout_size
+
+    def start(self, encoded: Encoded, mask: Bool[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+        """What is fixed for these sentences, and the state before the first token."""
+        keys = self.attention.prepare(encoded.outputs)
+        noise = () if key is None else self._drops(key, len(mask))
+        fed = jnp.zeros((len(mask), self.readout_size)) if self.config.feeds else ()
+        state = State(self.bridge(encoded, mask), fed, self.attention.start(keys, mask))
+        return Memory(keys, encoded.outputs, mask, noise), state
+
+    def _drops(self, key, batch: int) -> Drops:
+        config, keys = self.config, jax.random.split(key, 3)
+        widths = [self.embedding_size] + [config.size] * (config.layers - 1)
+
+        def layers(key, rate, widths):
+            keys = jax.random.split(key, len(widths))
+            return tuple(keep_mask(key, rate, (batch, width)) for key, width in zip(keys, widths, strict=True))
+
+        return Drops(
+            layers(keys[0], config.dropout, widths),
+            layers(keys[1], config.recurrent_dropout, [config.size] * config.layers),
+            keep_mask(keys[2], config.dropout, (batch, self.readout_size)),
+        )
+
+    def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
+        """The embeddings of target tokens."""
+        return self.embedding[tokens]
+
+    def step(self, memory: Memory, state: State, token: Int[Array, " B"]) -> tuple[State, Step]:
+        """The decoder step: everything that decodes, decodes with this."""
+        embedded = self._dropped(memory, self.embed(token))
+        state, vector, alignment, context = self._advance(memory, state, self.cells[0].project(embedded), embedded)
+        return state, Step(self.logits(vector), alignment, context)
+
+    def unroll(self, memory: Memory, state: State, tokens: Int[Array, "B T"]) -> tuple[State, Step]:
+        """The scan of `step` over given tokens, with what does not feed back taken out of the scan.
+
+        The token's share of the gates and the vocabulary product always leave it; where nothing that attention
+        finds feeds back, attention and readout leave it too and see all steps at once.
+        """
+        embedded = self._dropped(memory, self.embed(tokens.T))
+        if self.config.order == "luong" and not self.config.feeds and not self.attention.remembers:
+            state, vectors, alignments, contexts = self._together(memory, state, embedded)
+        else:
+            projected = self.cells[0].project(embedded)
+
+            def body(state, now):
+                state, *said = self._advance(memory, state, *now)
+                return state, said
+
+            state, (vectors, alignments, contexts) = jax.lax.scan(body, state, (projected, embedded))
+        batch_first = [leaf.swapaxes(0, 1) for leaf in (self.logits(vectors), alignments, contexts)]
+        return state, Step(*batch_first)
+
+    def logits(self, vector: Float[Array, "*B R"]) -> Float[Array, "*B V"]:
+        """A score for each token of the vocabulary."""
+        weight = self.embedding[...].T if self.config.tied_embeddings else self.output[...]
+        return product(vector, weight, self.dtype) + wide(self.output_bias[...], vector.ndim)
+
+    def _advance(self, memory: Memory, state: State, projected: Float[Array, "B G"], embedded: Float[Array, "B E"]):
+        """One step up to the vector that predicts: next state, vector, alignment, context."""
+        if self.config.order == "luong":
+            carry, output = self._cells(memory, state.carry, projected, state.fed if self.config.feeds else None)
+            context, alignment, attention = self._attend(memory, state, output)
+            vector = self._attentional(memory, context, output)
+            return State(carry, vector if self.config.feeds else (), attention), vector, alignment, context
+        query = state.carry[-1][0]
+        context, alignment, attention = self._attend(memory, state, query)
+        carry, _ = self._cells(memory, state.carry, projected, context)
+        vector = self._deep(memory, context, query, embedded)
+        return State(carry, (), attention), vector, alignment, context
+
+    def _cells(self, memory: Memory, carries: tuple[Carry, ...], projected, extra):
+        """All layers one step on; the lowest gets `extra` beside its projected input."""
+        new, output = [], None
+        for layer, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
+            below = output
+            if layer > 0:
+                projected, extra = cell.project(self._dropped(memory, below, layer)), None
+            carry, output = cell(carry, projected, extra, drop=memory.noise.states[layer] if memory.noise else None)
+            output = self._residual(layer, below, output)
+            new.append(carry)
+        return tuple(new), output
+
+    def _together(self, memory: Memory, state: State, embedded: Float[Array, "T B E"]):
+        """All steps at once, layer by layer, for a decoder to which nothing that attention finds feeds back."""
+        outputs, carries = embedded, []
+        for layer, cell in enumerate(self.cells):
+            below = outputs if layer == 0 else self._dropped(memory, outputs, layer)
+            drop = memory.noise.states[layer] if memory.noise else None
+            body = lambda carry, projected, cell=cell, drop=drop: cell(carry, projected, drop=drop)  # noqa: E731
+            carry, new = jax.lax.scan(body, state.carry[layer], cell.project(below))
+            outputs = self._residual(layer, outputs, new)
+            carries.append(carry)
+        attend = jax.vmap(lambda query: self._attend(memory, state, query)[:2])
+        contexts, alignments = attend(outputs)
+        vectors = jax.vmap(lambda context, output: self._attentional(memory, context, output))(contexts, outputs)
+        return State(tuple(carries), (), state.attention), vectors, alignments, contexts
+
+    def _residual(self, layer: int, below, output):
+        return output + below if layer > 0 and 0 < self.config.residual_from <= layer + 1 else output
+
+    def _attend(self, memory: Memory, state: State, query) -> tuple[Array, Array, PyTree]:
+        return self.attention.attend(state.attention, query, memory.keys, memory.values, memory.mask)
+
+    def _attentional(self, memory: Memory, context, output):
+        """tanh(W [c; h]). Luong et al. 2015, eq. 5."""
+        vector = jnp.tanh(product(jnp.concatenate([context, output], -1), self.readout[...], self.dtype))
+        return vector * memory.noise.readout if memory.noise else vector
+
+    def _deep(self, memory: Memory, context, query, embedded):
+        """Maxout of U s + V E y + C c, in pairs. Bahdanau et al. 2015, A.2.2; Goodfellow et al. 2013."""
+        joined = jnp.concatenate([context, query, embedded], -1)
+        pairs = product(joined, self.readout[...], self.dtype)
+        vector = pairs.reshape(*pairs.shape[:-1], self.readout_size, 2).max(-1)
+        return vector * memory.noise.readout if memory.noise else vector
+
+    def _dropped(self, memory: Memory, inputs: Float[Array, "*B I"], layer: int = 0) -> Float[Array, "*B I"]:
+        if not memory.noise:
+            return inputs
+        drop = memory.noise.inputs[layer]
+        return inputs * (drop if inputs.ndim == drop.ndim else drop[None])

@@ -1,0 +1,12 @@
+"""What is dropped while the network learns, so that it leans on no single number?"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """1/(1-rate) where a number is kept and 0 where it is dropped, so that the mean stays. Srivastava et al. 2014."""
+    if rate == 0:
+        return jnp.ones(shape)
+    return jax.random.bernoulli(key, 1 - rate, shape).astype(jnp.float32) / (1 - rate)

@@ -1,0 +1,134 @@
+"""What does the network make of the source sentence?
+
+One output a token (what attention looks at) and the last state of every layer (the thought vector).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from s2s_jax.model.cells import CELLS, Carry, Cell
+from s2s_jax.choices import at_least, one_of, share
+from s2s_jax.model.dropout import keep_mask
+from s2s_jax.model.interface import Noise
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The recurrent network that reads the source."""
+
+    cell: str = "lstm"
+    """Recurrent cell: rnn, gru, gru-reset-before, lstm or layer-norm-lstm."""
+    size: int = 256
+    """Width of the state of one layer in one direction."""
+    layers: int = 1
+    """Stacked layers."""
+    bidirectional: bool = True
+    """Read from both ends; the two outputs of a token stand side by side, so the memory is 2 x size wide."""
+    residual_from: int = 0
+    """First layer (counted from 1) whose input is added to its output; 0 for none. Wu et al. 2016, section 3.1."""
+    dropout: float = 0.0
+    """Share of a layer's inputs dropped, the same ones at every step of a sentence. Gal & Ghahramani 2016."""
+    recurrent_dropout: float = 0.0
+    """Share of a state dropped before its matrix product, the same ones at every step of a sentence."""
+
+    def __post_init__(self):
+        one_of("encoder.cell", self.cell, CELLS)
+        at_least("encoder.size", self.size, 1)
+        at_least("encoder.layers", self.layers, 1)
+        at_least("encoder.residual_from", self.residual_from, 0)
+        share("encoder.dropout", self.dropout)
+        share("encoder.recurrent_dropout", self.recurrent_dropout)
+
+    @property
+    def directions(self) -> int:
+        """How many ways the source is read: 1 or 2."""
+        return 1 + self.bidirectional
+
+
+class Encoded(NamedTuple):
+    """What the encoder leaves behind."""
+
+    outputs: Float[Array, "B S M"]  # zero on padding
+    carries: tuple[Carry, ...]  # a layer's last carry, leaves [B, D*H]: directions side by side
+
+
+class Encoder(nnx.Module):
+    """Stacked recurrent layers, exact under padding: the carry is frozen there and the output is zero."""
+
+    def __init__(self, config: EncoderConfig, inputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.config = config
+        self.width = config.directions * config.size
+        widths = [inputs] + [self.width] * (config.layers - 1)
+        check_residual("encoder", widths, config.residual_from, self.width)
+        self.cells = nnx.List(
+            CELLS[config.cell](width, config.size, directions=(config.directions,), dtype=dtype, rngs=rngs)
+            for width in widths
+        )
+
+    def __call__(self, embedded: Float[Array, "B S E"], mask: Bool[Array, "B S"], key: Noise = None) -> Encoded:
+        """Outputs and last carries of padded sentences; a sentence of length 0 keeps the initial state."""
+        carries, outputs = [], embedded
+        for layer, cell in enumerate(self.cells):
+            noise = None if key is None else jax.random.fold_in(key, layer)
+            carry, new = self._layer(cell, outputs, mask, noise)
+            outputs = outputs + new if 0 < self.config.residual_from <= layer + 1 else new
+            carries.append(carry)
+        return Encoded(outputs, tuple(carries))
+
+    def _layer(self, cell: Cell, inputs, mask, key: Noise):
+        drop = None
+        if key is not None:
+            for_inputs, for_state = jax.random.split(key)
+            inputs = inputs * keep_mask(for_inputs, self.config.dropout, (len(inputs), 1, inputs.shape[-1]))
+            shape = (self.config.directions, len(inputs), cell.size)
+            drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
+        both = both_ways(inputs, self.config.directions)
+        start = cell.start(self.config.directions, len(inputs))
+        carry, outputs = masked_scan(cell, start, cell.project(both), both_ways(mask, self.config.directions), drop)
+        joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
+        return tuple(joined), side_by_side(outputs)
+
+
+def masked_scan(cell: Cell, carry: Carry, projected: Float[Array, "S D B G"], mask: Bool[Array, "S D B"], drop):
+    """The last carry and all outputs [S, D, B, H] of a cell over time; padding freezes the one and zeroes the other."""
+
+    def body(carry, now):
+        projected, real = now
+        real = real[..., None]
+        new, output = cell(carry, projected, drop=drop)
+        kept = tuple(jnp.where(real, after, before) for after, before in zip(new, carry, strict=True))
+        return kept, jnp.where(real, output, jnp.zeros_like(output))
+
+    return jax.lax.scan(body, carry, (projected, mask))
+
+
+def both_ways(x: Array, directions: int) -> Array:
+    """[B, S, ...] as [S, D, B, ...]: time first, and the second direction reversed in time."""
+    forward = x.swapaxes(0, 1)
+    return jnp.stack([forward, forward[::-1]][:directions], axis=1)
+
+
+def side_by_side(outputs: Float[Array, "S D B H"]) -> Float[Array, "B S M"]:
+    """The directions' outputs of each token next to each other, in reading order."""
+    ways = [outputs[:, 0], *(outputs[::-1, way] for way in range(1, outputs.shape[1]))]
+    return jnp.concatenate(ways, axis=-1).swapaxes(0, 1)
+
+
+def check_residual(where: str, widths: list[int], residual_from: int, size: int) -> None:
+    """Refuse a residual connection between different widths.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    for layer, width in enumerate(widths, start=1):
+        if 0 < residual_from <= layer and width != size:
+            raise ValueError(
+                f"{where}.residual_from={residual_from} adds the input of layer {layer} ({width} wide) to its output "
+                f"({size} wide); make the two widths equal, or start at a later layer."
+            )

@@ -1,0 +1,81 @@
+"""What must a model offer so that every driver (training, search, scoring) can use it?
+
+Three functions. Whoever brings his own model writes them and gets training, search and evaluation; nothing outside
+`s2s_jax.model` knows what stands behind them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+Params = dict[str, Any]
+Noise = Key[Array, ""] | None  # a key means noise, no key means none
+
+
+class Memory(NamedTuple):
+    """What stays fixed while one sentence is decoded; every leaf leads with the batch axis."""
+
+    keys: PyTree  # the memory as the score wants it, prepared once
+    values: Float[Array, "B S M"]
+    mask: Bool[Array, "B S"]
+    noise: PyTree = ()  # dropout masks, drawn once a sentence (variational dropout); () without a key
+
+
+class State(NamedTuple):
+    """What the decoder carries from step to step; every leaf leads with the batch axis, so a beam can gather it."""
+
+    carry: PyTree  # the cells' states, one entry a layer
+    fed: PyTree  # what the last step feeds to the next one beside the token; () when nothing
+    attention: PyTree  # what the attention remembers; () when nothing
+
+
+class Step(NamedTuple):
+    """What one decoder step says; an unroll returns the same with a time axis after the batch axis."""
+
+    logits: Float[Array, "*B V"]
+    alignment: Float[Array, "*B S"]
+    context: Float[Array, "*B M"]
+
+
+Init = Callable[[Key[Array, ""]], Params]
+Encode = Callable[..., tuple[Memory, State]]  # (params, source, key=None)
+StepOf = Callable[..., tuple[State, Step]]  # (params, memory, state, token, key=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` where it has one.
+
+    `unroll(params, memory, state, tokens, key=None) -> State, Step` is *defined* as the scan of `step` over the given
+    tokens [B, T]. A model may compute it faster; a law test holds it to that scan.
+    """
+
+    init: Init
+    encode: Encode
+    step: StepOf
+    unroll: StepOf = None  # type: ignore[assignment]  # filled in below, so that callers never see None
+
+    def __post_init__(self):
+        if self.unroll is None:
+            object.__setattr__(self, "unroll", scan_of_step(self.step))
+
+
+def scan_of_step(step: StepOf) -> StepOf:
+    """The unroll that every other unroll must equal: one `lax.scan` of `step` over given tokens."""
+
+    def unroll(
+        params: Params, memory: Memory, state: State, tokens: Int[Array, "B T"], key: Noise = None
+    ) -> tuple[State, Step]:
+        def body(state: State, now: tuple):
+            token, time = now
+            noise = None if key is None else jax.random.fold_in(key, time)
+            return step(params, memory, state, token, noise)
+
+        times = jax.numpy.arange(tokens.shape[1])
+        state, steps = jax.lax.scan(body, state, (tokens.T, times))
+        return state, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), steps)
+
+    return unroll

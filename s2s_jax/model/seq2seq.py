@@ -1,0 +1,108 @@
+"""How do encoder, attention and decoder become one model behind three pure functions?"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, Key
+
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.decoder import Decoder, DecoderConfig
+from s2s_jax.model.dropout import keep_mask
+from s2s_jax.model.encoder import Encoder, EncoderConfig
+from s2s_jax.model.interface import Memory, Model, Noise, Params, State, Step
+from s2s_jax.model.products import PRECISIONS
+from s2s_jax.shapes import real
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The whole network."""
+
+    embedding: int = 256
+    """Width of the token embeddings, source and target."""
+    precision: str = "float32"
+    """What factors are rounded to before a matrix product: float32 or bfloat16; parameters and sums stay float32."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The recurrent network that reads the source."""
+    attention: AttentionConfig = AttentionConfig()
+    """How the decoder looks at the source."""
+    decoder: DecoderConfig = DecoderConfig()
+    """The recurrent network that writes the target."""
+
+    def __post_init__(self):
+        at_least("model.embedding", self.embedding, 1)
+        one_of("model.precision", self.precision, PRECISIONS)
+
+
+class Seq2Seq(nnx.Module):
+    """The container of all parameters; used only inside this file's pure functions."""
+
+    def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
+        dtype: DTypeLike = PRECISIONS[config.precision]
+        normal = jax.nn.initializers.normal(config.embedding**-0.5)
+        self.dropout = config.encoder.dropout
+        self.embedding = nnx.Param(normal(rngs.params(), (source_vocabulary, config.embedding)))
+        self.encoder = Encoder(config.encoder, config.embedding, dtype=dtype, rngs=rngs)
+        self.decoder = Decoder(
+            config.decoder,
+            config.attention,
+            self.encoder,
+            embedding=config.embedding,
+            vocabulary=target_vocabulary,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def encode(self, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+        """Read the source once."""
+        mask = real(source)
+        for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
+        encoded = self.encoder(self.embedding[source], mask, for_encoder)
+        return self.decoder.start(encoded, mask, for_decoder)
+
+
+def build(config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> Model:
+    """The model as pure functions; nothing is allocated before `init`.
+
+    Raises:
+        ValueError: where two choices cannot go together, with the reason and what to choose instead.
+    """
+
+    def make(rngs: nnx.Rngs) -> Seq2Seq:
+        sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
+        return Seq2Seq(config, rngs=rngs, **sizes)
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(params=0))))
+
+    def bound(params: Params) -> Seq2Seq:
+        return nnx.merge(graph, _numbered(params))
+
+    def init(key: Key[Array, ""]) -> Params:
+        return _named(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key)))))
+
+    def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+        return bound(params).encode(source, key)
+
+    def step(params: Params, memory: Memory, state: State, token: Int[Array, " B"], key: Noise = None):
+        return bound(params).decoder.step(memory, state, token)
+
+    def unroll(params: Params, memory: Memory, state: State, tokens: Int[Array, "B T"], key: Noise = None):
+        return bound(params).decoder.unroll(memory, state, tokens)
+
+    return Model(jax.jit(init), encode, step, unroll)
+
+
+def _named(tree: Any) -> Any:
+    """Layers named by strings, as every checkpoint format wants them."""
+    return {str(key): _named(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _numbered(tree: Any) -> Any:
+    """Layers numbered, as flax wants them."""
+    if not isinstance(tree, dict):
+        return tree
+    return {int(key) if key.isdigit() else key: _numbered(value) for key, value in tree.items()}
