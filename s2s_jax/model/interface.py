@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-Params = dict[str, Any]
+from s2s_jax.shapes import BOS, Batch
+
+Params = PyTree  # a nested dict for our own models, whatever its author likes for others
 Noise = Key[Array, ""] | None  # a key means noise, no key means none
 
 
@@ -74,8 +77,22 @@ def scan_of_step(step: StepOf) -> StepOf:
             noise = None if key is None else jax.random.fold_in(key, time)
             return step(params, memory, state, token, noise)
 
-        times = jax.numpy.arange(tokens.shape[1])
+        times = jnp.arange(tokens.shape[1])
         state, steps = jax.lax.scan(body, state, (tokens.T, times))
         return state, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), steps)
 
     return unroll
+
+
+def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """What is fed before each target token: BOS, then the tokens but the last."""
+    first = jnp.full((len(target), 1), BOS, target.dtype)
+    return jnp.concatenate([first, target[:, :-1]], axis=1)
+
+
+def forced(model: Model, params: Params, batch: Batch, key: Noise = None) -> Step:
+    """All steps [B, T, ...] with the true token fed at each: teacher forcing, validation and scoring."""
+    for_encode, for_steps = (None, None) if key is None else jax.random.split(key)
+    memory, state = model.encode(params, batch.source, for_encode)
+    _, steps = model.unroll(params, memory, state, shifted(batch.target), for_steps)
+    return steps

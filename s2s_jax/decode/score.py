@@ -1,0 +1,26 @@
+"""How likely does a model find given translations?"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from s2s_jax.model.interface import Model, Params, forced
+from s2s_jax.shapes import Batch, real
+
+
+class Scored(NamedTuple):
+    """What forced decoding says of each token of given targets."""
+
+    log_probs: Float[Array, "B T"]  # nats; 0 on padding
+    alignment: Float[Array, "B T S"]  # zeros on padding
+
+
+def score(model: Model, params: Params, batch: Batch) -> Scored:
+    """The log-probability and the alignment of every target token, EOS counted, given the tokens before it."""
+    steps = forced(model, params, batch)
+    log_probs = jax.nn.log_softmax(steps.logits)
+    true = jnp.take_along_axis(log_probs, batch.target[..., None], axis=-1)[..., 0]
+    weight = real(batch.target)
+    return Scored(jnp.where(weight, true, 0.0), jnp.where(weight[..., None], steps.alignment, 0.0))

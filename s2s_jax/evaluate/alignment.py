@@ -1,0 +1,132 @@
+"""Does the attention look where people say the words belong together, and how sharply does it look?
+
+A link is a pair (source token, target token), counted from 0. Row t of an alignment says where the model looked while
+it wrote target token t.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+Link = tuple[int, int]
+
+
+def hard(alignment: Float[np.ndarray, "T S"]) -> frozenset[Link]:
+    """One link a target token, to the source token that weighs most (the first of equals).
+
+    A row of zeros looked nowhere and gives no link.
+
+    Raises:
+        ValueError: a weight is not a number.
+    """
+    if np.isnan(alignment).any():
+        raise ValueError("alignment holds NaN, so it has no largest weight; look for the step where the model diverged")
+    looking = np.flatnonzero(alignment.any(axis=1))
+    return frozenset((int(alignment[target].argmax()), int(target)) for target in looking)
+
+
+def alignment_error_rate(
+    predicted: Sequence[Collection[Link]],
+    *,
+    sure: Sequence[Collection[Link]],
+    possible: Sequence[Collection[Link]] | None = None,
+    every_target: bool = False,
+) -> float | None:
+    """AER of a corpus, a fraction: 0 is perfect; None where neither side has a link.
+
+    AER = 1 - (|A & S| + |A & P|) / (|A| + |S|), each size summed over the sentences first. A predicted, S sure,
+    P possible and always holding S. Och & Ney 2003, "A Systematic Comparison of Various Statistical Alignment
+    Models", Computational Linguistics 29(1).
+
+    An attention model looks somewhere for every token it writes, also for the end of sentence and for separators,
+    about which the gold says nothing. So a predicted link counts only where its target token has a gold link, sure or
+    possible; a gold link that nobody predicted counts against the model all the same. `every_target` gives the plain
+    rule of word aligners, where a link to an unlinked target token is an error.
+
+    Args:
+        predicted: the links of each sentence, as `hard` gives them.
+        sure: the gold links of each sentence that nobody doubts.
+        possible: the gold links that may be there or not; left out, there are none but the sure ones.
+        every_target: count the predictions for target tokens without gold link too.
+
+    Raises:
+        ValueError: the lists are not of one length.
+    """
+    possible = sure if possible is None else possible
+    if not len(predicted) == len(sure) == len(possible):
+        raise ValueError(
+            "predicted, sure and possible must hold one set of links a sentence, "
+            f"got {len(predicted)}, {len(sure)} and {len(possible)} sets"
+        )
+    agreed = total = 0
+    for said, certain, allowed in zip(map(set, predicted), map(set, sure), map(set, possible), strict=True):
+        allowed |= certain
+        counted = said if every_target else judged(said, allowed)
+        agreed += len(counted & certain) + len(counted & allowed)
+        total += len(counted) + len(certain)
+    return 1 - agreed / total if total else None
+
+
+def judged(predicted: Iterable[Link], gold: Collection[Link]) -> set[Link]:
+    """The predicted links whose target token has a gold link: the ones about which the gold has an opinion."""
+    linked = {target for _, target in gold}
+    return {link for link in predicted if link[1] in linked}
+
+
+def to_tokens(
+    links: Collection[Link], *, source_spans: Sequence[tuple[int, int]], target_spans: Sequence[tuple[int, int]]
+) -> frozenset[Link]:
+    """Token links from character links: two tokens are linked when any of their characters are.
+
+    A character outside all spans (a space between words) links nothing; tokens may share a character.
+
+    Args:
+        links: pairs (source character, target character), counted from 0.
+        source_spans: each source token's first character and the one after its last.
+        target_spans: the same for the target.
+    """
+    source, target = tokens_at(source_spans), tokens_at(target_spans)
+    return frozenset((s, t) for left, right in links for s in source.get(left, ()) for t in target.get(right, ()))
+
+
+def tokens_at(spans: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
+    """The tokens that each character is part of."""
+    found: dict[int, list[int]] = {}
+    for token, (start, end) in enumerate(spans):
+        for character in range(start, end):
+            found.setdefault(character, []).append(token)
+    return found
+
+
+def entropy(alignment: Float[np.ndarray, "T S"]) -> Float[np.ndarray, " T"]:
+    """How widely each target token looks, in nats: 0 is one source token, log S all of them alike; 0 log 0 is 0.
+
+    A row that does not sum to 1 (sigmoid attention) is scaled to it first; a row of zeros has entropy 0.
+    """
+    weights = np.asarray(alignment, np.float64)
+    sums = weights.sum(axis=1, keepdims=True)
+    share = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
+    return np.abs(np.einsum("ts,ts->t", share, logs))  # a sum of terms <= 0; `-` alone would turn 0 into -0.0
+
+
+def pharaoh(text: str) -> tuple[Link, ...]:
+    """The links of one line in Pharaoh format: "0-0 1-2" is ((0, 0), (1, 2)), source token first.
+
+    Raises:
+        ValueError: something in the line is not two whole numbers joined by a hyphen.
+    """
+    parts = text.split()
+    for part in parts:
+        if not re.fullmatch("[0-9]+-[0-9]+", part):
+            raise ValueError(
+                f"alignment line {text.strip()!r} holds {part!r}, wanted SOURCE-TARGET counted from 0, such as 0-0 1-2"
+            )
+    return tuple((int(source), int(target)) for source, target in (part.split("-") for part in parts))
+
+
+def to_pharaoh(links: Iterable[Link]) -> str:
+    """One line in Pharaoh format, in the order given; sort a set first."""
+    return " ".join(f"{source}-{target}" for source, target in links)

@@ -1,0 +1,242 @@
+"""Where do the pairs come from, and which of them go on?
+
+One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, or two parallel files joined by a comma.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.text import datasets, tasks
+from s2s_jax.text.examples import Example, Links
+from s2s_jax.text.lines import POLICIES, has_control, is_blank, read_lines
+from s2s_jax.text.report import Report
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What to learn from and what to measure on."""
+
+    train: str = ""
+    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz."""
+    validation: str = ""
+    """The same for validation; empty: the validation split of a task: or tfds: source."""
+    test: str = ""
+    """The same for the final test; empty: the test split of a task: or tfds: source, else the validation data."""
+    source: str = ""
+    """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
+    target: str = ""
+    """Name of the target feature (tfds:), field (JSON lines; default target) or column number (TSV; default 2)."""
+    manual_dir: str = ""
+    """Folder that holds a tfds: set's own files, for machines without a network."""
+    count: int = 20_000
+    """Training pairs that a made-up task makes."""
+    held_out: int = 1000
+    """Validation pairs, and as many test pairs, that a made-up task makes."""
+    lengths: tuple[int, int] = (0, 0)
+    """Shortest and longest item of a made-up task, in its symbols; 0 for the task's own."""
+    seed: int = 0
+    """Seed of a made-up task's items."""
+    empty: str = "drop"
+    """What to do with a training pair one side of which is blank: drop, keep or error."""
+    controls: str = "drop"
+    """What to do with a training pair that holds control characters: drop or keep."""
+    encoding_errors: str = "strict"
+    """What to do with a line that is not UTF-8: strict (refuse), replace (by U+FFFD) or skip."""
+    max_length: int = 0
+    """Longest training line in tokens, either side; 0 for no bound."""
+    too_long: str = "error"
+    """Training pairs over max_length: error (refuse where they are over 5 %, else drop), drop or truncate."""
+
+    def __post_init__(self):
+        one_of("data.empty", self.empty, ("drop", "keep", "error"))
+        one_of("data.controls", self.controls, ("drop", "keep"))
+        one_of("data.encoding_errors", self.encoding_errors, POLICIES)
+        one_of("data.too_long", self.too_long, ("error", "drop", "truncate"))
+        at_least("data.count", self.count, 1)
+        at_least("data.held_out", self.held_out, 1)
+        at_least("data.max_length", self.max_length, 0)
+
+    def spec(self, split: str) -> str:
+        """The source of a split: its own setting, or the training source where that has splits.
+
+        Raises:
+            ValueError: there is none.
+        """
+        one_of("split", split, SPLITS)
+        if not self.train:
+            raise ValueError("data.train is empty; name a source: task:dates, tfds:NAME, pairs.tsv or a.txt,b.txt.")
+        own = {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        if own or self.train.startswith(("task:", "tfds:")):
+            return own or self.train.split("@")[0]
+        if split == "test" and self.validation:
+            return self.validation
+        raise ValueError(f"data.{split} is empty; name a file of pairs like data.train={self.train}.")
+
+
+def read_split(config: DataConfig, split: str) -> tuple[list[Example], Report]:
+    """All pairs of a split that can be used, and what was found on the way.
+
+    Training pairs are filtered as the config says; validation and test pairs never are: every line counts.
+
+    Raises:
+        FileNotFoundError, ValueError: with file and line where data is at fault.
+    """
+    report = Report()
+    spec = config.spec(split)
+    kept = []
+    for example, place in _placed(spec, split, config, report):
+        report.read += 1
+        if split != "train" or _usable(example, place, config, report):
+            kept.append(example)
+    report.kept = len(kept)
+    if not kept:
+        reasons = "; ".join(report.lines()[1:]) or "it is empty"
+        raise ValueError(f"data.{split}={spec}: 0 of {report.read} pairs left: {reasons}.")
+    return kept, report
+
+
+def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+    """Each pair of a source with the place it stands at."""
+    if spec.startswith("task:"):
+        shortest, longest = config.lengths
+        bounds = {"minimum_length": shortest, "maximum_length": longest} if longest else {}
+        count = config.count if split == "train" else config.held_out
+        made = tasks.make(spec.removeprefix("task:"), split=split, count=count, seed=config.seed, **bounds)
+        yield from _numbered(made, spec)
+    elif spec.startswith("tfds:"):
+        options = {"source": config.source, "target": config.target, "manual_directory": config.manual_dir}
+        yield from _numbered(datasets.read(spec, split=split, **options), f"{spec}@{split}")
+    elif "," in spec and not Path(spec).exists():
+        yield from _parallel(spec, config, report)
+    elif _is_json(Path(spec)):
+        yield from _json_lines(Path(spec), config, report)
+    else:
+        yield from _tsv(Path(spec), config, report)
+
+
+def _numbered(examples, where: str) -> Iterator[tuple[Example, str]]:
+    return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
+
+
+def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+    names = spec.split(",")
+    if len(names) != 2:
+        raise ValueError(f"two parallel files are wanted as A,B, got {len(names)} names in {spec!r}.")
+    paths = [Path(name) for name in names]
+    sides = [read_lines(path, report, encoding_errors=config.encoding_errors) for path in paths]
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(_unequal(paths, sides))
+    for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
+        if source is not None and target is not None:
+            yield Example(source, target), f"{paths[0]}:{number}"
+
+
+def _unequal(paths: list[Path], sides: list[list[str | None]]) -> str:
+    """Why two files do not pair up: both counts, where the shift probably starts, and the usual cause."""
+    counts = [len(side) for side in sides]
+    text = f"{paths[0]} has {counts[0]} lines, {paths[1]} has {counts[1]}"
+    shift = _first_shift(*sides)
+    text += f"; the shift probably starts near line {shift}" if shift else ""
+    pythonic = [sum(len((line or "").splitlines()) or 1 for line in side) for side in sides]
+    if pythonic[0] == pythonic[1]:
+        text += "; they were probably cut at U+2028 or its like by another tool (lines here end at \\n alone)"
+    return text + "; make them the same length."
+
+
+def _first_shift(left: list[str | None], right: list[str | None]) -> int | None:
+    """The first line where one side is blank and the other is not, or where lengths stop fitting."""
+    for number, (a, b) in enumerate(zip(left, right, strict=False), 1):
+        if is_blank(a or "") != is_blank(b or ""):
+            return number
+    ratios = [(1 + len(a or "")) / (1 + len(b or "")) for a, b in zip(left, right, strict=False)]
+    usual = sorted(ratios)[len(ratios) // 2] if ratios else 1.0
+    odd = [number for number, ratio in enumerate(ratios, 1) if not 1 / 3 < ratio / usual < 3]
+    return odd[0] if odd else min(len(left), len(right)) + 1
+
+
+def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+    columns = [_column("source", config.source, 1), _column("target", config.target, 2)]
+    named = bool(config.source or config.target)
+    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
+        if line is None:
+            continue
+        cells = line.split("\t")
+        if len(cells) < max(columns) or (len(cells) > 2 and not named):
+            raise ValueError(
+                f"{path}:{number}: {len(cells)} tab-separated columns, 2 are wanted (source, target); for other "
+                "columns say data.source=1 data.target=3, for two parallel files A,B."
+            )
+        yield Example(cells[columns[0] - 1], cells[columns[1] - 1]), f"{path}:{number}"
+
+
+def _column(setting: str, value: str, default: int) -> int:
+    if value and not (value.isdecimal() and int(value) > 0):
+        raise ValueError(f"data.{setting} names a column of a TSV file by number (1 is the first), got {value!r}")
+    return int(value or default)
+
+
+def _is_json(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+
+
+def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+    names = config.source or "source", config.target or "target"
+    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
+        if line is None:
+            continue
+        place = f"{path}:{number}"
+        source, target = (_field(line, name, place) for name in names)
+        yield Example(source, target, _links(line, source, target, place)), place
+
+
+def _field(line: str, name: str, place: str) -> str:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: not JSON ({error.msg} at column {error.colno}); one object a line is wanted.") from None
+    if not isinstance(record, dict) or not isinstance(record.get(name), str):
+        known = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+        raise ValueError(f"{place}: no text field {name!r} (found: {known}); say data.source and data.target.")
+    return record[name]
+
+
+def _links(line: str, source: str, target: str, place: str) -> Links | None:
+    """The optional field `alignment`, Pharaoh's `i-j` over space-separated words, as character links."""
+    written = json.loads(line).get("alignment")
+    if written is None:
+        return None
+    sides = [_word_spans(source), _word_spans(target)]
+    links = []
+    for pair in str(written).split():
+        i, _, j = pair.partition("-")
+        if not (i.isdecimal() and j.isdecimal() and int(i) < len(sides[0]) and int(j) < len(sides[1])):
+            raise ValueError(f"{place}: alignment {pair!r} is no i-j inside {len(sides[0])} and {len(sides[1])} words.")
+        links += [(a, b) for a in range(*sides[0][int(i)]) for b in range(*sides[1][int(j)])]
+    return tuple(links)
+
+
+def _word_spans(line: str) -> list[tuple[int, int]]:
+    spans, start = [], 0
+    for word in line.split(" "):
+        if word:
+            spans.append((start, start + len(word)))
+        start += len(word) + 1
+    return spans
+
+
+def _usable(example: Example, place: str, config: DataConfig, report: Report) -> bool:
+    blank = [side for side in ("source", "target") if is_blank(getattr(example, side))]
+    if blank and config.empty == "error":
+        raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.empty=drop or keep to go on.")
+    if blank and config.empty == "drop":
+        report.add(f"blank {' and '.join(blank)}, pair dropped", place)
+        return False
+    if has_control(example.source) or has_control(example.target):
+        report.add(f"control characters, pair {'kept' if config.controls == 'keep' else 'dropped'}", place)
+        return config.controls == "keep"
+    return True

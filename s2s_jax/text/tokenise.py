@@ -1,0 +1,348 @@
+"""How does a line become ids, and ids a line again?
+
+A tokeniser never looks up the four special tokens in text: someone who types `</s>` gets the characters he typed.
+Character and subword tokenisers give back every line they have symbols for, exactly.
+"""
+
+import base64
+import collections
+import dataclasses
+import hashlib
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import sentencepiece
+
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
+
+FORMAT = 1
+Span = tuple[int, int]  # first code point, and one past the last
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokeniserConfig:
+    """How one side of the data is cut into tokens."""
+
+    kind: str = "bpe"
+    """char, word (cut at spaces), bpe or unigram (sentencepiece)."""
+    size: int = 8000
+    """Most tokens in the vocabulary, the four special ones counted; char and word keep the most frequent."""
+    unicode: str = "none"
+    """Unicode normalisation before all else: none, NFC, NFD, NFKC or NFKD."""
+
+    def __post_init__(self):
+        one_of("text.kind", self.kind, TOKENISERS)
+        one_of("text.unicode", self.unicode, ("none", "NFC", "NFD", "NFKC", "NFKD"))
+        at_least("text.size", self.size, len(SPECIAL) + 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How both sides are cut; the vocabularies are learned from the training split alone."""
+
+    source: TokeniserConfig = dataclasses.field(default_factory=TokeniserConfig)
+    """The side that is read."""
+    target: TokeniserConfig = dataclasses.field(default_factory=TokeniserConfig)
+    """The side that is written."""
+
+
+class Tokeniser(Protocol):
+    """What every tokeniser can do."""
+
+    kind: ClassVar[str]
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, the special ones counted."""
+        ...
+
+    def encode(self, line: str) -> list[int]:
+        """The ids of a line, without BOS and EOS."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The line that ids stand for; UNK becomes `<unk>`, the other special ids nothing."""
+        ...
+
+    def spans(self, line: str) -> list[Span]:
+        """Which characters of the line each id of `encode` stands for."""
+        ...
+
+    def symbols(self, ids: Sequence[int]) -> list[str]:
+        """How each id is shown to a person."""
+        ...
+
+    def state(self) -> dict:
+        """All there is to know, as JSON."""
+        ...
+
+
+class Symbols:
+    """A fixed list of symbols; what `cut` makes of a line is looked up one by one."""
+
+    kind: ClassVar[str]
+    joint: ClassVar[str]
+
+    def __init__(self, symbols: Sequence[str], unicode: str = "none"):
+        self.table = list(symbols)
+        self.unicode = unicode
+        self._ids = {symbol: number for number, symbol in enumerate(self.table, len(SPECIAL))}
+        check_symbols(self.table)
+
+    @classmethod
+    def train(cls, lines: Iterable[str], config: TokeniserConfig):
+        """The most frequent symbols of the lines; ties in code-point order."""
+        counts = collections.Counter(symbol for line in lines for symbol in cls.cut(normal(line, config.unicode)))
+        ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
+        return cls(ranked[: config.size - len(SPECIAL)], config.unicode)
+
+    @staticmethod
+    def cut(line: str) -> list[str]:
+        """The symbols of a line."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, the special ones counted."""
+        return len(SPECIAL) + len(self.table)
+
+    def encode(self, line: str) -> list[int]:
+        """The ids of a line; UNK for a symbol that training never saw."""
+        return [self._ids.get(symbol, UNK) for symbol in self.cut(normal(line, self.unicode))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The line that ids stand for."""
+        return self.joint.join(self.symbols([number for number in ids if number >= UNK]))
+
+    def symbols(self, ids: Sequence[int]) -> list[str]:
+        """How each id is shown to a person."""
+        return [SPECIAL[number] if number <= UNK else self.table[number - len(SPECIAL)] for number in ids]
+
+    def state(self) -> dict:
+        """All there is to know, as JSON."""
+        return {"kind": self.kind, "unicode": self.unicode, "symbols": self.table}
+
+    @classmethod
+    def from_state(cls, state: dict):
+        """The tokeniser that `state` described."""
+        return cls(state["symbols"], state["unicode"])
+
+
+class Characters(Symbols):
+    """One token a code point."""
+
+    kind = "char"
+    joint = ""
+
+    @staticmethod
+    def cut(line: str) -> list[str]:
+        """All code points."""
+        return list(line)
+
+    def spans(self, line: str) -> list[Span]:
+        """One code point each."""
+        return [(place, place + 1) for place in range(len(normal(line, self.unicode)))]
+
+
+class Words(Symbols):
+    """One token a word; words stand between ASCII spaces, and every other character belongs to a word."""
+
+    kind = "word"
+    joint = " "
+
+    @staticmethod
+    def cut(line: str) -> list[str]:
+        """What stands between ASCII spaces."""
+        return [word for word in line.split(" ") if word]
+
+    def spans(self, line: str) -> list[Span]:
+        """Where each word stands."""
+        spans, start = [], 0
+        for word in normal(line, self.unicode).split(" "):
+            if word:
+                spans.append((start, start + len(word)))
+            start += len(word) + 1
+        return spans
+
+
+# sentencepiece writes a space as U+2581, so a U+2581 in the text is escaped, and so is the escape sign itself
+ESCAPE, META = "\ue000", "\u2581"
+ESCAPED = {META: ESCAPE + "m", ESCAPE: ESCAPE + "e"}
+
+
+class Subwords:
+    """Byte-pair or unigram pieces by sentencepiece, with bytes to fall back on: nothing is unknown, nothing is lost.
+
+    Sennrich et al. 2016, arXiv:1508.07909; Kudo 2018, arXiv:1804.10959; Kudo & Richardson 2018, arXiv:1808.06226.
+    """
+
+    kind = "bpe"
+
+    def __init__(self, model: bytes, unicode: str = "none"):
+        self.unicode = unicode
+        self._model = model
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @classmethod
+    def train(cls, lines: Iterable[str], config: TokeniserConfig):
+        """Pieces learned from the lines.
+
+        Raises:
+            ValueError: the lines are too few for a vocabulary of this size.
+        """
+        file = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=(escaped(normal(line, config.unicode)) for line in lines if line),
+                model_writer=file,
+                model_type=cls.kind,
+                vocab_size=config.size,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                max_sentence_length=1 << 20,
+                num_threads=1,
+                pad_id=0,
+                bos_id=1,
+                eos_id=2,
+                unk_id=3,
+                minloglevel=2,
+            )
+        except (RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split()).rsplit("] ", 1)[-1]
+            raise ValueError(
+                f"text.size={config.size} does not fit this data for kind={cls.kind!r} (sentencepiece: {reason}); "
+                "choose another size, or kind='char'."
+            ) from None
+        return cls(file.getvalue(), config.unicode)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, the special ones counted."""
+        return self._pieces.get_piece_size()
+
+    def encode(self, line: str) -> list[int]:
+        """The ids of a line."""
+        return self._pieces.encode(escaped(normal(line, self.unicode)))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The line that ids stand for."""
+        parts, run = [], []
+        for number in [*ids, UNK]:
+            if number == UNK:
+                parts.append(restored(self._pieces.decode(run)) if run else "")
+                run = []
+            elif number > UNK:
+                run.append(int(number))
+        return SPECIAL[UNK].join(parts)
+
+    def spans(self, line: str) -> list[Span]:
+        """Which characters each piece covers; the bytes of one character each cover all of it."""
+        line = normal(line, self.unicode)
+        origin = [place for place, letter in enumerate(line) for _ in ESCAPED.get(letter, letter)] + [len(line)]
+        offsets = self._pieces.encode(escaped(line), return_type="offset_mapping")["offsets"]
+        spans = []
+        for begin, end in offsets:
+            first, last = origin[begin], origin[end]
+            spans.append((first, max(last, min(first + 1, len(line)))))
+        return spans
+
+    def symbols(self, ids: Sequence[int]) -> list[str]:
+        """How each id is shown: a leading low line for the space that sentencepiece keeps in the piece."""
+        return [SPECIAL[number] if number <= UNK else self._pieces.id_to_piece(int(number)) for number in ids]
+
+    def state(self) -> dict:
+        """All there is to know, as JSON."""
+        return {"kind": self.kind, "unicode": self.unicode, "model": base64.b64encode(self._model).decode()}
+
+    @classmethod
+    def from_state(cls, state: dict):
+        """The tokeniser that `state` described."""
+        return cls(base64.b64decode(state["model"]), state["unicode"])
+
+
+class Unigrams(Subwords):
+    """The unigram language model's pieces."""
+
+    kind = "unigram"
+
+
+TOKENISERS = {"char": Characters, "word": Words, "bpe": Subwords, "unigram": Unigrams}
+
+
+def train_tokeniser(lines: Iterable[str], config: TokeniserConfig) -> Tokeniser:
+    """A tokeniser learned from training lines alone."""
+    return TOKENISERS[config.kind].train(lines, config)
+
+
+def save_tokeniser(tokeniser: Tokeniser, path: Path) -> None:
+    """Write a tokeniser as JSON."""
+    state = {"format": FORMAT, **tokeniser.state()}
+    path.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load_tokeniser(path: Path) -> Tokeniser:
+    """Read a tokeniser.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no tokeniser {path}; the run is not whole.")
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if state["format"] > FORMAT:
+            raise ValueError(f"it has format {state['format']}, this version reads {FORMAT}; use a newer s2s_jax")
+        return TOKENISERS[state["kind"]].from_state(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is no tokeniser: {error}") from None
+
+
+def fingerprint(tokeniser: Tokeniser) -> str:
+    """SHA-256 over all that a tokeniser knows: two with one fingerprint give the same ids."""
+    return hashlib.sha256(json.dumps(tokeniser.state(), sort_keys=True).encode()).hexdigest()
+
+
+def until_end(ids: Sequence[int]) -> list[int]:
+    """The ids before the first EOS, padding taken off."""
+    ids = [int(number) for number in ids]
+    ended = ids[: ids.index(EOS)] if EOS in ids else ids
+    return [number for number in ended if number != PAD]
+
+
+def check_symbols(symbols: Sequence[str]) -> None:
+    """Refuse a vocabulary that cannot have come from counting.
+
+    Raises:
+        ValueError: an entry is empty or stands twice, with its number.
+    """
+    seen: dict[str, int] = {}
+    for number, symbol in enumerate(symbols):
+        if not isinstance(symbol, str) or not symbol:
+            raise ValueError(f"vocabulary entry {number} is {symbol!r}, a symbol of at least one character is wanted")
+        if symbol in seen:
+            raise ValueError(f"vocabulary entry {number} is {symbol!r}, and so is entry {seen[symbol]}")
+        seen[symbol] = number
+
+
+def normal(line: str, form: str) -> str:
+    """The line in a Unicode normalisation form; as it is for `none`."""
+    return line if form == "none" else unicodedata.normalize(form, line)  # type: ignore[arg-type]
+
+
+def escaped(line: str) -> str:
+    """The line without U+2581, which sentencepiece would take for a space."""
+    return "".join(ESCAPED.get(letter, letter) for letter in line)
+
+
+def restored(line: str) -> str:
+    """What `escaped` was given."""
+    return line.replace(ESCAPED[META], META).replace(ESCAPED[ESCAPE], ESCAPE)

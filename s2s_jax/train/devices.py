@@ -1,0 +1,78 @@
+"""Which devices take part, and how do batches and parameters lie on them? The only file that names devices."""
+
+import dataclasses
+import re
+import subprocess
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.shapes import PAD, Batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """Where training runs; nothing here changes its result."""
+
+    count: int = 0
+    """Devices to use; 0 for all there are."""
+    require: str = "any"
+    """Refuse to run on anything else: any, cpu, gpu or tpu."""
+    cache: str = "~/.cache/s2s_jax/compiled"
+    """Folder in which compiled programs are kept for the next run; empty for none."""
+
+    def __post_init__(self):
+        at_least("device.count", self.count, 0)
+        one_of("device.require", self.require, ("any", "cpu", "gpu", "tpu"))
+
+
+def make_mesh(config: DeviceConfig) -> Mesh:
+    """The devices in a row, the axis `data` along them.
+
+    Raises:
+        ValueError: fewer devices than asked for, or of another kind.
+    """
+    devices = jax.devices()
+    kind = devices[0].platform
+    if config.require not in ("any", kind):
+        raise ValueError(f"device.require={config.require}, but jax found {kind}; install jax for {config.require}.")
+    if config.count > len(devices):
+        raise ValueError(f"device.count={config.count}, but there are {len(devices)} ({kind}); ask for fewer.")
+    count = config.count or len(devices)
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def describe(mesh: Mesh) -> str:
+    """The devices in words, loudly where there is no accelerator though the machine has one."""
+    first = mesh.devices.flat[0]
+    return f"{mesh.devices.size} x {first.device_kind} ({first.platform})"
+
+
+def on_all(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put(batch: Batch, mesh: Mesh) -> Batch:
+    """A batch cut along its rows over the devices; rows of padding fill it up where the devices do not divide it."""
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+
+    def placed(ids: np.ndarray) -> jax.Array:
+        missing = -len(ids) % mesh.devices.size
+        return jax.device_put(np.pad(ids, ((0, missing), (0, 0)), constant_values=PAD), rows)
+
+    return Batch(*(placed(ids) for ids in batch))
+
+
+def accelerator_left_idle() -> str | None:
+    """A line of warning when this machine has an NVIDIA GPU that jax does not use."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.findall(r"GPU \d+: ([^(]+)", listed)
+    return f"running on the CPU although there is a {found[0].strip()}; install jax[cuda13]." if found else None

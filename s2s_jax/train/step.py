@@ -1,0 +1,73 @@
+"""What does one training step do? Loss, gradient, update, in one compiled program over all devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+
+from s2s_jax.model.interface import Params
+from s2s_jax.shapes import Batch
+from s2s_jax.train.loss import Loss, Sums
+
+
+class TrainState(NamedTuple):
+    """All that training knows; the data's position is the step."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt: PyTree
+    ema: Any  # moving average of the parameters, or () where none is kept
+    key: UInt32[Array, " 2"]  # raw, as checkpoints want it; every random number is a function of it and the step
+
+    @property
+    def shown(self) -> Params:
+        """The parameters that validation and decoding use."""
+        return self.ema or self.params
+
+
+class Metrics(NamedTuple):
+    """What a step says of itself."""
+
+    sums: Sums
+    norm: Float[Array, ""]  # of the gradient of the mean loss, before clipping
+    finite: Bool[Array, ""]  # False: the step was not taken
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def start(params: Params, optimiser: optax.GradientTransformation, *, seed: int, ema: float) -> TrainState:
+    """The state before the first step."""
+    key = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+    average = jax.tree.map(jnp.copy, params) if ema else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, key)
+
+
+def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float = 0.0) -> Step:
+    """The compiled train step. `state` is donated: do not use it after the call.
+
+    A step whose loss or gradient is not finite is not taken: the state stays as it was, and the metrics say so.
+    """
+
+    def mean_loss(params: Params, batch: Batch, step, key) -> tuple[Float[Array, ""], Sums]:
+        sums = loss(params, batch, step, key)
+        return sums.smoothed / jnp.maximum(sums.tokens, 1), sums
+
+    def update(state: TrainState, gradient: Params) -> TrainState:
+        updates, opt = optimiser.update(gradient, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = optax.incremental_update(params, state.ema, 1 - ema) if ema else ()
+        return TrainState(state.step + 1, params, opt, average, state.key)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
+        (value, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch, state.step, key)
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
+        return state, Metrics(sums, norm, finite)
+
+    return jax.jit(step, donate_argnums=0)
