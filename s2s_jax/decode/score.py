@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from s2s_jax.model.interface import Model, Params, forced
 from s2s_jax.shapes import Batch, real
@@ -15,6 +15,7 @@ class Scored(NamedTuple):
 
     log_probs: Float[Array, "B T"]  # nats; 0 on padding
     alignment: Float[Array, "B T S"]  # zeros on padding
+    correct: Bool[Array, "B T"]  # whether the model would have said this token in its place; False on padding
 
 
 def score(model: Model, params: Params, batch: Batch) -> Scored:
@@ -23,4 +24,5 @@ def score(model: Model, params: Params, batch: Batch) -> Scored:
     log_probs = jax.nn.log_softmax(steps.logits)
     true = jnp.take_along_axis(log_probs, batch.target[..., None], axis=-1)[..., 0]
     weight = real(batch.target)
-    return Scored(jnp.where(weight, true, 0.0), jnp.where(weight[..., None], steps.alignment, 0.0))
+    correct = weight & (true >= log_probs.max(-1))
+    return Scored(jnp.where(weight, true, 0.0), jnp.where(weight[..., None], steps.alignment, 0.0), correct)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import subprocess
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -42,6 +43,13 @@ def make_mesh(config: DeviceConfig) -> Mesh:
         raise ValueError(f"device.count={config.count}, but there are {len(devices)} ({kind}); ask for fewer.")
     count = config.count or len(devices)
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def keep_compiled(config: DeviceConfig) -> None:
+    """Keep compiled programs on disk, so that the next start need not compile them again."""
+    if config.cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(config.cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def describe(mesh: Mesh) -> str:

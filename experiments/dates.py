@@ -1,0 +1,37 @@
+"""Dates as people write them in many languages, to ISO 8601: what `make quickstart` trains.
+
+Claim: a character model with attention learns eighteen ways of writing a date, and shows which characters it read.
+Command: s2s train dates --run runs/quickstart
+"""
+
+from s2s_jax.config import Experiment
+from s2s_jax.decode.result import SearchConfig
+from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.seq2seq import ModelConfig
+from s2s_jax.text.batches import BatchConfig
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
+from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.optimiser import OptimiserConfig
+
+
+def experiment() -> Experiment:
+    """A GRU of 96 both ways, additive attention."""
+    characters = TokeniserConfig(kind="char")
+    return Experiment(
+        steps=4000,
+        data=DataConfig(train="task:dates", count=40_000, held_out=2000),
+        text=TextConfig(source=characters, target=characters),
+        batch=BatchConfig(sentences=64, shapes=2),
+        model=ModelConfig(
+            embedding=64,
+            encoder=EncoderConfig(cell="gru", size=96),
+            attention=AttentionConfig(score="additive", size=96),
+            decoder=DecoderConfig(cell="gru", size=96, input_feeding=False),
+        ),
+        optimiser=OptimiserConfig(learning_rate=4e-3, schedule="cosine", warmup=100, clip=1.0),
+        validation=ValidationConfig(every=500, sentences=500),
+        search=SearchConfig(sentences=256),
+    )

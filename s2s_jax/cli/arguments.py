@@ -1,0 +1,124 @@
+"""What did the user ask for? Commands and their options; every other `--name value` overrides a setting."""
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import NoReturn
+
+import s2s_jax
+
+COMMANDS = {
+    "train": "train an experiment, or go on with a run that was stopped",
+    "translate": "translate lines from stdin or a file",
+    "evaluate": "measure a run on a split of its data",
+    "score": "log-probability of given pairs",
+    "align": "draw where the decoder looks",
+    "info": "what a run is",
+}
+OVERRIDES = "any setting may be overridden: --model.attention.score dot; `s2s train EXPERIMENT --help` lists them all"
+
+
+class UsageError(ValueError):
+    """The command line does not make sense."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A parsed command line."""
+
+    command: str
+    options: argparse.Namespace
+    overrides: list[str]
+
+
+def parse(arguments: Sequence[str]) -> Given:
+    """The command, its options, and the overrides `name=value`.
+
+    Raises:
+        UsageError: something is missing or unknown.
+    """
+    parser = make_parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"no command {arguments[0]!r}{hint} (there are {', '.join(COMMANDS)})")
+    options, rest = parser.parse_known_args(arguments)
+    return Given(options.command, options, _overrides(rest, options.command))
+
+
+def _overrides(rest: list[str], command: str) -> list[str]:
+    found, words = [], iter(rest)
+    for word in words:
+        if not word.startswith("--") or len(word) == 2:
+            raise UsageError(f"unexpected argument {word!r}; see s2s {command} --help")
+        name, equals, value = word[2:].partition("=")
+        value = value if equals else next(words, None)
+        if value is None:
+            raise UsageError(f"{word} has no value; write {word} VALUE")
+        found.append(f"{name}={value}")
+    return found
+
+
+def make_parser() -> Parser:
+    """All commands with their own options."""
+    parser = Parser(prog="s2s", description=s2s_jax.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"s2s_jax {s2s_jax.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    made = {
+        name: commands.add_parser(
+            name, help=meaning, description=meaning, epilog=OVERRIDES, allow_abbrev=False, add_help=name != "train"
+        )
+        for name, meaning in COMMANDS.items()
+    }
+    _train(made["train"])
+    for name in ("translate", "evaluate", "score", "align", "info"):
+        made[name].add_argument("run", help="the folder of a trained run")
+    _translate(made["translate"])
+    _evaluate(made["evaluate"])
+    _score(made["score"])
+    _align(made["align"])
+    for one in made.values():
+        one.add_argument("--json", action="store_true", help="JSON on stdout and nothing else there")
+    return parser
+
+
+def _train(parser: Parser) -> None:
+    parser.add_argument("experiment", nargs="?", help="a Python file with experiment(), its name, or a run to go on with")
+    parser.add_argument("--run", help="folder of the run (default: runs/EXPERIMENT)")
+    parser.add_argument("-h", "--help", action="store_true", help="this, with every setting of the experiment")
+
+
+def _search(parser: Parser) -> None:
+    parser.add_argument("--beam", type=int, help="hypotheses followed at once; 1 is greedy (default: the run's)")
+
+
+def _translate(parser: Parser) -> None:
+    _search(parser)
+    parser.add_argument("--input", help="file of lines, plain or .gz (default: stdin)")
+    parser.add_argument("--n-best", type=int, default=1, help="translations a line, best first (default: 1)")
+
+
+def _evaluate(parser: Parser) -> None:
+    _search(parser)
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+
+
+def _score(parser: Parser) -> None:
+    parser.add_argument("--input", help="pairs: TSV, JSON lines, or two files as A,B (default: TSV from stdin)")
+
+
+def _align(parser: Parser) -> None:
+    _search(parser)
+    parser.add_argument("--input", help="file of lines to translate and draw (default: pairs of the split)")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--count", type=int, default=4, help="how many to draw (default: 4)")
+    parser.add_argument("--output", help="the picture (default: alignment.png in the run's folder)")

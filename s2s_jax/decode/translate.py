@@ -1,0 +1,129 @@
+"""Lines in, translations out: in the order of the input, with memory that does not grow with it.
+
+Lines are decoded in windows, sorted by length inside a window; source lengths and row counts are rounded up to few
+shapes, so that little is compiled. A blank line is answered with an empty line and never reaches the model.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from s2s_jax.decode.beam import beam
+from s2s_jax.decode.greedy import greedy
+from s2s_jax.decode.result import Found, SearchConfig
+from s2s_jax.model.interface import Model, Params
+from s2s_jax.shapes import PAD
+from s2s_jax.text.batches import ended
+from s2s_jax.text.lines import is_blank
+from s2s_jax.text.tokenise import Tokeniser, until_end
+
+WINDOW = 16  # batches sorted together
+
+
+class Hypothesis(NamedTuple):
+    """One translation of a line."""
+
+    text: str
+    score: float  # length-penalised log-probability, nats
+    tokens: tuple[str, ...]  # the end token counted, unless it was cut off
+    log_probs: tuple[float, ...]  # of each token, nats
+    alignment: Float[np.ndarray, "T S"]  # weights of the source tokens for each token
+    truncated: bool  # cut off at the length bound, without an end
+
+
+class Translation(NamedTuple):
+    """A line and what became of it; no hypothesis for a blank line."""
+
+    source: str
+    source_tokens: tuple[str, ...]  # the end token counted
+    hypotheses: tuple[Hypothesis, ...]  # best first
+
+    @property
+    def text(self) -> str:
+        """The best translation; empty for a blank line."""
+        return self.hypotheses[0].text if self.hypotheses else ""
+
+
+class Translator:
+    """A model with its parameters, tokenisers and search, ready to translate."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        source: Tokeniser,
+        target: Tokeniser,
+        search: SearchConfig,
+        max_length: int,
+    ):
+        self.source, self.target, self.search = source, target, search
+        self._find = compiled_search(model, search, search.max_length or max_length)
+
+    def translate(self, params: Params, lines: Iterable[str]) -> Iterator[Translation]:
+        """A translation for each line, in their order; lines are read a window at a time."""
+        lines = iter(lines)
+        while window := list(itertools.islice(lines, self.search.sentences * WINDOW)):
+            yield from self._window(params, window)
+
+    def _window(self, params: Params, lines: list[str]) -> list[Translation]:
+        encoded = [ended([]) if is_blank(line) else ended(self.source.encode(line)) for line in lines]
+        answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
+        waiting = sorted(set(range(len(lines))) - set(answers), key=lambda number: len(encoded[number]))
+        for start in range(0, len(waiting), self.search.sentences):
+            members = waiting[start : start + self.search.sentences]
+            found = jax.device_get(self._find(params, filled([encoded[member] for member in members])))
+            for row, member in enumerate(members):
+                answers[member] = self._answer(lines[member], encoded[member], found, row)
+        return [answers[number] for number in range(len(lines))]
+
+    def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:
+        real = [slot for slot, score in enumerate(found.scores[row]) if np.isfinite(score)]
+        hypotheses = tuple(self._hypothesis(found, row, slot, len(ids)) for slot in real)
+        return Translation(line, tuple(self.source.symbols(ids.tolist())), hypotheses)
+
+    def _hypothesis(self, found: Found, row: int, slot: int, length: int) -> Hypothesis:
+        tokens = found.tokens[row, slot]
+        count = int((tokens != PAD).sum())
+        return Hypothesis(
+            self.target.decode(until_end(tokens.tolist())),
+            float(found.scores[row, slot]),
+            tuple(self.target.symbols(tokens[:count].tolist())),
+            tuple(found.log_probs[row, slot, :count].tolist()),
+            np.array(found.alignment[row, slot, :count, :length]),
+            bool(found.truncated[row, slot]),
+        )
+
+
+def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Callable[[Params, np.ndarray], Found]:
+    """Greedy or beam search as one compiled program for each source shape."""
+    options = {"max_length": max_length, "length_penalty": search.length_penalty}
+    find = (
+        functools.partial(greedy, model, **options)
+        if search.beam == 1
+        else functools.partial(beam, model, width=search.beam, **options)
+    )
+    return jax.jit(find)
+
+
+def filled(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """Encoded lines as one array of padding-filled rows, both sides rounded up so that few shapes occur."""
+    ids = np.full((rounded_rows(len(lines)), rounded_length(max(map(len, lines)))), PAD, np.int32)
+    for row, line in enumerate(lines):
+        ids[row, : len(line)] = line
+    return ids
+
+
+def rounded_rows(rows: int) -> int:
+    """The next power of two."""
+    return 1 << (rows - 1).bit_length()
+
+
+def rounded_length(length: int) -> int:
+    """The next of 8, 12, 16, 24, 32, 48, 64, ...: at most a third is padding."""
+    power = max(8, 1 << (length - 1).bit_length())
+    return power * 3 // 4 if power > 8 and length <= power * 3 // 4 else power

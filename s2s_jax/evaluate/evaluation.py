@@ -1,0 +1,100 @@
+"""How good are the translations of a whole split, in all the numbers that are reported?"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from s2s_jax.choices import one_of
+from s2s_jax.decode.translate import Translation
+from s2s_jax.evaluate.alignment import alignment_error_rate, hard, to_tokens
+from s2s_jax.evaluate.quality import by_length, quality
+from s2s_jax.text.examples import Example
+from s2s_jax.text.tokenise import Span, Tokeniser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How translations are measured."""
+
+    unit: str = "word"
+    """What a space-separated token of the target is: word (wer counts words) or phone (per counts phones, wer items)."""
+
+    def __post_init__(self):
+        one_of("evaluation.unit", self.unit, ("word", "phone"))
+
+
+class Grouped(NamedTuple):
+    """Each source once, with all its targets, in the order of their first occurrence."""
+
+    sources: list[str]
+    references: list[list[str]]
+    examples: list[Example]  # the first of each source
+
+
+def grouped(examples: Sequence[Example]) -> Grouped:
+    """Pairs with one source are one item with several references."""
+    by_source: dict[str, list[Example]] = {}
+    for example in examples:
+        by_source.setdefault(example.source, []).append(example)
+    groups = list(by_source.values())
+    return Grouped(
+        list(by_source), [[one.target for one in group] for group in groups], [group[0] for group in groups]
+    )
+
+
+def evaluate(
+    translations: Sequence[Translation],
+    items: Grouped,
+    *,
+    nats: float,
+    tokens: float,
+    correct: float,
+    unit: str,
+    aer: float | None,
+) -> dict[str, Any]:
+    """All numbers of a split: quality of the translations, perplexity and token accuracy under forced decoding.
+
+    Args:
+        nats, tokens, correct: sums over the split's pairs, the true token fed at every step.
+        aer: the alignment error rate, or None where there is no gold alignment or no attention.
+    """
+    texts = [translation.text for translation in translations]
+    measured = quality(texts, items.references, unit=unit)
+    lengths = [max(0, len(translation.source_tokens) - 1) for translation in translations]
+    rows = by_length(lengths, texts, items.references, bleu_tokenizer="none" if unit == "phone" else "13a")
+    return {
+        **measured,
+        "token_accuracy": correct / tokens,
+        "perplexity": math.exp(min(nats / tokens, 700.0)),  # e^709 is the last number that a float can say
+        "aer": aer,
+        "sources": len(texts),
+        "references": sum(map(len, items.references)),
+        "truncated": sum(bool(one.hypotheses and one.hypotheses[0].truncated) for one in translations),
+        "by_source_length": [row._asdict() for row in rows],
+    }
+
+
+def with_end(spans: Sequence[Span]) -> list[Span]:
+    """Token spans with one for EOS, which stands for no character."""
+    return [*spans, (0, 0)]
+
+
+def token_links(example: Example, source: Tokeniser, target: Tokeniser) -> set[tuple[int, int]]:
+    """The gold alignment of a pair between tokens."""
+    spans = {"source_spans": with_end(source.spans(example.source)), "target_spans": with_end(target.spans(example.target))}
+    return set(to_tokens(example.links or (), **spans))
+
+
+def error_of_alignments(alignments: Sequence, gold: Sequence[set[tuple[int, int]]]) -> float | None:
+    """AER of the alignments of pairs against their gold links; None without any link.
+
+    Where a target token belongs to one source token the link is sure. Where it belongs to several (the digits of a
+    month to all letters of its name) each link is possible: an attention may look at any of them.
+    """
+    sure = []
+    for links in gold:
+        counts = collections.Counter(target for _, target in links)
+        sure.append({link for link in links if counts[link[1]] == 1})
+    return alignment_error_rate([hard(alignment) for alignment in alignments], sure=sure, possible=gold)

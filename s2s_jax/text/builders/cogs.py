@@ -1,0 +1,38 @@
+"""What is the logical form of an English sentence, and does the answer carry over to new combinations?"""
+
+from typing import ClassVar
+
+from s2s_jax.text.builders import Pair, PublishedPairs
+
+
+class Cogs(PublishedPairs):
+    """COGS: sentence to logical form. Kim and Linzen 2020, arXiv:2010.05465.
+
+    Splits train, validation (upstream: dev) and test are drawn alike; gen holds 1,000 sentences for each of 21 kinds
+    of generalisation. This is the release of 2022, in which 50 lines of gen were corrected after the paper. The third
+    column of the files, the kind, is left out.
+    """
+
+    ROOT = "https://raw.githubusercontent.com/najoungkim/COGS/165a7b669eade971fa47bf568a2e51925360fed8/"
+    FILES: ClassVar = {
+        "data/train.tsv": (4146574, "220b3804b562c0156ee986eff1bdd15c27e52142549362a64f57baf86e304c78"),
+        "data/dev.tsv": (522121, "ab66388a309c7ac1ad210c781a6a0ce12281a9ef24619a12422a752cef61bc21"),
+        "data/test.tsv": (521111, "68f8e51e9f6d9cd22d64efe68dd21d7ea5ba327e9a2359481030161aea757035"),
+        "data/gen.tsv": (5532102, "d013d9eee0bafc153f8decc85f42814ac97260f84964d980e1e2b84577b82361"),
+    }
+    HOMEPAGE = "https://github.com/najoungkim/COGS"
+    LICENSE = "MIT"
+
+    def published(self) -> dict[str, str]:
+        """All four files; dev goes by the name of validation."""
+        return {
+            "train": "data/train.tsv",
+            "validation": "data/dev.tsv",
+            "test": "data/test.tsv",
+            "gen": "data/gen.tsv",
+        }
+
+    def pair(self, line: str) -> Pair:
+        """A sentence and its logical form."""
+        sentence, logical_form, _ = line.split("\t")
+        return sentence, logical_form

@@ -1,0 +1,81 @@
+"""Which process owns a run directory?"""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+_held: set[IO[str]] = set()  # open in this process, so that a forked child can let go of them
+
+
+class RunLockedError(OSError):
+    """Another process is at work in the run directory."""
+
+
+class Lock:
+    """The right to write into a run directory, held by one process at a time, from `with` to its end.
+
+    The operating system holds the lock (`flock`) and drops it when the process ends, however it ends. The file stays,
+    and says in words who holds it. Where many processes write one run together, only the first takes the lock.
+    """
+
+    def __init__(self, directory: Path):
+        self.path = Path(directory).absolute() / "lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "Lock":
+        """Takes the lock.
+
+        Raises:
+            RunLockedError: another process holds it.
+            OSError: the directory cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _owner(file)
+            file.close()
+            message = f"{self.path.parent} is in use by {owner}; wait for it, stop it, or choose another run directory"
+            raise RunLockedError(message) from None
+        except OSError as error:
+            file.close()
+            raise RunLockedError(
+                f"{self.path} cannot be locked ({error.strerror}); choose a directory on a local disk"
+            ) from error
+        _write(file, f"host {socket.gethostname()} pid {os.getpid()}\n")
+        _held.add(file)
+        self._file = file
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file in _held:  # not in a forked child, which has let go
+            _held.remove(self._file)
+            _write(self._file, "")  # emptied, never deleted: a deleted lock could be taken twice
+            self._file.close()
+
+
+def _write(file: IO[str], text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+def _owner(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "another process"
+
+
+def _let_go() -> None:
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+# A forked child shares the lock of its parent and would keep it after the parent was killed.
+os.register_at_fork(after_in_child=_let_go)

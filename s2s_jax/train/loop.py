@@ -1,0 +1,159 @@
+"""In which order do steps, validations and checkpoints happen, and how does a run end?"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.model.interface import Params
+from s2s_jax.shapes import Batch
+from s2s_jax.train.checkpoint import Checkpoints
+from s2s_jax.train.interrupt import Interrupt, Interrupted
+from s2s_jax.train.record import Progress, Recorder
+from s2s_jax.train.step import Metrics, Step, TrainState
+
+LOWER_IS_BETTER = {"loss": True, "exact_match": False, "bleu": False}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """How the run is measured on the way."""
+
+    every: int = 500
+    """Steps between two validations."""
+    sentences: int = 200
+    """Validation lines translated greedily for quality; 0 for none. The loss is always over all of them."""
+    metric: str = "loss"
+    """What decides which checkpoint is best, and when to stop early: loss, exact_match or bleu."""
+    patience: int = 0
+    """Validations without a better one after which the run stops; 0 for never."""
+
+    def __post_init__(self):
+        at_least("validation.every", self.every, 1)
+        at_least("validation.sentences", self.sentences, 0)
+        at_least("validation.patience", self.patience, 0)
+        one_of("validation.metric", self.metric, LOWER_IS_BETTER)
+        if self.metric != "loss" and not self.sentences:
+            raise ValueError(f"validation.metric={self.metric} needs validation.sentences above 0")
+
+
+class NotFinite(ArithmeticError):  # noqa: N818 - the name says what is wrong
+    """The loss or the gradient of a step is NaN or infinite; the step was not taken."""
+
+
+class Validated(NamedTuple):
+    """What a validation found."""
+
+    values: dict[str, float]
+    sample: list[str]
+
+
+class Standing(NamedTuple):
+    """How the validations stand; saved with every checkpoint, so that a resumed run stops where it would have."""
+
+    best: float = math.inf  # of the metric, turned so that lower is better
+    stale: int = 0  # validations since then
+
+
+class Job(NamedTuple):
+    """All that a training run needs, put together by `run.train`."""
+
+    step: Step
+    batches: Callable[[int, int], Iterable[Batch]]  # (first step, one past the last) -> their global batches
+    put: Callable[[Batch], Batch]
+    validate: Callable[[Params], Validated]
+    validation: ValidationConfig
+    checkpoints: Checkpoints
+    checkpoint_every: int
+    recorder: Recorder
+    directory: Path
+    steps: int
+
+
+def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
+    """The state after the last step, or after the validation that stopped the run early.
+
+    Metrics of a step are read only after the next one was sent to the device, so that neither waits for the other.
+
+    Raises:
+        Interrupted: a signal asked for an end; the state is saved.
+        NotFinite: a step could not be taken; the batch is kept in the run's folder, the last checkpoint is untouched.
+    """
+    first = int(state.step)
+    shapes: set[tuple[int, ...]] = set()
+    pending: tuple[int, Metrics, Batch] | None = None
+    with Interrupt() as interrupt:
+        for number, batch in enumerate(job.batches(first, job.steps), first + 1):
+            state, metrics = _compiled_step(job, state, batch, shapes)
+            _read(job, pending)
+            pending = (number, metrics, batch)
+            measuring = number % job.validation.every == 0 or number == job.steps
+            saving = number % job.checkpoint_every == 0 or number == job.steps
+            if not (measuring or saving or interrupt.number):
+                continue
+            _read(job, pending)
+            pending = None
+            loss, better = None, False
+            if measuring and not interrupt.number:
+                standing, better, loss = _validate(job, state, number, standing)
+            stopping = 0 < job.validation.patience <= standing.stale
+            if saving or better or stopping or interrupt.number:
+                _save(job, state, number, standing, loss)
+            if interrupt.number:
+                job.checkpoints.wait()
+                raise Interrupted(interrupt.number, number)
+            if stopping:
+                job.recorder.say(f"stopped at step {number}: {standing.stale} validations without a better one")
+                break
+    return state
+
+
+def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tuple[TrainState, Metrics]:
+    shape = (*batch.source.shape, batch.target.shape[1])
+    if shape in shapes:
+        return job.step(state, job.put(batch))
+    job.recorder.compiling(shape)
+    state, metrics = job.step(state, job.put(batch))
+    jax.block_until_ready(metrics.finite)
+    job.recorder.compiled()
+    shapes.add(shape)
+    return state, metrics
+
+
+def _read(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
+    """Count a finished step, or say why it could not be taken."""
+    if pending is None:
+        return
+    number, metrics, batch = pending
+    values = jax.device_get(metrics)
+    nats, tokens, norm = float(values.sums.nats), float(values.sums.tokens), float(values.norm)
+    if not values.finite:
+        kept = job.directory / f"not_finite_{number}.npz"
+        np.savez(kept, source=batch.source, target=batch.target)
+        raise NotFinite(
+            f"step {number}: the loss is {nats / max(tokens, 1):.3g} nats a token, the gradient's norm {norm:.3g}; the "
+            f"step was not taken. Its batch is {kept}, the newest checkpoint is step {job.checkpoints.latest()}; lower "
+            "optimiser.learning_rate or set optimiser.clip in a new run."
+        )
+    job.recorder.step(Progress(number, nats, tokens, float(values.sums.correct), norm))
+
+
+def _validate(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:
+    began = time.monotonic()
+    found = job.validate(state.shown)
+    job.recorder.validation(number, found.values, found.sample, seconds=time.monotonic() - began)
+    metric = job.validation.metric
+    value = found.values[metric] if LOWER_IS_BETTER[metric] else -found.values[metric]
+    better = value < standing.best
+    return (Standing(value, 0) if better else standing._replace(stale=standing.stale + 1)), better, value
+
+
+def _save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
+    about: dict[str, Any] = {"best": None if math.isinf(standing.best) else standing.best, "stale": standing.stale}
+    job.checkpoints.save(number, state, metrics=None if loss is None else {"loss": loss}, about=about)
