@@ -25,7 +25,7 @@ from s2s_jax.train.optimiser import OptimiserConfig
 def experiment() -> Experiment:
     """A bidirectional LSTM of 256, general attention with input feeding."""
     return Experiment(
-        steps=9000,
+        steps=7000,
         data=DataConfig(train="tfds:cmudict_g2p"),
         text=TextConfig(source=TokeniserConfig(kind="char"), target=TokeniserConfig(kind="word")),
         batch=BatchConfig(sentences=256, shapes=4),

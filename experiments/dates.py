@@ -21,7 +21,7 @@ def experiment() -> Experiment:
     """A GRU of 96 both ways, additive attention."""
     characters = TokeniserConfig(kind="char")
     return Experiment(
-        steps=4000,
+        steps=1200,
         data=DataConfig(train="task:dates", count=40_000, held_out=2000),
         text=TextConfig(source=characters, target=characters),
         batch=BatchConfig(sentences=64, shapes=2),
@@ -32,6 +32,6 @@ def experiment() -> Experiment:
             decoder=DecoderConfig(cell="gru", size=96, input_feeding=False),
         ),
         optimiser=OptimiserConfig(learning_rate=4e-3, schedule="cosine", warmup=100, clip=1.0),
-        validation=ValidationConfig(every=500, sentences=500),
+        validation=ValidationConfig(every=300, sentences=500),
         search=SearchConfig(sentences=256),
     )

@@ -74,10 +74,14 @@ def train(experiment: Experiment, directory: Path, console: Console) -> TrainSta
         Interrupted: a signal asked for an end; the state is saved.
     """
     say = functools.partial(console.print, markup=False, highlight=False)
+    build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
+    mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
-        mesh = devices.make_mesh(experiment.device)
         devices.keep_compiled(experiment.device)
-        _demand_same(experiment, directory)
+        if _is_begun(directory):
+            _demand_same(experiment, directory)
+        else:
+            _clear(directory)
         say(f"devices: {devices.describe(mesh)}; precision: {experiment.model.precision}")
         if warning := devices.accelerator_left_idle():
             say(f"warning: {warning}")
@@ -256,11 +260,19 @@ def count(params: Params) -> int:
 # --- a run on disk ----------------------------------------------------------------------------------------------------
 
 
+def _is_begun(directory: Path) -> bool:
+    """Whether there is a checkpoint to go on from; without one, a run starts from the beginning."""
+    return any((directory / "checkpoints").glob("[0-9]*"))
+
+
+def _clear(directory: Path) -> None:
+    """Take away what a run that never came to a checkpoint has left: it would bind the next one to its settings."""
+    for name in ("config.json", "facts.json", "metrics.jsonl", *(f"{side}.tokeniser.json" for side in SIDES)):
+        (directory / name).unlink(missing_ok=True)
+
+
 def _demand_same(experiment: Experiment, directory: Path) -> None:
     """Refuse to resume a run with settings that would have made another one."""
-    path = directory / "config.json"
-    if not path.exists():
-        return
     changed = configs.differences(read_experiment(directory), experiment)
     if changed:
         raise ValueError(

@@ -1,5 +1,7 @@
 """How is the toolkit used from a shell? Reads arguments, shows results, turns errors into one line and an exit code."""
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -14,6 +16,9 @@ PACKAGE = Path(__file__).parent.parent
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 the user's mistake, 1 ours, 130 Ctrl-C, 143 SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
     try:
         given = parse(sys.argv[1:] if arguments is None else list(arguments))
         from s2s_jax.cli import commands  # only now: jax is not needed to say what is wrong with the arguments
@@ -23,13 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(error, YOURS)
     except BrokenPipeError:  # whoever read our output has heard enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ValueError, TypeError, OSError) as error:
         if not _raised_on_purpose(error):
             raise
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            _close_output()
         return _fail(error, YOURS)
     except Exception as error:
         code = getattr(error, "code", None)  # training that was asked to stop
@@ -37,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(error, code or OURS)
     return DONE
+
+
+def _close_output() -> None:
+    """Let the interpreter flush what is left into nothing, instead of failing once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -139,9 +139,10 @@ def _traced(last: Progress, *, width: int, length_penalty: float) -> Found:
     length = last.time.astype(jnp.float32)
     live = last.score / length_divisor(jnp.maximum(length, 1), length_penalty)
     complete = jnp.isfinite(last.ended.score)
-    # complete hypotheses first, whatever their score; a live slot stands where none is left to stand
-    order = jnp.argsort(~jnp.concatenate([complete, jnp.zeros_like(complete)], 1), axis=1, stable=True)[:, :width]
-    is_live = order >= width
+    # complete hypotheses first, whatever their score; then those cut off; then places that nobody fills
+    rank = jnp.concatenate([jnp.where(complete, 0, 2), jnp.where(jnp.isfinite(live), 1, 2)], axis=1)
+    order = jnp.argsort(rank, axis=1, stable=True)[:, :width].astype(jnp.int32)
+    is_live = (order >= width) & (jnp.sort(rank, axis=1)[:, :width] == 1)
     end = Ended(
         *(
             jnp.take_along_axis(jnp.concatenate(pair, axis=1), order, axis=1)

@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import glorot_uniform
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from s2s_jax.model.cells import Carry
 from s2s_jax.model.encoder import Encoded
+from s2s_jax.model.initial import glorot
 from s2s_jax.model.products import product
 
 
@@ -65,8 +65,7 @@ class Projected(Bridge):
 
     def build(self, rngs):
         """The maps, one below the other."""
-        make = glorot_uniform(batch_axis=(0, 1))
-        self.weight = nnx.Param(make(rngs.params(), (self.layers, self.states, self.end, self.size)))
+        self.weight = nnx.Param(glorot(rngs.params(), self.layers, self.states, self.end, self.size))
 
     def __call__(self, encoded, mask):
         """Each layer's learned map of the encoder's last state."""

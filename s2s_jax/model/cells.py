@@ -11,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from s2s_jax.model import initial
 from s2s_jax.model.products import product, wide
 
 Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
@@ -35,12 +36,9 @@ class Cell(nnx.Module):
         self, inputs: int, size: int, *, extra: int = 0, directions: tuple[int, ...] = (), dtype: DTypeLike, rngs
     ):
         self.inputs, self.size, self.dtype = inputs, size, dtype
-        glorot = jax.nn.initializers.glorot_uniform(batch_axis=tuple(range(len(directions))))
-        orthogonal = jax.nn.initializers.orthogonal()
-        feeding = [glorot(rngs.params(), (*directions, inputs + extra, size)) for _ in range(self.gates)]
-        recurrent = [orthogonal_stack(orthogonal, rngs.params(), directions, size) for _ in range(self.gates)]
-        rows = [jnp.concatenate(feeding, axis=-1), jnp.concatenate(recurrent, axis=-1)]
-        self.weight = nnx.Param(jnp.concatenate(rows, axis=-2))
+        feeding = initial.glorot(rngs.params(), *directions, self.gates, inputs + extra, size)
+        recurrent = initial.orthogonal(rngs.params(), *directions, self.gates, size, size)
+        self.weight = nnx.Param(jnp.concatenate([initial.gates(feeding), initial.gates(recurrent)], axis=-2))
         self.bias = nnx.Param(jnp.zeros((*directions, self.gates * size)))
 
     def start(self, *lead: int) -> Carry:
@@ -197,12 +195,6 @@ CELLS = {
     "lstm": Lstm,
     "layer-norm-lstm": LayerNormLstm,
 }
-
-
-def orthogonal_stack(initializer, key, directions: tuple[int, ...], size: int) -> Float[Array, "*D H H"]:
-    """An orthogonal matrix for each direction (the initializer itself would make one orthogonal stack)."""
-    keys = jax.random.split(key, max(1, *directions)) if directions else key[None]
-    return jnp.stack([initializer(one, (size, size)) for one in keys]).reshape(*directions, size, size)
 
 
 def _dropped(state, drop):

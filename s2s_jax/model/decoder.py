@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.choices import at_least, one_of, share
+from s2s_jax.model import initial
 from s2s_jax.model.attention import AttentionConfig, build_attention
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, Carry
@@ -90,8 +91,7 @@ class Decoder(nnx.Module):
     ):
         self.config, self.dtype, self.embedding_size = config, dtype, embedding
         size, make = config.size, CELLS[config.cell]
-        normal, glorot = jax.nn.initializers.normal(embedding**-0.5), jax.nn.initializers.glorot_uniform()
-        self.embedding = nnx.Param(normal(rngs.params(), (vocabulary, embedding)))
+        self.embedding = nnx.Param(initial.embedding(rngs.params(), vocabulary, embedding))
         self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
         self.readout_size = config.readout or (embedding if config.tied_embeddings else size)
         if config.tied_embeddings and self.readout_size != embedding:
@@ -114,9 +114,9 @@ class Decoder(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.readout = nnx.Param(glorot(rngs.params(), self._readout_shape()))
+        self.readout = nnx.Param(initial.glorot(rngs.params(), *self._readout_shape()))
         if not config.tied_embeddings:
-            self.output = nnx.Param(glorot(rngs.params(), (self.readout_size, vocabulary)))
+            self.output = nnx.Param(initial.glorot(rngs.params(), self.readout_size, vocabulary))
         self.output_bias = nnx.Param(jnp.zeros((vocabulary,)))
 
     def _readout_shape(self) -> tuple[int, int]:

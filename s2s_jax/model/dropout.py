@@ -1,5 +1,7 @@
 """What is dropped while the network learns, so that it leans on no single number?"""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -9,4 +11,5 @@ def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Float
     """1/(1-rate) where a number is kept and 0 where it is dropped, so that the mean stays. Srivastava et al. 2014."""
     if rate == 0:
         return jnp.ones(shape)
-    return jax.random.bernoulli(key, 1 - rate, shape).astype(jnp.float32) / (1 - rate)
+    flat = math.prod(shape[:-1]), shape[-1]  # see `initial`: two axes compile ten times faster than three
+    return jax.random.bernoulli(key, 1 - rate, flat).astype(jnp.float32).reshape(shape) / (1 - rate)

@@ -4,15 +4,13 @@ A score is `prepare(memory) -> keys`, once a sentence, and `score(query, keys) -
 the class, add its line to SCORES; tests, help and sweeps read the table.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from s2s_jax.model.initial import glorot
 from s2s_jax.model.products import product
-
-glorot = jax.nn.initializers.glorot_uniform()
 
 
 class Score(nnx.Module):
@@ -70,7 +68,7 @@ class General(Dot):
 
     def build(self, rngs):
         """W, as large as both."""
-        self.weight = nnx.Param(glorot(rngs.params(), (self.memory, self.query)))
+        self.weight = nnx.Param(glorot(rngs.params(), self.memory, self.query))
 
     def prepare(self, memory):
         """W k."""
@@ -82,9 +80,9 @@ class Additive(Score):
 
     def build(self, rngs):
         """W, U and v; v as wide as they are."""
-        self.of_query = nnx.Param(glorot(rngs.params(), (self.query, self.size)))
-        self.of_memory = nnx.Param(glorot(rngs.params(), (self.memory, self.size)))
-        self.vector = nnx.Param(glorot(rngs.params(), (self.size, 1))[:, 0])
+        self.of_query = nnx.Param(glorot(rngs.params(), self.query, self.size))
+        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, self.size))
+        self.vector = nnx.Param(glorot(rngs.params(), self.size, 1)[:, 0])
 
     def prepare(self, memory):
         """U k."""
@@ -103,8 +101,8 @@ class Concat(Additive):
 
     def build(self, rngs):
         """W, whose first Q rows meet the query and the others the memory."""
-        self.weight = nnx.Param(glorot(rngs.params(), (self.query + self.memory, self.size)))
-        self.vector = nnx.Param(glorot(rngs.params(), (self.size, 1))[:, 0])
+        self.weight = nnx.Param(glorot(rngs.params(), self.query + self.memory, self.size))
+        self.vector = nnx.Param(glorot(rngs.params(), self.size, 1)[:, 0])
 
     def prepare(self, memory):
         """The memory's share of W [q; k]."""

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Key
 
 from s2s_jax.choices import at_least, one_of
+from s2s_jax.model import initial
 from s2s_jax.model.attention import AttentionConfig
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.dropout import keep_mask
@@ -43,9 +44,7 @@ class Seq2Seq(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
         dtype: DTypeLike = PRECISIONS[config.precision]
-        normal = jax.nn.initializers.normal(config.embedding**-0.5)
-        self.dropout = config.encoder.dropout
-        self.embedding = nnx.Param(normal(rngs.params(), (source_vocabulary, config.embedding)))
+        self.embedding = nnx.Param(initial.embedding(rngs.params(), source_vocabulary, config.embedding))
         self.encoder = Encoder(config.encoder, config.embedding, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(
             config.decoder,

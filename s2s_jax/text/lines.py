@@ -1,18 +1,33 @@
 """What are the lines of a text file? Bytes cut at `\\n` and nowhere else, decoded strictly.
 
-Python's own notion of a line also ends at U+2028, U+0085 and six more; two files that `wc -l` counts alike then fall out
-of step, silently. Here a line is what `wc -l` counts.
+Python's own notion of a line also ends at U+2028, U+0085 and six more; two files that `wc -l` counts alike then fall
+out of step, silently. Here a line is what `wc -l` counts.
 """
 
 import gzip
-import unicodedata
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from s2s_jax.text.report import Report
 
 BOM = b"\xef\xbb\xbf"
-INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff")  # zero-width characters that `isspace` does not count
+# zero-width characters that `isspace` does not count: soft hyphen, joiners, marks of direction, byte order mark
+INVISIBLE = frozenset("\u00ad\u034f\u061c\u180e\ufeff").union(
+    map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)))
+)
+CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # Unicode's Cc without what Python takes for white space
+# how files begin that are no text, and how to make text of them
+FORMATS = {
+    b"\x1f\x8b": ("gzip", "name it {name}.gz and it will be unpacked"),
+    b"PK\x03\x04": ("a zip archive", "unpack it first"),
+    b"BZh91AY&SY": ("bzip2", "unpack it first"),
+    b"\xfd7zXZ\0": ("xz", "unpack it first"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unpack it first"),
+    b"\xff\xfe": ("UTF-16", "convert it: iconv -f utf-16 -t utf-8"),
+    b"\xfe\xff": ("UTF-16", "convert it: iconv -f utf-16 -t utf-8"),
+}
 POLICIES = ("strict", "replace", "skip")
 
 
@@ -27,35 +42,45 @@ def read_lines(path: Path, report: Report, *, encoding_errors: str = "strict") -
     if raw and raw[0].startswith(BOM):
         raw[0] = raw[0].removeprefix(BOM)
         report.add("byte order mark at the start, taken off", f"{path}:1")
-    ends = sum(line.endswith(b"\r") for line in raw)
-    if ends and ends == len(raw):
-        raw = [line[:-1] for line in raw]
-    elif ends:
-        first = next(number for number, line in enumerate(raw, 1) if line.endswith(b"\r"))
-        report.add(f"mixed line ends ({ends} of {len(raw)} lines end in CR LF): the CR was kept", f"{path}:{first}")
-    return [_decoded(line, path, number, encoding_errors, report) for number, line in enumerate(raw, 1)]
+    lines = _without_ends(raw, path, report)
+    return [_decoded(line, path, number, encoding_errors, report) for number, line in enumerate(lines, 1)]
+
+
+def _without_ends(raw: list[bytes], path: Path, report: Report) -> list[bytes]:
+    """The lines without `\\n`, and without `\\r\\n` where all of them end so."""
+    lines = [line.removesuffix(b"\n") for line in raw]
+    returns = [number for number, line in enumerate(lines, 1) if line.endswith(b"\r")]
+    unended = bool(raw) and not raw[-1].endswith((b"\n", b"\r"))  # a last line without an end has no say
+    if len(returns) == len(lines) - unended:
+        return [line.removesuffix(b"\r") for line in lines]
+    if returns:
+        share = f"{len(returns)} of {len(lines)} lines end in CR LF"
+        report.add(f"mixed line ends ({share}): the CR was kept", f"{path}:{returns[0]}")
+    return lines
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
+    """All lines with their ends."""
     if path.is_dir():
         raise ValueError(f"{path} is a directory; a text file is wanted.")
     if not path.exists():
         raise FileNotFoundError(f"no file {path}; give the path of a text file (plain or .gz).")
-    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
         try:
             for number, line in enumerate(file, 1):
                 if number == 1:
                     _refuse_other_formats(path, line)
-                yield line.removesuffix(b"\n")
-        except (gzip.BadGzipFile, EOFError) as error:
+                yield line
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is not a whole gzip file ({error}); pack it again.") from None
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
-    if start.startswith(b"\x1f\x8b"):
-        raise ValueError(f"{path} is gzip; name it {path.name}.gz and it will be unpacked.")
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(start) > 3 and start[:64].count(b"\0") * 3 > len(start[:64])):
+    for magic, (name, cure) in FORMATS.items():
+        if start.startswith(magic):
+            raise ValueError(f"{path} is {name}, not UTF-8 text; {cure.format(name=path.name)}.")
+    if len(start) > 3 and start[:64].count(b"\0") * 3 > len(start[:64]):
         raise ValueError(f"{path} is UTF-16 or binary, not UTF-8 text; convert it: iconv -f utf-16 -t utf-8.")
 
 
@@ -83,4 +108,4 @@ def is_blank(line: str) -> bool:
 
 def has_control(line: str) -> bool:
     """True where a line holds a control character (NUL and its like) that is no white space."""
-    return any(unicodedata.category(character) == "Cc" and not character.isspace() for character in line)
+    return CONTROL.search(line) is not None

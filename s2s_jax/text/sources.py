@@ -4,9 +4,12 @@ One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, 
 """
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.text import datasets, tasks
@@ -31,6 +34,8 @@ class DataConfig:
     """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
     target: str = ""
     """Name of the target feature (tfds:), field (JSON lines; default target) or column number (TSV; default 2)."""
+    directory: str = ""
+    """Folder in which tfds: sets are kept; empty for TFDS' own."""
     manual_dir: str = ""
     """Folder that holds a tfds: set's own files, for machines without a network."""
     count: int = 20_000
@@ -103,14 +108,11 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], Report]:
 def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
     """Each pair of a source with the place it stands at."""
     if spec.startswith("task:"):
-        shortest, longest = config.lengths
-        bounds = {"minimum_length": shortest, "maximum_length": longest} if longest else {}
-        count = config.count if split == "train" else config.held_out
-        made = tasks.make(spec.removeprefix("task:"), split=split, count=count, seed=config.seed, **bounds)
-        yield from _numbered(made, spec)
+        yield from _numbered(_made(spec.removeprefix("task:"), split, config), spec)
     elif spec.startswith("tfds:"):
-        options = {"source": config.source, "target": config.target, "manual_directory": config.manual_dir}
-        yield from _numbered(datasets.read(spec, split=split, **options), f"{spec}@{split}")
+        folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
+        read = datasets.read(spec, split=split, source=config.source, target=config.target, **folders)
+        yield from _numbered(read, f"{spec}@{split}")
     elif "," in spec and not Path(spec).exists():
         yield from _parallel(spec, config, report)
     elif _is_json(Path(spec)):
@@ -119,14 +121,25 @@ def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterat
         yield from _tsv(Path(spec), config, report)
 
 
-def _numbered(examples, where: str) -> Iterator[tuple[Example, str]]:
+def _made(name: str, split: str, config: DataConfig) -> list[Example]:
+    """The items of a made-up task."""
+    shortest, longest = (length or None for length in config.lengths)
+    setting = "count" if split == "train" else "held_out"
+    bounds = {"minimum_length": shortest, "maximum_length": longest}
+    try:
+        return tasks.make(name, split=split, count=getattr(config, setting), seed=config.seed, **bounds)
+    except ValueError as error:
+        raise ValueError(f"{error} (count is data.{setting} here, the lengths are data.lengths)") from None
+
+
+def _numbered(examples: Iterable[Example], where: str) -> Iterator[tuple[Example, str]]:
     return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
 
 
 def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
     names = spec.split(",")
-    if len(names) != 2:
-        raise ValueError(f"two parallel files are wanted as A,B, got {len(names)} names in {spec!r}.")
+    if len(names) != 2 or not all(names):
+        raise ValueError(f"two parallel files are wanted as A,B, got {spec!r}.")
     paths = [Path(name) for name in names]
     sides = [read_lines(path, report, encoding_errors=config.encoding_errors) for path in paths]
     if len(sides[0]) != len(sides[1]):
@@ -139,28 +152,33 @@ def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[tuple[E
 def _unequal(paths: list[Path], sides: list[list[str | None]]) -> str:
     """Why two files do not pair up: both counts, where the shift probably starts, and the usual cause."""
     counts = [len(side) for side in sides]
-    text = f"{paths[0]} has {counts[0]} lines, {paths[1]} has {counts[1]}"
-    shift = _first_shift(*sides)
-    text += f"; the shift probably starts near line {shift}" if shift else ""
-    pythonic = [sum(len((line or "").splitlines()) or 1 for line in side) for side in sides]
-    if pythonic[0] == pythonic[1]:
-        text += "; they were probably cut at U+2028 or its like by another tool (lines here end at \\n alone)"
+    text = f"{paths[0]} has {counts[0]} lines, {paths[1]} has {counts[1]}; "
+    pieces = [[len((line or "").splitlines()) or 1 for line in side] for side in sides]
+    if sum(pieces[0]) == sum(pieces[1]):
+        first = min(next((n for n, count in enumerate(side, 1) if count > 1), max(counts)) for side in pieces)
+        text += f"from line {first} on one was probably cut at U+2028 or its like elsewhere; here only \\n ends a line"
+    else:
+        text += f"the shift probably starts near line {_first_shift(*sides)}"
     return text + "; make them the same length."
 
 
-def _first_shift(left: list[str | None], right: list[str | None]) -> int | None:
-    """The first line where one side is blank and the other is not, or where lengths stop fitting."""
-    for number, (a, b) in enumerate(zip(left, right, strict=False), 1):
-        if is_blank(a or "") != is_blank(b or ""):
-            return number
-    ratios = [(1 + len(a or "")) / (1 + len(b or "")) for a, b in zip(left, right, strict=False)]
-    usual = sorted(ratios)[len(ratios) // 2] if ratios else 1.0
-    odd = [number for number, ratio in enumerate(ratios, 1) if not 1 / 3 < ratio / usual < 3]
-    return odd[0] if odd else min(len(left), len(right)) + 1
+def _first_shift(left: list[str | None], right: list[str | None]) -> int:
+    """Where the longer side has something extra: before it lengths fit line by line, behind it that much further on."""
+    longer, shorter = ([1 + len(line or "") for line in side] for side in sorted((left, right), key=len, reverse=True))
+    usual = sum(longer) / max(1, sum(shorter))
+    extra = len(longer) - len(shorter)
+    together = [abs(math.log(a / b / usual)) for a, b in zip(longer, shorter, strict=False)]
+    apart = [abs(math.log(a / b / usual)) for a, b in zip(longer[extra:], shorter, strict=True)]
+    before = itertools.accumulate(together, initial=0.0)
+    behind = [sum(apart) - so_far for so_far in itertools.accumulate(apart, initial=0.0)]
+    misfits = [a + b for a, b in zip(before, behind, strict=True)]
+    return 1 + misfits.index(min(misfits))
 
 
 def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
     columns = [_column("source", config.source, 1), _column("target", config.target, 2)]
+    if columns[0] == columns[1]:
+        raise ValueError(f"source and target are both column {columns[0]} of {path}; say data.source=1 data.target=2.")
     named = bool(config.source or config.target)
     for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
         if line is None:
@@ -190,24 +208,37 @@ def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[tupl
         if line is None:
             continue
         place = f"{path}:{number}"
-        source, target = (_field(line, name, place) for name in names)
-        yield Example(source, target, _links(line, source, target, place)), place
+        record = _record(line, place)
+        source, target = (_field(record, name, place) for name in names)
+        yield Example(source, target, _links(record.get("alignment"), source, target, place)), place
 
 
-def _field(line: str, name: str, place: str) -> str:
+def _record(line: str, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error.msg} at column {error.colno}); one object a line is wanted.") from None
-    if not isinstance(record, dict) or not isinstance(record.get(name), str):
-        known = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{place}: no text field {name!r} (found: {known}); say data.source and data.target.")
-    return record[name]
+    except (ValueError, RecursionError) as error:  # RecursionError: ten thousand brackets
+        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ValueError(f"{place}: not JSON ({why}); one object a line is wanted.") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: a JSON {type(record).__name__}, one object a line is wanted.")
+    return record
 
 
-def _links(line: str, source: str, target: str, place: str) -> Links | None:
+def _field(record: dict[str, Any], name: str, place: str) -> str:
+    text = record.get(name)
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{place}: no text field {name!r} (found: {', '.join(record)}); say data.source and data.target."
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(
+            f"{place}: field {name!r} holds half a surrogate pair, which is no character; write all of it."
+        )
+    return text
+
+
+def _links(written: Any, source: str, target: str, place: str) -> Links | None:
     """The optional field `alignment`, Pharaoh's `i-j` over space-separated words, as character links."""
-    written = json.loads(line).get("alignment")
     if written is None:
         return None
     sides = [_word_spans(source), _word_spans(target)]
@@ -233,9 +264,10 @@ def _usable(example: Example, place: str, config: DataConfig, report: Report) ->
     blank = [side for side in ("source", "target") if is_blank(getattr(example, side))]
     if blank and config.empty == "error":
         raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.empty=drop or keep to go on.")
-    if blank and config.empty == "drop":
-        report.add(f"blank {' and '.join(blank)}, pair dropped", place)
-        return False
+    if blank:
+        report.add(f"blank {' and '.join(blank)}, pair {'kept' if config.empty == 'keep' else 'dropped'}", place)
+        if config.empty == "drop":
+            return False
     if has_control(example.source) or has_control(example.target):
         report.add(f"control characters, pair {'kept' if config.controls == 'keep' else 'dropped'}", place)
         return config.controls == "keep"

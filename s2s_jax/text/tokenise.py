@@ -10,15 +10,15 @@ import dataclasses
 import hashlib
 import io
 import json
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import sentencepiece
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
+from s2s_jax.text.normalise import FORMS, normal, origins
 
 FORMAT = 1
 Span = tuple[int, int]  # first code point, and one past the last
@@ -37,7 +37,7 @@ class TokeniserConfig:
 
     def __post_init__(self):
         one_of("text.kind", self.kind, TOKENISERS)
-        one_of("text.unicode", self.unicode, ("none", "NFC", "NFD", "NFKC", "NFKD"))
+        one_of("text.unicode", self.unicode, FORMS)
         at_least("text.size", self.size, len(SPECIAL) + 1)
 
 
@@ -51,6 +51,7 @@ class TextConfig:
     """The side that is written."""
 
 
+@runtime_checkable
 class Tokeniser(Protocol):
     """What every tokeniser can do."""
 
@@ -92,7 +93,6 @@ class Symbols:
         self.table = list(symbols)
         self.unicode = unicode
         self._ids = {symbol: number for number, symbol in enumerate(self.table, len(SPECIAL))}
-        check_symbols(self.table)
 
     @classmethod
     def train(cls, lines: Iterable[str], config: TokeniserConfig):
@@ -129,7 +129,14 @@ class Symbols:
 
     @classmethod
     def from_state(cls, state: dict):
-        """The tokeniser that `state` described."""
+        """The tokeniser that `state` described.
+
+        Raises:
+            ValueError: an entry of the vocabulary is empty, no symbol, or there twice.
+        """
+        if not isinstance(state["symbols"], list):
+            raise ValueError(f"its symbols are a {type(state['symbols']).__name__}, a list is wanted")
+        check_symbols(state["symbols"], cut=cls.cut)
         return cls(state["symbols"], state["unicode"])
 
 
@@ -146,7 +153,7 @@ class Characters(Symbols):
 
     def spans(self, line: str) -> list[Span]:
         """One code point each."""
-        return [(place, place + 1) for place in range(len(normal(line, self.unicode)))]
+        return [(first, last) for _, first, last in origins(line, self.unicode)]
 
 
 class Words(Symbols):
@@ -162,17 +169,18 @@ class Words(Symbols):
 
     def spans(self, line: str) -> list[Span]:
         """Where each word stands."""
-        spans, start = [], 0
-        for word in normal(line, self.unicode).split(" "):
-            if word:
-                spans.append((start, start + len(word)))
-            start += len(word) + 1
+        spans, fresh = [], True
+        for letter, first, last in origins(line, self.unicode):
+            if letter != " ":
+                spans.append((first, last) if fresh else (spans.pop()[0], last))
+            fresh = letter == " "
         return spans
 
 
-# sentencepiece writes a space as U+2581, so a U+2581 in the text is escaped, and so is the escape sign itself
-ESCAPE, META = "\ue000", "\u2581"
-ESCAPED = {META: ESCAPE + "m", ESCAPE: ESCAPE + "e"}
+# sentencepiece writes a space as U+2581 and learns nothing from a line with U+2585: both are escaped, as is the escape
+ESCAPE = "\ue000"
+ESCAPED = {"\u2581": ESCAPE + "m", "\u2585": ESCAPE + "u", ESCAPE: ESCAPE + "e"}
+LEARNED_AT_ONCE = 4000  # characters; the unigram trainer needs minutes for one line of a megabyte
 
 
 class Subwords:
@@ -187,6 +195,9 @@ class Subwords:
         self.unicode = unicode
         self._model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        special = tuple(map(self._pieces.id_to_piece, range(min(len(SPECIAL), self.size))))
+        if special != SPECIAL:
+            raise ValueError(f"its first pieces are {' '.join(special)}, {' '.join(SPECIAL)} are wanted")
 
     @classmethod
     def train(cls, lines: Iterable[str], config: TokeniserConfig):
@@ -198,7 +209,7 @@ class Subwords:
         file = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=(escaped(normal(line, config.unicode)) for line in lines if line),
+                sentence_iterator=iter(_parts(escaped(normal(line, config.unicode)) for line in lines)),
                 model_writer=file,
                 model_type=cls.kind,
                 vocab_size=config.size,
@@ -208,7 +219,7 @@ class Subwords:
                 normalization_rule_name="identity",
                 add_dummy_prefix=False,
                 remove_extra_whitespaces=False,
-                max_sentence_length=1 << 20,
+                max_sentence_length=8 * LEARNED_AT_ONCE,  # bytes
                 num_threads=1,
                 pad_id=0,
                 bos_id=1,
@@ -246,14 +257,12 @@ class Subwords:
 
     def spans(self, line: str) -> list[Span]:
         """Which characters each piece covers; the bytes of one character each cover all of it."""
-        line = normal(line, self.unicode)
-        origin = [place for place, letter in enumerate(line) for _ in ESCAPED.get(letter, letter)] + [len(line)]
-        offsets = self._pieces.encode(escaped(line), return_type="offset_mapping")["offsets"]
-        spans = []
-        for begin, end in offsets:
-            first, last = origin[begin], origin[end]
-            spans.append((first, max(last, min(first + 1, len(line)))))
-        return spans
+        of_letters = [
+            (first, last) for letter, first, last in origins(line, self.unicode) for _ in ESCAPED.get(letter, letter)
+        ]
+        pieces = self._pieces.encode(escaped(normal(line, self.unicode)), return_type="offset_mapping")
+        # a byte's offsets may be empty, (n, n): it stands for a part of letter n
+        return [(of_letters[begin][0], of_letters[max(begin, end - 1)][1]) for begin, end in pieces["offsets"]]
 
     def symbols(self, ids: Sequence[int]) -> list[str]:
         """How each id is shown: a leading low line for the space that sentencepiece keeps in the piece."""
@@ -266,7 +275,7 @@ class Subwords:
     @classmethod
     def from_state(cls, state: dict):
         """The tokeniser that `state` described."""
-        return cls(base64.b64decode(state["model"]), state["unicode"])
+        return cls(base64.b64decode(state["model"], validate=True), state["unicode"])
 
 
 class Unigrams(Subwords):
@@ -284,9 +293,11 @@ def train_tokeniser(lines: Iterable[str], config: TokeniserConfig) -> Tokeniser:
 
 
 def save_tokeniser(tokeniser: Tokeniser, path: Path) -> None:
-    """Write a tokeniser as JSON."""
+    """Write a tokeniser as JSON, at once or not at all."""
     state = {"format": FORMAT, **tokeniser.state()}
-    path.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def load_tokeniser(path: Path) -> Tokeniser:
@@ -301,9 +312,12 @@ def load_tokeniser(path: Path) -> Tokeniser:
         state = json.loads(path.read_text(encoding="utf-8"))
         if state["format"] > FORMAT:
             raise ValueError(f"it has format {state['format']}, this version reads {FORMAT}; use a newer s2s_jax")
-        return TOKENISERS[state["kind"]].from_state(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no tokeniser: {error}") from None
+        config = TokeniserConfig(kind=state["kind"], unicode=state["unicode"])
+        return TOKENISERS[config.kind].from_state(state)
+    except KeyError as error:
+        raise ValueError(f"{path} is no tokeniser: it has no {error}; restore it from a copy.") from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is no tokeniser: {str(error).rstrip('.')}; restore it from a copy.") from None
 
 
 def fingerprint(tokeniser: Tokeniser) -> str:
@@ -318,11 +332,11 @@ def until_end(ids: Sequence[int]) -> list[int]:
     return [number for number in ended if number != PAD]
 
 
-def check_symbols(symbols: Sequence[str]) -> None:
-    """Refuse a vocabulary that cannot have come from counting.
+def check_symbols(symbols: Sequence[Any], *, cut: Callable[[str], list[str]]) -> None:
+    """Refuse a vocabulary that cannot have come from counting what `cut` makes of lines.
 
     Raises:
-        ValueError: an entry is empty or stands twice, with its number.
+        ValueError: an entry is empty, is more than one symbol, or stands twice, with its number.
     """
     seen: dict[str, int] = {}
     for number, symbol in enumerate(symbols):
@@ -330,19 +344,23 @@ def check_symbols(symbols: Sequence[str]) -> None:
             raise ValueError(f"vocabulary entry {number} is {symbol!r}, a symbol of at least one character is wanted")
         if symbol in seen:
             raise ValueError(f"vocabulary entry {number} is {symbol!r}, and so is entry {seen[symbol]}")
+        if cut(symbol) != [symbol]:
+            raise ValueError(f"vocabulary entry {number} is {symbol!r}, which is {len(cut(symbol))} symbols, not one")
         seen[symbol] = number
 
 
-def normal(line: str, form: str) -> str:
-    """The line in a Unicode normalisation form; as it is for `none`."""
-    return line if form == "none" else unicodedata.normalize(form, line)  # type: ignore[arg-type]
-
-
 def escaped(line: str) -> str:
-    """The line without U+2581, which sentencepiece would take for a space."""
+    """The line without the letters that mean something to sentencepiece."""
     return "".join(ESCAPED.get(letter, letter) for letter in line)
 
 
 def restored(line: str) -> str:
     """What `escaped` was given."""
-    return line.replace(ESCAPED[META], META).replace(ESCAPED[ESCAPE], ESCAPE)
+    for letter, written in ESCAPED.items():  # the escape sign last
+        line = line.replace(written, letter)
+    return line
+
+
+def _parts(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, long ones in parts."""
+    return (line[start : start + LEARNED_AT_ONCE] for line in lines for start in range(0, len(line), LEARNED_AT_ONCE))

@@ -48,7 +48,7 @@ def token_sums(logits: Float[Array, "B T V"], target: Int[Array, "B T"], *, labe
     if label_smoothing:
         spread = ((normaliser - logits.mean(-1)) * weight).sum()
         smoothed = (1 - label_smoothing) * nats + label_smoothing * spread
-    correct = ((true >= logits.max(-1)) * weight).sum()
+    correct = jnp.where(true >= logits.max(-1), weight, 0.0).sum()
     return Sums(nats, smoothed, weight.sum(), correct)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import optax
 
 from s2s_jax.choices import at_least, one_of
@@ -77,4 +78,14 @@ def make_optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransfo
     parts.append(OPTIMISERS[config.name]())
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay))
-    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate(config, steps)))
+    return promoting(optax.chain(*parts, optax.scale_by_learning_rate(learning_rate(config, steps))))
+
+
+def promoting(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimiser, also where jax is told never to promote dtypes silently: optax counts on it, we don't."""
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return optimiser.update(updates, state, params)
+
+    return optax.GradientTransformation(optimiser.init, update)

@@ -48,7 +48,7 @@ class Recorder:
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _board(directory) if config.tensorboard else None
         self._since = time.monotonic()
-        self._first, self._started = resumed_at, self._since
+        self._first, self._started, self._compiling = resumed_at, self._since, self._since
         self._sums = Progress(resumed_at, 0.0, 0.0, 0.0, 0.0)
         self._rows: dict[str, str] = {}
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
@@ -67,17 +67,18 @@ class Recorder:
 
     def say(self, line: str) -> None:
         """A line for the person."""
-        self.console.print(Text(line))
+        self.console.print(Text(line), soft_wrap=True)
 
     def compiling(self, shape: tuple[int, ...]) -> None:
         """The next step waits for the compiler."""
+        self._compiling = time.monotonic()
         self.say(f"compiling for sources of {shape[1]} and targets of {shape[2]} tokens, {shape[0]} pairs a batch")
 
     def compiled(self) -> None:
-        """Start the clock again: compiling is not training."""
-        now = time.monotonic()
-        self._started += now - self._since if self._sums.tokens == 0 else 0
-        self._since = now
+        """Take the time off the clock: compiling is not training."""
+        seconds = time.monotonic() - self._compiling
+        self._since += seconds
+        self._started += seconds
 
     def step(self, progress: Progress) -> None:
         """Count a step, and tell when it is time to."""
@@ -134,9 +135,8 @@ class Recorder:
 
     def _show(self, **rows: str) -> None:
         if self._live is None:
-            for name, text in rows.items():
-                for line in text.splitlines():
-                    self.say(f"{name}: {line}" if name not in ("step", "sample") else line)
+            sample = rows.pop("sample", "")
+            self.say("; ".join(f"{name} {text}" for name, text in rows.items()) + ("\n" + sample if sample else ""))
             return
         self._rows.update(rows)
         table = Table.grid(padding=(0, 2))

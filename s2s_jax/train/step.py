@@ -59,13 +59,13 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
     def update(state: TrainState, gradient: Params) -> TrainState:
         updates, opt = optimiser.update(gradient, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = optax.incremental_update(params, state.ema, 1 - ema) if ema else ()
+        average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, state.ema, params) if ema else ()
         return TrainState(state.step + 1, params, opt, average, state.key)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
         (value, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch, state.step, key)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
         return state, Metrics(sums, norm, finite)

@@ -1,0 +1,268 @@
+"""What do the papers say, in slow NumPy loops? Written from the formulas, before the code was read.
+
+One sentence at a time, in float64, without padding: a wrong mask, axis or precision in the code has nothing here to
+agree with. Weights have the layout that the model documents: `vector @ weight`, rows `[inputs | fed inputs | state]`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+# The tests wait for the compiler far longer than for the numbers. jax 0.12 no longer knows the slower of two emitters.
+QUICK = {"xla_backend_optimization_level": 0}
+QUICK |= {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+compiled = functools.partial(jax.jit, compiler_options=QUICK)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def normal(x):
+    """Mean 0, variance 1; the paper has no guard in the root, the code's is 1e-6."""
+    return (x - x.mean()) / np.sqrt(((x - x.mean()) ** 2).mean() + 1e-6)
+
+
+def blocks(cell, size):
+    """The weights of the input and of the state, and the bias, one of each a gate."""
+    feeding, recurrent = cell["weight"][:-size], cell["weight"][-size:]
+    gates = cell["bias"].size // size
+    return (np.split(matrix, gates, axis=-1) for matrix in (feeding, recurrent, cell["bias"]))
+
+
+def rnn(cell, carry, x, keep=1.0):
+    """Elman 1990: h' = tanh(W x + U h + b)."""
+    (h,) = carry
+    (W,), (U,), (b,) = blocks(cell, h.size)
+    new = np.tanh(x @ W + (h * keep) @ U + b)
+    return (new,), new
+
+
+def gru(cell, carry, x, keep=1.0):
+    """The cuDNN manual: n = tanh(W x + b + r * (U h + c)), h' = (1 - z) n + z h."""
+    (h,) = carry
+    (Wr, Wz, Wn), (Ur, Uz, Un), (br, bz, bn) = blocks(cell, h.size)
+    seen = h * keep
+    r, z = sigmoid(x @ Wr + seen @ Ur + br), sigmoid(x @ Wz + seen @ Uz + bz)
+    n = np.tanh(x @ Wn + bn + r * (seen @ Un + cell["inner_bias"]))
+    new = (1 - z) * n + z * h
+    return (new,), new
+
+
+def gru_reset_before(cell, carry, x, keep=1.0):
+    """Cho et al. 2014, eq. 5-8: n = tanh(W x + U (r * h)), h' = (1 - z) n + z h."""
+    (h,) = carry
+    (Wr, Wz, Wn), (Ur, Uz, Un), (br, bz, bn) = blocks(cell, h.size)
+    seen = h * keep
+    r, z = sigmoid(x @ Wr + seen @ Ur + br), sigmoid(x @ Wz + seen @ Uz + bz)
+    n = np.tanh(x @ Wn + (r * seen) @ Un + bn)
+    new = (1 - z) * n + z * h
+    return (new,), new
+
+
+def lstm(cell, carry, x, keep=1.0):
+    """Gers et al. 2000 without peepholes: c' = f c + i g, h' = o tanh(c')."""
+    h, c = carry
+    weights, recurrent, biases = blocks(cell, h.size)
+    i, f, o, g = (x @ W + (h * keep) @ U + b for W, U, b in zip(weights, recurrent, biases, strict=True))
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return (h, c), h
+
+
+def layer_norm_lstm(cell, carry, x, keep=1.0):
+    """Ba et al. 2016, eq. 20-22: both sums over all four gates normalised, then the cell before its tanh."""
+    h, c = carry
+    of_input, of_state = x @ cell["weight"][: -h.size], (h * keep) @ cell["weight"][-h.size :]
+    gates = cell["input_gain"] * normal(of_input) + cell["state_gain"] * normal(of_state) + cell["bias"]
+    i, f, o, g = np.split(gates, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(cell["cell_gain"] * normal(c) + cell["cell_bias"])
+    return (h, c), h
+
+
+CELLS = {"rnn": rnn, "gru": gru, "gru-reset-before": gru_reset_before, "lstm": lstm, "layer-norm-lstm": layer_norm_lstm}
+LEAVES = {"rnn": 1, "gru": 1, "gru-reset-before": 1, "lstm": 2, "layer-norm-lstm": 2}
+
+
+def encode(encoder, config, sentence):
+    """Outputs [n, M] and one carry a layer, the directions side by side, of the vectors [n, E] of one sentence."""
+    read, carries = sentence, []
+    for layer in range(config.layers):
+        outputs, ends = [], []
+        for direction in range(1 + config.bidirectional):
+            cell = {name: array[direction] for name, array in encoder["cells"][layer].items()}
+            order = range(len(sentence)) if direction == 0 else range(len(sentence) - 1, -1, -1)
+            carry = (np.zeros(config.size),) * LEAVES[config.cell]
+            said = np.zeros((len(sentence), config.size))
+            for position in order:
+                carry, said[position] = CELLS[config.cell](cell, carry, read[position])
+            outputs.append(said)
+            ends.append(carry)
+        output = np.concatenate(outputs, axis=-1)
+        carries.append(tuple(np.concatenate(leaves) for leaves in zip(*ends, strict=True)))
+        # Wu et al. 2016, section 3.1: the input of a layer is added to what the layer above reads.
+        read = output + read if 0 < config.residual_from <= layer + 1 else output
+    return read, carries
+
+
+def dot(score, query, memory):
+    return query @ memory
+
+
+def scaled_dot(score, query, memory):
+    return query @ memory / np.sqrt(query.size)
+
+
+def general(score, query, memory):
+    return query @ (memory @ score["weight"])
+
+
+def additive(score, query, memory):
+    return score["vector"] @ np.tanh(query @ score["of_query"] + memory @ score["of_memory"])
+
+
+def concat(score, query, memory):
+    return score["vector"] @ np.tanh(np.concatenate([query, memory]) @ score["weight"])
+
+
+SCORES = {"dot": dot, "scaled-dot": scaled_dot, "general": general, "additive": additive, "concat": concat}
+
+
+def attend(score, name, query, memory):
+    """Context and alignment over the real tokens of one sentence; zeros where it has none."""
+    if name == "none":
+        return np.zeros(0), np.zeros(len(memory))
+    energies = np.array([SCORES[name](score, query, token) for token in memory])
+    weights = np.exp(energies - energies.max(initial=-np.inf))
+    weights /= weights.sum() or 1.0
+    context = np.zeros(memory.shape[-1])
+    for weight, token in zip(weights, memory, strict=True):
+        context += weight * token
+    return context, weights
+
+
+def bridge(weight, name, config, memory, ends):
+    """One carry a decoder layer: zeros, copies, tanh(W last) or tanh(W mean)."""
+    mean = memory.mean(0) if len(memory) else np.zeros(memory.shape[-1])
+    carries = []
+    for layer in range(config.layers):
+        end, carry = ends[min(layer, len(ends) - 1)], []
+        for leaf in range(LEAVES[config.cell]):
+            last = end[leaf] if leaf < len(end) else end[0]
+            if name == "zero":
+                carry.append(np.zeros(config.size))
+            elif name == "last":
+                carry.append(last)
+            else:
+                carry.append(np.tanh((mean if name == "mean" else last) @ weight[layer, leaf]))
+        carries.append(tuple(carry))
+    return carries
+
+
+def decoder_start(decoder, config, memory, ends):
+    """The state before the first token: what the bridge gives, and nothing fed yet."""
+    carries = bridge(decoder.get("bridge", {}).get("weight"), config.bridge, config, memory, ends)
+    return carries, np.zeros(decoder["readout"].shape[-1] if config.feeds else 0)
+
+
+def decoder_step(decoder, config, score, memory, state, token, drops=None):
+    """The next state, and (logits, alignment, context) of one step of one sentence."""
+    carries, fed = state
+    # Dropped once, for all that read it: the cell and the deep output.
+    embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
+    of_score = decoder.get("attention", {}).get("score", {})
+    if config.order == "bahdanau":
+        asking = carries[-1][0]
+        context, alignment = attend(of_score, score, asking, memory)
+        carries, _ = stack(decoder["cells"], config, carries, embedded, context, drops)
+        # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbours.
+        pairs = np.concatenate([context, asking, embedded]) @ decoder["readout"]
+        vector = np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
+    else:
+        extra = fed if config.input_feeding else np.zeros(0)
+        carries, asking = stack(decoder["cells"], config, carries, embedded, extra, drops)
+        context, alignment = attend(of_score, score, asking, memory)
+        vector = np.tanh(np.concatenate([context, asking]) @ decoder["readout"])
+    vector = vector * (1 if drops is None else drops.readout)
+    out_of = decoder["embedding"].T if config.tied_embeddings else decoder["output"]
+    return (carries, vector), (vector @ out_of + decoder["output_bias"], alignment, context)
+
+
+def stack(cells, config, carries, embedded, extra, drops):
+    """All layers one step on; the lowest reads [embedding; extra]."""
+    below, after = embedded, []
+    for layer, carry in enumerate(carries):
+        keep_input, keep_state = (1.0, 1.0) if drops is None else (drops.inputs[layer], drops.states[layer])
+        reads = np.concatenate([below, extra]) if layer == 0 else below * keep_input
+        carry, output = CELLS[config.cell](cells[layer], carry, reads, keep_state)
+        after.append(carry)
+        below = output + below if 0 < config.residual_from <= layer + 1 else output
+    return after, below
+
+
+def decoder_steps(decoder, config, score, memory, state, tokens, drops=None):
+    """The last state, and logits [T, V], alignments [T, n] and contexts [T, M] of one sentence."""
+    said = []
+    for token in tokens:
+        state, step = decoder_step(decoder, config, score, memory, state, token, drops)
+        said.append(step)
+    return state, tuple(np.array(part) for part in zip(*said, strict=True))
+
+
+def precise(tree):
+    """Every array in float64, and layers numbered: what a pure dict of the code is to an oracle."""
+    if isinstance(tree, dict):
+        return {int(name) if str(name).isdigit() else name: precise(leaf) for name, leaf in tree.items()}
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+def drawn(shapes, *, seed, scale=0.7):
+    """Normal numbers, float32, in place of every shape: no zero bias and no unit gain that could hide an error."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray((scale * random.normal(size=leaf.shape)).astype(np.float32)), shapes)
+
+
+def made(module, *, seed):
+    """A module's graph and drawn parameters, without the cost of its own initializers."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: module(nnx.Rngs(0))))
+    return graph, drawn(state, seed=seed)
+
+
+def slope(function, at, along, *, step=1e-5):
+    """The central difference of a function of a tree, a tree of arrays, in a direction."""
+    ahead, back = (
+        function(
+            jax.tree.map(lambda x, d, way=way: np.asarray(x, np.float64) + way * np.asarray(d, np.float64), at, along)
+        )
+        for way in (step, -step)
+    )
+    return jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, back)
+
+
+def gradient(function, at, *, step=1e-5):
+    """The whole gradient of a number that depends on a tree: a central difference for every entry of every leaf."""
+    leaves, shape = jax.tree.flatten(jax.tree.map(lambda leaf: np.array(leaf, np.float64), at))
+    slopes = [np.zeros_like(leaf) for leaf in leaves]
+    for leaf, out in zip(leaves, slopes, strict=True):
+        for index in np.ndindex(leaf.shape):
+            kept, sides = leaf[index], []
+            for way in (step, -step):
+                leaf[index] = kept + way
+                sides.append(function(jax.tree.unflatten(shape, leaves)))
+            leaf[index] = kept
+            out[index] = (sides[0] - sides[1]) / (2 * step)
+    return jax.tree.unflatten(shape, slopes)
+
+
+def same(ours, wanted, *, tolerance):
+    """Assert that two trees hold the same numbers, relative to the size of each wanted array."""
+    ours, wanted = jax.tree.leaves(ours), jax.tree.leaves(wanted)
+    assert len(ours) == len(wanted)
+    for one, other in zip(ours, wanted, strict=True):
+        assert np.shape(one) == np.shape(other)
+        bound = tolerance * max(1.0, np.abs(other).max(initial=0.0))
+        np.testing.assert_allclose(np.asarray(one, np.float64), np.asarray(other, np.float64), rtol=0, atol=bound)

@@ -1,0 +1,115 @@
+"""Does each cell compute what its paper says? Values and slopes against oracles; what the initial weights promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+
+from s2s_jax.model.cells import CELLS
+
+DIRECTIONS, BATCH, INPUTS, EXTRA, SIZE, STEPS = 2, 2, 3, 2, 4, 3
+
+
+def run(graph, given):
+    """The carries and outputs of a few steps; `given` holds cell, state, the inputs of each step and the dropped."""
+    cell, carry, said = nnx.merge(graph, given["cell"]), given["carry"], []
+    projected = cell.project(given["x"])
+    for step in range(STEPS):
+        extra = given["extra"][step] if "extra" in given else None
+        carry, output = cell(carry, projected[step], extra, drop=given.get("drop"))
+        said.append((carry, output))
+    return said
+
+
+def oracle(name, given):
+    """The same, one direction and one sentence after the other."""
+    params = oracles.precise(nnx.to_pure_dict(given["cell"]))
+    x = np.concatenate([given["x"], given["extra"]], axis=-1) if "extra" in given else given["x"]
+    said = []
+    for direction, row in np.ndindex(DIRECTIONS, BATCH):
+        cell = {name: leaf[direction] for name, leaf in params.items()}
+        carry = tuple(leaf[direction, row] for leaf in given["carry"])
+        keep, steps = given["drop"][direction, row] if "drop" in given else 1.0, []
+        for step in range(STEPS):
+            carry, output = oracles.CELLS[name](cell, carry, x[step, direction, row], keep)
+            steps.append((carry, output))
+        said.append(steps)
+    return jax.tree.map(lambda *rows: np.reshape(rows, (DIRECTIONS, BATCH, -1)), *said)
+
+
+def given_for(name, *, fed):
+    """The graph of a cell; and drawn weights, state and inputs, with or without an input that arrives step by step."""
+    extra, lead = EXTRA if fed else 0, (DIRECTIONS, BATCH)
+    graph, weights = oracles.made(
+        lambda rngs: CELLS[name](INPUTS, SIZE, extra=extra, directions=(DIRECTIONS,), dtype=jnp.float32, rngs=rngs),
+        seed=1,
+    )
+    shapes = {"carry": (np.zeros((*lead, SIZE)),) * CELLS[name].states, "x": np.zeros((STEPS, *lead, INPUTS))}
+    if fed:
+        shapes |= {"extra": np.zeros((STEPS, *lead, EXTRA)), "drop": np.zeros((*lead, SIZE))}
+    return graph, {"cell": weights, **oracles.drawn(shapes, seed=2)}
+
+
+def test_every_cell_has_an_oracle():
+    assert set(oracles.CELLS) == set(CELLS)
+
+
+@pytest.mark.parametrize("fed", [False, True], ids=["plain", "fed-and-dropped"])
+@pytest.mark.parametrize("name", sorted(oracles.CELLS))
+def test_values_and_slopes_are_the_papers(name, fed):
+    graph, given = given_for(name, fed=fed)
+    along = oracles.drawn(given, seed=3)
+    said, slopes = oracles.compiled(lambda *at: jax.jvp(lambda given: run(graph, given), at[:1], at[1:]))(given, along)
+    oracles.same(said, oracle(name, oracles.precise(given)), tolerance=1e-5)
+    oracles.same(slopes, oracles.slope(lambda given: oracle(name, given), given, along), tolerance=1e-4)
+
+
+def test_an_input_may_be_known_before_the_scan_or_arrive_step_by_step():
+    graphs, givens = zip(*(given_for(name, fed=True) for name in sorted(CELLS)), strict=True)
+    early = [given | {"x": jnp.concatenate([given["x"], given["extra"]], axis=-1)} for given in givens]
+    early = [{name: leaf for name, leaf in given.items() if name != "extra"} for given in early]
+    outputs = oracles.compiled(lambda *both: [list(map(run, graphs, givens)) for givens in both])(givens, early)
+    oracles.same(*outputs, tolerance=1e-6)
+
+
+@pytest.fixture(scope="module")
+def initial():
+    """The first parameters of every cell."""
+
+    def make(key):
+        settings = {"extra": EXTRA, "directions": (DIRECTIONS,), "dtype": jnp.float32, "rngs": nnx.Rngs(params=key)}
+        cells = {name: CELLS[name](INPUTS, SIZE, **settings) for name in sorted(CELLS)}
+        return {name: nnx.to_pure_dict(nnx.state(cell)) for name, cell in cells.items()}
+
+    return jax.tree.map(np.asarray, oracles.compiled(make)(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_initial_weights(initial, name):
+    cell, gates = initial[name], CELLS[name].gates
+    weight = cell["weight"]
+    assert weight.shape == (DIRECTIONS, INPUTS + EXTRA + SIZE, gates * SIZE)
+    recurrent = [block for way in weight for block in np.split(way[-SIZE:], gates, axis=-1)]
+    for block in recurrent:
+        np.testing.assert_allclose(block @ block.T, np.eye(SIZE), atol=1e-5)
+    apart = [np.abs(one - other).max() for i, one in enumerate(recurrent) for other in recurrent[:i]]
+    assert min(apart) > 0.1  # each gate of each direction has its own
+    # Glorot & Bengio 2010: uniform within sqrt(6 / (fan in + fan out)), the fans of one gate of one direction.
+    feeding, bound = weight[:, :-SIZE], np.sqrt(6 / (INPUTS + EXTRA + SIZE))
+    assert 0.8 * bound < np.abs(feeding).max() <= bound
+    assert np.abs(feeding[0] - feeding[1]).max() > 0.1
+    open_forget_gate = np.repeat([0.0, 1.0, 0.0, 0.0], SIZE) if "lstm" in name else np.zeros(gates * SIZE)
+    np.testing.assert_array_equal(cell["bias"], [open_forget_gate] * DIRECTIONS)
+    if name == "gru":
+        np.testing.assert_array_equal(cell["inner_bias"], np.zeros((DIRECTIONS, SIZE)))
+
+
+@pytest.mark.parametrize("name", sorted(CELLS))
+def test_every_cell_starts_at_zero(name):
+    graph, weights = oracles.made(lambda rngs: CELLS[name](1, SIZE, dtype=jnp.float32, rngs=rngs), seed=0)
+    carry = nnx.merge(graph, weights).start(3)
+    assert len(carry) == CELLS[name].states == oracles.LEAVES[name]
+    for leaf in carry:
+        np.testing.assert_array_equal(leaf, np.zeros((3, SIZE), np.float32))

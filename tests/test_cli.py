@@ -1,0 +1,230 @@
+"""Commands as a user types them: output, one-line errors, exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny
+from rich.console import Console
+
+from s2s_jax import run
+from s2s_jax.cli import main
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "copy run ü"  # row 47: spaces and Unicode in a path
+    run.train(tiny.experiment("steps=120"), path, Console(quiet=True))
+    return path
+
+
+class Typed(io.TextIOWrapper):
+    """A stdin of given bytes."""
+
+
+def type_in(monkeypatch, raw: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", Typed(io.BytesIO(raw)))
+
+
+@pytest.fixture
+def s2s(capfdbinary):
+    """Run a command; its exit code, what it printed, what it complained of."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        said = capfdbinary.readouterr()
+        return code, said.out.decode(), said.err.decode()
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train"], "train needs an EXPERIMENT"),
+        (["train", "dtaes"], "no experiment 'dtaes'; did you mean 'dates'?"),
+        (["train", "no/such/file.py"], "no experiment no/such/file.py"),
+        (["train", "dates", "--model.attention.scor", "dot"], "did you mean 'model.attention.score'?"),
+        (["train", "dates", "--steps"], "--steps has no value"),
+        (["train", "dates", "extra"], "unexpected argument 'extra'"),
+        (["translate", "/no/such/run"], "no run at /no/such/run"),
+        (["translate"], "required: run"),
+        (["info", "/no/such/run"], "no run at /no/such/run"),
+        (["evaluate", "/no/such/run", "--beam", "x"], "invalid int value: 'x'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(s2s, arguments, message):
+    code, out, errors = s2s(*arguments)
+    assert (code, out) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "score", "align", "info"])
+def test_every_command_has_help(s2s, command):
+    try:
+        code, out, _ = s2s(command, "--help")
+    except SystemExit as exit:
+        code, out = exit.code, "usage: s2s"
+    assert code == 0
+    assert out.startswith("usage: s2s")
+
+
+def test_help_of_an_experiment_shows_every_setting_with_meaning_and_value(s2s):
+    code, out, _ = s2s("train", "dates", "--optimiser.clip", "2.5", "--help")
+    assert code == 0
+    assert "--model.attention.score \"additive\"" in out
+    assert "--optimiser.clip 2.5" in out
+    assert "Highest learning rate, reached after warm-up." in out
+
+
+def test_translate_answers_each_line(s2s, directory, monkeypatch):
+    type_in(monkeypatch, "a b\n\nc\r\nd e".encode())
+    code, out, _ = s2s("translate", str(directory))
+    assert code == 0
+    assert out == "a b\n\nc\nd e\n"
+
+
+def test_translate_as_json_gives_all(s2s, directory, monkeypatch):
+    type_in(monkeypatch, b"a b\n\n")
+    code, out, _ = s2s("translate", str(directory), "--json", "--n-best", "2")
+    first, blank = map(json.loads, out.splitlines())
+    assert code == 0
+    assert first["translation"] == "a b"
+    assert len(first["hypotheses"]) == 2
+    assert set(first["hypotheses"][0]) == {"text", "score", "tokens", "log_probs", "alignment", "truncated"}
+    assert blank["hypotheses"] == []
+
+
+def test_n_best_is_best_first(s2s, directory, monkeypatch):
+    type_in(monkeypatch, b"a b\n")
+    code, out, _ = s2s("translate", str(directory), "--beam", "3", "--n-best", "3")
+    scores = [float(line.split("\t")[0]) for line in out.splitlines()]
+    assert code == 0
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 3
+
+
+def test_n_best_wider_than_the_beam_is_refused(s2s, directory):
+    code, _, errors = s2s("translate", str(directory), "--beam", "2", "--n-best", "3")
+    assert code == 2
+    assert "--n-best 3 needs a beam as wide" in errors
+
+
+def test_input_that_is_not_utf8_is_refused_with_its_line(s2s, directory, monkeypatch):
+    type_in(monkeypatch, b"a b\n\xff\xfe\n")
+    code, _, errors = s2s("translate", str(directory))
+    assert code == 2
+    assert "stdin:2: byte 0 is not UTF-8" in errors
+
+
+def test_the_model_of_a_run_cannot_be_overridden(s2s, directory):
+    code, _, errors = s2s("translate", str(directory), "--model.attention.score", "dot")
+    assert code == 2
+    assert "settled when the run was trained" in errors
+
+
+def test_evaluate_as_json_has_the_keys_that_scripts_rely_on(s2s, directory):
+    code, out, _ = s2s("evaluate", str(directory), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {"exact_match", "token_accuracy", "perplexity", "bleu", "chrf", "wer", "per", "aer"} <= set(found)
+    assert found["per"] is None
+    code, out, _ = s2s("evaluate", str(directory), "--split", "validation", "--beam", "2")
+    assert "exact match:" in out
+
+
+def test_info_as_json_has_the_keys_that_scripts_rely_on(s2s, directory):
+    code, out, _ = s2s("info", str(directory), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["step"] == 120
+    assert found["parameters"] > 1000
+    assert len(found["parameters_digest"]) == 64
+    code, out, _ = s2s("info", str(directory))
+    assert found["parameters_digest"] in out
+
+
+def test_score_gives_a_number_a_pair(s2s, directory, tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a b\ta b\na b\tb a\n")
+    code, out, _ = s2s("score", str(directory), "--input", str(file))
+    right, wrong = (float(line.split("\t")[0]) for line in out.splitlines())
+    assert code == 0
+    assert right > wrong
+    code, out, _ = s2s("score", str(directory), "--input", str(file), "--json")
+    assert json.loads(out.splitlines()[0])["log_probability"] == pytest.approx(right, abs=1e-3)
+
+
+def test_align_draws_and_writes(s2s, directory, tmp_path):
+    code, out, _ = s2s("align", str(directory), "--json", "--count", "2", "--output", str(tmp_path / "p.png"))
+    found = json.loads(out)
+    assert code == 0
+    assert (tmp_path / "p.png").exists()
+    assert len(json.loads((tmp_path / "p.json").read_text())) == 2
+    assert len(found["pairs"]) == 2
+    file = tmp_path / "lines"
+    file.write_text("a b\n")
+    code, out, _ = s2s("align", str(directory), "--input", str(file))
+    assert code == 0
+    assert str(directory / "alignment.png") in out
+
+
+def test_train_as_json_says_where_it_got(s2s, directory, tmp_path):
+    file = tmp_path / "small.py"
+    file.write_text("from tiny import experiment\n")
+    code, out, _ = s2s("train", str(file), "--run", str(tmp_path / "r"), "--steps", "2", "--json")
+    assert code == 0
+    assert json.loads(out)["step"] == 2
+    code, out, _ = s2s("train", str(tmp_path / "r"))  # a run is an experiment too: it is done
+    assert code == 0
+    assert "is done: step 2 of 2" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "has no function experiment()"),
+        ("def experiment(:\n", ":1: "),
+        ("def experiment(): return 3\n", "returned int, an Experiment is wanted"),
+    ],
+)
+def test_files_that_are_no_experiments_are_refused(s2s, tmp_path, text, message):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    code, _, errors = s2s("train", str(file))
+    assert code == 2
+    assert message in errors
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(directory):
+    """Row 50 of the faults: broken pipe, and a locale that knows no Unicode."""
+    import os
+
+    shell = f"yes 'a b' | head -200 | {sys.executable} -m s2s_jax translate '{directory}' | head -1"
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C", "LANG": "C", "XLA_FLAGS": ""},
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == b"a b\n"
+    assert done.stderr == b""
+
+
+def test_a_full_output_is_one_line(directory):
+    """Row 50 of the faults: /dev/full."""
+    import os
+
+    shell = f"echo 'a b' | {sys.executable} -m s2s_jax translate '{directory}' > /dev/full"
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""}, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr

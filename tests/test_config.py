@@ -1,0 +1,99 @@
+"""Every setting can be overridden, typos are answered, and an experiment survives JSON."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2s_jax import config
+from s2s_jax.config import Experiment, differences, from_json, override, settings, to_json
+
+
+def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
+    experiment = tiny.experiment()
+    for setting in settings(experiment):
+        assert setting.meaning.endswith("."), setting.name
+        text = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
+        assert override(experiment, f"{setting.name}={text}") == experiment, setting.name
+
+
+def test_an_override_changes_one_setting_and_nothing_else():
+    before = tiny.experiment()
+    after = override(before, "model.attention.score=dot")
+    assert after.model.attention.score == "dot"
+    assert dataclasses.replace(after, model=before.model) == before
+    assert override(before, "data.manual-dir=/x").data.manual_dir == "/x"
+    assert override(before, "optimiser.learning_rate=3e-4").optimiser.learning_rate == 3e-4
+    assert override(before, "steps=1_000").steps == 1000
+    assert override(before, "steps=1e3").steps == 1000
+    assert override(before, "record.tensorboard=True").record.tensorboard is True
+    assert override(before, "data.lengths=[2, 7]").data.lengths == (2, 7)
+    points = override(before, "forcing.points=[]").forcing
+    assert points.points == ()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.attention.scor=dot", "no setting 'model.attention.scor'; did you mean 'model.attention.score'?"),
+        ("attention.score=dot", "no setting 'attention.score'; did you mean 'model.attention.score'?"),
+        ("learning-rate=1", "no setting 'learning_rate'; did you mean 'optimiser.learning_rate'?"),
+        ("model.attention=dot", "no setting 'model.attention'; it is a group: model.attention.score,"),
+        ("xyzzy=1", "no setting 'xyzzy'; s2s train EXPERIMENT --help lists them all"),
+        ("steps=many", "steps must be a whole number, got 'many'"),
+        ("steps=1.5", "steps must be a whole number, got 1.5"),
+        ("steps=true", "steps must be a whole number, got True"),
+        ("steps", "'steps' has no value; write steps=VALUE."),
+        ("data.lengths=3", "data.lengths must be a JSON list, got 3"),
+        ("record.tensorboard=maybe", "record.tensorboard must be true or false, got 'maybe'"),
+        ("model.encoder.size=-8", "encoder.size must be positive, got -8"),
+        ("model.attention.score=dto", "did you mean 'dot'?"),
+        ("steps=0", "steps must be positive, got 0"),
+    ],
+)
+def test_mistakes_get_one_clear_line(assignment, message):
+    with pytest.raises(ValueError) as raised:
+        override(tiny.experiment(), assignment)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_experiment_survives_json():
+    experiment = tiny.experiment("forcing.schedule=linear", "data.lengths=[1, 4]")
+    assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
+
+
+def test_json_with_an_unknown_setting_is_refused():
+    record = to_json(tiny.experiment())
+    record["model"]["atention"] = record["model"].pop("attention")
+    with pytest.raises(ValueError, match="no setting 'model.atention'; did you mean 'model.attention'"):
+        from_json(record)
+    with pytest.raises(ValueError, match="steps must be a whole number, got 'x'"):
+        from_json({"steps": "x"})
+
+
+@given(st.text(max_size=20))
+def test_no_text_breaks_the_parser(text):
+    try:
+        override(Experiment(), text)
+    except ValueError as error:
+        assert "\n" not in str(error) or "\n" in text
+    else:
+        assert "=" in text
+
+
+def test_what_may_change_under_a_run_is_no_difference():
+    before = tiny.experiment()
+    harmless = tiny.experiment("steps=7", "record.every=1", "device.count=2", "search.beam=5", "batch.prefetch=9")
+    assert differences(before, harmless) == []
+    assert differences(before, tiny.experiment("model.encoder.size=17")) == ["model.encoder.size: 16 before, 17 now"]
+
+
+def test_there_is_one_config_class_a_field():
+    """A class that two fields share would make their help and their errors ambiguous."""
+    kinds = [type(getattr(config.Experiment(), field.name)) for field in dataclasses.fields(config.Experiment)]
+    nested = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    assert len(nested) == len(set(nested))

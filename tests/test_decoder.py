@@ -1,0 +1,228 @@
+"""Does one step do what Luong and Bahdanau wrote, and does the fast unroll do what the steps do?"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from flax import nnx
+
+from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.bridge import BRIDGES
+from s2s_jax.model.decoder import Decoder, DecoderConfig
+from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig
+from s2s_jax.model.interface import scan_of_step
+
+LENGTHS, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), 3, 4, 7, 5
+MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
+TOKENS = np.array([[1, 5], [6, 2], [1, 4]])  # two steps from any state stand for all that follow
+ENCODER = EncoderConfig(cell="gru", size=3)  # the memory is 6 wide
+
+
+def made(*, score="general", encoder=ENCODER, embedding=SIZE, **settings):
+    """A decoder's config, its graph and its drawn weights."""
+    config = DecoderConfig(**{"size": SIZE, **settings})
+    attention, dtype = AttentionConfig(score=score, size=SCORE_SIZE), jnp.float32
+
+    def make(rngs):
+        reads = Encoder(encoder, embedding, dtype=dtype, rngs=rngs)
+        return Decoder(config, attention, reads, embedding=embedding, vocabulary=VOCABULARY, dtype=dtype, rngs=rngs)
+
+    return config, *oracles.made(make, seed=1)
+
+
+def left_by(encoder):
+    """The shapes of what an encoder leaves behind."""
+    width = encoder.size * encoder.directions
+    end = (np.zeros((len(LENGTHS), width)),) * oracles.LEAVES[encoder.cell]
+    return Encoded(np.zeros((len(LENGTHS), SOURCE, width)), (end,) * encoder.layers)
+
+
+def start(graph, given, key=None):
+    return nnx.merge(graph, given["weights"]).start(given["encoded"], jnp.asarray(MASK), key)
+
+
+def given_for(graph, weights, *, dropped):
+    """All that the steps depend on, drawn: weights, memory, a state in mid-sentence, and what dropout multiplies by."""
+    given = {"weights": weights, "encoded": oracles.drawn(left_by(ENCODER), seed=2)}
+    memory, state = jax.eval_shape(lambda given: start(graph, given, jax.random.key(0)), given)
+    shapes = {"carry": state.carry, "fed": state.fed, "drops": memory.noise if dropped else ()}
+    return {**given, **oracles.drawn(shapes, seed=3)}
+
+
+def both(graph, given):
+    """What `unroll` says, and what one `step` after the other says."""
+    memory, state = start(graph, given)
+    memory = memory._replace(noise=given["drops"])
+    state = state._replace(carry=given["carry"], fed=given["fed"])
+    decoder, tokens = nnx.merge(graph, given["weights"]), jnp.asarray(TOKENS)
+    one_by_one = scan_of_step(lambda _, memory, state, token, key=None: decoder.step(memory, state, token))
+    return decoder.unroll(memory, state, tokens), one_by_one((), memory, state, tokens)
+
+
+def oracle(config, score, given):
+    """What the papers say: sentence by sentence, without padding."""
+    decoder, rows = oracles.precise(nnx.to_pure_dict(given["weights"])), []
+    for row, length in enumerate(LENGTHS):
+        memory, carries, fed, drops = jax.tree.map(
+            lambda leaf, row=row: np.asarray(leaf[row], np.float64),
+            (given["encoded"].outputs, given["carry"], given["fed"], given["drops"]),
+        )
+        state, (logits, alignments, contexts) = oracles.decoder_steps(
+            decoder, config, score, memory[:length], (carries, fed), TOKENS[row], drops or None
+        )
+        alignments = np.pad(alignments, ((0, 0), (0, SOURCE - length)))
+        rows.append((tuple(state[0]), state[1] if config.feeds else (), logits, alignments, contexts))
+    return jax.tree.map(lambda *leaves: np.array(leaves), *rows)
+
+
+def in_order(said):
+    state, step = said
+    return state.carry, state.fed, *step
+
+
+ORDERS = {
+    "fed": {"order": "luong", "input_feeding": True},
+    "unfed": {"order": "luong", "input_feeding": False},
+    "bahdanau": {"order": "bahdanau"},
+}
+CELLS, SCORES = ("lstm", "gru", "layer-norm-lstm"), ("none", "general", "additive")
+WHOLE = list(itertools.product(ORDERS, (1, 2), CELLS, SCORES))
+# A Latin square: every pair of choices meets, and every order, depth and score.
+SQUARE = [
+    (order, layers, CELLS[(row + layers + column) % 3], score)
+    for row, order in enumerate(ORDERS)
+    for layers in (1, 2)
+    for column, score in enumerate(SCORES)
+]
+
+
+@pytest.mark.parametrize("point", WHOLE, ids=lambda point: "-".join(map(str, point)))
+def test_steps_are_the_papers_and_unroll_is_its_steps(point):
+    """With dropout, from a state in mid-sentence; on the square also the slopes in a drawn direction of all inputs."""
+    order, layers, cell, score = point
+    residual_from = 2 if layers == 2 and score != "general" else 0
+    config, graph, weights = made(
+        score=score, bridge="zero", cell=cell, layers=layers, residual_from=residual_from, **ORDERS[order]
+    )
+    given = given_for(graph, weights, dropped=True)
+    along = oracles.drawn(given, seed=4)
+    with jax.disable_jit():
+        if point in SQUARE:
+            (unrolled, stepped), slopes = jax.jvp(lambda given: both(graph, given), (given,), (along,))
+        else:
+            unrolled, stepped = both(graph, given)
+    oracles.same(in_order(stepped), oracle(config, score, given), tolerance=1e-5)
+    oracles.same(unrolled, stepped, tolerance=1e-5)
+    if point in SQUARE:
+        wanted = oracles.slope(lambda given: oracle(config, score, given), given, along)
+        oracles.same(in_order(slopes[1]), wanted, tolerance=2e-4)
+        oracles.same(slopes[0], slopes[1], tolerance=1e-5)
+
+
+OTHERS = {
+    "rnn": {"cell": "rnn"},
+    "gru-reset-before": {"cell": "gru-reset-before", "order": "bahdanau", "layers": 2},
+    "concat": {"score": "concat"},
+    "wide-readout": {"readout": 5},
+    "wide-deep-output": {"order": "bahdanau", "readout": 5},
+    "tied": {"tied_embeddings": True, "embedding": 5},
+    "tied-deep-output": {"tied_embeddings": True, "embedding": 5, "order": "bahdanau"},
+    "residual-from-1": {"residual_from": 1, "layers": 2},
+    "residual-from-1-unfed": {"residual_from": 1, "layers": 2, "input_feeding": False},
+    "residual-from-1-bahdanau": {"residual_from": 1, "layers": 2, "order": "bahdanau"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_choice_is_the_papers_without_dropout(name):
+    config, graph, weights = made(**{"cell": "gru", "bridge": "zero", "score": "general", **OTHERS[name]})
+    given = given_for(graph, weights, dropped=False)
+    with jax.disable_jit():
+        unrolled, stepped = both(graph, given)
+    wanted = oracle(config, OTHERS[name].get("score", "general"), given)
+    oracles.same(in_order(stepped), wanted, tolerance=1e-5)
+    oracles.same(in_order(unrolled), wanted, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("order", ["unfed", "bahdanau"])
+def test_jit_changes_nothing(order):
+    _, graph, weights = made(score="general", bridge="zero", cell="gru", **ORDERS[order])
+    given = given_for(graph, weights, dropped=False)
+    with jax.disable_jit():
+        plain = both(graph, given)
+    oracles.same(oracles.compiled(lambda given: both(graph, given))(given), plain, tolerance=1e-5)
+
+
+ENDS = [
+    (EncoderConfig(cell="lstm", size=2, layers=2), DecoderConfig(size=4, cell="lstm")),
+    (EncoderConfig(cell="gru", size=2, layers=2), DecoderConfig(size=4, cell="gru", layers=2)),
+    # fewer layers: the top one serves them all
+    (EncoderConfig(cell="lstm", size=2), DecoderConfig(size=4, cell="lstm", layers=2)),
+    # no cell state: the output serves for it
+    (EncoderConfig(cell="gru", size=3), DecoderConfig(size=4, cell="lstm", layers=2)),
+    (EncoderConfig(cell="lstm", size=3, bidirectional=False), DecoderConfig(size=4, cell="gru")),
+]
+
+
+def bridge_between(encoder, decoder, *, name):
+    """The graph and the drawn weights of a bridge."""
+    widths = {"end": encoder.directions * encoder.size, "ends": encoder.layers, "layers": decoder.layers}
+    states = {"end_states": oracles.LEAVES[encoder.cell], "states": oracles.LEAVES[decoder.cell]}
+    return oracles.made(
+        lambda rngs: BRIDGES[name](**widths, **states, size=decoder.size, dtype=jnp.float32, rngs=rngs), seed=1
+    )
+
+
+@pytest.mark.parametrize("name", ["zero", "last", "mean", "projected"])
+def test_bridges_are_the_papers(name):
+    ends = ENDS[:3] if name == "last" else ENDS
+    graphs, weights = zip(*(bridge_between(*pair, name=name) for pair in ends), strict=True)
+    left = [oracles.drawn(left_by(encoder), seed=2) for encoder, _ in ends]
+    left = [one._replace(outputs=jnp.asarray(one.outputs * np.float32(MASK[..., None]))) for one in left]
+
+    def crossed(weights, left):
+        bridges = map(nnx.merge, graphs, weights)
+        return [bridge(encoded, jnp.asarray(MASK)) for bridge, encoded in zip(bridges, left, strict=True)]
+
+    for carry, weight, encoded, (_, config) in zip(
+        oracles.compiled(crossed)(weights, left), weights, left, ends, strict=True
+    ):
+        weight = oracles.precise(nnx.to_pure_dict(weight)).get("weight")
+        for row, length in enumerate(LENGTHS):
+            memory, end = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row], np.float64), tuple(encoded))
+            wanted = oracles.bridge(weight, name, config, memory[:length], end)
+            oracles.same(jax.tree.map(lambda leaf, row=row: leaf[row], carry), wanted, tolerance=1e-5)
+
+
+def test_a_bridge_that_copies_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="bridge='last'") as refusal:
+        made(bridge="last", cell="lstm", encoder=EncoderConfig(cell="gru", size=3))
+    assert str(refusal.value) == (
+        "decoder.bridge='last' copies the encoder's last state (1 x 6 wide, directions together) to the decoder's "
+        "(2 x 4); make cells and sizes fit (decoder.size=6) or use decoder.bridge='projected', which learns the map."
+    )
+    with pytest.raises(ValueError, match=r"\(1 x 6 wide, directions together\) to the decoder's \(1 x 4\)"):
+        made(bridge="last", cell="gru")
+    made(bridge="last", cell="gru", encoder=EncoderConfig(cell="gru", size=2))
+
+
+def test_tied_embeddings_refuse_a_readout_of_another_width():
+    with pytest.raises(ValueError, match="tied_embeddings") as refusal:
+        made(tied_embeddings=True, readout=5)
+    assert str(refusal.value) == (
+        "decoder.tied_embeddings needs decoder.readout as wide as the target embedding (4), got 5; "
+        "leave decoder.readout at 0."
+    )
+    made(tied_embeddings=True, readout=SIZE)
+
+
+def test_a_residual_connection_between_different_widths_is_refused():
+    with pytest.raises(ValueError, match="residual_from=1") as refusal:
+        made(residual_from=1, embedding=3)
+    assert str(refusal.value) == (
+        "decoder.residual_from=1 adds the input of layer 1 (3 wide) to its output (4 wide); "
+        "make the two widths equal, or start at a later layer."
+    )

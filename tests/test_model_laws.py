@@ -1,0 +1,183 @@
+"""What must hold for the whole model, whatever it is made of?"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.interface import forced, scan_of_step
+from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.shapes import BOS, EOS, PAD, Batch
+
+SIZES = {"source_vocabulary": 8, "target_vocabulary": 9}
+SOURCE = np.array([[4, 5, 6, EOS], [7, EOS, PAD, PAD]])
+TARGET = np.array([[4, 5, 6, EOS], [8, 7, 3, EOS]])
+FED = np.array([[BOS, 4, 5, 6], [BOS, 8, 7, 3]])  # no token twice in a sentence: a row of the embedding is a time
+BATCH = Batch(jnp.asarray(SOURCE), jnp.asarray(TARGET))
+STEPS, RATE, STATE_RATE = FED.shape[1], 0.5, 0.2
+DROPPED = {"dropout": RATE, "recurrent_dropout": STATE_RATE}
+
+MODELS = {
+    "luong": ModelConfig(
+        embedding=3,
+        encoder=EncoderConfig(cell="lstm", size=2, **DROPPED),
+        attention=AttentionConfig(score="general"),
+        decoder=DecoderConfig(cell="gru", size=4, layers=2, bridge="projected", **DROPPED),
+    ),
+    "bahdanau": ModelConfig(
+        embedding=3,
+        encoder=EncoderConfig(cell="gru", size=2, **DROPPED),
+        attention=AttentionConfig(score="additive", size=5),
+        decoder=DecoderConfig(cell="lstm", size=4, order="bahdanau", bridge="mean", **DROPPED),
+    ),
+    "unfed": ModelConfig(
+        embedding=3,
+        encoder=EncoderConfig(cell="rnn", size=4, bidirectional=False, **DROPPED),
+        attention=AttentionConfig(score="dot"),
+        decoder=DecoderConfig(cell="rnn", size=4, input_feeding=False, bridge="last", **DROPPED),
+    ),
+}
+
+
+def drawn_for(model, *, seed=1):
+    return oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=seed)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def told(request):
+    """A model and all that is compared of it, from one compilation.
+
+    `plain` is teacher forcing without a key, `noise` what a key draws. `noisy` and `pulled` are, with that noise, the
+    logits [2, B, T, V] of `unroll` and of the scan of `step`, and the gradient [2, T, ...] of a drawn sum of the logits
+    of each step alone.
+    """
+    config = MODELS[request.param]
+    model = build(config, **SIZES)
+    params, fed = drawn_for(model), jnp.asarray(FED)
+    shares = np.array(oracles.drawn(np.zeros((len(FED), STEPS, SIZES["target_vocabulary"])), seed=2))
+    one_by_one = np.einsum("btv,tu,wx->xuwbtv", shares, np.eye(STEPS), np.eye(2)).astype(np.float32)
+
+    def tell(params, key):
+        def both(decoder, memory, state):
+            memory = memory._replace(mask=mask, noise=noise)
+            ways = (model.unroll, scan_of_step(model.step))
+            return jnp.stack([way({**params, "decoder": decoder}, memory, state, fed)[1].logits for way in ways])
+
+        memory, state = model.encode(params, BATCH.source)
+        _, plain = model.unroll(params, memory, state, fed)
+        mask, noise = memory.mask, model.encode(params, BATCH.source, key)[0].noise
+        noisy, pull = jax.vjp(both, params["decoder"], memory._replace(mask=None), state)
+        pulled = jax.vmap(jax.vmap(pull))(jnp.asarray(one_by_one))
+        return {"plain": plain, "noise": noise, "noisy": noisy, "pulled": pulled}
+
+    return config, params, jax.tree.map(np.asarray, oracles.compiled(tell)(params, jax.random.key(3)))
+
+
+def oracle(config, params):
+    """Logits, alignments and contexts of teacher forcing, from the papers."""
+    params, rows = oracles.precise(params), []
+    for source, target in zip(SOURCE, TARGET, strict=True):
+        embedded = params["embedding"][[token for token in source if token != PAD]]
+        memory, ends = oracles.encode(params["encoder"], config.encoder, embedded)
+        start = oracles.decoder_start(params["decoder"], config.decoder, memory, ends)
+        _, (logits, alignments, contexts) = oracles.decoder_steps(
+            params["decoder"], config.decoder, config.attention.score, memory, start, [BOS, *target[:-1]]
+        )
+        rows.append((logits, np.pad(alignments, ((0, 0), (0, len(source) - len(memory)))), contexts))
+    return tuple(np.array(part) for part in zip(*rows, strict=True))
+
+
+def test_teacher_forcing_is_the_papers_from_token_to_logits(told):
+    config, params, said = told
+    oracles.same(tuple(said["plain"]), oracle(config, params), tolerance=1e-5)
+
+
+def test_unroll_is_the_scan_of_step_in_value_and_gradient(told):
+    *_, said = told
+    oracles.same(said["noisy"][0], said["noisy"][1], tolerance=1e-5)
+    unrolled, stepped = (jax.tree.map(lambda leaf, way=way: leaf[way], said["pulled"]) for way in range(2))
+    oracles.same(unrolled, stepped, tolerance=1e-5)
+
+
+def test_no_gradient_comes_from_the_future(told):
+    *_, said = told
+    of_decoder, *_ = said["pulled"]
+    by_token = np.abs(of_decoder["embedding"]).sum(-1)  # [2, T, V]
+    for way, step in np.ndindex(2, STEPS):
+        np.testing.assert_array_equal(by_token[way, step, FED[:, step + 1 :]], 0.0)
+        assert by_token[way, step, FED[:, : step + 1]].max(0).all()  # from every step up to now, in some sentence
+
+
+def test_a_key_draws_the_masks_that_the_rates_ask_for(told):
+    *_, said = told
+    noise = said["noise"]
+    for masks, rate in ((noise.inputs, RATE), (noise.states, STATE_RATE), ((noise.readout,), RATE)):
+        seen = np.concatenate([np.ravel(mask) for mask in masks])
+        assert set(np.round(seen, 5)) <= {0.0, round(1 / (1 - rate), 5)}
+        assert seen.any()
+    assert np.abs(said["noisy"][0] - said["plain"].logits).max() > 0.01
+    assert (noise.inputs[0][0] != noise.inputs[0][1]).any() or (noise.readout[0] != noise.readout[1]).any()
+
+
+def test_a_model_with_dropout_and_no_key_is_a_model_without_dropout():
+    config = MODELS["luong"]
+    calm = dataclasses.replace(
+        config,
+        encoder=dataclasses.replace(config.encoder, dropout=0.0, recurrent_dropout=0.0),
+        decoder=dataclasses.replace(config.decoder, dropout=0.0, recurrent_dropout=0.0),
+    )
+    models = [build(one, **SIZES) for one in (config, calm)]
+    params = drawn_for(models[0])
+    ours = oracles.compiled(lambda params: [model.encode(params, BATCH.source) for model in models])(params)
+    oracles.same(*ours, tolerance=0)
+
+
+def test_two_seeds_at_once_are_one_after_the_other():
+    model = build(MODELS["luong"], **SIZES)
+    seeds = [drawn_for(model, seed=seed) for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *seeds)
+    one = lambda params: tuple(forced(model, params, BATCH))  # noqa: E731
+    together = oracles.compiled(jax.vmap(one))(stacked)
+    alone = [oracle(MODELS["luong"], params) for params in seeds]
+    oracles.same(together, jax.tree.map(lambda *leaves: np.stack(leaves), *alone), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", ["luong", "bahdanau"])
+def test_bfloat16_rounds_factors_and_nothing_else(name):
+    config = dataclasses.replace(MODELS[name], precision="bfloat16")
+    model = build(config, **SIZES)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    params = drawn_for(model)
+    rounded = oracles.compiled(lambda params: tuple(forced(model, params, BATCH)))(params)
+    assert {leaf.dtype for leaf in rounded} == {jnp.dtype("float32")}
+    exact = oracle(MODELS[name], params)
+    oracles.same(rounded, exact, tolerance=3e-2)
+    assert np.abs(rounded[0] - exact[0]).max() > 1e-4  # it did round
+
+
+def test_wider_padding_and_another_order_of_the_batch_change_nothing():
+    """Where the input of the first layer is added to its output, padding must not bring its embedding along."""
+    config = ModelConfig(
+        embedding=4,
+        encoder=EncoderConfig(cell="gru", size=2, residual_from=1),
+        attention=AttentionConfig(score="additive", size=5),
+        decoder=DecoderConfig(cell="gru", size=4, bridge="mean"),
+    )
+    model = build(config, **SIZES)
+    params = drawn_for(model)
+    wider = np.pad(SOURCE[::-1], ((0, 0), (0, 2)))
+    (memory, state), (wide_memory, wide_state) = oracles.compiled(
+        lambda params: [model.encode(params, jnp.asarray(source)) for source in (SOURCE, wider)]
+    )(params)
+    oracles.same(jax.tree.map(lambda leaf: leaf[::-1], wide_state), state, tolerance=1e-6)
+    np.testing.assert_array_equal(np.asarray(memory.values)[SOURCE == PAD], 0.0)
+    np.testing.assert_array_equal(np.asarray(wide_memory.values)[wider == PAD], 0.0)
+    oracles.same(wide_memory.values[::-1, : SOURCE.shape[1]], memory.values, tolerance=1e-6)
+    np.testing.assert_array_equal(wide_memory.mask[::-1, : SOURCE.shape[1]], memory.mask)

@@ -1,0 +1,311 @@
+"""The whole road: train, resume, translate, score, align; what is promised of runs that are cut short."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from rich.console import Console
+
+from s2s_jax import run
+from s2s_jax.text.examples import Example
+from s2s_jax.text.sources import read_split
+from s2s_jax.train.interrupt import Interrupted
+from s2s_jax.train.leaves import digest
+from s2s_jax.train.loop import NotFinite
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "copy"
+    run.train(tiny.experiment(), directory, QUIET)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def loaded(trained):
+    return run.load(trained)
+
+
+def records(directory: Path, kind: str) -> list[dict]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def test_it_learns_to_copy(trained):
+    last = records(trained, "validation")[-1]
+    assert last["loss"] < 0.1
+    assert last["exact_match"] > 0.9
+
+
+def test_every_number_of_an_evaluation_is_there(loaded):
+    found = run.evaluate_split(loaded, "test")
+    assert found["exact_match"] > 0.9
+    assert found["token_accuracy"] > 0.95
+    assert 1 <= found["perplexity"] < 1.2
+    assert found["bleu"] > 90
+    assert found["wer"] < 0.05
+    assert found["per"] is None
+    assert 0 <= found["aer"] < 0.6
+    assert sum(row["sources"] for row in found["by_source_length"]) == found["sources"]
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_lines_come_back_in_order_and_blank_ones_stay_blank(trained, beam):
+    """Rows 11 and 12 of the faults: one output line an input line, in order, always."""
+    lines = ["a b c", "", "z", " \u00a0\u200b", "d e f g h", "unheard of", "a b c"]
+    answers = list(run.translate(run.load(trained, changes=[f"search.beam={beam}"]), lines))
+    assert [answer.source for answer in answers] == lines
+    assert answers[0].text == answers[-1].text == "a b c"
+    assert [answers[place].text for place in (1, 3)] == ["", ""]
+    assert answers[4].text == "d e f g h"
+    for answer in (answers[0], answers[4]):
+        best = answer.hypotheses[0]
+        assert best.alignment.shape == (len(best.tokens), len(answer.source_tokens))
+        np.testing.assert_allclose(best.alignment.sum(-1), 1, atol=1e-5)
+        assert len(best.log_probs) == len(best.tokens)
+        assert len(answer.hypotheses) == beam
+        assert [one.score for one in answer.hypotheses] == sorted((one.score for one in answer.hypotheses), reverse=True)
+
+
+def test_neighbours_do_not_change_a_translation(loaded):
+    """Row 32 of the faults: batch neighbours and padding never change a number beyond rounding."""
+    alone = next(run.translate(loaded, ["q r"])).hypotheses[0]
+    crowd = list(run.translate(loaded, ["a b c d e", "q r", "x"] * 5))[1].hypotheses[0]
+    assert alone.text == crowd.text
+    assert alone.score == pytest.approx(crowd.score, abs=1e-5)
+    np.testing.assert_allclose(alone.alignment, crowd.alignment, atol=1e-5)
+
+
+def test_a_scored_translation_has_the_probability_that_search_gave_it(loaded):
+    answer = next(run.translate(loaded, ["k l m"])).hypotheses[0]
+    scored = next(run.score_pairs(loaded, [Example("k l m", answer.text)]))
+    np.testing.assert_allclose(scored.log_probs, answer.log_probs, atol=1e-5)
+    np.testing.assert_allclose(scored.alignment, answer.alignment, atol=1e-5)
+
+
+def test_scores_come_in_order(loaded):
+    pairs = [Example("a b c d", "a b c d"), Example("x", "x"), Example("a b", "b a")]
+    scored = list(run.score_pairs(loaded, pairs))
+    assert [one.example for one in scored] == pairs
+    assert scored[1].log_probs.sum() > scored[2].log_probs.sum()
+
+
+def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
+    """At a step that is no checkpoint, between validations, with scheduled sampling and dropout on."""
+    changes = (
+        "steps=40", "validation.every=15", "checkpoint.every=10", "forcing.schedule=linear", "forcing.decay=30",
+        "forcing.tail=sample", "model.decoder.dropout=0.2", "model.encoder.recurrent_dropout=0.1", "optimiser.ema=0.9",
+    )  # fmt: skip
+    whole = run.train(tiny.experiment(*changes), tmp_path / "whole", QUIET)
+    parts = tmp_path / "parts"
+    for steps in (13, 20, 40):
+        pieces = run.train(tiny.experiment(*changes, f"steps={steps}", "optimiser.schedule=constant"), parts / "p", QUIET)
+    constant = run.train(tiny.experiment(*changes, "optimiser.schedule=constant"), parts / "w", QUIET)
+    assert digest(pieces) == digest(constant)
+    assert int(whole.step) == 40
+    assert [one["step"] for one in records(parts / "p", "validation")][-2:] == [30, 40]
+
+
+def command(directory: Path, *changes: str) -> list[str]:
+    """`s2s train` of the tiny experiment in a process of its own."""
+    file = directory.parent / "slow.py"
+    file.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import experiment\n")
+    settings = ["--steps", "60", "--checkpoint.every", "7", "--record.every", "5", "--validation.every", "30"]
+    words = [word for change in changes for word in ("--" + change.split("=")[0], change.split("=")[1])]
+    cache = ["--device.cache", str(directory.parent / "cache")]
+    return [sys.executable, "-m", "s2s_jax", "train", str(file), "--run", str(directory), *settings, *cache, *words]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+
+
+def start(directory: Path, *changes: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(directory, *changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def until_step(directory: Path, step: int, process: subprocess.Popen) -> None:
+    """Wait until the run has told of a step."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        if (directory / "metrics.jsonl").exists() and any(one["step"] >= step for one in records(directory, "train")):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was never reached: {process.communicate()}")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("killed") / "whole"
+    done = subprocess.run(command(directory), capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_killed_anywhere_and_resumed_gives_the_same_bits(uninterrupted, number, code):
+    """Rows 37 and 41 of the faults, and the promise: parameters, optimiser, order and coins as if nothing had been."""
+    directory = uninterrupted.parent / number.name
+    process = start(directory)
+    until_step(directory, 15, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code
+    if code > 0:
+        assert f"{number.name}: saved at step" in errors
+        assert len(errors.splitlines()) == 1
+    done = subprocess.run(command(directory), capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stdout
+    assert run.info(directory)["parameters_digest"] == run.info(uninterrupted)["parameters_digest"]
+    steps = [one["step"] for one in records(directory, "train")]
+    assert steps == [one["step"] for one in records(uninterrupted, "train")]
+
+
+def test_a_flipped_bit_is_named_and_the_older_step_is_used(uninterrupted):
+    """Row 40 of the faults, seen by a user of `info`."""
+    whole = run.info(uninterrupted)
+    newest = max((path for path in (uninterrupted / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
+    data = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    raw = bytearray(data.read_bytes())
+    raw[len(raw) // 2] ^= 8
+    data.write_bytes(raw)
+    try:
+        found = run.info(uninterrupted)
+    finally:
+        raw[len(raw) // 2] ^= 8
+        data.write_bytes(raw)
+    assert found["step"] < whole["step"] == 60
+    assert any("checksum" in line or "damaged" in line for line in found["refused"])
+    assert str(whole["step"]) in found["refused"][0]
+
+
+def test_another_experiment_in_the_same_folder_is_refused(trained):
+    with pytest.raises(ValueError, match="model.encoder.size: 16 before, 20 now"):
+        run.train(tiny.experiment("model.encoder.size=20"), trained, QUIET)
+
+
+def test_changed_data_under_a_run_is_refused(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a b\tb a\nc d\td c\n" * 5)
+    changes = ("steps=2", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
+    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    file.write_text("a b\tb a\nc d\tc c\n" * 5)
+    with pytest.raises(ValueError, match="was trained on other data"):
+        run.train(tiny.experiment(*changes, "steps=4"), tmp_path / "run", QUIET)
+
+
+def test_another_vocabulary_under_a_run_is_refused(trained):
+    """Row 23 of the faults: the hash of the tokeniser is stored, and both are shown."""
+    path = trained / "target.tokeniser.json"
+    text = path.read_text()
+    state = json.loads(text)
+    state["symbols"][0], state["symbols"][1] = state["symbols"][1], state["symbols"][0]
+    path.write_text(json.dumps(state))
+    try:
+        with pytest.raises(ValueError, match=r"not the one the run was trained with \(sha256 \w{12}, the run has \w{12}\)"):
+            run.load(trained)
+    finally:
+        path.write_text(text)
+
+
+def test_what_never_came_to_a_checkpoint_binds_nobody(tmp_path):
+    directory = tmp_path / "run"
+    with pytest.raises(ValueError, match="data.max_length=1 would drop"):
+        run.train(tiny.experiment("data.max_length=1"), directory, QUIET)
+    run.train(tiny.experiment("steps=1", "text.source.kind=char"), directory, QUIET)
+    assert json.loads((directory / "source.tokeniser.json").read_text())["kind"] == "char"
+
+
+def test_impossible_pairs_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="score='dot' needs query and memory of one size, got query 31 and memory 32"):
+        run.train(tiny.experiment("model.attention.score=dot", "model.decoder.size=31"), tmp_path / "r", QUIET)
+    assert not (tmp_path / "r").exists()
+
+
+def test_divergence_stops_the_run_and_keeps_the_batch(tmp_path):
+    """Row 28 of the faults: stop before the update, keep what is needed to look into it."""
+    directory = tmp_path / "run"
+    changes = ("optimiser.name=sgd", "optimiser.learning_rate=1e38", "optimiser.clip=0", "optimiser.warmup=0")
+    with pytest.raises(NotFinite, match=r"step \d+: .* lower optimiser.learning_rate"):
+        run.train(tiny.experiment(*changes), directory, QUIET)
+    kept = np.load(next(directory.glob("not_finite_*.npz")))
+    assert kept["source"].shape[0] == 64
+
+
+def test_early_stopping_waits_as_long_as_it_was_told(tmp_path):
+    changes = ("steps=90", "validation.every=10", "validation.patience=2", "optimiser.learning_rate=0")
+    state = run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    assert int(state.step) == 30
+
+
+def test_fewer_pairs_than_a_batch_are_enough(tmp_path):
+    """Row 18 of the faults: one pair trains."""
+    file = tmp_path / "one.tsv"
+    file.write_text("a b\tb a\n")
+    changes = ("steps=2", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
+    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    assert next(run.translate(run.load(tmp_path / "run"), ["a b"])).hypotheses
+
+
+def test_an_empty_target_in_validation_is_kept_and_measured(tmp_path):
+    """Row 10 of the faults: never dropped, never 0/0."""
+    train, held = tmp_path / "train.tsv", tmp_path / "held.tsv"
+    train.write_text("a b\tb a\nc\tc\n" * 5)
+    held.write_text("a b\t\nc\t\n")
+    changes = ("steps=1", f"data.train={train}", f"data.validation={held}", "data.lengths=[0, 0]")
+    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    found = run.evaluate_split(run.load(tmp_path / "run"), "validation")
+    assert found["sources"] == 2
+    assert found["wer"] is None
+    assert np.isfinite(found["perplexity"])
+
+
+def test_references_of_one_source_count_together(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a\tx\na\ty\nb\tz\n")
+    changes = ("steps=1", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
+    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    found = run.evaluate_split(run.load(tmp_path / "run"), "test")
+    assert (found["sources"], found["references"]) == (2, 3)
+
+
+def test_a_picture_is_drawn_with_gold_links(loaded, tmp_path):
+    examples, _ = read_split(loaded.experiment.data, "test")
+    path = run.align(loaded, list(run.score_pairs(loaded, examples[:2])), tmp_path / "picture.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_interrupted_says_its_code():
+    error = Interrupted(signal.SIGTERM, 12)
+    assert error.code == 143
+    assert "SIGTERM: saved at step 12" in str(error)
+
+
+def test_no_pickle_and_no_eval_anywhere():
+    """Loading a run cannot execute code."""
+    package = Path(run.__file__).parent
+    for path in package.rglob("*.py"):
+        text = path.read_text()
+        for word in ("pickle", " eval(", "yaml.load", "torch.load"):
+            assert word not in text or "No pickle" in text, f"{path}: {word}"
+
+
+def test_two_devices_train_as_one_does(tmp_path):
+    states = [
+        run.train(tiny.experiment("steps=5", "optimiser.name=sgd", f"device.count={count}"), tmp_path / str(count), QUIET) for count in (1, 2)
+    ]
+    for one, two in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)

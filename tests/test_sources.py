@@ -1,0 +1,448 @@
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+import tiny
+
+from s2s_jax import run
+from s2s_jax.text import datasets, tasks
+from s2s_jax.text.batches import Plan
+from s2s_jax.text.examples import Example
+from s2s_jax.text.sources import DataConfig, read_split
+
+PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085dogs"), Example("drei", "three")]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes text to a file, packed where its name says so, and gives its path."""
+
+    def write(name: str, text: str):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        return path
+
+    return write
+
+
+def read(train, *, split: str = "train", **settings):
+    return read_split(DataConfig(train=str(train), **settings), split)
+
+
+def refusal(train, *, error=ValueError, **settings) -> str:
+    with pytest.raises(error) as refused:
+        read(train, **settings)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def tsv(pairs) -> str:
+    return "".join(f"{pair.source}\t{pair.target}\n" for pair in pairs)
+
+
+def one_side(pairs, side: str) -> str:
+    return "".join(f"{getattr(pair, side)}\n" for pair in pairs)
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_every_format_gives_the_same_pairs(file, packed):
+    """Row 2 of the faults as well: U+2028 and U+0085 end no line."""
+    both = [file(f"{side}.txt{packed}", one_side(PAIRS, side)) for side in ("source", "target")]
+    records = "".join(json.dumps({"source": one.source, "target": one.target}) + "\n" for one in PAIRS)
+    sources = [
+        file(f"a.tsv{packed}", tsv(PAIRS)),
+        f"{both[0]},{both[1]}",
+        file(f"a.jsonl{packed}", records),
+        file(f"a.json{packed}", records),
+    ]
+    for source in sources:
+        examples, report = read(source)
+        assert examples == PAIRS
+        assert (report.read, report.kept, report.counts) == (3, 3, {})
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_file(file):
+    assert read(file("a,b.tsv", tsv(PAIRS)))[0] == PAIRS
+
+
+def test_columns_of_a_tsv_file_go_by_number(file):
+    path = file("a.tsv", "1\tein\tone\textra\n2\tzwei\ttwo\t\n")
+    assert read(path, source="2", target="3")[0] == [Example("ein", "one"), Example("zwei", "two")]
+    assert read(path, source="3", target="2")[0][0] == Example("one", "ein")
+    assert read(path, target="3")[0][0] == Example("1", "one")
+
+
+def test_three_columns_without_a_word_are_refused(file):
+    path = file("a.tsv", "ein\tone\neins\tone\textra\n")
+    assert refusal(path) == (
+        f"{path}:2: 3 tab-separated columns, 2 are wanted (source, target); for other columns say data.source=1 "
+        "data.target=3, for two parallel files A,B."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("ein one\n", {}, ":1: 1 tab-separated columns, 2 are wanted"),
+        ("ein\tone\n", {"target": "3"}, ":1: 2 tab-separated columns"),
+        (
+            "ein\tone\n",
+            {"source": "de"},
+            "data.source names a column of a TSV file by number (1 is the first), got 'de'",
+        ),
+        ("ein\tone\n", {"target": "0"}, "data.target names a column of a TSV file by number (1 is the first), got '0'"),
+        ("ein\tone\n", {"source": "2"}, "source and target are both column 2 of "),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(file, text, settings, message):
+    assert message in refusal(file("a.tsv", text), **settings)
+
+
+def test_fields_of_json_go_by_name_and_alignments_become_character_links(file):
+    record = {"de": "ein Haus", "en": "a  house", "alignment": "0-0 1-1", "more": 1}
+    path = file("a.jsonl", json.dumps(record) + "\n" + json.dumps({"de": "x", "en": "y", "alignment": ""}) + "\n")
+    examples, _ = read(path, source="de", target="en")
+    links = {(i, 0) for i in range(3)} | {(i, j) for i in range(4, 8) for j in range(3, 8)}
+    assert set(examples[0].links) == links
+    assert examples[0][:2] == ("ein Haus", "a  house")
+    assert examples[1].links == ()
+    assert read(file("b.jsonl", '{"source": "a", "target": "b", "alignment": null}\n'))[0][0].links is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not JSON (Expecting property name enclosed in double quotes at column 2); one object a line is wanted."),
+        ("", "not JSON (Expecting value at column 1); one object a line is wanted."),
+        ("[1]", "a JSON list, one object a line is wanted."),
+        ("[" * 100_000, "not JSON (maximum recursion depth exceeded"),
+        ("1" * 9999, "not JSON (Exceeds the limit (4300 digits)"),
+        (
+            '{"source": "a", "tgt": "b"}',
+            "no text field 'target' (found: source, tgt); say data.source and data.target.",
+        ),
+        ('{"source": "a", "target": 3}', "no text field 'target' (found: source, target); say data.source"),
+        ('{"source": "a", "target": "\\ud83d"}', "field 'target' holds half a surrogate pair, which is no character;"),
+        ('{"source": "a b", "target": "b", "alignment": "1-1"}', "alignment '1-1' is no i-j inside 2 and 1 words."),
+        ('{"source": "a b", "target": "b", "alignment": "0:0"}', "alignment '0:0' is no i-j inside 2 and 1 words."),
+        ('{"source": "a b", "target": "b", "alignment": [[0, 0]]}', "alignment '[[0,' is no i-j inside 2 and 1 words."),
+    ],
+)
+def test_json_that_is_not_what_is_wanted_is_refused_with_its_line(file, line, message):
+    good = '{"source": "a", "target": "\\ud83d\\ude00"}'  # a whole surrogate pair is one character
+    path = file("a.jsonl", f"{good}\n{line}\n")
+    assert refusal(path).startswith(f"{path}:2: {message}")
+
+
+def test_a_missing_file_and_a_directory_are_refused(tmp_path):
+    missing = tmp_path / "none.tsv"
+    text = f"no file {missing}; give the path of a text file (plain or .gz)."
+    assert refusal(missing, error=FileNotFoundError) == text
+    assert refusal(f"{missing},{missing}", error=FileNotFoundError) == text
+    assert refusal(tmp_path) == f"{tmp_path} is a directory; a text file is wanted."
+
+
+@pytest.mark.parametrize("spec", ["a,b,c", "a,", ",b"])
+def test_parallel_files_are_two(spec):
+    assert refusal(spec) == f"two parallel files are wanted as A,B, got {spec!r}."
+
+
+# --- parallel files of different length -------------------------------------------------------------------------------
+
+
+def sentences(count: int) -> list[str]:
+    chance = np.random.default_rng(0)
+    return ["x" * length for length in chance.integers(5, 80, count)]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(("place", "extra"), [(1, 1), (40, 1), (120, 7), (200, 1)])
+def test_the_first_probable_shift_is_named(file, side, place, extra):
+    """Row 1 of the faults: both counts, and where lines begin to fit better some lines further on."""
+    sides = [sentences(200), [line * 2 for line in sentences(200)]]
+    del sides[side][place - 1 : place - 1 + extra]
+    paths = [file(f"{number}.txt", "".join(f"{line}\n" for line in lines)) for number, lines in enumerate(sides)]
+    counts = [len(lines) for lines in sides]
+    text = refusal(f"{paths[0]},{paths[1]}")
+    head = f"{paths[0]} has {counts[0]} lines, {paths[1]} has {counts[1]}; the shift probably starts near line "
+    tail = "; make them the same length."
+    assert text.startswith(head)
+    assert text.endswith(tail)
+    assert int(text.removeprefix(head).removesuffix(tail)) == pytest.approx(place, abs=1)
+
+
+def test_a_blank_line_too_many_is_where_the_shift_starts(file):
+    """Row 1 of the faults."""
+    left = file("a.txt", "x\n" * 9 + "\n" + "x\n" * 5)
+    right = file("b.txt", "y\n" * 14)
+    assert "has 15 lines" in (text := refusal(f"{left},{right}"))
+    assert "near line 10;" in text
+
+
+def test_a_file_cut_at_u_2028_elsewhere_is_recognised(file):
+    """Row 1 of the faults: Python's splitlines has cut one side, the other still holds the character."""
+    left = file("a.txt", "ein\nzwei\ndrei\nvier\n")
+    right = file("b.txt", "one\ntwo\u2028three\nfour\n")
+    assert refusal(f"{left},{right}") == (
+        f"{left} has 4 lines, {right} has 3; from line 2 on one was probably cut at U+2028 or its like elsewhere; here "
+        "only \\n ends a line; make them the same length."
+    )
+
+
+def test_an_empty_file_beside_a_full_one_is_refused(file):
+    left, right = file("a.txt", ""), file("b.txt", "y\n")
+    assert f"{left} has 0 lines, {right} has 1; the shift probably starts near line 1;" in refusal(f"{left},{right}")
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+ODD = [
+    Example("a", "b"),
+    Example("", "b"),
+    Example("a", "\u00a0\u200b"),
+    Example(" ", ""),
+    Example("a\0c", "b"),
+    Example("a", "b\x1b[1m"),
+    Example("a\u2028\u200b", "\u0085b"),
+]
+
+
+def test_blank_sides_drop_the_pair_and_are_reported(file):
+    """Rows 8, 9 and 12 of the faults; the pairs behind an empty line are all read."""
+    path = file("a.tsv", tsv(ODD))
+    examples, report = read(path)
+    assert examples == [ODD[0], ODD[6]]
+    assert (report.read, report.kept) == (7, 2)
+    assert report.places == {
+        "blank source, pair dropped": [f"{path}:2"],
+        "blank target, pair dropped": [f"{path}:3"],
+        "blank source and target, pair dropped": [f"{path}:4"],
+        "control characters, pair dropped": [f"{path}:5", f"{path}:6"],
+    }
+
+
+def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
+    """Rows 8 and 9 of the faults."""
+    examples, report = read(file("a.tsv", tsv(ODD)), empty="keep", controls="keep")
+    assert examples == ODD
+    assert report.kept == 7
+    assert report.counts == {
+        "blank source, pair kept": 1,
+        "blank target, pair kept": 1,
+        "blank source and target, pair kept": 1,
+        "control characters, pair kept": 2,
+    }
+
+
+def test_a_blank_side_is_an_error_when_told(file):
+    """Row 9 of the faults."""
+    path = file("a.tsv", tsv(ODD))
+    assert refusal(path, empty="error") == f"{path}:2: blank source; say data.empty=drop or keep to go on."
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("empty", ["drop", "error"])
+def test_validation_and_test_pairs_are_never_filtered(file, split, empty):
+    """Row 10 of the faults."""
+    path = file("a.tsv", tsv(ODD))
+    examples, report = read("task:copy", split=split, empty=empty, **{split: str(path)})
+    assert examples == ODD
+    assert (report.read, report.kept, report.counts) == (7, 7, {})
+
+
+@pytest.mark.parametrize("form", ["parallel", "tsv", "jsonl"])
+def test_a_line_that_is_not_utf_8_goes_by_policy_and_keeps_files_in_step(tmp_path, form):
+    """Row 6 of the faults."""
+    sources, targets = [b"a", b"b\xff", b"c"], [b"A", b"B", b"C"]
+    pairs = list(zip(sources, targets, strict=True))
+    if form == "parallel":
+        paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+        for path, lines in zip(paths, (sources, targets), strict=True):
+            path.write_bytes(b"\n".join(lines) + b"\n")
+        spec = f"{paths[0]},{paths[1]}"
+    else:
+        spec = str(tmp_path / f"a.{form}")
+        pattern = b"%s\t%s" if form == "tsv" else b'{"source": "%s", "target": "%s"}'
+        (tmp_path / f"a.{form}").write_bytes(b"\n".join(pattern % pair for pair in pairs))
+    assert re.search(r":2: byte \d+ is not UTF-8", refusal(spec))
+    skipped, report = read(spec, encoding_errors="skip")
+    assert [tuple(one[:2]) for one in skipped] == [("a", "A"), ("c", "C")]
+    assert report.counts == {"line that is not UTF-8 (skip)": 1}
+    replaced, _ = read(spec, encoding_errors="replace")
+    assert [one.source for one in replaced] == ["a", "b\ufffd", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "0 of 0 pairs left: it is empty."),
+        ("\tb\n\0\tb\n\tc\n", "0 of 3 pairs left: 2 x blank source, pair dropped ({0}:1, {0}:3); 1 x control "
+        "characters, pair dropped ({0}:2)."),
+    ],
+)  # fmt: skip
+def test_nothing_left_is_refused_with_the_reasons(file, text, reason):
+    """Row 17 of the faults."""
+    path = file("a.tsv", text)
+    assert refusal(path) == f"data.train={path}: {reason.format(path)}"
+    nothing = file("empty.tsv", "")
+    text = refusal("task:copy", split="validation", validation=str(nothing))
+    assert text == f"data.validation={nothing}: 0 of 0 pairs left: it is empty."
+
+
+@pytest.mark.parametrize("form", ["tsv", "parallel"])
+def test_a_megabyte_in_one_line_without_an_end_is_a_pair(file, form):
+    """Row 16 of the faults."""
+    pair = Example("ein " * (1 << 18), "one")
+    both = [file("a.txt", pair.source), file("b.txt", pair.target)]
+    spec = file("a.tsv", tsv([pair])[:-1]) if form == "tsv" else f"{both[0]},{both[1]}"
+    assert read(spec)[0] == [pair]
+
+
+# --- lengths: what `run.prepare` does with them -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def lengths(file, tmp_path):
+    """Prepares a run on 20 training pairs, one of them (or two) of 9 words, and three validation pairs, one as long."""
+
+    def prepare(*changes, long: int = 1):
+        pairs = [Example("a b", "a b")] * (20 - long) + [Example(" ".join("abcabcabc"), "a")] * long
+        train = file("train.tsv", tsv(pairs))
+        held = file("held.tsv", tsv([Example("z", ""), Example(" ".join("abcabcabc"), "a"), Example("a", "b")]))
+        files = (f"data.train={train}", f"data.validation={held}", "data.lengths=[0, 0]")
+        (tmp_path / "run").mkdir()
+        return run.prepare(tiny.experiment(*files, *changes), tmp_path / "run", lambda _: None)
+
+    return prepare
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("error", 19), ("drop", 19), ("truncate", 20)])
+def test_over_long_training_pairs_are_dropped_or_cut_and_reported(lengths, tmp_path, policy, kept):
+    """Row 13 of the faults."""
+    prepared = lengths("data.max_length=4", f"data.too_long={policy}")
+    assert len(prepared.training.sources) == kept
+    assert prepared.training.lengths().max() == (5 if policy == "truncate" else 3)  # EOS counts one
+    report = json.loads((tmp_path / "run" / "data_report.json").read_text())["train"]
+    assert (report["read"], report["kept"]) == (20, kept)
+    assert report["counts"] == {f"longer than data.max_length=4, {policy}": 1}
+
+
+def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
+    """Row 13 of the faults."""
+    with pytest.raises(ValueError, match=r"data.max_length=4 would drop 10% of the training pairs; raise it, or say"):
+        lengths("data.max_length=4", long=2)
+
+
+def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths):
+    """Rows 10 and 14 of the faults."""
+    prepared = lengths("data.max_length=4")
+    plan = Plan(run.encode(prepared.validation, prepared.tokenisers), tiny.experiment().batch, seed=0)
+    batches = list(plan.in_order())
+    assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
+    assert max(batch.source.shape[1] for batch in batches) == 10
+
+
+def test_vocabularies_come_from_training_lines_alone(lengths):
+    prepared = lengths()
+    assert prepared.tokenisers["source"].table == ["a", "b", "c"]  # no "z"
+    assert prepared.tokenisers["target"].table == ["a", "b"]
+
+
+# --- made-up tasks and TFDS -------------------------------------------------------------------------------------------
+
+
+def test_a_task_makes_what_the_config_says():
+    config = DataConfig(train="task:copy", count=30, held_out=7, seed=5, lengths=(3, 4))
+    expected = tasks.make("copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4)
+    assert read_split(config, "train")[0] == expected
+    for split in ("validation", "test"):
+        expected = tasks.make("copy", split=split, count=7, seed=5, minimum_length=3, maximum_length=4)
+        assert read_split(config, split)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("lengths", "found"), [((0, 0), (1, 10)), ((0, 3), (1, 3)), ((9, 0), (9, 10)), ((2, 12), (2, 12))]
+)
+def test_lengths_of_zero_are_the_tasks_own(lengths, found):
+    examples, _ = read("task:reverse", count=300, lengths=lengths)
+    words = [len(one.source.split()) for one in examples]
+    assert (min(words), max(words)) == found
+    assert all(one.links for one in examples)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": "task:copi"}, "no task 'copi'; did you mean 'copy'?"),
+        ({"train": "task:copy", "lengths": (5, 3)}, "the lengths are data.lengths"),
+        ({"train": "task:copy", "lengths": (-1, 3)}, "minimum_length must be at least 1, got -1"),
+        ({"train": "task:copy", "lengths": (1, 1), "count": 500}, "count is data.count here"),
+        ({"train": "task:copy", "lengths": (1, 1), "split": "test"}, "count is data.held_out here"),
+        ({"train": "task:dates", "lengths": (1, 1)}, "task 'dates' has no maximum_length, got 1; leave it out"),
+    ],
+)
+def test_what_a_task_cannot_do_is_said_with_the_settings_name(settings, message):
+    assert message in refusal(**settings)
+
+
+def test_a_tfds_source_is_passed_on_with_its_folders(monkeypatch):
+    asked = []
+
+    def reader(spec, **options):
+        asked.append((spec, options))
+        return [Example("a", ""), Example("a", "b")]
+
+    monkeypatch.setattr(datasets, "read", reader)
+    folders = {"directory": "/sets", "manual_dir": "/mine"}
+    examples, report = read("tfds:scan/length@train[:9]", source="in", target="out", **folders)
+    assert examples == [Example("a", "b")]
+    assert report.places == {"blank target, pair dropped": ["tfds:scan/length@train[:9]@train:1"]}
+    read("tfds:scan/length@train[:9]", split="test")
+    empty = {"source": "", "target": "", "data_directory": "", "manual_directory": ""}
+    given = {"source": "in", "target": "out", "data_directory": "/sets", "manual_directory": "/mine"}
+    assert asked == [
+        ("tfds:scan/length@train[:9]", {"split": "train", **given}),
+        ("tfds:scan/length", {"split": "test", **empty}),
+    ]
+
+
+# --- splits and settings ----------------------------------------------------------------------------------------------
+
+
+def test_splits_fall_back_on_what_there_is():
+    files = DataConfig(train="a.tsv", validation="b.tsv")
+    assert [files.spec(split) for split in ("train", "validation", "test")] == ["a.tsv", "b.tsv", "b.tsv"]
+    task = DataConfig(train="task:copy", test="c.tsv")
+    assert [task.spec(split) for split in ("train", "validation", "test")] == ["task:copy", "task:copy", "c.tsv"]
+    assert DataConfig(train="tfds:x/y@train[:9]").spec("validation") == "tfds:x/y"
+    assert DataConfig(train="tfds:x", validation="tfds:x@train[9:]").spec("validation") == "tfds:x@train[9:]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "split", "message"),
+    [
+        ({}, "train", "data.train is empty; name a source: task:dates, tfds:NAME, pairs.tsv or a.txt,b.txt."),
+        ({"train": "a.tsv"}, "validation", "data.validation is empty; name a file of pairs like data.train=a.tsv."),
+        ({"train": "a.tsv"}, "test", "data.test is empty; name a file of pairs like data.train=a.tsv."),
+        (
+            {"train": "a.tsv"},
+            "tests",
+            "split must be one of test, train, validation, got 'tests'; did you mean 'test'?",
+        ),
+        ({"empty": "dorp"}, "train", "data.empty must be one of drop, error, keep, got 'dorp'; did you mean 'drop'?"),
+        ({"controls": "error"}, "train", "data.controls must be one of drop, keep, got 'error'."),
+        ({"encoding_errors": "ignore"}, "train", "data.encoding_errors must be one of replace, skip, strict, got"),
+        ({"too_long": "cut"}, "train", "data.too_long must be one of drop, error, truncate, got 'cut'"),
+        ({"count": 0}, "train", "data.count must be positive, got 0"),
+        ({"held_out": 0}, "train", "data.held_out must be positive, got 0"),
+        ({"max_length": -1}, "train", "data.max_length must be zero or more, got -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, split, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        read_split(DataConfig(**settings), split)

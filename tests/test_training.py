@@ -1,0 +1,214 @@
+"""Loss, feeding, optimiser and step: sums by hand, feeding laws, devices that do not matter."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from s2s_jax.model.interface import forced, scan_of_step, shifted
+from s2s_jax.model.seq2seq import build
+from s2s_jax.shapes import BOS, Batch
+from s2s_jax.train import devices
+from s2s_jax.train.devices import DeviceConfig
+from s2s_jax.train.forcing import ForcingConfig
+from s2s_jax.train.loss import LossConfig, make_loss, token_sums
+from s2s_jax.train.optimiser import OptimiserConfig, learning_rate, make_optimiser
+from s2s_jax.train.step import make_step, start
+from s2s_jax.train.unroll import mixed
+
+HOST = Batch(
+    np.array([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0], [0, 0, 0, 0]], np.int32),
+    np.array([[5, 6, 7, 2], [4, 2, 0, 0], [9, 8, 2, 0], [0, 0, 0, 0]], np.int32),
+)
+BATCH = Batch(*map(jnp.array, HOST))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(tiny.experiment().model, source_vocabulary=10, target_vocabulary=11)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return model.init(jax.random.key(3))
+
+
+def test_sums_are_the_formula_by_hand():
+    logits = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    target = np.array([[4, 3, 2], [3, 2, 0]], np.int32)
+    nats = smoothed = correct = 0.0
+    for row, time in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]:
+        log_probs = logits[row, time] - np.log(np.exp(logits[row, time]).sum())
+        nats -= log_probs[target[row, time]]
+        smoothed -= 0.9 * log_probs[target[row, time]] + 0.1 * log_probs.mean()
+        correct += log_probs.argmax() == target[row, time]
+    sums = token_sums(jnp.array(logits), jnp.array(target), label_smoothing=0.1)
+    np.testing.assert_allclose(sums, [nats, smoothed, 5, correct], rtol=1e-5)
+
+
+def test_what_is_fed_is_the_target_one_step_late():
+    assert shifted(jnp.array([[5, 6, 2], [7, 2, 0]])).tolist() == [[BOS, 5, 6], [BOS, 7, 2]]
+
+
+def feeding(model, tail="argmax"):
+    config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
+    return jax.jit(
+        lambda params, epsilon, key: mixed(model, params, BATCH, epsilon=epsilon, config=config, key=key)
+    )
+
+
+@pytest.fixture(scope="module")
+def feed(model):
+    return feeding(model)
+
+
+def test_epsilon_one_is_teacher_forcing_bit_for_bit(model, params, feed):
+    def by_step(params):
+        memory, state = model.encode(params, BATCH.source)
+        return scan_of_step(model.step)(params, memory, state, shifted(BATCH.target))[1]
+
+    np.testing.assert_array_equal(feed(params, 1.0, jax.random.key(0)).logits, jax.jit(by_step)(params).logits)
+    np.testing.assert_allclose(
+        feed(params, 1.0, jax.random.key(0)).logits, forced(model, params, BATCH).logits, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("tail", ["argmax", "sample"])
+def test_epsilon_zero_runs_free(model, params, tail):
+    """The truth has no say at all: another target gives the same predictions with the same key."""
+    config = ForcingConfig(schedule="constant", start=0.0, tail=tail)
+    run = jax.jit(
+        lambda target: mixed(
+            model, params, Batch(BATCH.source, target), epsilon=jnp.zeros(()), config=config, key=jax.random.key(1)
+        ).logits
+    )
+    other = jnp.array(np.where(HOST.target > 2, 10, BATCH.target))
+    np.testing.assert_array_equal(run(BATCH.target), run(other))
+    if tail == "argmax":
+        memory, state = model.encode(params, BATCH.source)
+        token = jnp.full((4,), BOS, jnp.int32)
+        for time in range(4):
+            state, step = model.step(params, memory, state, token)
+            np.testing.assert_allclose(run(other)[:, time], step.logits, atol=1e-5)
+            token = step.logits.argmax(-1).astype(jnp.int32)
+
+
+def test_there_is_a_coin_a_token_not_a_coin_a_batch(model, params, feed):
+    """Rows, and steps within a row, differ in what they were fed: a named defect of peers."""
+    free, true = (np.asarray(feed(params, epsilon, jax.random.key(0)).logits) for epsilon in (0.0, 1.0))
+    rows = set()
+    for seed in range(12):
+        half = np.asarray(feed(params, 0.5, jax.random.key(seed)).logits)
+        same_as_true = np.isclose(half, true, atol=1e-6).all(-1)[:3, 1:3]
+        rows.add(tuple(map(tuple, same_as_true.tolist())))
+    assert len(rows) > 4
+    assert any(len(set(row)) > 1 for row in rows)
+    assert not np.allclose(free[:3, 1:3], true[:3, 1:3])
+
+
+def test_one_program_serves_every_probability(feed, params):
+    before = feed._cache_size()
+    for epsilon in (0.1, 0.7):
+        feed(params, epsilon, jax.random.key(2))
+    assert feed._cache_size() <= max(before, 1)
+
+
+def trained(model, params, mesh, steps=3, **options):
+    optimiser = make_optimiser(OptimiserConfig(name="sgd", learning_rate=0.1), 10)  # Adam would magnify rounding
+    forcing = options.pop("forcing", ForcingConfig())
+    step = make_step(make_loss(model, LossConfig(label_smoothing=0.1), forcing), optimiser, **options)
+    fresh = start(jax.tree.map(jnp.copy, params), optimiser, seed=0, ema=options.get("ema", 0.0))
+    state = jax.device_put(fresh, devices.on_all(mesh))
+    for _ in range(steps):
+        state, metrics = step(state, devices.put(HOST, mesh))
+    return state, metrics
+
+
+@pytest.mark.parametrize("forcing", [ForcingConfig(), ForcingConfig(schedule="constant", start=0.5, tail="sample")])
+def test_one_and_two_devices_train_alike(model, params, forcing):
+    states = [
+        trained(model, params, devices.make_mesh(DeviceConfig(count=count)), forcing=forcing)[0] for count in (1, 2)
+    ]
+    for one, two in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_rows_that_do_not_divide_are_filled_up_and_count_for_nothing(model, params):
+    mesh = devices.make_mesh(DeviceConfig(count=2))
+    odd = Batch(*(side[:3] for side in HOST))
+    assert devices.put(odd, mesh).source.shape == (4, 4)
+    loss = make_loss(model, LossConfig(), ForcingConfig())
+    key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
+    run = jax.jit(loss)
+    whole = run(params, devices.put(odd, mesh), step, key)
+    np.testing.assert_allclose(whole, loss(params, Batch(*map(jnp.array, odd)), step, key), rtol=1e-6)
+
+
+def test_the_average_is_an_exponential_one(model, params):
+    mesh = devices.make_mesh(DeviceConfig(count=1))
+    state, _ = trained(model, params, mesh, steps=1, ema=0.9)
+    for shown, new, old in zip(*map(jax.tree.leaves, (state.shown, state.params, params)), strict=True):
+        np.testing.assert_allclose(shown, 0.9 * old + 0.1 * new, atol=1e-6)
+
+
+def test_a_step_that_is_not_finite_is_not_taken(model, params):
+    """Row 28 of the faults: NaN stops before the update."""
+    mesh = devices.make_mesh(DeviceConfig(count=1))
+    broken = {**params, "embedding": params["embedding"].at[4].set(jnp.nan)}
+    state, metrics = trained(model, broken, mesh, steps=2)
+    assert not bool(metrics.finite)
+    assert int(state.step) == 0
+    for after, before in zip(jax.tree.leaves(state.params), jax.tree.leaves(broken), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_the_rate_climbs_and_falls_as_it_says():
+    at = functools.partial(map, float)
+    cosine = learning_rate(OptimiserConfig(learning_rate=1.0, schedule="cosine", warmup=10), 110)
+    assert list(at(map(cosine, (0, 4, 9, 60, 110)))) == pytest.approx([0.1, 0.5, 1.0, 0.5, 0.0], abs=1e-6)
+    root = learning_rate(OptimiserConfig(learning_rate=1.0, schedule="inverse-sqrt", warmup=100), 1000)
+    assert list(at(map(root, (100, 400)))) == pytest.approx([1.0, 0.5], rel=1e-6)
+    line = learning_rate(OptimiserConfig(learning_rate=1.0, schedule="linear", final=0.2), 100)
+    assert list(at(map(line, (0, 50, 100)))) == pytest.approx([1.0, 0.6, 0.2], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"])
+def test_every_optimiser_goes_downhill(name):
+    config = OptimiserConfig(name=name, learning_rate=0.05 if name != "adadelta" else 1.0, clip=1.0)
+    optimiser, x = make_optimiser(config, 100), jnp.array([3.0, -2.0])
+    state = optimiser.init(x)
+    for _ in range(20):
+        updates, state = optimiser.update(2 * x, state, x)
+        x = optax.apply_updates(x, updates)
+    assert float((x**2).sum()) < 13.0
+
+
+def test_a_gradient_too_long_is_scaled_down():
+    optimiser = make_optimiser(OptimiserConfig(name="sgd", learning_rate=1.0, clip=0.5), 10)
+    updates, _ = optimiser.update(jnp.array([30.0, 40.0]), optimiser.init(jnp.zeros(2)), jnp.zeros(2))
+    np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "adamm"}, "did you mean 'adam"),
+        ({"learning_rate": -1.0}, r"optimiser.learning_rate must be zero or more, got -1.0"),
+        ({"weight_decay": 0.1}, "optimiser.weight_decay needs optimiser.name=adamw or lion, got adam"),
+        ({"ema": 1.0}, "optimiser.ema must be at least 0 and below 1, got 1.0"),
+    ],
+)
+def test_optimisers_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        OptimiserConfig(**options)
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(ValueError, match=r"device.count=64, but there are 2 \(cpu\)"):
+        devices.make_mesh(DeviceConfig(count=64))
+    with pytest.raises(ValueError, match="device.require=gpu, but jax found cpu"):
+        devices.make_mesh(DeviceConfig(require="gpu"))

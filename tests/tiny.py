@@ -1,0 +1,40 @@
+"""The smallest experiment that learns something: copying up to five letters, in seconds."""
+
+import functools
+
+from s2s_jax import config
+from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.seq2seq import ModelConfig
+from s2s_jax.text.batches import BatchConfig
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
+from s2s_jax.train.checkpoint import CheckpointConfig
+from s2s_jax.train.devices import DeviceConfig
+from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.optimiser import OptimiserConfig
+from s2s_jax.train.record import RecordConfig
+
+
+def experiment(*changes: str) -> config.Experiment:
+    """The tiny experiment with overrides."""
+    words = TokeniserConfig(kind="word")
+    tiny = config.Experiment(
+        steps=300,
+        data=DataConfig(train="task:copy", count=3000, held_out=100, lengths=(1, 5)),
+        text=TextConfig(source=words, target=words),
+        batch=BatchConfig(sentences=64, shapes=1, prefetch=2),
+        model=ModelConfig(
+            embedding=16,
+            encoder=EncoderConfig(cell="gru", size=16),
+            attention=AttentionConfig(score="general"),
+            decoder=DecoderConfig(cell="gru", size=32, input_feeding=False),
+        ),
+        optimiser=OptimiserConfig(learning_rate=2e-2, schedule="cosine", warmup=20, clip=1.0),
+        validation=ValidationConfig(every=100, sentences=50),
+        checkpoint=CheckpointConfig(every=100),
+        record=RecordConfig(every=50),
+        device=DeviceConfig(count=1, cache=""),
+    )
+    return functools.reduce(config.override, changes, tiny)
