@@ -14,13 +14,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	touch $@
 
+# SETTINGS may hold overrides, such as `make quickstart SETTINGS="--steps 50"`.
 quickstart: install
-	$(BIN)/s2s train dates --run runs/quickstart
+	$(BIN)/s2s train dates --run runs/quickstart $(SETTINGS)
 	$(BIN)/s2s evaluate runs/quickstart
 	$(BIN)/s2s align runs/quickstart
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .
@@ -29,4 +30,4 @@ check: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

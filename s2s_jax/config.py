@@ -28,7 +28,10 @@ from s2s_jax.train.optimiser import OptimiserConfig
 from s2s_jax.train.record import RecordConfig
 
 # what may differ when a run is resumed: none of it changes what is learned up to a step
-RUNTIME = ("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "batch.prefetch")
+RUNTIME = (
+    *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "batch.prefetch"),
+    *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
 
 
 def encode(examples: Sequence[Example], tokenisers: dict[str, Tokeniser]) -> Pairs:
-    """Pairs as ids, each side ended by EOS."""
+    """Pairs as ids, each side ended by EOS; every id is below its vocabulary's size, a law of the tokenisers."""
     return Pairs(
         [ended(tokenisers["source"].encode(example.source)) for example in examples],
         [ended(tokenisers["target"].encode(example.target)) for example in examples],

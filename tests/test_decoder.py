@@ -1,5 +1,6 @@
 """Does one step do what Luong and Bahdanau wrote, and does the fast unroll do what the steps do?"""
 
+import functools
 import itertools
 
 import jax
@@ -21,15 +22,17 @@ TOKENS = np.array([[1, 5], [6, 2], [1, 4]])  # two steps from any state stand fo
 ENCODER = EncoderConfig(cell="gru", size=3)  # the memory is 6 wide
 
 
+@functools.cache
+def reader(config):
+    """The encoder that a decoder asks for its widths."""
+    return nnx.eval_shape(lambda: Encoder(config, SIZE, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+
+
 def made(*, score="general", encoder=ENCODER, embedding=SIZE, **settings):
     """A decoder's config, its graph and its drawn weights."""
     config = DecoderConfig(**{"size": SIZE, **settings})
-    attention, dtype = AttentionConfig(score=score, size=SCORE_SIZE), jnp.float32
-
-    def make(rngs):
-        reads = Encoder(encoder, embedding, dtype=dtype, rngs=rngs)
-        return Decoder(config, attention, reads, embedding=embedding, vocabulary=VOCABULARY, dtype=dtype, rngs=rngs)
-
+    attention, sizes = AttentionConfig(score=score, size=SCORE_SIZE), {"embedding": embedding, "vocabulary": VOCABULARY}
+    make = lambda rngs: Decoder(config, attention, reader(encoder), **sizes, dtype=jnp.float32, rngs=rngs)  # noqa: E731
     return config, *oracles.made(make, seed=1)
 
 

@@ -58,8 +58,8 @@ def choose_shapes(lengths: Int[np.ndarray, "N 2"], *, shapes: int) -> list[Shape
     """At most `shapes` shapes, smallest first, that waste little on padding; every pair fits one of them.
 
     Each pair costs the smallest shape that it fits. The first shape fits all; the others are added one by one where
-    they save most, then moved one by one to where they save most, until a whole round saves nothing. All numbers are
-    whole, so every machine finds the same shapes. (The best cuts of the pairs in order of their length waste more,
+    they save most, then moved one by one to where they save most, until a whole round saves nothing. Costs are
+    whole numbers, so every machine chooses alike. (The best cuts of the pairs in order of their length waste more,
     17 instead of 12 %, where a target is as long as its source give or take a fifth.)
     """
     grid = [_edges(side) for side in lengths.T]

@@ -1,0 +1,40 @@
+"""SCAN commands to actions (Lake & Baroni 2018, arXiv:1711.00350), the simple split.
+
+Claim: attention learns it to 99 % and more. A vanilla RNN shows the lecture's point: published (Bastings et al. 2018
+and Lake & Baroni 2018 give such figures) under 1.5 % without attention against 59.7 % with it on harder splits.
+Command: s2s train scan   (--data.manual-dir DIR where there is no network)
+The thought vector: s2s train scan --run runs/scan-none --model.attention.score none
+A vanilla RNN: --model.encoder.cell rnn --model.decoder.cell rnn
+"""
+
+from s2s_jax.config import Experiment
+from s2s_jax.decode.result import SearchConfig
+from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.seq2seq import ModelConfig
+from s2s_jax.text.batches import BatchConfig
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
+from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.optimiser import OptimiserConfig
+
+
+def experiment() -> Experiment:
+    """A GRU of 64 both ways, additive attention."""
+    words = TokeniserConfig(kind="word")
+    return Experiment(
+        steps=1500,
+        data=DataConfig(train="tfds:scan/simple"),
+        text=TextConfig(source=words, target=words),
+        batch=BatchConfig(shapes=3),
+        model=ModelConfig(
+            embedding=32,
+            encoder=EncoderConfig(cell="gru", size=64),
+            attention=AttentionConfig(score="additive", size=64),
+            decoder=DecoderConfig(cell="gru", size=64, input_feeding=False),
+        ),
+        optimiser=OptimiserConfig(learning_rate=5e-3, schedule="cosine", warmup=100, clip=1.0),
+        validation=ValidationConfig(every=500, sentences=500),
+        search=SearchConfig(sentences=128),
+    )
