@@ -24,7 +24,7 @@ def at_least(setting: str, value: float, least: float) -> None:
         ValueError: naming setting and value.
     """
     if not value >= least:
-        wanted = {0: "zero or more", 1: "positive"}.get(least, f"at least {least}")
+        wanted = "zero or more" if least == 0 else "positive" if least == 1 else f"at least {least}"
         raise ValueError(f"{setting} must be {wanted}, got {value}")
 
 

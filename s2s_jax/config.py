@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import itertools
 import json
 import sys
 import textwrap
@@ -99,7 +100,7 @@ def _meanings(kind: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     found = {}
-    for field, below in zip(body, body[1:], strict=False):
+    for field, below in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             found[typing.cast(ast.Name, field.target).id] = " ".join(str(below.value.value).split())
     return found
@@ -194,7 +195,9 @@ def from_json(record: dict[str, Any], kind: type = Experiment, prefix: str = "")
     for name, value in record.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"no setting {prefix + name!r}" + (f"; did you mean {prefix + near[0]!r}?" if near else ""))
+            raise ValueError(
+                f"no setting {prefix + name!r}" + (f"; did you mean {prefix + near[0]!r}?" if near else "")
+            )
         if dataclasses.is_dataclass(hints[name]):
             values[name] = from_json(value, typing.cast(type, hints[name]), f"{prefix}{name}.")
         else:

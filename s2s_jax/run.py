@@ -162,7 +162,7 @@ def _short_enough(pairs: Pairs, experiment: Experiment, report: Report) -> Pairs
     longest, policy = experiment.data.max_length, experiment.data.too_long
     if not longest:
         return pairs
-    over = (pairs.lengths() - 1 > longest).any(1)
+    over = np.any(pairs.lengths() - 1 > longest, axis=1)
     if policy == "error" and over.mean() > 0.05:
         raise ValueError(
             f"data.max_length={longest} would drop {over.mean():.0%} of the training pairs; raise it, or say "
@@ -175,7 +175,8 @@ def _short_enough(pairs: Pairs, experiment: Experiment, report: Report) -> Pairs
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
-    return Pairs(*([ids for ids, out in zip(side, over, strict=True) if not out] for side in pairs))
+    kept = np.flatnonzero(~over)
+    return Pairs(*([side[number] for number in kept] for side in pairs))
 
 
 def _data_fingerprint(pairs: Pairs) -> str:
@@ -191,7 +192,9 @@ def _model(experiment: Experiment, tokenisers: dict[str, Tokeniser]) -> Model:
     return build(experiment.model, **sizes)
 
 
-def _state(experiment, model: Model, optimiser, mesh, checkpoints: Checkpoints, say) -> tuple[TrainState, loop.Standing]:
+def _state(
+    experiment, model: Model, optimiser, mesh, checkpoints: Checkpoints, say
+) -> tuple[TrainState, loop.Standing]:
     """The newest good state of the run, or a new one, on all devices."""
     example = abstract_state(experiment, model, optimiser)
     if not checkpoints.steps():
@@ -224,7 +227,9 @@ def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -
 
     def validate(params: Params) -> loop.Validated:
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
-        nats, tokens, correct = (sum(float(getattr(one, name)) for one in sums) for name in ("nats", "tokens", "correct"))
+        nats, tokens, correct = (
+            sum(float(getattr(one, name)) for one in sums) for name in ("nats", "tokens", "correct")
+        )
         values = {"loss": nats / max(tokens, 1), "token_accuracy": correct / max(tokens, 1)}
         if not items.sources:
             return loop.Validated(values, [])
@@ -299,7 +304,9 @@ def read_experiment(directory: Path) -> Experiment:
     """
     path = directory / "config.json"
     if not path.exists():
-        raise FileNotFoundError(f"no run at {directory} (it has no config.json); train one: s2s train EXPERIMENT --run {directory}")
+        raise FileNotFoundError(
+            f"no run at {directory} (it has no config.json); train one: s2s train EXPERIMENT --run {directory}"
+        )
     record = _read_json(path)
     if record.pop("format", 0) > FORMAT:
         raise ValueError(f"{path} was written by a newer s2s_jax; use that, or at least its version.")

@@ -68,8 +68,8 @@ def test_mistakes_are_one_line_and_exit_code_two(s2s, arguments, message):
 def test_every_command_has_help(s2s, command):
     try:
         code, out, _ = s2s(command, "--help")
-    except SystemExit as exit:
-        code, out = exit.code, "usage: s2s"
+    except SystemExit as ended:
+        code, out = ended.code, "usage: s2s"
     assert code == 0
     assert out.startswith("usage: s2s")
 
@@ -77,13 +77,13 @@ def test_every_command_has_help(s2s, command):
 def test_help_of_an_experiment_shows_every_setting_with_meaning_and_value(s2s):
     code, out, _ = s2s("train", "dates", "--optimiser.clip", "2.5", "--help")
     assert code == 0
-    assert "--model.attention.score \"additive\"" in out
+    assert '--model.attention.score "additive"' in out
     assert "--optimiser.clip 2.5" in out
     assert "Highest learning rate, reached after warm-up." in out
 
 
 def test_translate_answers_each_line(s2s, directory, monkeypatch):
-    type_in(monkeypatch, "a b\n\nc\r\nd e".encode())
+    type_in(monkeypatch, b"a b\n\nc\r\nd e")
     code, out, _ = s2s("translate", str(directory))
     assert code == 0
     assert out == "a b\n\nc\nd e\n"
@@ -223,7 +223,12 @@ def test_a_full_output_is_one_line(directory):
 
     shell = f"echo 'a b' | {sys.executable} -m s2s_jax translate '{directory}' > /dev/full"
     done = subprocess.run(
-        ["bash", "-c", shell], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""}, timeout=120, check=False
+        ["bash", "-c", shell],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -30,7 +30,7 @@ def test_exponential_is_k_to_the_step(step):
     assert value(config, step) == pytest.approx(k**step, rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("step", (0, 1, 7, 500, 5000))
+@pytest.mark.parametrize("step", [0, 1, 7, 500, 5000])
 def test_inverse_sigmoid_is_the_papers_formula(step):
     k = 500.0
     config = ForcingConfig(schedule="inverse-sigmoid", decay=k)

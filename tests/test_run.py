@@ -74,7 +74,9 @@ def test_lines_come_back_in_order_and_blank_ones_stay_blank(trained, beam):
         np.testing.assert_allclose(best.alignment.sum(-1), 1, atol=1e-5)
         assert len(best.log_probs) == len(best.tokens)
         assert len(answer.hypotheses) == beam
-        assert [one.score for one in answer.hypotheses] == sorted((one.score for one in answer.hypotheses), reverse=True)
+        assert [one.score for one in answer.hypotheses] == sorted(
+            (one.score for one in answer.hypotheses), reverse=True
+        )
 
 
 def test_neighbours_do_not_change_a_translation(loaded):
@@ -109,7 +111,9 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
     whole = run.train(tiny.experiment(*changes), tmp_path / "whole", QUIET)
     parts = tmp_path / "parts"
     for steps in (13, 20, 40):
-        pieces = run.train(tiny.experiment(*changes, f"steps={steps}", "optimiser.schedule=constant"), parts / "p", QUIET)
+        pieces = run.train(
+            tiny.experiment(*changes, f"steps={steps}", "optimiser.schedule=constant"), parts / "p", QUIET
+        )
     constant = run.train(tiny.experiment(*changes, "optimiser.schedule=constant"), parts / "w", QUIET)
     assert digest(pieces) == digest(constant)
     assert int(whole.step) == 40
@@ -177,7 +181,9 @@ def test_killed_anywhere_and_resumed_gives_the_same_bits(uninterrupted, number, 
 def test_a_flipped_bit_is_named_and_the_older_step_is_used(uninterrupted):
     """Row 40 of the faults, seen by a user of `info`."""
     whole = run.info(uninterrupted)
-    newest = max((path for path in (uninterrupted / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
+    newest = max(
+        (path for path in (uninterrupted / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
+    )
     data = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     raw = bytearray(data.read_bytes())
     raw[len(raw) // 2] ^= 8
@@ -215,7 +221,9 @@ def test_another_vocabulary_under_a_run_is_refused(trained):
     state["symbols"][0], state["symbols"][1] = state["symbols"][1], state["symbols"][0]
     path.write_text(json.dumps(state))
     try:
-        with pytest.raises(ValueError, match=r"not the one the run was trained with \(sha256 \w{12}, the run has \w{12}\)"):
+        with pytest.raises(
+            ValueError, match=r"not the one the run was trained with \(sha256 \w{12}, the run has \w{12}\)"
+        ):
             run.load(trained)
     finally:
         path.write_text(text)
@@ -305,7 +313,10 @@ def test_no_pickle_and_no_eval_anywhere():
 
 def test_two_devices_train_as_one_does(tmp_path):
     states = [
-        run.train(tiny.experiment("steps=5", "optimiser.name=sgd", f"device.count={count}"), tmp_path / str(count), QUIET) for count in (1, 2)
+        run.train(
+            tiny.experiment("steps=5", "optimiser.name=sgd", f"device.count={count}"), tmp_path / str(count), QUIET
+        )
+        for count in (1, 2)
     ]
     for one, two in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)

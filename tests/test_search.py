@@ -32,7 +32,9 @@ def all_strings(which: int, exponent: float, longest: int = LONGEST) -> list[tup
 @pytest.fixture(scope="module")
 def wide():
     """A beam wide enough to hold every string: its answer is exact."""
-    search = jax.jit(lambda params, source: beam(MODEL, params, source, width=80, max_length=LONGEST, length_penalty=0.6))
+    search = jax.jit(
+        lambda params, source: beam(MODEL, params, source, width=80, max_length=LONGEST, length_penalty=0.6)
+    )
     return jax.device_get(search(table(), SOURCE))
 
 

@@ -160,6 +160,6 @@ def test_a_count_beyond_what_exists_is_refused_for_a_task_without_lengths(monkey
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(name, settings, text):
-    with pytest.raises(ValueError) as refusal:  # noqa: PT011 the whole text is compared below
+    with pytest.raises(ValueError) as refusal:
         make(name, **({"split": "train", "count": 10} | settings))
     assert str(refusal.value) == text

@@ -56,9 +56,7 @@ def test_what_is_fed_is_the_target_one_step_late():
 
 def feeding(model, tail="argmax"):
     config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
-    return jax.jit(
-        lambda params, epsilon, key: mixed(model, params, BATCH, epsilon=epsilon, config=config, key=key)
-    )
+    return jax.jit(lambda params, epsilon, key: mixed(model, params, BATCH, epsilon=epsilon, config=config, key=key))
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +80,11 @@ def test_epsilon_zero_runs_free(model, params, tail):
     """The truth has no say at all: another target gives the same predictions with the same key."""
     config = ForcingConfig(schedule="constant", start=0.0, tail=tail)
     run = jax.jit(
-        lambda target: mixed(
-            model, params, Batch(BATCH.source, target), epsilon=jnp.zeros(()), config=config, key=jax.random.key(1)
-        ).logits
+        lambda target: (
+            mixed(
+                model, params, Batch(BATCH.source, target), epsilon=jnp.zeros(()), config=config, key=jax.random.key(1)
+            ).logits
+        )
     )
     other = jnp.array(np.where(HOST.target > 2, 10, BATCH.target))
     np.testing.assert_array_equal(run(BATCH.target), run(other))

@@ -92,7 +92,9 @@ def make_parser() -> Parser:
 
 
 def _train(parser: Parser) -> None:
-    parser.add_argument("experiment", nargs="?", help="a Python file with experiment(), its name, or a run to go on with")
+    parser.add_argument(
+        "experiment", nargs="?", help="a Python file with experiment(), its name, or a run to go on with"
+    )
     parser.add_argument("--run", help="folder of the run (default: runs/EXPERIMENT)")
     parser.add_argument("-h", "--help", action="store_true", help="this, with every setting of the experiment")
 

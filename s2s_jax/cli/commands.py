@@ -1,6 +1,5 @@
 """What does each command show? It calls `s2s_jax.run` and prints; it decides nothing."""
 
-import dataclasses
 import functools
 import json
 import sys
@@ -106,7 +105,9 @@ def evaluate(given: Given) -> None:
     for name, value in found.items():
         if name == "by_source_length":
             for row in value:
-                print(f"  {row['label']:>8} tokens: {row['sources']:6} sources, exact match {_number(row['exact_match'])}")
+                print(
+                    f"  {row['label']:>8} tokens: {row['sources']:6} sources, exact match {_number(row['exact_match'])}"
+                )
         elif value is not None:
             print(f"{name.replace('_', ' ')}: {_number(value)}")
 
@@ -141,7 +142,7 @@ def align(given: Given) -> None:
     if trained.experiment.model.attention.score == "none":
         raise UsageError(f"{options.run} has no attention (model.attention.score=none), so there is nothing to draw")
     if options.input:
-        lines = [line for line in _input_lines(options.input)][: options.count]
+        lines = list(_input_lines(options.input))[: options.count]
         pairs = run.translated_pairs(trained, lines)
     else:
         examples, _ = read_split(trained.experiment.data, options.split)
@@ -233,7 +234,8 @@ def _json(record: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
+    """What JSON has no word for: a token count of NumPy, a path."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _rounded(alignment: Iterable) -> list[list[float]]:

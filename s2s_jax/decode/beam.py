@@ -113,9 +113,7 @@ def _continuations(score: Float[Array, "B K"], log_probs: Float[Array, "B K V"],
     of_slot, tokens = jax.lax.top_k(log_probs, each)
     total = (score[..., None] + of_slot).reshape(len(score), -1)
     best, place = jax.lax.top_k(total, min(2 * width, total.shape[-1]))
-    token, log_prob = (
-        jnp.take_along_axis(leaf.reshape(len(score), -1), place, axis=1) for leaf in (tokens, of_slot)
-    )
+    token, log_prob = (jnp.take_along_axis(leaf.reshape(len(score), -1), place, axis=1) for leaf in (tokens, of_slot))
     return Choice(best, token.astype(jnp.int32), (place // each).astype(jnp.int32), log_prob)
 
 

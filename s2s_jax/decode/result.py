@@ -17,7 +17,7 @@ class SearchConfig:
     beam: int = 1
     """Hypotheses followed at once; 1 is greedy search."""
     length_penalty: float = 0.6
-    """Exponent a of ((5 + length) / 6)^a, by which log-probability is divided. Wu et al. 2016, arXiv:1609.08144, eq. 14."""
+    """Exponent a of ((5 + length) / 6)^a, which divides a log-probability. Wu et al. 2016, arXiv:1609.08144, eq. 14."""
     max_length: int = 0
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
     sentences: int = 64

@@ -19,7 +19,7 @@ class EvaluationConfig:
     """How translations are measured."""
 
     unit: str = "word"
-    """What a space-separated token of the target is: word (wer counts words) or phone (per counts phones, wer items)."""
+    """What a space-separated token of a target is: word (wer counts words) or phone (per counts phones, wer items)."""
 
     def __post_init__(self):
         one_of("evaluation.unit", self.unit, ("word", "phone"))
@@ -39,9 +39,7 @@ def grouped(examples: Sequence[Example]) -> Grouped:
     for example in examples:
         by_source.setdefault(example.source, []).append(example)
     groups = list(by_source.values())
-    return Grouped(
-        list(by_source), [[one.target for one in group] for group in groups], [group[0] for group in groups]
-    )
+    return Grouped(list(by_source), [[one.target for one in group] for group in groups], [group[0] for group in groups])
 
 
 def evaluate(
@@ -83,7 +81,10 @@ def with_end(spans: Sequence[Span]) -> list[Span]:
 
 def token_links(example: Example, source: Tokeniser, target: Tokeniser) -> set[tuple[int, int]]:
     """The gold alignment of a pair between tokens."""
-    spans = {"source_spans": with_end(source.spans(example.source)), "target_spans": with_end(target.spans(example.target))}
+    spans = {
+        "source_spans": with_end(source.spans(example.source)),
+        "target_spans": with_end(target.spans(example.target)),
+    }
     return set(to_tokens(example.links or (), **spans))
 
 

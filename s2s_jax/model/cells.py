@@ -181,7 +181,11 @@ class LayerNormLstm(Lstm):
             projected = projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
         recurrent = product(_dropped(state, drop), self._rows(None), self.dtype)
         gates = _normal(projected) * wide(self.input_gain[...], projected.ndim)
-        gates = gates + _normal(recurrent) * wide(self.state_gain[...], projected.ndim) + wide(self.bias[...], projected.ndim)
+        gates = (
+            gates
+            + _normal(recurrent) * wide(self.state_gain[...], projected.ndim)
+            + wide(self.bias[...], projected.ndim)
+        )
         return self._gated(cell, gates)
 
     def _shown(self, cell):
@@ -206,6 +210,6 @@ def _split(gates, parts: int):
 
 
 def _normal(x: Float[Array, "*B G"]) -> Float[Array, "*B G"]:
-    """x with mean 0 and variance 1 over its last axis."""
+    """X with mean 0 and variance 1 over its last axis."""
     centred = x - x.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)

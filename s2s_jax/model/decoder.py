@@ -102,7 +102,7 @@ class Decoder(nnx.Module):
         per_step = self.attention.width if config.order == "bahdanau" else self.readout_size * config.feeds
         check_residual("decoder", [embedding] + [size] * (config.layers - 1), config.residual_from, size)
         first = make(embedding, size, extra=per_step, dtype=dtype, rngs=rngs)
-        upper = [make(size, size, dtype=dtype, rngs=rngs) for _ in range(config.layers - 1)]
+        upper = [make(0, size, extra=size, dtype=dtype, rngs=rngs) for _ in range(config.layers - 1)]
         self.cells = nnx.List([first, *upper])
         self.bridge = BRIDGES[config.bridge](
             end=encoder.width,
@@ -198,11 +198,11 @@ class Decoder(nnx.Module):
 
     def _cells(self, memory: Memory, carries: tuple[Carry, ...], projected, extra):
         """All layers one step on; the lowest gets `extra` beside its projected input."""
-        new, output = [], None
+        new, output = [], projected
         for layer, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
             below = output
             if layer > 0:
-                projected, extra = cell.project(self._dropped(memory, below, layer)), None
+                projected, extra = cell.without_input(len(below)), self._dropped(memory, below, layer)
             carry, output = cell(carry, projected, extra, drop=memory.noise.states[layer] if memory.noise else None)
             output = self._residual(layer, below, output)
             new.append(carry)

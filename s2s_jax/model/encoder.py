@@ -12,8 +12,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from s2s_jax.model.cells import CELLS, Carry, Cell
 from s2s_jax.choices import at_least, one_of, share
+from s2s_jax.model.cells import CELLS, Carry, Cell
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.interface import Noise
 

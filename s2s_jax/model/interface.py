@@ -6,7 +6,7 @@ Three functions. Whoever brings his own model writes them and gets training, sea
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

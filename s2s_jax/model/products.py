@@ -11,7 +11,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def product(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"], dtype: DTypeLike) -> Float[Array, "*B O"]:
-    """x @ weight with factors in `dtype` and a float32 sum.
+    """X @ weight with factors in `dtype` and a float32 sum.
 
     With directions, weight is [D, I, O] and x is [..., D, B, I].
     """
@@ -20,6 +20,6 @@ def product(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"], dtype: DTyp
 
 
 def wide(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:
-    """A vector a direction, with axes of 1 so that it adds to arrays of a rank: [G] to [..., G], [D, G] to [..., D, B, G]."""
+    """A vector a direction that adds to arrays of a rank: [G] to [..., G], or [D, G] to [..., D, B, G]."""
     inner = vector.shape if vector.ndim == 1 else (*vector.shape[:-1], 1, vector.shape[-1])
     return vector.reshape((1,) * (rank - len(inner)) + inner)

@@ -1,7 +1,7 @@
 """How well does a decoder state fit each encoder state? One class a score, one line in the table.
 
-A score is `prepare(memory) -> keys`, once a sentence, and `score(query, keys) -> scores`, once a step. To add one: write
-the class, add its line to SCORES; tests, help and sweeps read the table.
+A score is `prepare(memory) -> keys`, once a sentence, and `score(query, keys) -> scores`, once a step. To add one:
+write the class, add its line to SCORES; tests, help and sweeps read the table.
 """
 
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ class Dot(Score):
             )
 
     def __call__(self, query, keys):
-        """q . k, with factors in the compute precision and a float32 sum."""
+        """Q . k, with factors in the compute precision and a float32 sum."""
         factors = query.astype(self.dtype), keys.astype(self.dtype)
         return jnp.einsum("bq,bsq->bs", *factors, preferred_element_type=jnp.float32)
 
@@ -59,7 +59,7 @@ class ScaledDot(Dot):
     """score = q . k / sqrt(Q). Vaswani et al. 2017, arXiv:1706.03762, eq. 1."""
 
     def __call__(self, query, keys):
-        """q . k / sqrt(Q)."""
+        """Q . k / sqrt(Q)."""
         return super().__call__(query, keys) / self.query**0.5
 
 
@@ -89,7 +89,7 @@ class Additive(Score):
         return product(memory, self.of_memory[...], self.dtype)
 
     def __call__(self, query, keys):
-        """v . tanh(W q + U k)."""
+        """V . tanh(W q + U k)."""
         return self._energy(product(query, self.of_query[...], self.dtype), keys)
 
     def _energy(self, projected, keys):
@@ -109,7 +109,7 @@ class Concat(Additive):
         return product(memory, self.weight[self.query :], self.dtype)
 
     def __call__(self, query, keys):
-        """v . tanh(W [q; k])."""
+        """V . tanh(W [q; k])."""
         return self._energy(product(query, self.weight[: self.query], self.dtype), keys)
 
 

@@ -12,9 +12,8 @@ from s2s_jax.choices import at_least, one_of
 from s2s_jax.model import initial
 from s2s_jax.model.attention import AttentionConfig
 from s2s_jax.model.decoder import Decoder, DecoderConfig
-from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoder, EncoderConfig
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, Step
+from s2s_jax.model.interface import Memory, Model, Noise, Params, State
 from s2s_jax.model.products import PRECISIONS
 from s2s_jax.shapes import real
 
