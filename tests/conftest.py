@@ -1,10 +1,14 @@
-"""Strict for every test: shapes are checked, ranks and dtypes never promote silently, warnings are errors."""
+"""Strict for every test: shapes are checked, ranks and dtypes never promote silently, warnings are errors.
+
+Programs are compiled without optimisation, and once: tests ask what is computed, not how fast.
+"""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
 )
 
 from jaxtyping import install_import_hook
@@ -15,3 +19,5 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

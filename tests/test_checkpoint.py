@@ -228,8 +228,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path):
     assert Checkpoints(tmp_path).steps() == [20, 50, 60]
     assert Checkpoints(tmp_path).restore({"w": np.zeros(2, int)}, best=True).step == 20
     shutil.rmtree(tmp_path / "20")
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .* was saved with a validation loss"):
-        Checkpoints(tmp_path).restore({"w": np.zeros(2, int)}, best=True)
+    assert Checkpoints(tmp_path).restore({"w": np.zeros(2, int)}, best=True).step == 60  # none measured: the newest
 
 
 def test_the_next_best_is_taken_when_the_best_is_damaged(tmp_path: Path):

@@ -19,7 +19,6 @@ import numpy as np
 from s2s_jax.train.disk import discard, missing_megabytes, sweep, try_writing
 from s2s_jax.train.leaves import demand_same_form, nested, on_host, rebuilt
 from s2s_jax.train.stored import (
-    BEST_BY,
     CheckpointError,
     DamageError,
     loss_of,
@@ -182,7 +181,8 @@ class Checkpoints:
         Args:
             example: arrays, or `jax.ShapeDtypeStruct`; each leaf comes back in its kind, dtype and sharding.
             step: this step and no other.
-            best: the step of the lowest validation loss, and after it the next best.
+            best: the step of the lowest validation loss, after it the next best, and after all that were measured the
+                newest.
 
         Raises:
             FileNotFoundError: there is nothing to restore.
@@ -279,9 +279,7 @@ class Checkpoints:
             except DamageError as damage:
                 self._refuse(step, damage)
         rated = _by_loss(losses)
-        if not rated and not self.refused:
-            raise FileNotFoundError(f"no checkpoint in {self.directory} was saved with a validation {BEST_BY}")
-        return rated
+        return rated + sorted(set(losses) - set(rated), reverse=True)
 
     def _refuse(self, step: int, damage: DamageError) -> None:
         self._damaged.add(step)
