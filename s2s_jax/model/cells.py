@@ -210,6 +210,6 @@ def _split(gates, parts: int):
 
 
 def _normal(x: Float[Array, "*B G"]) -> Float[Array, "*B G"]:
-    """X with mean 0 and variance 1 over its last axis."""
+    """x with mean 0 and variance 1 over its last axis."""
     centred = x - x.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)

@@ -186,19 +186,21 @@ class Decoder(nnx.Module):
     def _advance(self, memory: Memory, state: State, projected: Float[Array, "B G"], embedded: Float[Array, "B E"]):
         """One step up to the vector that predicts: next state, vector, alignment, context."""
         if self.config.order == "luong":
-            carry, output = self._cells(memory, state.carry, projected, state.fed if self.config.feeds else None)
+            carry, output = self._cells(
+                memory, state.carry, embedded, projected, state.fed if self.config.feeds else None
+            )
             context, alignment, attention = self._attend(memory, state, output)
             vector = self._attentional(memory, context, output)
             return State(carry, vector if self.config.feeds else (), attention), vector, alignment, context
         query = state.carry[-1][0]
         context, alignment, attention = self._attend(memory, state, query)
-        carry, _ = self._cells(memory, state.carry, projected, context)
+        carry, _ = self._cells(memory, state.carry, embedded, projected, context)
         vector = self._deep(memory, context, query, embedded)
         return State(carry, (), attention), vector, alignment, context
 
-    def _cells(self, memory: Memory, carries: tuple[Carry, ...], projected, extra):
+    def _cells(self, memory: Memory, carries: tuple[Carry, ...], embedded, projected, extra):
         """All layers one step on; the lowest gets `extra` beside its projected input."""
-        new, output = [], projected
+        new, output = [], embedded
         for layer, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
             below = output
             if layer > 0:
@@ -224,7 +226,7 @@ class Decoder(nnx.Module):
         return State(tuple(carries), (), state.attention), vectors, alignments, contexts
 
     def _residual(self, layer: int, below, output):
-        return output + below if layer > 0 and 0 < self.config.residual_from <= layer + 1 else output
+        return output + below if 0 < self.config.residual_from <= layer + 1 else output
 
     def _attend(self, memory: Memory, state: State, query) -> tuple[Array, Array, PyTree]:
         return self.attention.attend(state.attention, query, memory.keys, memory.values, memory.mask)

@@ -73,7 +73,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, embedded: Float[Array, "B S E"], mask: Bool[Array, "B S"], key: Noise = None) -> Encoded:
         """Outputs and last carries of padded sentences; a sentence of length 0 keeps the initial state."""
-        carries, outputs = [], embedded
+        carries, outputs = [], jnp.where(mask[..., None], embedded, 0.0)  # a residual must not carry padding on
         for layer, cell in enumerate(self.cells):
             noise = None if key is None else jax.random.fold_in(key, layer)
             carry, new = self._layer(cell, outputs, mask, noise)

@@ -11,7 +11,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def product(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"], dtype: DTypeLike) -> Float[Array, "*B O"]:
-    """X @ weight with factors in `dtype` and a float32 sum.
+    """x @ weight with factors in `dtype` and a float32 sum.
 
     With directions, weight is [D, I, O] and x is [..., D, B, I].
     """

@@ -44,13 +44,14 @@ class Dot(Score):
     def build(self, rngs):
         """Check that the two can be multiplied."""
         if self.query != self.memory:
+            name = next(name for name, score in SCORES.items() if score is type(self))
             raise ValueError(
-                f"score='dot' needs query and memory of one size, got query {self.query} and memory {self.memory}; "
+                f"score={name!r} needs query and memory of one size, got query {self.query} and memory {self.memory}; "
                 "use score='general', which learns the map between them."
             )
 
     def __call__(self, query, keys):
-        """Q . k, with factors in the compute precision and a float32 sum."""
+        """q . k, with factors in the compute precision and a float32 sum."""
         factors = query.astype(self.dtype), keys.astype(self.dtype)
         return jnp.einsum("bq,bsq->bs", *factors, preferred_element_type=jnp.float32)
 
@@ -59,7 +60,7 @@ class ScaledDot(Dot):
     """score = q . k / sqrt(Q). Vaswani et al. 2017, arXiv:1706.03762, eq. 1."""
 
     def __call__(self, query, keys):
-        """Q . k / sqrt(Q)."""
+        """q . k / sqrt(Q)."""
         return super().__call__(query, keys) / self.query**0.5
 
 
@@ -89,7 +90,7 @@ class Additive(Score):
         return product(memory, self.of_memory[...], self.dtype)
 
     def __call__(self, query, keys):
-        """V . tanh(W q + U k)."""
+        """v . tanh(W q + U k)."""
         return self._energy(product(query, self.of_query[...], self.dtype), keys)
 
     def _energy(self, projected, keys):
@@ -109,7 +110,7 @@ class Concat(Additive):
         return product(memory, self.weight[self.query :], self.dtype)
 
     def __call__(self, query, keys):
-        """V . tanh(W [q; k])."""
+        """v . tanh(W [q; k])."""
         return self._energy(product(query, self.weight[: self.query], self.dtype), keys)
 
 
