@@ -316,3 +316,9 @@ def test_two_devices_train_as_one_does(tmp_path):
     ]
     for one, two in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
+    run.train(tiny.experiment("steps=2", "record.every=1", "record.tensorboard=true"), tmp_path / "run", QUIET)
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    assert [one["step"] for one in records(tmp_path / "run", "train")] == [1, 2]
