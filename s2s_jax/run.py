@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ def train(experiment: Experiment, directory: Path, console: Console) -> TrainSta
         with Checkpoints(directory / "checkpoints", experiment.checkpoint) as checkpoints:
             state, standing = _state(experiment, model, optimiser, mesh, checkpoints, say)
             first = int(state.step)
-            if first >= experiment.steps:
+            if first > experiment.steps or first == experiment.steps == standing.at:
                 say(f"{directory} is done: step {first} of {experiment.steps}.")
                 return state
             plan = Plan(prepared.training, experiment.batch, seed=experiment.seed)
@@ -206,8 +207,8 @@ def _state(
         say(f"refused: {line}")
     say(f"resuming at step {restored.step}")
     about = restored.about
-    best = float("inf") if about["best"] is None else about["best"]
-    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.Standing(best, about["stale"])
+    best = math.inf if about["best"] is None else about["best"]
+    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.Standing(best, about["stale"], about["at"])
 
 
 def abstract_state(experiment: Experiment, model: Model, optimiser) -> TrainState:

@@ -15,8 +15,10 @@ import tiny
 from rich.console import Console
 
 from s2s_jax import run
+from s2s_jax.text.batches import Plan
 from s2s_jax.text.examples import Example
 from s2s_jax.text.sources import read_split
+from s2s_jax.train import loop
 from s2s_jax.train.interrupt import Interrupted
 from s2s_jax.train.leaves import digest
 from s2s_jax.train.loop import NotFinite
@@ -114,6 +116,27 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
     whole = run.train(tiny.experiment(*changes, "steps=40"), tmp_path / "whole", QUIET)
     assert digest(resumed) == digest(whole)
     assert [one["step"] for one in records(tmp_path / "parts", "validation")] == [13, 15, 30, 40]
+
+
+def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatch):
+    """The signal comes with the step that a validation belongs to: it is saved at once, and measured when resumed."""
+    interrupt, batches = loop.Interrupt(), Plan.from_step
+    monkeypatch.setattr(loop, "Interrupt", lambda: interrupt)
+
+    def signalled(plan, start, stop):
+        for number, batch in enumerate(batches(plan, start, stop), start + 1):
+            interrupt.number = signal.SIGTERM if number == 10 else 0
+            yield batch
+
+    experiment = tiny.experiment("steps=20", "validation.every=10")
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "from_step", signalled)
+        with pytest.raises(Interrupted, match="SIGTERM: saved at step 10"):
+            run.train(experiment, tmp_path / "run", QUIET)
+    assert records(tmp_path / "run", "validation") == []
+    interrupt.number = 0
+    run.train(experiment, tmp_path / "run", QUIET)
+    assert [one["step"] for one in records(tmp_path / "run", "validation")] == [10, 20]
 
 
 def command(directory: Path, *changes: str) -> list[str]:

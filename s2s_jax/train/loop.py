@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -59,6 +59,7 @@ class Standing(NamedTuple):
 
     best: float = math.inf  # of the metric, turned so that lower is better
     stale: int = 0  # validations since then
+    at: int = 0  # step of the last validation
 
 
 class Job(NamedTuple):
@@ -86,6 +87,9 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
         NotFinite: a step could not be taken; the batch is kept in the run's folder, the last checkpoint is untouched.
     """
     first = int(state.step)
+    if _is_due(job, first) and standing.at < first:  # the run was stopped between this step and its validation
+        standing, _, loss = _validate(job, state, first, standing)
+        _save(job, state, first, standing, loss)
     shapes: set[tuple[int, ...]] = set()
     pending: tuple[int, Metrics, Batch] | None = None
     with Interrupt() as interrupt:
@@ -93,7 +97,7 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
             state, metrics = _compiled_step(job, state, batch, shapes)
             _read(job, pending)
             pending = (number, metrics, batch)
-            measuring = number % job.validation.every == 0 or number == job.steps
+            measuring = _is_due(job, number)
             saving = number % job.checkpoint_every == 0 or number == job.steps
             if not (measuring or saving or interrupt.number):
                 continue
@@ -112,6 +116,11 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
                 job.recorder.say(f"stopped at step {number}: {standing.stale} validations without a better one")
                 break
     return state
+
+
+def _is_due(job: Job, step: int) -> bool:
+    """Whether a validation belongs to a step."""
+    return step > 0 and (step % job.validation.every == 0 or step == job.steps)
 
 
 def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tuple[TrainState, Metrics]:
@@ -151,9 +160,10 @@ def _validate(job: Job, state: TrainState, number: int, standing: Standing) -> t
     metric = job.validation.metric
     value = found.values[metric] if LOWER_IS_BETTER[metric] else -found.values[metric]
     better = value < standing.best
-    return (Standing(value, 0) if better else standing._replace(stale=standing.stale + 1)), better, value
+    after = Standing(value, 0, number) if better else Standing(standing.best, standing.stale + 1, number)
+    return after, better, value
 
 
 def _save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
-    about: dict[str, Any] = {"best": None if math.isinf(standing.best) else standing.best, "stale": standing.stale}
+    about = standing._asdict() | {"best": None if math.isinf(standing.best) else standing.best}
     job.checkpoints.save(number, state, metrics=None if loss is None else {"loss": loss}, about=about)
