@@ -2,6 +2,8 @@
 
 Claim: a character model with attention learns eighteen ways of writing a date, and shows which characters it read.
 Command: s2s train dates --run runs/quickstart
+Hardware and time: 2 CPU cores, 2 to 4 minutes.
+Expect: exact match at least 0.98 on held-out dates. Seen 2026-11-22: 1.0000 of 2,000, alignment error rate 0.0115.
 """
 
 from s2s_jax.config import Experiment
