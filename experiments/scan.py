@@ -24,7 +24,7 @@ def experiment() -> Experiment:
     """A GRU of 64 both ways, additive attention."""
     words = TokeniserConfig(kind="word")
     return Experiment(
-        steps=1500,
+        steps=2500,
         data=DataConfig(train="tfds:scan/simple"),
         text=TextConfig(source=words, target=words),
         batch=BatchConfig(shapes=3),
