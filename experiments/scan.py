@@ -1,7 +1,7 @@
 """SCAN commands to actions (Lake & Baroni 2018, arXiv:1711.00350), the simple split.
 
-Claim: attention learns it to 99 % and more. A vanilla RNN shows the lecture's point: published (Bastings et al. 2018
-and Lake & Baroni 2018 give such figures) under 1.5 % without attention against 59.7 % with it on harder splits.
+Claim: attention learns it to 99 % and more, and a vanilla RNN shows what attention gives: with it most commands are
+carried out exactly, without it hardly any.
 Command: s2s train scan   (--data.manual-dir DIR where there is no network)
 The thought vector: s2s train scan --run runs/scan-none --model.attention.score none
 A vanilla RNN: --model.encoder.cell rnn --model.decoder.cell rnn --optimiser.learning-rate 1e-3
