@@ -56,15 +56,19 @@ def beam(
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, width, axis=0), model.encode(params, source))
     empty = ~real(source).any(-1)
 
+    def is_done(now: Progress) -> Bool[Array, " B"]:
+        return jnp.isfinite(now.ended.score).all(-1) | empty
+
     def going(now: Progress) -> Bool[Array, ""]:
-        done = jnp.isfinite(now.ended.score).all(-1) | empty
-        return (now.time < max_length) & ~done.all()
+        return (now.time < max_length) & ~is_done(now).all()
 
     def advance(now: Progress) -> Progress:
         state, step = model.step(params, memory, now.state, now.token.reshape(-1))
         log_probs = speakable(jax.nn.log_softmax(step.logits)).reshape(batch, width, -1)
         choice = _continuations(now.score, log_probs, width)
-        ended = _ended(now.ended, choice, now.time, width=width, length_penalty=length_penalty)
+        # what a neighbour still waits for must not change a sentence that is done
+        done, fresh = is_done(now)[:, None], _ended(now.ended, choice, now.time, width, length_penalty)
+        ended = Ended(*(jnp.where(done, old, new) for old, new in zip(now.ended, fresh, strict=True)))
         live = jnp.where(choice.token == EOS, -jnp.inf, choice.score)
         score, place = jax.lax.top_k(live, width)
         token, parent, log_prob = (
@@ -117,7 +121,7 @@ def _continuations(score: Float[Array, "B K"], log_probs: Float[Array, "B K V"],
     return Choice(best, token.astype(jnp.int32), (place // each).astype(jnp.int32), log_prob)
 
 
-def _ended(ended: Ended, choice: Choice, time: Int[Array, ""], *, width: int, length_penalty: float) -> Ended:
+def _ended(ended: Ended, choice: Choice, time: Int[Array, ""], width: int, length_penalty: float) -> Ended:
     """The complete hypotheses so far and those that this step completes, the best K of both."""
     penalised = choice.score / length_divisor(time.astype(jnp.float32) + 1, length_penalty)
     rank = jnp.arange(choice.token.shape[1])[None]
