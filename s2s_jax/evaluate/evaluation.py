@@ -11,7 +11,7 @@ from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import alignment_error_rate, hard, to_tokens
 from s2s_jax.evaluate.quality import by_length, quality
 from s2s_jax.text.examples import Example
-from s2s_jax.text.tokenise import Span, Tokeniser
+from s2s_jax.text.tokenise import Tokeniser
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,16 +30,14 @@ class Grouped(NamedTuple):
 
     sources: list[str]
     references: list[list[str]]
-    examples: list[Example]  # the first of each source
 
 
 def grouped(examples: Sequence[Example]) -> Grouped:
     """Pairs with one source are one item with several references."""
-    by_source: dict[str, list[Example]] = {}
+    by_source: dict[str, list[str]] = {}
     for example in examples:
-        by_source.setdefault(example.source, []).append(example)
-    groups = list(by_source.values())
-    return Grouped(list(by_source), [[one.target for one in group] for group in groups], [group[0] for group in groups])
+        by_source.setdefault(example.source, []).append(example.target)
+    return Grouped(list(by_source), list(by_source.values()))
 
 
 def evaluate(
@@ -74,17 +72,9 @@ def evaluate(
     }
 
 
-def with_end(spans: Sequence[Span]) -> list[Span]:
-    """Token spans with one for EOS, which stands for no character."""
-    return [*spans, (0, 0)]
-
-
 def token_links(example: Example, source: Tokeniser, target: Tokeniser) -> set[tuple[int, int]]:
-    """The gold alignment of a pair between tokens."""
-    spans = {
-        "source_spans": with_end(source.spans(example.source)),
-        "target_spans": with_end(target.spans(example.target)),
-    }
+    """The gold alignment of a pair between tokens; EOS, behind them, stands for no character and is not linked."""
+    spans = {"source_spans": source.spans(example.source), "target_spans": target.spans(example.target)}
     return set(to_tokens(example.links or (), **spans))
 
 

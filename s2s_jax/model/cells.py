@@ -66,6 +66,12 @@ class Cell(nnx.Module):
         """U h, together with the extra input's share, as one product."""
         return product(state if extra is None else jnp.concatenate([extra, state], -1), self._rows(extra), self.dtype)
 
+    def _with_extra(self, projected, extra):
+        """The whole input's share, for cells that keep it apart from the state's."""
+        if extra is None:
+            return projected
+        return projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
+
     def _rows(self, extra):
         weight = self.weight[...]
         return weight[..., -self.size :, :] if extra is None else weight[..., self.inputs :, :]
@@ -87,9 +93,7 @@ class Gru(Cell):
     def __call__(self, carry, projected, extra=None, *, drop=None):
         """The next state, twice: as carry and as output."""
         (state,) = carry
-        if extra is not None:
-            rows = self.weight[..., self.inputs : -self.size, :]
-            projected = projected + product(extra, rows, self.dtype)
+        projected = self._with_extra(projected, extra)
         return self._gated(state, projected, product(_dropped(state, drop), self._rows(None), self.dtype))
 
     def _gated(self, state, projected, recurrent):
@@ -112,8 +116,7 @@ class GruResetBefore(Cell):
     def __call__(self, carry, projected, extra=None, *, drop=None):
         """The next state, twice: as carry and as output."""
         (state,) = carry
-        if extra is not None:
-            projected = projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
+        projected = self._with_extra(projected, extra)
         rows, split = self._rows(None), 2 * self.size
         kept = _dropped(state, drop)
         gates = jax.nn.sigmoid(projected[..., :split] + product(kept, rows[..., :split], self.dtype))
@@ -177,8 +180,7 @@ class LayerNormLstm(Lstm):
     def __call__(self, carry, projected, extra=None, *, drop=None):
         """The next (h, c), and h."""
         state, cell = carry
-        if extra is not None:
-            projected = projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
+        projected = self._with_extra(projected, extra)
         recurrent = product(_dropped(state, drop), self._rows(None), self.dtype)
         gates = _normal(projected) * wide(self.input_gain[...], projected.ndim)
         gates = (
