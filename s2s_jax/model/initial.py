@@ -22,7 +22,9 @@ def orthogonal(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
     """Square orthogonal matrices in the last two axes, evenly distributed. Saxe et al. 2014, arXiv:1312.6120."""
     size = shape[-1]
     normal = jax.random.normal(key, (math.prod(shape[:-1]), size)).reshape(-1, size, size)
-    matrix, triangle = jnp.linalg.qr(normal)
+    # one by one: two batched ones that run at once wait for each other for ever on the two threads of a small CPU
+    # (jaxlib 0.10.2, LAPACK kernels blocking XLA's own pool)
+    matrix, triangle = jax.lax.map(jnp.linalg.qr, normal)
     signs = jnp.sign(jnp.diagonal(triangle, axis1=-2, axis2=-1))  # without them the distribution is not even
     return (matrix * signs[:, None, :]).reshape(shape)
 
