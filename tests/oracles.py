@@ -253,6 +253,18 @@ def slope(function, at, along, *, step=1e-5):
     return jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, back)
 
 
+def weighed(said, *, seed=9):
+    """One number that hangs on every number said: its gradient shows every slope at once."""
+    weights = drawn(said, seed=seed)
+    return sum((weight * leaf).sum() for weight, leaf in zip(*map(jax.tree.leaves, (weights, said)), strict=True))
+
+
+def along_gradient(gradient, along):
+    """The slope in a direction, from a gradient."""
+    pairs = zip(*map(jax.tree.leaves, (gradient, along)), strict=True)
+    return sum(float((np.asarray(one, np.float64) * np.asarray(other, np.float64)).sum()) for one, other in pairs)
+
+
 def gradient(function, at, *, step=1e-5):
     """The whole gradient of a number that depends on a tree: a central difference for every entry of every leaf."""
     leaves, shape = jax.tree.flatten(jax.tree.map(lambda leaf: np.array(leaf, np.float64), at))

@@ -29,7 +29,8 @@ def attended(graph, given, mask=MASK):
     """Context and alignment."""
     attention, mask = nnx.merge(graph, given["weights"]), jnp.asarray(mask)
     keys = attention.prepare(given["memory"])
-    context, alignment, _ = attention.attend(attention.start(keys, mask), given["query"], keys, given["memory"], mask)
+    state = attention.start(keys, mask)
+    context, alignment, _ = attention.attend(attention.inside(), state, given["query"], keys, given["memory"], mask)
     return context, alignment
 
 

@@ -112,17 +112,18 @@ def test_steps_are_the_papers_and_unroll_is_its_steps(point):
     )
     given = given_for(graph, weights, dropped=True)
     with jax.disable_jit():
+        (unrolled, stepped), pull = jax.vjp(lambda given: both(graph, given), given)
         if point in SQUARE:
-            along = oracles.drawn(given, seed=4)
-            (unrolled, stepped), slopes = jax.jvp(lambda given: both(graph, given), (given,), (along,))
-        else:
-            unrolled, stepped = both(graph, given)
+            weights, zero = oracles.drawn(stepped, seed=9), jax.tree.map(jnp.zeros_like, stepped)
+            (of_unrolled,), (of_stepped,) = pull((weights, zero)), pull((zero, weights))
     oracles.same(in_order(stepped), oracle(config, score, given), tolerance=1e-5)
     oracles.same(unrolled, stepped, tolerance=1e-5)
     if point in SQUARE:
-        wanted = oracles.slope(lambda given: oracle(config, score, given), given, along)
-        oracles.same(in_order(slopes[1]), wanted, tolerance=2e-4)
-        oracles.same(slopes[0], slopes[1], tolerance=1e-5)
+        along = oracles.drawn(given, seed=4)
+        slopes = oracles.slope(lambda given: oracle(config, score, given), given, along)
+        wanted = oracles.along_gradient(in_order(weights), slopes)
+        oracles.same(oracles.along_gradient(of_stepped, along), wanted, tolerance=2e-4)
+        oracles.same(of_unrolled, of_stepped, tolerance=1e-5)
 
 
 OTHERS = {

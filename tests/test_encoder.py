@@ -1,6 +1,5 @@
 """Does the encoder read each sentence as if it were alone? Against an oracle that knows no padding, and laws."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -52,14 +51,18 @@ def test_a_ragged_batch_is_its_sentences_one_by_one(shape):
     config, graph, weights = made(size=size, layers=2, **shape)
     embedded = oracles.drawn(np.zeros((len(LENGTHS), WIDTH, INPUTS)), seed=2)
     along = oracles.drawn((weights, embedded), seed=3)
-    said, slopes = oracles.compiled(lambda at, along: jax.jvp(functools.partial(read, graph), at, along))(
-        (weights, embedded), along
-    )
+
+    def judged(at):
+        said = read(graph, *at)
+        return oracles.weighed(said), said
+
+    (_, said), gradient = oracles.compiled(jax.value_and_grad(judged, has_aux=True))((weights, embedded))
     wanted = oracle(config, weights, np.asarray(embedded, np.float64))
     oracles.same(said, wanted, tolerance=1e-5)
-    oracles.same(slopes, oracles.slope(lambda at: oracle(config, *at), (weights, embedded), along), tolerance=2e-4)
+    slopes = oracles.slope(lambda at: oracle(config, *at), (weights, embedded), along)
+    oracles.same(oracles.along_gradient(gradient, along), oracles.weighed(slopes), tolerance=2e-4)
     np.testing.assert_array_equal(np.asarray(said[0])[~MASK], 0.0)  # exactly, in value ...
-    np.testing.assert_array_equal(np.asarray(slopes[0])[~MASK], 0.0)  # ... and in slope
+    np.testing.assert_array_equal(np.asarray(gradient[1])[~MASK], 0.0)  # ... and in slope
     for leaf in jax.tree.leaves(said[1]):
         np.testing.assert_array_equal(leaf[2], 0.0)  # length 0: the initial state itself
 

@@ -25,7 +25,8 @@ def given_for(name, *, memory=None, seed=1):
 
 def scored(graph, given):
     score = nnx.merge(graph, given["weights"])
-    return score(given["query"], score.prepare(given["memory"]))
+    matrix = score.asking()
+    return score(given["query"] if matrix is None else given["query"] @ matrix, score.prepare(given["memory"]))
 
 
 def oracle(name, given):

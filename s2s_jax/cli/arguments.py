@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "log-probability of given pairs",
     "align": "draw where the decoder looks",
     "info": "what a run is",
+    "bench": "measure speed against the machine's limit, and against PyTorch",
 }
 OVERRIDES = "any setting may be overridden: --model.attention.score dot; `s2s train EXPERIMENT --help` lists them all"
 
@@ -86,6 +87,7 @@ def make_parser() -> Parser:
     _evaluate(made["evaluate"])
     _score(made["score"])
     _align(made["align"])
+    _bench(made["bench"])
     for one in made.values():
         one.add_argument("--json", action="store_true", help="JSON on stdout and nothing else there")
     return parser
@@ -124,3 +126,14 @@ def _align(parser: Parser) -> None:
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument("--count", type=int, default=4, help="how many to draw (default: 4)")
     parser.add_argument("--output", help="the picture (default: alignment.png in the run's folder)")
+
+
+def _bench(parser: Parser) -> None:
+    parser.add_argument("works", nargs="*", default=["W1"], metavar="WORK", help="W1, W2, W3 or W4 (default: W1)")
+    parser.add_argument("--phases", default="train,greedy,beam5", help="any of train,greedy,beam5 (default: all)")
+    parser.add_argument("--precisions", default="float32,bfloat16", help="float32, bfloat16 or both (default)")
+    parser.add_argument("--batches", default="1,32,100", help="sentences decoded together (default: 1,32,100)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes (default: 5)")
+    parser.add_argument("--against", default="", help="torch: the same work in PyTorch, by turns (extra `bench`)")
+    parser.add_argument("--style", default="fast", help="how the opponent is written: fast (default) or tutorial")
+    parser.add_argument("--python", default="", help="the interpreter that has torch (default: this one)")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from s2s_jax import config, run
 from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.bench import bench
 from s2s_jax.cli.experiments import find
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
@@ -192,6 +193,7 @@ COMMANDS: dict[str, Callable[[Given], None]] = {
     "score": score,
     "align": align,
     "info": info,
+    "bench": bench,
 }
 
 

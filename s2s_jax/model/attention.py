@@ -12,7 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from s2s_jax.choices import at_least, one_of
+from s2s_jax.model.cells import Weights
 from s2s_jax.model.normalisers import NORMALISERS
+from s2s_jax.model.products import product
 from s2s_jax.model.scores import SCORES
 
 
@@ -52,11 +54,23 @@ class Attention(nnx.Module):
         """What is remembered before the first step: nothing."""
         return ()
 
+    def inside(self) -> Weights:
+        """The weights of each step."""
+        matrix = self.score.asking()
+        return () if matrix is None else (matrix,)
+
     def attend(
-        self, state: PyTree, query: Float[Array, "B Q"], keys: PyTree, values: Float[Array, "B S M"], mask
+        self,
+        inside: Weights,
+        state: PyTree,
+        query: Float[Array, "B Q"],
+        keys: PyTree,
+        values: Float[Array, "B S M"],
+        mask,
     ) -> tuple[Float[Array, "B M"], Float[Array, "B S"], PyTree]:
         """The context, the alignment that made it, and what is remembered. Padding weighs exactly 0."""
-        alignment = self.normalise(self.score(query, keys), mask)
+        asked = product(query, *inside, self.dtype) if inside else query
+        alignment = self.normalise(self.score(asked, keys), mask)
         factors = alignment.astype(self.dtype), values.astype(self.dtype)
         context = jnp.einsum("bs,bsm->bm", *factors, preferred_element_type=jnp.float32)
         return context, alignment, state
@@ -76,7 +90,11 @@ class NoAttention(nnx.Module):
         """Nothing to remember."""
         return ()
 
-    def attend(self, state, query, keys, values, mask):
+    def inside(self):
+        """Nothing to multiply."""
+        return ()
+
+    def attend(self, inside, state, query, keys, values, mask):
         """An empty context and an alignment of zeros."""
         return values[:, 0, :0], jnp.zeros(mask.shape), state
 

@@ -1,8 +1,8 @@
 """How does a recurrent cell make its next state from its last one and its input?
 
 Every cell keeps one weight matrix whose rows are `[hoisted input | input of this step | state]`. The first rows are
-multiplied outside the scan for all steps at once (`project`), the others inside it as one fat product. `directions`
-puts leading axes before everything, so that both directions of an encoder run in one scan.
+multiplied outside the scan for all steps at once (`project`), the others (`inside`) inside it as one fat product.
+`directions` puts leading axes before everything, so that both directions of an encoder run in one scan.
 """
 
 import jax
@@ -15,6 +15,7 @@ from s2s_jax.model import initial
 from s2s_jax.model.products import product, wide
 
 Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
+Weights = tuple  # matrices, or `Delayed` ones inside a scan; each meets one product a step
 
 
 class Cell(nnx.Module):
@@ -45,39 +46,65 @@ class Cell(nnx.Module):
         """The zero state for leading axes `lead`."""
         return tuple(jnp.zeros((*lead, self.size)) for _ in range(self.states))
 
-    def project(self, x: Float[Array, "*B I"]) -> Float[Array, "*B G"]:
-        """The input's share of the gates, for any number of steps at once; x has width `inputs` or `inputs + extra`."""
-        return product(x, self.weight[..., : x.shape[-1], :], self.dtype) + wide(self.bias[...], x.ndim)
+    def project(self, x: Float[Array, "*B I"]) -> Float[Array, "*D_and_B G"]:
+        """The input's share of the gates, for any number of steps at once; x has width `inputs` or `inputs + extra`.
+
+        With directions, x is [..., B, I] and what comes back [..., D, B, G].
+        """
+        share = self._share(x)
+        return share + wide(self.bias[...], share.ndim)
+
+    def _share(self, x):
+        weight = self.weight[..., : x.shape[-1], :]
+        if weight.ndim == 2:
+            return product(x, weight, self.dtype)
+        return jnp.stack([product(x, one, self.dtype) for one in weight], axis=-3)
 
     def without_input(self, *lead: int) -> Float[Array, "*B G"]:
         """What `project` gives for a cell all of whose input arrives step by step."""
         zeros = jnp.zeros((*lead, self.bias.shape[-1]))
         return zeros + wide(self.bias[...], zeros.ndim)
 
+    def inside(self, *, hoisted: int) -> Weights:
+        """The weights of each step, where `project` has seen an input that was `hoisted` wide."""
+        return (self.weight[..., hoisted:, :],)
+
     def __call__(
-        self, carry: Carry, projected: Float[Array, "*B G"], extra: Float[Array, "*B X"] | None = None, *, drop=None
+        self,
+        inside: Weights,
+        carry: Carry,
+        projected: Float[Array, "*B G"],
+        extra: Float[Array, "*B X"] | None = None,
+        *,
+        drop=None,
     ) -> tuple[Carry, Float[Array, "*B H"]]:
         """The next state, and what the cell shows. `drop` is a dropout mask on the state before its product."""
         (state,) = carry
-        state = jnp.tanh(projected + self._from_state(_dropped(state, drop), extra))
+        state = jnp.tanh(projected + self._from_state(inside, _dropped(state, drop), extra))
         return (state,), state
 
-    def _from_state(self, state, extra):
+    def _from_state(self, inside, state, extra):
         """U h, together with the extra input's share, as one product."""
-        return product(state if extra is None else jnp.concatenate([extra, state], -1), self._rows(extra), self.dtype)
-
-    def _with_extra(self, projected, extra):
-        """The whole input's share, for cells that keep it apart from the state's."""
-        if extra is None:
-            return projected
-        return projected + product(extra, self.weight[..., self.inputs : -self.size, :], self.dtype)
-
-    def _rows(self, extra):
-        weight = self.weight[...]
-        return weight[..., -self.size :, :] if extra is None else weight[..., self.inputs :, :]
+        (weight,) = inside
+        return product(state if extra is None else jnp.concatenate([extra, state], -1), weight, self.dtype)
 
 
-class Gru(Cell):
+class Apart(Cell):
+    """What cells share whose state has products of its own: the extra input's share is added to the projected one."""
+
+    def inside(self, *, hoisted):
+        """The weight of the extra input, where there is one, and that of the state."""
+        weight = self.weight[..., hoisted:, :]
+        extra, state = weight[..., : -self.size, :], weight[..., -self.size :, :]
+        return (extra, state) if extra.shape[-2] else (state,)
+
+    def _with_extra(self, inside, projected, extra):
+        """The whole input's share."""
+        nothing = extra is None or not extra.shape[-1]  # a thought vector feeds a context of width 0
+        return projected if nothing else projected + product(extra, inside[0], self.dtype)
+
+
+class Gru(Apart):
     """Gated recurrent unit, the reset gate applied after the matrix product, as cuDNN and PyTorch compute it.
 
     r, z = sigmoid(W x + U h + b); n = tanh(W_n x + b_n + r * (U_n h + c_n)); h' = (1 - z) n + z h.
@@ -90,11 +117,11 @@ class Gru(Cell):
         super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
         self.inner_bias = nnx.Param(jnp.zeros((*directions, size)))
 
-    def __call__(self, carry, projected, extra=None, *, drop=None):
+    def __call__(self, inside, carry, projected, extra=None, *, drop=None):
         """The next state, twice: as carry and as output."""
         (state,) = carry
-        projected = self._with_extra(projected, extra)
-        return self._gated(state, projected, product(_dropped(state, drop), self._rows(None), self.dtype))
+        projected = self._with_extra(inside, projected, extra)
+        return self._gated(state, projected, product(_dropped(state, drop), inside[-1], self.dtype))
 
     def _gated(self, state, projected, recurrent):
         reset, update = _split(jax.nn.sigmoid((projected + recurrent)[..., : 2 * self.size]), 2)
@@ -104,7 +131,7 @@ class Gru(Cell):
         return (state,), state
 
 
-class GruResetBefore(Cell):
+class GruResetBefore(Apart):
     """Gated recurrent unit, the reset gate applied to the state before the matrix product, as first published.
 
     r, z = sigmoid(W x + U h + b); n = tanh(W_n x + U_n (r * h) + b_n); h' = (1 - z) n + z h.
@@ -113,15 +140,20 @@ class GruResetBefore(Cell):
 
     gates = 3
 
-    def __call__(self, carry, projected, extra=None, *, drop=None):
+    def inside(self, *, hoisted):
+        """The weight of the extra input, where there is one, and those of the state for the gates and for n."""
+        *extra, state = super().inside(hoisted=hoisted)
+        return (*extra, state[..., : 2 * self.size], state[..., 2 * self.size :])
+
+    def __call__(self, inside, carry, projected, extra=None, *, drop=None):
         """The next state, twice: as carry and as output."""
         (state,) = carry
-        projected = self._with_extra(projected, extra)
-        rows, split = self._rows(None), 2 * self.size
-        kept = _dropped(state, drop)
-        gates = jax.nn.sigmoid(projected[..., :split] + product(kept, rows[..., :split], self.dtype))
+        projected = self._with_extra(inside, projected, extra)
+        *_, of_gates, of_new = inside
+        split, kept = 2 * self.size, _dropped(state, drop)
+        gates = jax.nn.sigmoid(projected[..., :split] + product(kept, of_gates, self.dtype))
         reset, update = _split(gates, 2)
-        new = jnp.tanh(projected[..., split:] + product(reset * kept, rows[..., split:], self.dtype))
+        new = jnp.tanh(projected[..., split:] + product(reset * kept, of_new, self.dtype))
         state = new + update * (state - new)
         return (state,), state
 
@@ -140,10 +172,10 @@ class Lstm(Cell):
         super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
         self.bias[...] = self.bias[...].at[..., size : 2 * size].set(1.0)
 
-    def __call__(self, carry, projected, extra=None, *, drop=None):
+    def __call__(self, inside, carry, projected, extra=None, *, drop=None):
         """The next (h, c), and h."""
         state, cell = carry
-        return self._gated(cell, projected + self._from_state(_dropped(state, drop), extra))
+        return self._gated(cell, projected + self._from_state(inside, _dropped(state, drop), extra))
 
     def _gated(self, cell, gates):
         """Gate order: input, forget, output, candidate, so that the three sigmoids are one contiguous stretch."""
@@ -156,7 +188,7 @@ class Lstm(Cell):
         return cell
 
 
-class LayerNormLstm(Lstm):
+class LayerNormLstm(Apart, Lstm):
     """Long short-term memory with layer normalisation of input, recurrent and cell sums.
 
     gates = LN(W x) + LN(U h) + b; h' = o tanh(LN(c')). Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 20-22.
@@ -171,17 +203,17 @@ class LayerNormLstm(Lstm):
 
     def project(self, x):
         """W x alone: the bias comes after the normalisation, inside the scan."""
-        return product(x, self.weight[..., : x.shape[-1], :], self.dtype)
+        return self._share(x)
 
     def without_input(self, *lead):
         """Zeros: nothing is known before the scan."""
         return jnp.zeros((*lead, self.bias.shape[-1]))
 
-    def __call__(self, carry, projected, extra=None, *, drop=None):
+    def __call__(self, inside, carry, projected, extra=None, *, drop=None):
         """The next (h, c), and h."""
         state, cell = carry
-        projected = self._with_extra(projected, extra)
-        recurrent = product(_dropped(state, drop), self._rows(None), self.dtype)
+        projected = self._with_extra(inside, projected, extra)
+        recurrent = product(_dropped(state, drop), inside[-1], self.dtype)
         gates = _normal(projected) * wide(self.input_gain[...], projected.ndim)
         gates = (
             gates

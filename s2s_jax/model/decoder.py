@@ -13,11 +13,11 @@ from s2s_jax.choices import at_least, one_of, share
 from s2s_jax.model import initial
 from s2s_jax.model.attention import AttentionConfig, build_attention
 from s2s_jax.model.bridge import BRIDGES
-from s2s_jax.model.cells import CELLS, Carry
+from s2s_jax.model.cells import CELLS, Carry, Weights
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
 from s2s_jax.model.interface import Memory, Noise, State, Step
-from s2s_jax.model.products import product, wide
+from s2s_jax.model.products import Delayed, product, scan, wide
 
 ORDERS = ("luong", "bahdanau")
 
@@ -73,6 +73,14 @@ class Drops(NamedTuple):
     inputs: tuple[Float[Array, "B I"], ...]  # of each layer
     states: tuple[Float[Array, "B H"], ...]  # of each layer
     readout: Float[Array, "B R"]
+
+
+class Inside(NamedTuple):
+    """The weights whose products stay inside the scan; each meets one product a step."""
+
+    cells: tuple[Weights, ...]  # of each layer
+    attention: Weights
+    readout: Float[Array, "I O"] | Delayed
 
 
 class Decoder(nnx.Module):
@@ -155,7 +163,8 @@ class Decoder(nnx.Module):
     def step(self, memory: Memory, state: State, token: Int[Array, " B"]) -> tuple[State, Step]:
         """The decoder step: everything that decodes, decodes with this."""
         embedded = self._dropped(memory, self.embed(token))
-        state, vector, alignment, context = self._advance(memory, state, self.cells[0].project(embedded), embedded)
+        projected = self.cells[0].project(embedded)
+        state, vector, alignment, context = self._advance(self.inside(), memory, state, projected, embedded)
         return state, Step(self.logits(vector), alignment, context)
 
     def unroll(self, memory: Memory, state: State, tokens: Int[Array, "B T"]) -> tuple[State, Step]:
@@ -170,11 +179,13 @@ class Decoder(nnx.Module):
         else:
             projected = self.cells[0].project(embedded)
 
-            def body(state, now):
-                state, *said = self._advance(memory, state, *now)
+            def body(inside, state, now):
+                state, *said = self._advance(inside, memory, state, *now)
                 return state, said
 
-            state, (vectors, alignments, contexts) = jax.lax.scan(body, state, (projected, embedded))
+            rows = (len(tokens),)
+            state, said = scan(body, self.inside(), state, (projected, embedded), rows=rows, dtype=self.dtype)
+            vectors, alignments, contexts = said
         batch_first = [leaf.swapaxes(0, 1) for leaf in (self.logits(vectors), alignments, contexts)]
         return state, Step(*batch_first)
 
@@ -183,29 +194,42 @@ class Decoder(nnx.Module):
         weight = self.embedding[...].T if self.config.tied_embeddings else self.output[...]
         return product(vector, weight, self.dtype) + wide(self.output_bias[...], vector.ndim)
 
-    def _advance(self, memory: Memory, state: State, projected: Float[Array, "B G"], embedded: Float[Array, "B E"]):
+    def inside(self) -> Inside:
+        """The weights of each step, the token's share of the gates having been computed outside."""
+        widths = [self.embedding_size] + [0] * (self.config.layers - 1)
+        cells = (cell.inside(hoisted=width) for cell, width in zip(self.cells, widths, strict=True))
+        return Inside(tuple(cells), self.attention.inside(), self.readout[...])
+
+    def _advance(
+        self,
+        inside: Inside,
+        memory: Memory,
+        state: State,
+        projected: Float[Array, "B G"],
+        embedded: Float[Array, "B E"],
+    ):
         """One step up to the vector that predicts: next state, vector, alignment, context."""
         if self.config.order == "luong":
-            carry, output = self._cells(
-                memory, state.carry, embedded, projected, state.fed if self.config.feeds else None
-            )
-            context, alignment, attention = self._attend(memory, state, output)
-            vector = self._attentional(memory, context, output)
+            fed = state.fed if self.config.feeds else None
+            carry, output = self._cells(inside, memory, state.carry, embedded, projected, fed)
+            context, alignment, attention = self._attend(inside, memory, state, output)
+            vector = self._attentional(inside, memory, context, output)
             return State(carry, vector if self.config.feeds else (), attention), vector, alignment, context
         query = state.carry[-1][0]
-        context, alignment, attention = self._attend(memory, state, query)
-        carry, _ = self._cells(memory, state.carry, embedded, projected, context)
-        vector = self._deep(memory, context, query, embedded)
+        context, alignment, attention = self._attend(inside, memory, state, query)
+        carry, _ = self._cells(inside, memory, state.carry, embedded, projected, context)
+        vector = self._deep(inside, memory, context, query, embedded)
         return State(carry, (), attention), vector, alignment, context
 
-    def _cells(self, memory: Memory, carries: tuple[Carry, ...], embedded, projected, extra):
+    def _cells(self, inside: Inside, memory: Memory, carries: tuple[Carry, ...], embedded, projected, extra):
         """All layers one step on; the lowest gets `extra` beside its projected input."""
         new, output = [], embedded
         for layer, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
             below = output
             if layer > 0:
                 projected, extra = cell.without_input(len(below)), self._dropped(memory, below, layer)
-            carry, output = cell(carry, projected, extra, drop=memory.noise.states[layer] if memory.noise else None)
+            drop = memory.noise.states[layer] if memory.noise else None
+            carry, output = cell(inside.cells[layer], carry, projected, extra, drop=drop)
             output = self._residual(layer, below, output)
             new.append(carry)
         return tuple(new), output
@@ -216,35 +240,42 @@ class Decoder(nnx.Module):
         for layer, cell in enumerate(self.cells):
             below = outputs if layer == 0 else self._dropped(memory, outputs, layer)
             drop = memory.noise.states[layer] if memory.noise else None
-            body = lambda carry, projected, cell=cell, drop=drop: cell(carry, projected, drop=drop)  # noqa: E731
-            carry, new = jax.lax.scan(body, state.carry[layer], cell.project(below))
+
+            def body(inside, carry, projected, cell=cell, drop=drop):
+                return cell(inside, carry, projected, drop=drop)
+
+            weights, rows = cell.inside(hoisted=below.shape[-1]), below.shape[1:-1]
+            carry, new = scan(body, weights, state.carry[layer], cell.project(below), rows=rows, dtype=self.dtype)
             outputs = self._residual(layer, outputs, new)
             carries.append(carry)
-        attend = jax.vmap(lambda query: self._attend(memory, state, query)[:2])
+        inside = self.inside()
+        attend = jax.vmap(lambda query: self._attend(inside, memory, state, query)[:2])
         contexts, alignments = attend(outputs)
-        vectors = jax.vmap(lambda context, output: self._attentional(memory, context, output))(contexts, outputs)
+        vectors = self._attentional(inside, memory, contexts, outputs)
         return State(tuple(carries), (), state.attention), vectors, alignments, contexts
 
     def _residual(self, layer: int, below, output):
         return output + below if 0 < self.config.residual_from <= layer + 1 else output
 
-    def _attend(self, memory: Memory, state: State, query) -> tuple[Array, Array, PyTree]:
-        return self.attention.attend(state.attention, query, memory.keys, memory.values, memory.mask)
+    def _attend(self, inside: Inside, memory: Memory, state: State, query) -> tuple[Array, Array, PyTree]:
+        return self.attention.attend(inside.attention, state.attention, query, memory.keys, memory.values, memory.mask)
 
-    def _attentional(self, memory: Memory, context, output):
+    def _attentional(self, inside: Inside, memory: Memory, context, output):
         """tanh(W [c; h]). Luong et al. 2015, eq. 5."""
-        vector = jnp.tanh(product(jnp.concatenate([context, output], -1), self.readout[...], self.dtype))
-        return vector * memory.noise.readout if memory.noise else vector
+        vector = jnp.tanh(product(jnp.concatenate([context, output], -1), inside.readout, self.dtype))
+        return _masked(vector, memory.noise.readout if memory.noise else None)
 
-    def _deep(self, memory: Memory, context, query, embedded):
+    def _deep(self, inside: Inside, memory: Memory, context, query, embedded):
         """Maxout of U s + V E y + C c, in pairs. Bahdanau et al. 2015, A.2.2; Goodfellow et al. 2013."""
         joined = jnp.concatenate([context, query, embedded], -1)
-        pairs = product(joined, self.readout[...], self.dtype)
+        pairs = product(joined, inside.readout, self.dtype)
         vector = pairs.reshape(*pairs.shape[:-1], self.readout_size, 2).max(-1)
-        return vector * memory.noise.readout if memory.noise else vector
+        return _masked(vector, memory.noise.readout if memory.noise else None)
 
     def _dropped(self, memory: Memory, inputs: Float[Array, "*B I"], layer: int = 0) -> Float[Array, "*B I"]:
-        if not memory.noise:
-            return inputs
-        drop = memory.noise.inputs[layer]
-        return inputs * (drop if inputs.ndim == drop.ndim else drop[None])
+        return _masked(inputs, memory.noise.inputs[layer] if memory.noise else None)
+
+
+def _masked(x: Float[Array, "*T B I"], drop: Float[Array, "B I"] | None) -> Float[Array, "*T B I"]:
+    """One step or all of them, with what is dropped dropped at each."""
+    return x if drop is None else x * drop.reshape((1,) * (x.ndim - drop.ndim) + drop.shape)

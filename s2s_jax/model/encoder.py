@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from s2s_jax.choices import at_least, one_of, share
 from s2s_jax.model.cells import CELLS, Carry, Cell
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.interface import Noise
+from s2s_jax.model.products import scan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,9 +89,10 @@ class Encoder(nnx.Module):
             inputs = inputs * keep_mask(for_inputs, self.config.dropout, (len(inputs), 1, inputs.shape[-1]))
             shape = (self.config.directions, len(inputs), cell.size)
             drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
-        both = both_ways(inputs, self.config.directions)
         start = cell.start(self.config.directions, len(inputs))
-        carry, outputs = masked_scan(cell, start, cell.project(both), both_ways(mask, self.config.directions), drop)
+        projected = from_both_ends(cell.project(inputs.swapaxes(0, 1)))
+        real = from_both_ends(jnp.stack([mask.T] * self.config.directions, axis=1))
+        carry, outputs = masked_scan(cell, start, projected, real, drop)
         joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
         return tuple(joined), side_by_side(outputs)
 
@@ -98,20 +100,20 @@ class Encoder(nnx.Module):
 def masked_scan(cell: Cell, carry: Carry, projected: Float[Array, "S D B G"], mask: Bool[Array, "S D B"], drop):
     """The last carry and all outputs [S, D, B, H] of a cell over time; padding freezes the one and zeroes the other."""
 
-    def body(carry, now):
+    def body(inside, carry, now):
         projected, real = now
         real = real[..., None]
-        new, output = cell(carry, projected, drop=drop)
+        new, output = cell(inside, carry, projected, drop=drop)
         kept = tuple(jnp.where(real, after, before) for after, before in zip(new, carry, strict=True))
         return kept, jnp.where(real, output, jnp.zeros_like(output))
 
-    return jax.lax.scan(body, carry, (projected, mask))
+    inside = cell.inside(hoisted=cell.inputs)
+    return scan(body, inside, carry, (projected, mask), rows=mask.shape[1:], dtype=cell.dtype)
 
 
-def both_ways(x: Array, directions: int) -> Array:
-    """[B, S, ...] as [S, D, B, ...]: time first, and the second direction reversed in time."""
-    forward = x.swapaxes(0, 1)
-    return jnp.stack([forward, forward[::-1]][:directions], axis=1)
+def from_both_ends(x: Shaped[Array, "S D *B"]) -> Shaped[Array, "S D *B"]:
+    """Time first, and the second direction reversed in time."""
+    return jnp.stack([x[:, 0], *(x[::-1, way] for way in range(1, x.shape[1]))], axis=1)
 
 
 def side_by_side(outputs: Float[Array, "S D B H"]) -> Float[Array, "B S M"]:

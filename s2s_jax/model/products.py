@@ -1,22 +1,141 @@
-"""In which precision does the network multiply?
+"""In which precision does the network multiply, and when are the gradients of its weights formed?
 
-Parameters and sums are float32 always; `dtype` is what the factors are rounded to before a product.
+Parameters and sums are float32 always; `dtype` is what the factors are rounded to before a product, forward and
+backward: the cotangent of a product is a factor of two more.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def product(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"], dtype: DTypeLike) -> Float[Array, "*B O"]:
+class Delayed(NamedTuple):
+    """A weight inside a scan whose gradient is formed after the backward scan, as one product over all steps.
+
+    Nobody reads the two zeros. The backward scan leaves there what the gradient needs: the cotangent of `inputs` is
+    what this step multiplied, that of `outputs` the cotangent of what it got.
+    """
+
+    weight: Float[Array, "*D I O"]
+    inputs: Float[Array, "*B I"]
+    outputs: Float[Array, "*B O"]
+
+
+def product(
+    x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dtype: DTypeLike
+) -> Float[Array, "*B O"]:
     """x @ weight with factors in `dtype` and a float32 sum.
 
-    With directions, weight is [D, I, O] and x is [..., D, B, I].
+    With directions, weight is [D, I, O] and x is [D, B, I].
     """
-    form = "...i,io->...o" if weight.ndim == 2 else "...dbi,dio->...dbo"
-    return jnp.einsum(form, x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32)
+    if isinstance(weight, Delayed):
+        return _delayed_product(x, *weight)
+    if dtype == jnp.float32:
+        return _multiplied(x, weight)  # differentiable forward, too
+    return _product(x, weight, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x, weight, dtype):
+    return _multiplied(x.astype(dtype), weight.astype(dtype))
+
+
+def _product_forward(x, weight, dtype):
+    factors = x.astype(dtype), weight.astype(dtype)
+    return _multiplied(*factors), factors
+
+
+def _product_backward(dtype, factors, cotangent):
+    x, weight = factors
+    cotangent = cotangent.astype(dtype)
+    return _multiplied(cotangent, weight.swapaxes(-1, -2)), _weight_gradient(x, cotangent, weight.ndim)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _delayed_product(x, weight, inputs, outputs):
+    return _multiplied(x.astype(weight.dtype), weight)
+
+
+def _delayed_forward(x, weight, inputs, outputs):
+    x = x.astype(weight.dtype)
+    return _multiplied(x, weight), (x, weight)
+
+
+def _delayed_backward(factors, cotangent):
+    x, weight = factors
+    cotangent = cotangent.astype(weight.dtype)
+    return _multiplied(cotangent, weight.swapaxes(-1, -2)), None, x, cotangent
+
+
+_delayed_product.defvjp(_delayed_forward, _delayed_backward)
+
+
+def _multiplied(x, weight):
+    form = "...i,io->...o" if weight.ndim == 2 else "dbi,dio->dbo"
+    return jnp.einsum(form, x, weight, preferred_element_type=jnp.float32)
+
+
+def _weight_gradient(x, cotangent, rank: int):
+    """The sum of outer products over all axes but those of the directions."""
+    if rank == 2:
+        rows, columns = (factor.reshape(-1, factor.shape[-1]) for factor in (x, cotangent))
+        return jnp.einsum("bi,bo->io", rows, columns, preferred_element_type=jnp.float32)
+    if x.ndim == 3:
+        return jnp.einsum("dbi,dbo->dio", x, cotangent, preferred_element_type=jnp.float32)
+    ways = range(x.shape[1])
+    return jnp.stack([_weight_gradient(x[:, way], cotangent[:, way], 2) for way in ways])
+
+
+def scan(
+    body: Callable[[PyTree, Any, Any], tuple[Any, Any]],
+    weights: PyTree,
+    carry: Any,
+    xs: Any,
+    *,
+    rows: tuple[int, ...],
+    dtype: DTypeLike,
+) -> tuple[Any, Any]:
+    """`lax.scan` of `body(weights, carry, x)`, the gradients of `weights` formed after the backward scan.
+
+    A gradient added up inside the scan is read and written whole at every step; formed after it, it is one large
+    product. Every weight must meet exactly one product a step, of an input that is `rows` wide before its last axis.
+    """
+    steps = len(jax.tree.leaves(xs)[0])
+    constants = jax.tree.map(lambda weight: jax.lax.stop_gradient(weight.astype(dtype)), weights)
+    places = jax.tree.map(lambda weight: _places(weight, (steps, *rows), dtype), weights)
+
+    def step(carry, now):
+        places, x = now
+        return body(jax.tree.map(lambda weight, place: Delayed(weight, *place), constants, places), carry, x)
+
+    return jax.lax.scan(step, carry, (places, xs))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _places(weight, lead, dtype):
+    """Zeros for a weight's `Delayed`, a step along the first axis, whose cotangents become the weight's gradient."""
+    return tuple(jnp.zeros((*lead, width), dtype) for width in weight.shape[-2:])
+
+
+def _places_forward(weight, lead, dtype):
+    return _places(weight, lead, dtype), weight.ndim
+
+
+def _places_backward(lead, dtype, rank, cotangents):
+    return (_weight_gradient(*cotangents, rank),)
+
+
+_places.defvjp(_places_forward, _places_backward)
 
 
 def wide(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:

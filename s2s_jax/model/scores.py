@@ -1,7 +1,8 @@
 """How well does a decoder state fit each encoder state? One class a score, one line in the table.
 
-A score is `prepare(memory) -> keys`, once a sentence, and `score(query, keys) -> scores`, once a step. To add one:
-write the class, add its line to SCORES; tests, help and sweeps read the table.
+A score is `prepare(memory) -> keys`, once a sentence, and `score(query, keys) -> scores`, once a step; a score that
+multiplies the query first names the matrix (`asking`) and gets the product. To add one: write the class, add its line
+to SCORES; tests, help and sweeps read the table.
 """
 
 import jax.numpy as jnp
@@ -32,6 +33,10 @@ class Score(nnx.Module):
     def prepare(self, memory: Float[Array, "B S M"]) -> Float[Array, "B S K"]:
         """The keys: all that does not change from step to step."""
         return memory
+
+    def asking(self) -> Float[Array, "Q A"] | None:
+        """What the query is multiplied by before it meets the keys, if by anything."""
+        return None
 
     def __call__(self, query: Float[Array, "B Q"], keys: Float[Array, "B S K"]) -> Float[Array, "B S"]:
         """One number a source token."""
@@ -89,12 +94,13 @@ class Additive(Score):
         """U k."""
         return product(memory, self.of_memory[...], self.dtype)
 
-    def __call__(self, query, keys):
-        """v . tanh(W q + U k)."""
-        return self._energy(product(query, self.of_query[...], self.dtype), keys)
+    def asking(self):
+        """W."""
+        return self.of_query[...]
 
-    def _energy(self, projected, keys):
-        return jnp.einsum("bsa,a->bs", jnp.tanh(projected[:, None] + keys), self.vector[...])
+    def __call__(self, query, keys):
+        """v . tanh(W q + U k), W q given."""
+        return jnp.einsum("bsa,a->bs", jnp.tanh(query[:, None] + keys), self.vector[...])
 
 
 class Concat(Additive):
@@ -109,9 +115,9 @@ class Concat(Additive):
         """The memory's share of W [q; k]."""
         return product(memory, self.weight[self.query :], self.dtype)
 
-    def __call__(self, query, keys):
-        """v . tanh(W [q; k])."""
-        return self._energy(product(query, self.weight[: self.query], self.dtype), keys)
+    def asking(self):
+        """The rows of W that meet the query."""
+        return self.weight[: self.query]
 
 
 SCORES = {

@@ -1,0 +1,1 @@
+"""How fast is it, against the machine's limit and against others?"""

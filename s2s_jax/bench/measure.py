@@ -1,0 +1,143 @@
+"""How do we compare? Ours and theirs take turns in one run, A B A B, since a machine's speed drifts from run to run."""
+
+import dataclasses
+import itertools
+import os
+import platform
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jaxlib
+
+from s2s_jax.bench.limit import Limit
+from s2s_jax.bench.opponent import Opponent
+from s2s_jax.bench.ours import Ours
+from s2s_jax.bench.works import Work, built, decoding_batches, decoding_flops, training_batches, training_flops
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.model.products import PRECISIONS
+from s2s_jax.shapes import real
+
+PHASES = ("train", "greedy", "beam5")
+TRAINING_BATCHES, TRAINING_SHAPES = 8, 4
+SEARCHES = {1: 8, 32: 4, 100: 3}  # batch sizes of a search, and how many such batches a round decodes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What is measured, and how often."""
+
+    phases: tuple[str, ...] = PHASES
+    """train, greedy, beam5."""
+    precisions: tuple[str, ...] = tuple(PRECISIONS)
+    """float32, bfloat16."""
+    batches: tuple[int, ...] = tuple(SEARCHES)
+    """Sentences decoded together."""
+    rounds: int = 5
+    """Turns that each side takes."""
+    against: str = ""
+    """torch, or nobody."""
+    style: str = "fast"
+    """How the opponent is written: fast or tutorial."""
+    python: str = ""
+    """The interpreter that has torch; empty for this one."""
+
+    def __post_init__(self):
+        for name, values, known in (("phases", self.phases, PHASES), ("precisions", self.precisions, PRECISIONS)):
+            for value in values:
+                one_of(f"--{name}", value, known)
+        for count in self.batches:
+            at_least("--batches", count, 1)
+        at_least("--rounds", self.rounds, 1)
+        one_of("--against", self.against, ("", "torch"))
+        one_of("--style", self.style, ("fast", "tutorial"))
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures come from."""
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def rows(name: str, work: Work, config: BenchConfig, limit: Limit) -> Iterator[dict[str, Any]]:
+    """One row a phase, precision and batch size, as soon as it is measured."""
+    for precision, phase in itertools.product(config.precisions, config.phases):
+        model = dataclasses.replace(work.model, precision=precision)
+        exact = dataclasses.replace(work, model=model)
+        for size in (work.sentences,) if phase == "train" else config.batches:
+            yield {
+                "work": name,
+                "phase": phase,
+                "precision": precision,
+                "batch": size,
+                **_measured(exact, phase, size, config, limit),
+            }
+
+
+def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Limit) -> dict[str, Any]:
+    if phase == "train":
+        batches = training_batches(work, TRAINING_BATCHES, shapes=TRAINING_SHAPES)
+        unit, count = "tokens_per_s", sum(int(real(batch.target).sum()) for batch in batches)
+        best = count * training_flops(work) / limit.gflops[work.model.precision] / 1e9
+    else:
+        batches = decoding_batches(work, SEARCHES.get(size, 3), rows=size)
+        unit, count = "sentences_per_s", size * len(batches)
+        best = _least_seconds(work, phase, size, limit) * len(batches)
+    ours = Ours(work, phase, batches)
+    theirs = Opponent(work, phase, batches, style=config.style, python=config.python) if config.against else None
+    try:
+        turns = _turns(ours, theirs, config.rounds)
+    finally:
+        if theirs is not None:
+            theirs.close()
+    seconds = statistics.median(mine for mine, _ in turns)
+    found: dict[str, Any] = {unit: count / seconds, "fraction_of_limit": best / seconds}
+    if theirs is not None:
+        ratios = [other / mine for mine, other in turns]
+        found |= {
+            "reference": count / statistics.median(other for _, other in turns),
+            "ratio_min": min(ratios),
+            "ratio_median": statistics.median(ratios),
+            "ratio_max": max(ratios),
+            "ratios": ratios,
+            "style": config.style,
+            "opponent": f"torch {theirs.name['torch']}",
+        }
+    if phase != "train":
+        found["microseconds_per_step"] = 1e6 * seconds / len(batches) / work.steps
+    return found | {"compile_seconds": ours.compile_seconds, "peak_megabytes": ours.peak_megabytes}
+
+
+def _turns(ours: Ours, theirs: Opponent | None, rounds: int) -> list[tuple[float, float]]:
+    """The seconds of both, pair by pair, after one turn each that does not count."""
+    take = lambda: (ours.seconds(), theirs.seconds() if theirs else 0.0)  # noqa: E731
+    take()
+    return [take() for _ in range(rounds)]
+
+
+def _least_seconds(work: Work, phase: str, size: int, limit: Limit) -> float:
+    """What a batch of a search takes at the limit: its products at full speed, or, if that is longer, the decoder's
+    parameters read once a step at the speed of a copy."""
+    width = int(phase.removeprefix("beam")) if phase != "greedy" else 1
+    products = size * decoding_flops(work, width) / limit.gflops[work.model.precision] / 1e9
+    abstract = jax.eval_shape(lambda: built(work)[1])
+    used = sum(leaf.size for leaf in jax.tree.leaves({**abstract["decoder"], "embedding": ()}))
+    reading = work.steps * used * PRECISIONS[work.model.precision](0).nbytes / limit.copy_gb_s / 1e9
+    return max(products, reading)

@@ -1,0 +1,88 @@
+"""The other side of a benchmark: a program of its own that is told what to do, a JSON line at a time."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from s2s_jax.bench.works import Work, built, endless
+from s2s_jax.shapes import Batch
+
+REFERENCE = Path("experiments", "bench", "torch_reference.py")
+PLACES = (Path(), Path(__file__).parent.parent.parent)
+
+
+class Opponent:
+    """The same work in PyTorch, from the same parameters, in a process of its own.
+
+    Raises:
+        ValueError: there is no such program, or it does not come up; the message holds its last words.
+    """
+
+    def __init__(self, work: Work, phase: str, batches: Sequence[Batch], *, style: str, python: str = ""):
+        program = next((place / REFERENCE for place in PLACES if (place / REFERENCE).is_file()), None)
+        if program is None:
+            raise ValueError(f"--against torch runs {REFERENCE} of the source tree; start s2s bench in that tree.")
+        self._folder = tempfile.TemporaryDirectory()
+        self._write(Path(self._folder.name), work, phase, batches, style)
+        command = [python or sys.executable, str(program), self._folder.name]
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.name = self._said()
+        kind, _, width = phase.partition("beam")
+        self._request = {"do": kind or "beam", "batches": list(range(len(batches)))} | (
+            {"width": int(width)} if width else {}
+        )
+
+    def _write(self, folder: Path, work: Work, phase: str, batches: Sequence[Batch], style: str) -> None:
+        about = {
+            "model": dataclasses.asdict(work.model),
+            "source_vocabulary": work.source_vocabulary,
+            "target_vocabulary": work.target_vocabulary,
+            "precision": work.model.precision,
+            "style": style,
+            "compile": jax.default_backend() == "gpu",
+            "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
+            "learning_rate": 1e-3,
+            "clip": 5.0,
+            "max_length": work.steps,
+        }
+        (folder / "work.json").write_text(json.dumps(about), encoding="utf-8")
+        _, params = built(work)
+        params = params if phase == "train" else endless(params)
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        np.savez(
+            folder / "params.npz", **{"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+        )
+        sides = {f"source_{number}": batch.source for number, batch in enumerate(batches)}
+        sides |= {f"target_{number}": batch.target for number, batch in enumerate(batches)}
+        np.savez(folder / "batches.npz", **{name: np.asarray(ids) for name, ids in sides.items()})
+
+    def seconds(self) -> float:
+        """What one pass over all batches takes, as the program itself measures it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(self._request) + "\n")
+        self._process.stdin.flush()
+        return self._said()["seconds"]
+
+    def _said(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        last = [said for said in self._process.stderr.read().splitlines() if said.strip()][-1:]
+        raise ValueError(f"--against torch: {' '.join(last) or 'the program ended without a word'}")
+
+    def close(self) -> None:
+        """End the program."""
+        self._process.communicate()
+        self._folder.cleanup()
