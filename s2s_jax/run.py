@@ -103,7 +103,7 @@ def train(experiment: Experiment, directory: Path, console: Console) -> TrainSta
             ) as recorder:
                 loss = make_loss(model, experiment.loss, experiment.forcing)
                 job = loop.Job(
-                    step=make_step(loss, optimiser, ema=experiment.optimiser.ema),
+                    step=make_step(loss, optimiser, ema=experiment.optimiser.ema, parts=experiment.batch.parts),
                     batches=plan.from_step,
                     put=functools.partial(devices.put, mesh=mesh),
                     validate=_validator(experiment, model, prepared, mesh),
@@ -221,7 +221,7 @@ def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -
     """The function that measures parameters: loss over the whole split, quality over its first lines."""
     pairs = encode(prepared.validation, prepared.tokenisers)
     plan = Plan(pairs, experiment.batch, seed=0)
-    sums_of = jax.jit(functools.partial(plain_sums, model))
+    sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.chunk))
     items = grouped(prepared.validation[: experiment.validation.sentences])
     search = dataclasses.replace(experiment.search, beam=1)
     translator = Translator(model, search=search, max_length=longest_answer(prepared.facts), **prepared.tokenisers)

@@ -1,6 +1,5 @@
 """Does the encoder read each sentence as if it were alone? Against an oracle that knows no padding, and laws."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

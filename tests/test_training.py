@@ -1,11 +1,13 @@
 """Loss, feeding, optimiser and step: sums by hand, feeding laws, devices that do not matter."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracles
 import pytest
 import tiny
 
@@ -14,11 +16,11 @@ from s2s_jax.model.seq2seq import build
 from s2s_jax.shapes import BOS, Batch
 from s2s_jax.train import devices
 from s2s_jax.train.devices import DeviceConfig
+from s2s_jax.train.feed import scheduled_sampling
 from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loss import LossConfig, make_loss, token_sums
+from s2s_jax.train.loss import LossConfig, batch_sums, make_loss, summed, token_losses
 from s2s_jax.train.optimiser import OptimiserConfig, learning_rate, make_optimiser
 from s2s_jax.train.step import make_step, start
-from s2s_jax.train.unroll import mixed
 
 HOST = Batch(
     np.array([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0], [0, 0, 0, 0]], np.int32),
@@ -46,7 +48,7 @@ def test_sums_are_the_formula_by_hand():
         nats -= log_probs[target[row, time]]
         smoothed -= 0.9 * log_probs[target[row, time]] + 0.1 * log_probs.mean()
         correct += log_probs.argmax() == target[row, time]
-    sums = token_sums(jnp.array(logits), jnp.array(target), label_smoothing=0.1)
+    sums = summed(token_losses(jnp.array(logits), jnp.array(target), label_smoothing=0.1), jnp.array(target))
     np.testing.assert_allclose(sums, [nats, smoothed, 5, correct], rtol=1e-5)
 
 
@@ -56,7 +58,13 @@ def test_what_is_fed_is_the_target_one_step_late():
 
 def feeding(model, tail="argmax"):
     config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
-    return jax.jit(lambda params, epsilon, key: mixed(model, params, BATCH, epsilon=epsilon, config=config, key=key))
+    return jax.jit(lambda params, epsilon, key: mixed(model, params, BATCH, epsilon, config, key))
+
+
+def mixed(model, params, batch, epsilon, config, key):
+    """All steps under scheduled sampling."""
+    feed = scheduled_sampling(model, params, epsilon=epsilon, config=config)
+    return forced(model, params, batch, key, feed=feed)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +73,25 @@ def feed(model):
 
 
 def test_epsilon_one_is_teacher_forcing_bit_for_bit(model, params, feed):
-    def by_step(params):
-        memory, state = model.encode(params, BATCH.source)
-        return scan_of_step(model.step)(params, memory, state, shifted(BATCH.target))[1]
+    given = params, 1.0, jax.random.key(0)
+    true = jax.jit(lambda params, key: forced(model, params, BATCH, key))(params, jax.random.key(0))
+    oracles.same(feed(*given), true, tolerance=0.0)
 
-    np.testing.assert_array_equal(feed(params, 1.0, jax.random.key(0)).logits, jax.jit(by_step)(params).logits)
-    np.testing.assert_allclose(
-        feed(params, 1.0, jax.random.key(0)).logits, forced(model, params, BATCH).logits, atol=1e-5
+
+def test_as_many_passes_as_steps_choose_what_one_step_after_the_other_chooses(model, params):
+    steps, passes = (
+        ForcingConfig(schedule="constant", start=0.5, passes=count) for count in (0, BATCH.target.shape[1])
     )
+
+    @functools.partial(jax.jit, static_argnames="config")
+    def fed(key, config):
+        memory, state = model.encode(params, BATCH.source)
+        choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
+        return choose(memory, state, shifted(BATCH.target), None, key)
+
+    for seed in range(5):
+        one, other = (np.asarray(fed(jax.random.key(seed), config)) for config in (steps, passes))
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("tail", ["argmax", "sample"])
@@ -81,9 +100,7 @@ def test_epsilon_zero_runs_free(model, params, tail):
     config = ForcingConfig(schedule="constant", start=0.0, tail=tail)
     run = jax.jit(
         lambda target: (
-            mixed(
-                model, params, Batch(BATCH.source, target), epsilon=jnp.zeros(()), config=config, key=jax.random.key(1)
-            ).logits
+            mixed(model, params, Batch(BATCH.source, target), jnp.zeros(()), config, jax.random.key(1)).logits
         )
     )
     other = jnp.array(np.where(HOST.target > 2, 10, BATCH.target))
@@ -135,6 +152,52 @@ def test_one_and_two_devices_train_alike(model, params, forcing):
     ]
     for one, two in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_batch_in_parts_trains_like_the_whole(model, params, parts):
+    """Parts hold different numbers of tokens, and three do not divide the four rows."""
+    mesh = devices.make_mesh(DeviceConfig(count=2))
+    (whole, of_whole), (added, of_parts) = (trained(model, params, mesh, parts=count) for count in (1, parts))
+    oracles.same(added.params, whole.params, tolerance=1e-6)
+    oracles.same(of_parts.sums, of_whole.sums, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("unroll", ["ours", "scan of step"])
+@pytest.mark.parametrize("chunk", [5, 64])
+def test_logits_read_in_chunks_lose_nothing(model, params, chunk, unroll):
+    """Sums and gradients; 5 does not divide the 16 tokens, 64 is more than all."""
+    one = model if unroll == "ours" else dataclasses.replace(model, unroll=scan_of_step(model.step))
+
+    def loss(params, chunk):
+        sums = batch_sums(one, params, BATCH, config=LossConfig(label_smoothing=0.1, chunk=chunk))
+        return sums.smoothed, sums
+
+    whole, chunked = (jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(params, size) for size in (0, chunk))
+    oracles.same(chunked, whole, tolerance=1e-5)
+
+
+def held(program, shape):
+    """Whether a program, or one inside it, ever holds an array of a shape."""
+    for equation in program.eqns:
+        if any(getattr(out.aval, "shape", ()) == shape for out in equation.outvars):
+            return True
+        inner = [getattr(one, "jaxpr", one) for one in jax.tree.leaves(list(equation.params.values()))]
+        if any(held(one, shape) for one in inner if hasattr(one, "eqns")):
+            return True
+    return False
+
+
+def test_a_chunked_loss_never_holds_all_logits(model, params):
+    def gradient(chunk):
+        sums = lambda params: batch_sums(model, params, BATCH, config=LossConfig(chunk=chunk)).nats  # noqa: E731
+        return jax.make_jaxpr(jax.grad(sums))(params).jaxpr
+
+    steps, batch = BATCH.target.T.shape
+    assert held(gradient(0), (steps, batch, 11))
+    assert not held(gradient(5), (steps, batch, 11))
+    assert not held(gradient(5), (batch, steps, 11))
+    assert held(gradient(5), (5, 11))
 
 
 def test_rows_that_do_not_divide_are_filled_up_and_count_for_nothing(model, params):

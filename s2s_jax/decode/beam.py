@@ -64,8 +64,7 @@ def beam(
 
     def advance(now: Progress) -> Progress:
         state, step = model.step(params, memory, now.state, now.token.reshape(-1))
-        log_probs = speakable(jax.nn.log_softmax(step.logits)).reshape(batch, width, -1)
-        choice = _continuations(now.score, log_probs, width)
+        choice = _continuations(now.score, step.logits.reshape(batch, width, -1), width)
         # what a neighbour still waits for must not change a sentence that is done
         done, fresh = is_done(now)[:, None], _ended(now.ended, choice, now.time, width, length_penalty)
         ended = Ended(*(jnp.where(done, old, new) for old, new in zip(now.ended, fresh, strict=True)))
@@ -111,10 +110,11 @@ class Choice(NamedTuple):
     log_prob: Float[Array, "B C"]
 
 
-def _continuations(score: Float[Array, "B K"], log_probs: Float[Array, "B K V"], width: int) -> Choice:
+def _continuations(score: Float[Array, "B K"], logits: Float[Array, "B K V"], width: int) -> Choice:
     """Best first; found slot by slot first, since a slot can give no more than 2K of them."""
-    each = min(2 * width, log_probs.shape[-1])
-    of_slot, tokens = jax.lax.top_k(log_probs, each)
+    each = min(2 * width, logits.shape[-1])
+    of_slot, tokens = jax.lax.top_k(speakable(logits), each)
+    of_slot = of_slot - jax.nn.logsumexp(logits, axis=-1, keepdims=True)  # log-probabilities, of the few alone
     total = (score[..., None] + of_slot).reshape(len(score), -1)
     best, place = jax.lax.top_k(total, min(2 * width, total.shape[-1]))
     token, log_prob = (jnp.take_along_axis(leaf.reshape(len(score), -1), place, axis=1) for leaf in (tokens, of_slot))

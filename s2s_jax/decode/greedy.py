@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.result import Found, length_divisor, speakable
+from s2s_jax.decode.result import Found, length_divisor, likeliest
 from s2s_jax.model.interface import Model, Params, State
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
@@ -36,9 +36,8 @@ def greedy(
 
     def advance(now: Progress) -> Progress:
         state, step = model.step(params, memory, now.state, now.token)
-        log_probs = speakable(jax.nn.log_softmax(step.logits))
-        token = jnp.where(now.done, PAD, log_probs.argmax(-1)).astype(jnp.int32)
-        said = jnp.where(now.done, 0.0, log_probs.max(-1))
+        token, said = likeliest(step.logits)
+        token, said = jnp.where(now.done, PAD, token), jnp.where(now.done, 0.0, said)
         seen = jnp.where(now.done[:, None], 0.0, step.alignment)
         return Progress(
             now.time + 1,

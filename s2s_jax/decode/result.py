@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -45,6 +46,19 @@ def length_divisor(length: Float[Array, "*B"], exponent: float) -> Float[Array, 
     return ((5.0 + length) / 6.0) ** exponent
 
 
-def speakable(log_probs: Float[Array, "*B V"]) -> Float[Array, "*B V"]:
-    """The log-probabilities with those of PAD and BOS, which no sentence holds, at -inf."""
-    return log_probs.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
+def speakable(logits: Float[Array, "*B V"]) -> Float[Array, "*B V"]:
+    """The logits with those of PAD and BOS, which no sentence holds, at -inf."""
+    return logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
+
+
+def likeliest(logits: Float[Array, "*B V"]) -> tuple[Int[Array, "*B"], Float[Array, "*B"]]:
+    """The first token of highest probability that may be said, and its log-probability among all tokens.
+
+    A maximum and then the first place that holds it: XLA's argmax, which carries both along, takes thrice the time.
+    """
+    allowed = speakable(logits)
+    best = allowed.max(-1)
+    places = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    places = places.reshape((1,) * (logits.ndim - 1) + places.shape)
+    token = jnp.where(allowed == best[..., None], places, logits.shape[-1] - 1).min(-1)
+    return token, best - jax.nn.logsumexp(logits, axis=-1)

@@ -16,7 +16,7 @@ from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, Carry, Weights
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
-from s2s_jax.model.interface import Memory, Noise, State, Step
+from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, time_first
 from s2s_jax.model.products import Delayed, product, scan, wide
 
 ORDERS = ("luong", "bahdanau")
@@ -94,10 +94,11 @@ class Decoder(nnx.Module):
         *,
         embedding: int,
         vocabulary: int,
+        remat: int = 0,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        self.config, self.dtype, self.embedding_size = config, dtype, embedding
+        self.config, self.remat, self.dtype, self.embedding_size = config, remat, dtype, embedding
         size, make = config.size, CELLS[config.cell]
         self.embedding = nnx.Param(initial.embedding(rngs.params(), vocabulary, embedding))
         self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
@@ -167,7 +168,9 @@ class Decoder(nnx.Module):
         state, vector, alignment, context = self._advance(self.inside(), memory, state, projected, embedded)
         return state, Step(self.logits(vector), alignment, context)
 
-    def unroll(self, memory: Memory, state: State, tokens: Int[Array, "B T"]) -> tuple[State, Step]:
+    def unroll(
+        self, memory: Memory, state: State, tokens: Int[Array, "B T"], reading: Reading | None = None
+    ) -> tuple[State, Step]:
         """The scan of `step` over given tokens, with what does not feed back taken out of the scan.
 
         The token's share of the gates and the vocabulary product always leave it; where nothing that attention
@@ -183,11 +186,31 @@ class Decoder(nnx.Module):
                 state, *said = self._advance(inside, memory, state, *now)
                 return state, said
 
-            rows = (len(tokens),)
-            state, said = scan(body, self.inside(), state, (projected, embedded), rows=rows, dtype=self.dtype)
+            inputs, rows = (projected, embedded), (len(tokens),)
+            state, said = scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
             vectors, alignments, contexts = said
-        batch_first = [leaf.swapaxes(0, 1) for leaf in (self.logits(vectors), alignments, contexts)]
-        return state, Step(*batch_first)
+        logits = self.logits(vectors) if reading is None else self._read(vectors, reading)
+        return state, jax.tree.map(time_first, Step(logits, alignments, contexts))
+
+    def _read(self, vectors: Float[Array, "T B R"], reading: Reading) -> PyTree:
+        """What the reading makes of the logits of all steps, [T, B, ...], no more than some tokens' held at once."""
+
+        @jax.checkpoint
+        def read(now):
+            vector, wanted = now
+            return reading.read(self.logits(vector), wanted)
+
+        steps, batch, _ = vectors.shape
+        tokens = min(reading.tokens, steps * batch)
+
+        def chunks(leaf):
+            flat = leaf.reshape(steps * batch, *leaf.shape[2:])
+            flat = jnp.pad(flat, [(0, -len(flat) % tokens), *[(0, 0)] * (flat.ndim - 1)])
+            return flat.reshape(-1, tokens, *flat.shape[1:])
+
+        wanted = jax.tree.map(time_first, reading.wanted)
+        said = jax.lax.map(read, jax.tree.map(chunks, (vectors, wanted)))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: steps * batch].reshape(steps, batch), said)
 
     def logits(self, vector: Float[Array, "*B R"]) -> Float[Array, "*B V"]:
         """A score for each token of the vocabulary."""
@@ -244,8 +267,10 @@ class Decoder(nnx.Module):
             def body(inside, carry, projected, cell=cell, drop=drop):
                 return cell(inside, carry, projected, drop=drop)
 
-            weights, rows = cell.inside(hoisted=below.shape[-1]), below.shape[1:-1]
-            carry, new = scan(body, weights, state.carry[layer], cell.project(below), rows=rows, dtype=self.dtype)
+            weights, inputs = cell.inside(hoisted=below.shape[-1]), cell.project(below)
+            carry, new = scan(
+                body, weights, state.carry[layer], inputs, rows=below.shape[1:-1], dtype=self.dtype, chunk=self.remat
+            )
             outputs = self._residual(layer, outputs, new)
             carries.append(carry)
         inside = self.inside()

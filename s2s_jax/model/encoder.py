@@ -62,8 +62,8 @@ class Encoded(NamedTuple):
 class Encoder(nnx.Module):
     """Stacked recurrent layers, exact under padding: the carry is frozen there and the output is zero."""
 
-    def __init__(self, config: EncoderConfig, inputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(self, config: EncoderConfig, inputs: int, *, remat: int = 0, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.config, self.remat = config, remat
         self.width = config.directions * config.size
         widths = [inputs] + [self.width] * (config.layers - 1)
         check_residual("encoder", widths, config.residual_from, self.width)
@@ -92,12 +92,14 @@ class Encoder(nnx.Module):
         start = cell.start(self.config.directions, len(inputs))
         projected = from_both_ends(cell.project(inputs.swapaxes(0, 1)))
         real = from_both_ends(jnp.stack([mask.T] * self.config.directions, axis=1))
-        carry, outputs = masked_scan(cell, start, projected, real, drop)
+        carry, outputs = masked_scan(cell, start, projected, real, drop, remat=self.remat)
         joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
         return tuple(joined), side_by_side(outputs)
 
 
-def masked_scan(cell: Cell, carry: Carry, projected: Float[Array, "S D B G"], mask: Bool[Array, "S D B"], drop):
+def masked_scan(
+    cell: Cell, carry: Carry, projected: Float[Array, "S D B G"], mask: Bool[Array, "S D B"], drop, *, remat: int
+):
     """The last carry and all outputs [S, D, B, H] of a cell over time; padding freezes the one and zeroes the other."""
 
     def body(inside, carry, now):
@@ -108,7 +110,7 @@ def masked_scan(cell: Cell, carry: Carry, projected: Float[Array, "S D B G"], ma
         return kept, jnp.where(real, output, jnp.zeros_like(output))
 
     inside = cell.inside(hoisted=cell.inputs)
-    return scan(body, inside, carry, (projected, mask), rows=mask.shape[1:], dtype=cell.dtype)
+    return scan(body, inside, carry, (projected, mask), rows=mask.shape[1:], dtype=cell.dtype, chunk=remat)
 
 
 def from_both_ends(x: Shaped[Array, "S D *B"]) -> Shaped[Array, "S D *B"]:

@@ -38,9 +38,17 @@ class State(NamedTuple):
 class Step(NamedTuple):
     """What one decoder step says; an unroll returns the same with a time axis after the batch axis."""
 
-    logits: Float[Array, "*B V"]
+    logits: Float[Array, "*B V"]  # of an unroll with a `Reading`: what it made of them
     alignment: Float[Array, "*B S"]
     context: Float[Array, "*B M"]
+
+
+class Reading(NamedTuple):
+    """What to make of logits that are too many to keep: read a few tokens' at a time, and read again going back."""
+
+    read: Callable[[Float[Array, "N V"], PyTree], PyTree]  # (logits, wanted) -> leaves [N]
+    wanted: PyTree  # what is read beside the logits, leaves [B, T]
+    tokens: int  # most tokens whose logits are held at once
 
 
 Init = Callable[[Key[Array, ""]], Params]
@@ -52,8 +60,8 @@ StepOf = Callable[..., tuple[State, Step]]  # (params, memory, state, token, key
 class Model:
     """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` where it has one.
 
-    `unroll(params, memory, state, tokens, key=None) -> State, Step` is *defined* as the scan of `step` over the given
-    tokens [B, T]. A model may compute it faster; a law test holds it to that scan.
+    `unroll(params, memory, state, tokens, key=None, reading=None) -> State, Step` is *defined* as the scan of `step`
+    over the given tokens [B, T]. A model may compute it faster; a law test holds it to that scan.
     """
 
     init: Init
@@ -70,18 +78,31 @@ def scan_of_step(step: StepOf) -> StepOf:
     """The unroll that every other unroll must equal: one `lax.scan` of `step` over given tokens."""
 
     def unroll(
-        params: Params, memory: Memory, state: State, tokens: Int[Array, "B T"], key: Noise = None
+        params: Params,
+        memory: Memory,
+        state: State,
+        tokens: Int[Array, "B T"],
+        key: Noise = None,
+        reading: Reading | None = None,
     ) -> tuple[State, Step]:
         def body(state: State, now: tuple):
-            token, time = now
+            token, time, wanted = now
             noise = None if key is None else jax.random.fold_in(key, time)
-            return step(params, memory, state, token, noise)
+            state, said = step(params, memory, state, token, noise)
+            return state, said if reading is None else said._replace(logits=reading.read(said.logits, wanted))
 
         times = jnp.arange(tokens.shape[1])
-        state, steps = jax.lax.scan(body, state, (tokens.T, times))
-        return state, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), steps)
+        wanted = () if reading is None else jax.tree.map(time_first, reading.wanted)
+        once = body if reading is None else jax.checkpoint(body)
+        state, steps = jax.lax.scan(once, state, (tokens.T, times, wanted))
+        return state, jax.tree.map(time_first, steps)
 
     return unroll
+
+
+def time_first(leaf: Array) -> Array:
+    """[B, T, ...] as [T, B, ...], and the other way round."""
+    return leaf.swapaxes(0, 1)
 
 
 def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
@@ -90,9 +111,27 @@ def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return jnp.concatenate([first, target[:, :-1]], axis=1)
 
 
-def forced(model: Model, params: Params, batch: Batch, key: Noise = None) -> Step:
-    """All steps [B, T, ...] with the true token fed at each: teacher forcing, validation and scoring."""
-    for_encode, for_steps = (None, None) if key is None else jax.random.split(key)
+# (memory, state, true tokens, noise of the unroll, key) -> tokens fed
+Feed = Callable[[Memory, State, Int[Array, "B T"], Noise, Key[Array, ""]], Int[Array, "B T"]]
+
+
+def forced(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    key: Noise = None,
+    *,
+    feed: Feed | None = None,
+    reading: Reading | None = None,
+) -> Step:
+    """All steps [B, T, ...] with the true token fed at each: teacher forcing, validation and scoring.
+
+    With `feed`, which needs a key, what it makes of the true tokens is fed instead.
+    """
+    for_encode, for_steps, for_feed = (None, None, None) if key is None else jax.random.split(key, 3)
     memory, state = model.encode(params, batch.source, for_encode)
-    _, steps = model.unroll(params, memory, state, shifted(batch.target), for_steps)
+    tokens = shifted(batch.target)
+    if feed is not None:
+        tokens = feed(memory, state, tokens, for_steps, for_feed)
+    _, steps = model.unroll(params, memory, state, tokens, for_steps, reading)
     return steps

@@ -104,12 +104,31 @@ def scan(
     *,
     rows: tuple[int, ...],
     dtype: DTypeLike,
+    chunk: int = 0,
 ) -> tuple[Any, Any]:
     """`lax.scan` of `body(weights, carry, x)`, the gradients of `weights` formed after the backward scan.
 
     A gradient added up inside the scan is read and written whole at every step; formed after it, it is one large
     product. Every weight must meet exactly one product a step, of an input that is `rows` wide before its last axis.
+
+    With `chunk`, only the carry of every so many steps is kept for the way back, and the steps between are computed
+    again: long sequences in little memory.
     """
+    steps = len(jax.tree.leaves(xs)[0])
+    once = functools.partial(_scan, body, weights, rows=rows, dtype=dtype)
+    if not 0 < chunk < steps:
+        return once(carry, xs)
+    again, whole = jax.checkpoint(once), steps // chunk * chunk
+    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), xs)
+    carry, said = jax.lax.scan(again, carry, chunks)
+    said = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), said)
+    if whole == steps:
+        return carry, said
+    carry, rest = again(carry, jax.tree.map(lambda leaf: leaf[whole:], xs))
+    return carry, jax.tree.map(lambda one, other: jnp.concatenate([one, other]), said, rest)
+
+
+def _scan(body, weights, carry, xs, *, rows, dtype):
     steps = len(jax.tree.leaves(xs)[0])
     constants = jax.tree.map(lambda weight: jax.lax.stop_gradient(weight.astype(dtype)), weights)
     places = jax.tree.map(lambda weight: _places(weight, (steps, *rows), dtype), weights)

@@ -13,7 +13,7 @@ from s2s_jax.model import initial
 from s2s_jax.model.attention import AttentionConfig
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State
+from s2s_jax.model.interface import Memory, Model, Noise, Params, Reading, State
 from s2s_jax.model.products import PRECISIONS
 from s2s_jax.shapes import real
 
@@ -26,6 +26,8 @@ class ModelConfig:
     """Width of the token embeddings, source and target."""
     precision: str = "float32"
     """What factors are rounded to before a matrix product: float32 or bfloat16; parameters and sums stay float32."""
+    remat: int = 0
+    """Steps between two states that are kept for the way back, those between being computed again; 0 keeps all."""
     encoder: EncoderConfig = EncoderConfig()
     """The recurrent network that reads the source."""
     attention: AttentionConfig = AttentionConfig()
@@ -36,6 +38,7 @@ class ModelConfig:
     def __post_init__(self):
         at_least("model.embedding", self.embedding, 1)
         one_of("model.precision", self.precision, PRECISIONS)
+        at_least("model.remat", self.remat, 0)
 
 
 class Seq2Seq(nnx.Module):
@@ -44,13 +47,14 @@ class Seq2Seq(nnx.Module):
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
         dtype: DTypeLike = PRECISIONS[config.precision]
         self.embedding = nnx.Param(initial.embedding(rngs.params(), source_vocabulary, config.embedding))
-        self.encoder = Encoder(config.encoder, config.embedding, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(config.encoder, config.embedding, remat=config.remat, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(
             config.decoder,
             config.attention,
             self.encoder,
             embedding=config.embedding,
             vocabulary=target_vocabulary,
+            remat=config.remat,
             dtype=dtype,
             rngs=rngs,
         )
@@ -88,8 +92,15 @@ def build(config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int
     def step(params: Params, memory: Memory, state: State, token: Int[Array, " B"], key: Noise = None):
         return bound(params).decoder.step(memory, state, token)
 
-    def unroll(params: Params, memory: Memory, state: State, tokens: Int[Array, "B T"], key: Noise = None):
-        return bound(params).decoder.unroll(memory, state, tokens)
+    def unroll(
+        params: Params,
+        memory: Memory,
+        state: State,
+        tokens: Int[Array, "B T"],
+        key: Noise = None,
+        reading: Reading | None = None,
+    ):
+        return bound(params).decoder.unroll(memory, state, tokens, reading)
 
     return Model(jax.jit(init), encode, step, unroll)
 

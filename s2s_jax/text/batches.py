@@ -28,13 +28,15 @@ class BatchConfig:
     """Most pairs in a batch."""
     tokens: int = 16_384
     """Most positions in a batch, source and target, padding counted."""
+    parts: int = 1
+    """A batch is computed in so many parts, one after the other, and their gradients added: less memory."""
     shapes: int = 6
     """Most shapes (source length x target length), each compiled once."""
     prefetch: int = 16
     """Batches made ahead on the host."""
 
     def __post_init__(self):
-        for name in ("sentences", "tokens", "shapes", "prefetch"):
+        for name in ("sentences", "tokens", "parts", "shapes", "prefetch"):
             at_least(f"batch.{name}", getattr(self, name), 1)
 
 

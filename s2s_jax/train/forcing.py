@@ -28,6 +28,9 @@ class ForcingConfig:
     """Piecewise: (step, probability) pairs in order of step, joined by straight lines."""
     tail: str = "argmax"
     """What is fed when the coin shows tails: argmax or sample, both of the model's own last prediction."""
+    passes: int = 0
+    """0: the model's own tokens are found one step after the other; k: in k passes over all steps at once, which is
+    faster and only nearly the same (`train.feed`)."""
 
     def __post_init__(self):
         one_of("forcing.schedule", self.schedule, SCHEDULES)
@@ -36,6 +39,7 @@ class ForcingConfig:
             _probability(f"forcing.{name}", getattr(self, name))
         if not self.decay > 0:
             raise ValueError(f"forcing.decay must be positive, got {self.decay}")
+        at_least("forcing.passes", self.passes, 0)
         for _, probability in self.points:
             _probability("forcing.points", probability)
         steps = [step for step, _ in self.points]

@@ -1,6 +1,7 @@
 """How wrong is the model? Sums and counts, never means: who adds up batches or devices divides once, at the end."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import share
-from s2s_jax.model.interface import Model, Params, forced
+from s2s_jax.choices import at_least, share
+from s2s_jax.model.interface import Feed, Model, Noise, Params, Reading, forced
 from s2s_jax.shapes import Batch, real
+from s2s_jax.train.feed import scheduled_sampling
 from s2s_jax.train.forcing import ForcingConfig, probability
-from s2s_jax.train.unroll import mixed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,12 @@ class LossConfig:
 
     label_smoothing: float = 0.0
     """Share of the truth spread evenly over the whole vocabulary, the true token included (Keras' and torch's form)."""
+    chunk: int = 0
+    """Most tokens whose logits are held at once: less memory for large vocabularies, a third more work; 0 for all."""
 
     def __post_init__(self):
         share("loss.label_smoothing", self.label_smoothing)
+        at_least("loss.chunk", self.chunk, 0)
 
 
 class Sums(NamedTuple):
@@ -35,21 +39,43 @@ class Sums(NamedTuple):
     correct: Float[Array, ""]  # tokens predicted rightly, given what was fed
 
 
-def token_sums(logits: Float[Array, "B T V"], target: Int[Array, "B T"], *, label_smoothing: float = 0.0) -> Sums:
-    """Cross-entropy summed over real tokens.
+class Losses(NamedTuple):
+    """What each token adds to the sums; also that of padding, which nobody counts."""
+
+    nats: Float[Array, "*B"]
+    smoothed: Float[Array, "*B"]
+    correct: Float[Array, "*B"]  # 0 or 1
+
+
+def token_losses(logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, label_smoothing: float = 0.0) -> Losses:
+    """Cross-entropy of each token.
 
     With smoothing s: -(1 - s) log p(true) - s mean log p. Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
-    weight = real(target).astype(jnp.float32)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    nats = ((normaliser - true) * weight).sum()
-    smoothed = nats
+    nats = smoothed = normaliser - true
     if label_smoothing:
-        spread = ((normaliser - logits.mean(-1)) * weight).sum()
-        smoothed = (1 - label_smoothing) * nats + label_smoothing * spread
-    correct = jnp.where(true >= logits.max(-1), weight, 0.0).sum()
+        smoothed = (1 - label_smoothing) * nats + label_smoothing * (normaliser - logits.mean(-1))
+    return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
+
+
+def summed(losses: Losses, target: Int[Array, "B T"]) -> Sums:
+    """The losses of real tokens added up."""
+    weight = real(target).astype(jnp.float32)
+    nats, smoothed, correct = ((loss * weight).sum() for loss in losses)
     return Sums(nats, smoothed, weight.sum(), correct)
+
+
+def batch_sums(
+    model: Model, params: Params, batch: Batch, key: Noise = None, *, config: LossConfig, feed: Feed | None = None
+) -> Sums:
+    """The sums of a batch; what is fed is the truth unless `feed` makes something else of it."""
+    losses = functools.partial(token_losses, label_smoothing=config.label_smoothing)
+    if config.chunk:
+        reading = Reading(losses, batch.target, config.chunk)
+        return summed(Losses(*forced(model, params, batch, key, feed=feed, reading=reading).logits), batch.target)
+    return summed(losses(forced(model, params, batch, key, feed=feed).logits, batch.target), batch.target)
 
 
 Loss = Callable[[Params, Batch, Int[Array, ""], Key[Array, ""]], Sums]
@@ -59,16 +85,14 @@ def make_loss(model: Model, config: LossConfig, forcing: ForcingConfig) -> Loss:
     """The training loss of a batch at a step, with noise."""
 
     def loss(params: Params, batch: Batch, step: Int[Array, ""], key: Key[Array, ""]) -> Sums:
-        if forcing.always_true:
-            steps = forced(model, params, batch, key)
-        else:
-            epsilon = probability(forcing, step)
-            steps = mixed(model, params, batch, epsilon=epsilon, config=forcing, key=key)
-        return token_sums(steps.logits, batch.target, label_smoothing=config.label_smoothing)
+        feed = None
+        if not forcing.always_true:
+            feed = scheduled_sampling(model, params, epsilon=probability(forcing, step), config=forcing)
+        return batch_sums(model, params, batch, key, config=config, feed=feed)
 
     return loss
 
 
-def plain_sums(model: Model, params: Params, batch: Batch) -> Sums:
+def plain_sums(model: Model, params: Params, batch: Batch, *, chunk: int = 0) -> Sums:
     """The sums of a batch without noise and without smoothing: validation."""
-    return token_sums(forced(model, params, batch).logits, batch.target)
+    return batch_sums(model, params, batch, config=LossConfig(chunk=chunk))

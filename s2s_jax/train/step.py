@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from s2s_jax.model.interface import Params
-from s2s_jax.shapes import Batch
+from s2s_jax.shapes import PAD, Batch, real
 from s2s_jax.train.loss import Loss, Sums
 
 
@@ -46,15 +46,37 @@ def start(params: Params, optimiser: optax.GradientTransformation, *, seed: int,
     return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, key)
 
 
-def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float = 0.0) -> Step:
+def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float = 0.0, parts: int = 1) -> Step:
     """The compiled train step. `state` is donated: do not use it after the call.
 
-    A step whose loss or gradient is not finite is not taken: the state stays as it was, and the metrics say so.
+    With `parts`, a batch is computed in so many parts, one after the other, whose gradients are added: the same step
+    in less memory. A step whose loss or gradient is not finite is not taken: the state stays as it was, and the
+    metrics say so.
     """
 
-    def mean_loss(params: Params, batch: Batch, step, key) -> tuple[Float[Array, ""], Sums]:
+    def share(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], Sums]:
+        """What a part adds to the mean loss of the batch."""
         sums = loss(params, batch, step, key)
-        return sums.smoothed / jnp.maximum(sums.tokens, 1), sums
+        return sums.smoothed / tokens, sums
+
+    def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, Sums]:
+        of_part = jax.grad(share, has_aux=True)
+        tokens = jnp.maximum(real(batch.target).sum(), 1).astype(jnp.float32)
+        if parts == 1:
+            return of_part(params, batch, step, key, tokens)
+
+        def add(total, now):
+            batch, number = now
+            return jax.tree.map(
+                jnp.add, total, of_part(params, batch, step, jax.random.fold_in(key, number), tokens)
+            ), None
+
+        numbers, divided = jnp.arange(parts), jax.tree.map(lambda ids: in_parts(ids, parts), batch)
+        first = jax.tree.map(lambda part: part[0], divided)
+        nothing = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_part, params, first, step, key, tokens)
+        )
+        return jax.lax.scan(add, nothing, (divided, numbers))[0]
 
     def update(state: TrainState, gradient: Params) -> TrainState:
         updates, opt = optimiser.update(gradient, state.opt, state.params)
@@ -64,10 +86,16 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
-        (value, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params, batch, state.step, key)
+        gradient, sums = gradient_of(state.params, batch, state.step, key)
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        finite = jnp.isfinite(sums.smoothed) & jnp.isfinite(norm)
         state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
         return state, Metrics(sums, norm, finite)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def in_parts(ids: Int[Array, "B N"], parts: int) -> Int[Array, "P C N"]:
+    """Rows dealt out one by one, so that each part has rows of each device; padding fills the parts up."""
+    filled = jnp.pad(ids, ((0, -len(ids) % parts), (0, 0)), constant_values=PAD)
+    return filled.reshape(-1, parts, ids.shape[1]).swapaxes(0, 1)

@@ -1,0 +1,84 @@
+"""What is the decoder fed while it learns: the truth, and how much of what it would say itself?
+
+Which tokens are fed is found first, without gradient, since no gradient passes through the choice of a token. The loss
+then sees them as it sees true ones, through the same fast `unroll`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from s2s_jax.model.interface import Feed, Memory, Model, Noise, Params, Reading, State
+from s2s_jax.train.forcing import ForcingConfig, own_token
+
+
+def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""], config: ForcingConfig) -> Feed:
+    """The tokens fed where at each step, for each sentence, a coin of its own says whether it is the truth.
+
+    Bengio et al. 2015, arXiv:1506.03099. With `config.passes`, the model's own tokens come from that many passes over
+    all steps at once, each fed what the last one gave: as many passes as there are steps give what one step after the
+    other gives. Duckworth et al. 2019, arXiv:1906.04331.
+
+    Args:
+        epsilon: probability of the true token, traced. At 1 every token fed is the true one, at 0 none is but BOS.
+    """
+    choose = _in_passes if config.passes else _one_by_one
+
+    def feed(
+        memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]
+    ) -> Int[Array, "B T"]:
+        for_coins, for_choice = jax.random.split(key)
+        coins = jax.random.uniform(for_coins, true.shape) < epsilon
+        coins = coins.at[:, 0].set(True)  # before the first step there is nothing of the model's own
+        fixed = jax.lax.stop_gradient((params, memory, state))
+        return choose(model, *fixed, true, coins, noise, for_choice, config=config)
+
+    return feed
+
+
+def _one_by_one(
+    model: Model,
+    params: Params,
+    memory: Memory,
+    state: State,
+    true: Int[Array, "B T"],
+    coins: Bool[Array, "B T"],
+    noise: Noise,
+    key: Key[Array, ""],
+    *,
+    config: ForcingConfig,
+) -> Int[Array, "B T"]:
+    def body(last, now):
+        state, token = last
+        true, heads, time = now
+        now_noise = None if noise is None else jax.random.fold_in(noise, time)  # as the unroll will have it
+        state, step = model.step(params, memory, state, token, now_noise)
+        token = jnp.where(heads, true, own_token(step.logits, config.tail, jax.random.fold_in(key, time)))
+        return (state, token), token
+
+    times = jnp.arange(true.shape[1] - 1)
+    _, tokens = jax.lax.scan(body, (state, true[:, 0]), (true.T[1:], coins.T[1:], times))
+    return jnp.concatenate([true[:, :1], tokens.T], axis=1)
+
+
+def _in_passes(
+    model: Model,
+    params: Params,
+    memory: Memory,
+    state: State,
+    true: Int[Array, "B T"],
+    coins: Bool[Array, "B T"],
+    noise: Noise,
+    key: Key[Array, ""],
+    *,
+    config: ForcingConfig,
+) -> Int[Array, "B T"]:
+    tokens, times = true, jnp.broadcast_to(jnp.arange(true.shape[1]), true.shape)
+    for chance in jax.random.split(key, config.passes):
+
+        def read(logits, times, chance=chance):
+            return own_token(logits, config.tail, jax.random.fold_in(chance, times[0]))
+
+        _, said = model.unroll(params, memory, state, tokens, noise, Reading(read, times, true.size))
+        tokens = jnp.where(coins, true, jnp.roll(said.logits, 1, axis=1))
+    return tokens
