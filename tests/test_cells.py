@@ -15,7 +15,8 @@ DIRECTIONS, BATCH, INPUTS, EXTRA, SIZE, STEPS = 2, 2, 3, 2, 4, 3
 def run(graph, given):
     """The carries and outputs of a few steps; `given` holds cell, state, the inputs of each step and the dropped."""
     cell, carry, said = nnx.merge(graph, given["cell"]), given["carry"], []
-    projected, inside = cell.project(given["x"]), cell.inside(hoisted=given["x"].shape[-1])
+    projected = jnp.stack([cell.project(given["x"], way=way) for way in range(DIRECTIONS)], axis=1)
+    inside = cell.inside(hoisted=given["x"].shape[-1])
     for step in range(STEPS):
         extra = given["extra"][step] if "extra" in given else None
         carry, output = cell(inside, carry, projected[step], extra, drop=given.get("drop"))

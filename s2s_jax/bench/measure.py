@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jaxlib
 
 from s2s_jax.bench.limit import Limit
 from s2s_jax.bench.opponent import Opponent
@@ -64,7 +63,6 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
     }
 
 

@@ -59,12 +59,10 @@ class Opponent:
         _, params = built(work)
         params = params if phase == "train" else endless(params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
-        np.savez(
-            folder / "params.npz", **{"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
-        )
+        _save(folder / "params.npz", {"/".join(key.key for key in path): leaf for path, leaf in leaves})
         sides = {f"source_{number}": batch.source for number, batch in enumerate(batches)}
         sides |= {f"target_{number}": batch.target for number, batch in enumerate(batches)}
-        np.savez(folder / "batches.npz", **{name: np.asarray(ids) for name, ids in sides.items()})
+        _save(folder / "batches.npz", sides)
 
     def seconds(self) -> float:
         """What one pass over all batches takes, as the program itself measures it."""
@@ -86,3 +84,7 @@ class Opponent:
         """End the program."""
         self._process.communicate()
         self._folder.cleanup()
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})

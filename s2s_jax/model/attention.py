@@ -69,7 +69,7 @@ class Attention(nnx.Module):
         mask,
     ) -> tuple[Float[Array, "B M"], Float[Array, "B S"], PyTree]:
         """The context, the alignment that made it, and what is remembered. Padding weighs exactly 0."""
-        asked = product(query, *inside, self.dtype) if inside else query
+        asked = product(query, inside[0], self.dtype) if inside else query
         alignment = self.normalise(self.score(asked, keys), mask)
         factors = alignment.astype(self.dtype), values.astype(self.dtype)
         context = jnp.einsum("bs,bsm->bm", *factors, preferred_element_type=jnp.float32)

@@ -46,19 +46,15 @@ class Cell(nnx.Module):
         """The zero state for leading axes `lead`."""
         return tuple(jnp.zeros((*lead, self.size)) for _ in range(self.states))
 
-    def project(self, x: Float[Array, "*B I"]) -> Float[Array, "*D_and_B G"]:
+    def project(self, x: Float[Array, "*B I"], *, way: int | None = None) -> Float[Array, "*B G"]:
         """The input's share of the gates, for any number of steps at once; x has width `inputs` or `inputs + extra`.
 
-        With directions, x is [..., B, I] and what comes back [..., D, B, G].
+        Where there are directions, each is projected by itself: they read their inputs in different orders.
         """
-        share = self._share(x)
-        return share + wide(self.bias[...], share.ndim)
+        return self._share(x, way) + wide(_of(way, self.bias[...]), x.ndim)
 
-    def _share(self, x):
-        weight = self.weight[..., : x.shape[-1], :]
-        if weight.ndim == 2:
-            return product(x, weight, self.dtype)
-        return jnp.stack([product(x, one, self.dtype) for one in weight], axis=-3)
+    def _share(self, x, way: int | None):
+        return product(x, _of(way, self.weight[..., : x.shape[-1], :]), self.dtype)
 
     def without_input(self, *lead: int) -> Float[Array, "*B G"]:
         """What `project` gives for a cell all of whose input arrives step by step."""
@@ -92,7 +88,7 @@ class Cell(nnx.Module):
 class Apart(Cell):
     """What cells share whose state has products of its own: the extra input's share is added to the projected one."""
 
-    def inside(self, *, hoisted):
+    def inside(self, *, hoisted: int) -> Weights:
         """The weight of the extra input, where there is one, and that of the state."""
         weight = self.weight[..., hoisted:, :]
         extra, state = weight[..., : -self.size, :], weight[..., -self.size :, :]
@@ -100,8 +96,9 @@ class Apart(Cell):
 
     def _with_extra(self, inside, projected, extra):
         """The whole input's share."""
-        nothing = extra is None or not extra.shape[-1]  # a thought vector feeds a context of width 0
-        return projected if nothing else projected + product(extra, inside[0], self.dtype)
+        if extra is None or not extra.shape[-1]:  # a thought vector feeds a context of width 0
+            return projected
+        return projected + product(extra, inside[0], self.dtype)
 
 
 class Gru(Apart):
@@ -124,9 +121,10 @@ class Gru(Apart):
         return self._gated(state, projected, product(_dropped(state, drop), inside[-1], self.dtype))
 
     def _gated(self, state, projected, recurrent):
-        reset, update = _split(jax.nn.sigmoid((projected + recurrent)[..., : 2 * self.size]), 2)
-        inner = recurrent[..., 2 * self.size :] + wide(self.inner_bias[...], state.ndim)
-        new = jnp.tanh(projected[..., 2 * self.size :] + reset * inner)
+        seen, of_input = jnp.split(projected, [2 * self.size], axis=-1)
+        kept, inner = jnp.split(recurrent, [2 * self.size], axis=-1)
+        reset, update = _split(jax.nn.sigmoid(seen + kept), 2)
+        new = jnp.tanh(of_input + reset * (inner + wide(self.inner_bias[...], state.ndim)))
         state = new + update * (state - new)
         return (state,), state
 
@@ -140,7 +138,7 @@ class GruResetBefore(Apart):
 
     gates = 3
 
-    def inside(self, *, hoisted):
+    def inside(self, *, hoisted: int) -> Weights:
         """The weight of the extra input, where there is one, and those of the state for the gates and for n."""
         *extra, state = super().inside(hoisted=hoisted)
         return (*extra, state[..., : 2 * self.size], state[..., 2 * self.size :])
@@ -150,10 +148,10 @@ class GruResetBefore(Apart):
         (state,) = carry
         projected = self._with_extra(inside, projected, extra)
         *_, of_gates, of_new = inside
-        split, kept = 2 * self.size, _dropped(state, drop)
-        gates = jax.nn.sigmoid(projected[..., :split] + product(kept, of_gates, self.dtype))
-        reset, update = _split(gates, 2)
-        new = jnp.tanh(projected[..., split:] + product(reset * kept, of_new, self.dtype))
+        seen, of_input = jnp.split(projected, [2 * self.size], axis=-1)
+        kept = _dropped(state, drop)
+        reset, update = _split(jax.nn.sigmoid(seen + product(kept, of_gates, self.dtype)), 2)
+        new = jnp.tanh(of_input + product(reset * kept, of_new, self.dtype))
         state = new + update * (state - new)
         return (state,), state
 
@@ -179,8 +177,9 @@ class Lstm(Cell):
 
     def _gated(self, cell, gates):
         """Gate order: input, forget, output, candidate, so that the three sigmoids are one contiguous stretch."""
-        entry, forget, output = _split(jax.nn.sigmoid(gates[..., : 3 * self.size]), 3)
-        cell = forget * cell + entry * jnp.tanh(gates[..., 3 * self.size :])
+        sigmoids, candidate = jnp.split(gates, [3 * self.size], axis=-1)  # goes back as one concatenation
+        entry, forget, output = _split(jax.nn.sigmoid(sigmoids), 3)
+        cell = forget * cell + entry * jnp.tanh(candidate)
         state = output * jnp.tanh(self._shown(cell))
         return (state, cell), state
 
@@ -201,9 +200,9 @@ class LayerNormLstm(Apart, Lstm):
         self.cell_gain = nnx.Param(jnp.ones((*directions, size)))
         self.cell_bias = nnx.Param(jnp.zeros((*directions, size)))
 
-    def project(self, x):
+    def project(self, x, *, way=None):
         """W x alone: the bias comes after the normalisation, inside the scan."""
-        return self._share(x)
+        return self._share(x, way)
 
     def without_input(self, *lead):
         """Zeros: nothing is known before the scan."""
@@ -237,6 +236,11 @@ CELLS = {
 
 def _dropped(state, drop):
     return state if drop is None else state * drop
+
+
+def _of(way: int | None, parameter):
+    """The parameter of one direction; of all, where there is none to choose."""
+    return parameter if way is None else parameter[way]
 
 
 def _split(gates, parts: int):

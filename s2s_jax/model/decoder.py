@@ -1,6 +1,7 @@
 """How does one decoder step turn the last token and what it sees of the source into scores of the next token?"""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -159,7 +160,8 @@ class Decoder(nnx.Module):
 
     def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
         """The embeddings of target tokens."""
-        return self.embedding[tokens]
+        with jax.named_scope("embedding"):
+            return self.embedding[tokens]
 
     def step(self, memory: Memory, state: State, token: Int[Array, " B"]) -> tuple[State, Step]:
         """The decoder step: everything that decodes, decodes with this."""
@@ -177,45 +179,50 @@ class Decoder(nnx.Module):
         finds feeds back, attention and readout leave it too and see all steps at once.
         """
         embedded = self._dropped(memory, self.embed(tokens.T))
-        if self.config.order == "luong" and not self.config.feeds and not self.attention.remembers:
-            state, vectors, alignments, contexts = self._together(memory, state, embedded)
-        else:
-            projected = self.cells[0].project(embedded)
-
-            def body(inside, state, now):
-                state, *said = self._advance(inside, memory, state, *now)
-                return state, said
-
-            inputs, rows = (projected, embedded), (len(tokens),)
-            state, said = scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
-            vectors, alignments, contexts = said
+        with jax.named_scope("decoder"):
+            state, vectors, alignments, contexts = self._unrolled(memory, state, embedded)
+        vectors, alignments, contexts = map(time_first, (vectors, alignments, contexts))
         logits = self.logits(vectors) if reading is None else self._read(vectors, reading)
-        return state, jax.tree.map(time_first, Step(logits, alignments, contexts))
+        return state, Step(logits, alignments, contexts)
 
-    def _read(self, vectors: Float[Array, "T B R"], reading: Reading) -> PyTree:
-        """What the reading makes of the logits of all steps, [T, B, ...], no more than some tokens' held at once."""
+    def _unrolled(self, memory: Memory, state: State, embedded: Float[Array, "T B E"]):
+        """The last state, and the vectors, alignments and contexts of all steps, time first."""
+        if self.config.order == "luong" and not self.config.feeds and not self.attention.remembers:
+            return self._together(memory, state, embedded)
+
+        def body(inside, state, now):
+            state, *said = self._advance(inside, memory, state, *now)
+            return state, said
+
+        inputs, rows = (self.cells[0].project(embedded), embedded), embedded.shape[1:-1]
+        state, said = scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
+        return state, *said
+
+    def _read(self, vectors: Float[Array, "B T R"], reading: Reading) -> PyTree:
+        """What the reading makes of the logits of all steps, no more than some tokens' held at once."""
 
         @jax.checkpoint
         def read(now):
             vector, wanted = now
             return reading.read(self.logits(vector), wanted)
 
-        steps, batch, _ = vectors.shape
-        tokens = min(reading.tokens, steps * batch)
+        shape = vectors.shape[:2]
+        total = math.prod(shape)
+        tokens = min(reading.tokens, total)
 
         def chunks(leaf):
-            flat = leaf.reshape(steps * batch, *leaf.shape[2:])
+            flat = leaf.reshape(total, *leaf.shape[2:])
             flat = jnp.pad(flat, [(0, -len(flat) % tokens), *[(0, 0)] * (flat.ndim - 1)])
             return flat.reshape(-1, tokens, *flat.shape[1:])
 
-        wanted = jax.tree.map(time_first, reading.wanted)
-        said = jax.lax.map(read, jax.tree.map(chunks, (vectors, wanted)))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: steps * batch].reshape(steps, batch), said)
+        said = jax.lax.map(read, jax.tree.map(chunks, (vectors, reading.wanted)))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1)[:total].reshape(shape), said)
 
     def logits(self, vector: Float[Array, "*B R"]) -> Float[Array, "*B V"]:
         """A score for each token of the vocabulary."""
         weight = self.embedding[...].T if self.config.tied_embeddings else self.output[...]
-        return product(vector, weight, self.dtype) + wide(self.output_bias[...], vector.ndim)
+        with jax.named_scope("vocabulary"):
+            return product(vector, weight, self.dtype) + wide(self.output_bias[...], vector.ndim)
 
     def inside(self) -> Inside:
         """The weights of each step, the token's share of the gates having been computed outside."""
@@ -283,7 +290,10 @@ class Decoder(nnx.Module):
         return output + below if 0 < self.config.residual_from <= layer + 1 else output
 
     def _attend(self, inside: Inside, memory: Memory, state: State, query) -> tuple[Array, Array, PyTree]:
-        return self.attention.attend(inside.attention, state.attention, query, memory.keys, memory.values, memory.mask)
+        with jax.named_scope("attention"):
+            return self.attention.attend(
+                inside.attention, state.attention, query, memory.keys, memory.values, memory.mask
+            )
 
     def _attentional(self, inside: Inside, memory: Memory, context, output):
         """tanh(W [c; h]). Luong et al. 2015, eq. 5."""

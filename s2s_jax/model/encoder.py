@@ -52,6 +52,9 @@ class EncoderConfig:
         return 1 + self.bidirectional
 
 
+Ways = tuple[Shaped[Array, "S ..."], ...]  # one array a direction, time first, as that direction reads
+
+
 class Encoded(NamedTuple):
     """What the encoder leaves behind."""
 
@@ -90,37 +93,42 @@ class Encoder(nnx.Module):
             shape = (self.config.directions, len(inputs), cell.size)
             drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
         start = cell.start(self.config.directions, len(inputs))
-        projected = from_both_ends(cell.project(inputs.swapaxes(0, 1)))
-        real = from_both_ends(jnp.stack([mask.T] * self.config.directions, axis=1))
+        ways = from_both_ends(inputs.swapaxes(0, 1), self.config.directions)
+        projected = tuple(cell.project(x, way=way) for way, x in enumerate(ways))
+        real = from_both_ends(mask.T, self.config.directions)
         carry, outputs = masked_scan(cell, start, projected, real, drop, remat=self.remat)
         joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
         return tuple(joined), side_by_side(outputs)
 
 
 def masked_scan(
-    cell: Cell, carry: Carry, projected: Float[Array, "S D B G"], mask: Bool[Array, "S D B"], drop, *, remat: int
-):
-    """The last carry and all outputs [S, D, B, H] of a cell over time; padding freezes the one and zeroes the other."""
+    cell: Cell, carry: Carry, projected: Ways, mask: Ways, drop: Float[Array, "D B H"] | None, *, remat: int
+) -> tuple[Carry, Ways]:
+    """The last carry and all outputs [S, B, H] of a cell over time; padding freezes the one and zeroes the other.
+
+    The directions meet only inside the scan, a step at a time, so that nothing as long as the sentence is copied.
+    """
 
     def body(inside, carry, now):
-        projected, real = now
+        projected, real = (jnp.stack(ways) for ways in now)
         real = real[..., None]
         new, output = cell(inside, carry, projected, drop=drop)
         kept = tuple(jnp.where(real, after, before) for after, before in zip(new, carry, strict=True))
-        return kept, jnp.where(real, output, jnp.zeros_like(output))
+        return kept, tuple(jnp.where(real, output, jnp.zeros_like(output)))
 
+    rows = (len(mask), mask[0].shape[1])
     inside = cell.inside(hoisted=cell.inputs)
-    return scan(body, inside, carry, (projected, mask), rows=mask.shape[1:], dtype=cell.dtype, chunk=remat)
+    return scan(body, inside, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
 
 
-def from_both_ends(x: Shaped[Array, "S D *B"]) -> Shaped[Array, "S D *B"]:
-    """Time first, and the second direction reversed in time."""
-    return jnp.stack([x[:, 0], *(x[::-1, way] for way in range(1, x.shape[1]))], axis=1)
+def from_both_ends(x: Shaped[Array, "S ..."], directions: int) -> Ways:
+    """Time first, and for the second direction reversed in time."""
+    return (x, x[::-1])[:directions]
 
 
-def side_by_side(outputs: Float[Array, "S D B H"]) -> Float[Array, "B S M"]:
-    """The directions' outputs of each token next to each other, in reading order."""
-    ways = [outputs[:, 0], *(outputs[::-1, way] for way in range(1, outputs.shape[1]))]
+def side_by_side(outputs: Ways) -> Float[Array, "B S M"]:
+    """The directions' outputs [S, B, H] of each token next to each other, in reading order."""
+    ways = [outputs[0], *(way[::-1] for way in outputs[1:])]
     return jnp.concatenate(ways, axis=-1).swapaxes(0, 1)
 
 

@@ -89,11 +89,14 @@ def scan_of_step(step: StepOf) -> StepOf:
             token, time, wanted = now
             noise = None if key is None else jax.random.fold_in(key, time)
             state, said = step(params, memory, state, token, noise)
-            return state, said if reading is None else said._replace(logits=reading.read(said.logits, wanted))
+            if reading is not None:
+                said = said._replace(logits=reading.read(said.logits, wanted))
+            return state, said
 
         times = jnp.arange(tokens.shape[1])
-        wanted = () if reading is None else jax.tree.map(time_first, reading.wanted)
-        once = body if reading is None else jax.checkpoint(body)
+        once, wanted = body, ()
+        if reading is not None:
+            once, wanted = jax.checkpoint(body), jax.tree.map(time_first, reading.wanted)
         state, steps = jax.lax.scan(once, state, (tokens.T, times, wanted))
         return state, jax.tree.map(time_first, steps)
 
@@ -132,6 +135,8 @@ def forced(
     memory, state = model.encode(params, batch.source, for_encode)
     tokens = shifted(batch.target)
     if feed is not None:
+        if for_feed is None:
+            raise ValueError("feed chooses by chance, so it needs a key.")
         tokens = feed(memory, state, tokens, for_steps, for_feed)
     _, steps = model.unroll(params, memory, state, tokens, for_steps, reading)
     return steps

@@ -36,9 +36,7 @@ def product(
     With directions, weight is [D, I, O] and x is [D, B, I].
     """
     if isinstance(weight, Delayed):
-        return _delayed_product(x, *weight)
-    if dtype == jnp.float32:
-        return _multiplied(x, weight)  # differentiable forward, too
+        return _delayed_product(x, weight.weight, weight.inputs, weight.outputs)
     return _product(x, weight, dtype)
 
 
@@ -135,7 +133,8 @@ def _scan(body, weights, carry, xs, *, rows, dtype):
 
     def step(carry, now):
         places, x = now
-        return body(jax.tree.map(lambda weight, place: Delayed(weight, *place), constants, places), carry, x)
+        delayed = jax.tree.map(lambda weight, place: Delayed(weight, *place), constants, places)
+        return body(delayed, carry, x)
 
     return jax.lax.scan(step, carry, (places, xs))
 
@@ -151,7 +150,8 @@ def _places_forward(weight, lead, dtype):
 
 
 def _places_backward(lead, dtype, rank, cotangents):
-    return (_weight_gradient(*cotangents, rank),)
+    inputs, outputs = cotangents
+    return (_weight_gradient(inputs, outputs, rank),)
 
 
 _places.defvjp(_places_forward, _places_backward)

@@ -63,7 +63,10 @@ class Seq2Seq(nnx.Module):
         """Read the source once."""
         mask = real(source)
         for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
-        encoded = self.encoder(self.embedding[source], mask, for_encoder)
+        with jax.named_scope("embedding"):
+            embedded = self.embedding[source]
+        with jax.named_scope("encoder"):
+            encoded = self.encoder(embedded, mask, for_encoder)
         return self.decoder.start(encoded, mask, for_decoder)
 
 

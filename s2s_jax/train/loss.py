@@ -52,6 +52,11 @@ def token_losses(logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, labe
 
     With smoothing s: -(1 - s) log p(true) - s mean log p. Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
+    with jax.named_scope("loss"):
+        return _token_losses(logits, target, label_smoothing)
+
+
+def _token_losses(logits, target, label_smoothing: float) -> Losses:
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nats = smoothed = normaliser - true

@@ -87,9 +87,10 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
         gradient, sums = gradient_of(state.params, batch, state.step, key)
-        norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(sums.smoothed) & jnp.isfinite(norm)
-        state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
+        with jax.named_scope("optimiser"):
+            norm = optax.tree.norm(gradient)
+            finite = jnp.isfinite(sums.smoothed) & jnp.isfinite(norm)
+            state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
         return state, Metrics(sums, norm, finite)
 
     return jax.jit(step, donate_argnums=0)
