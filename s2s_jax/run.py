@@ -79,6 +79,7 @@ def train(experiment: Experiment, directory: Path, console: Console) -> TrainSta
     mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
         devices.keep_compiled(experiment.device)
+        devices.keep_freed_memory()
         if _is_begun(directory):
             _demand_same(experiment, directory)
         else:
@@ -341,6 +342,7 @@ def load(directory: Path, *, changes: Sequence[str] = ()) -> Trained:
     experiment = read_experiment(directory)
     changed = functools.reduce(configs.override, changes, experiment)
     devices.keep_compiled(changed.device)
+    devices.keep_freed_memory()
     facts = _read_json(directory / "facts.json")
     tokenisers = {side: load_tokeniser(directory / f"{side}.tokeniser.json") for side in SIDES}
     for side in SIDES:

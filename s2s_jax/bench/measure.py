@@ -19,7 +19,7 @@ from s2s_jax.model.products import PRECISIONS
 from s2s_jax.shapes import real
 
 PHASES = ("train", "greedy", "beam5")
-TRAINING_BATCHES, TRAINING_SHAPES = 8, 4
+TRAINING_BATCHES, TRAINING_SHAPES = 8, 8
 SEARCHES = {1: 8, 32: 4, 100: 3}  # batch sizes of a search, and how many such batches a round decodes
 
 

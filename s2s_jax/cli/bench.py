@@ -11,6 +11,7 @@ from s2s_jax.bench.limit import Limit, measured
 from s2s_jax.bench.measure import BenchConfig, machine, rows
 from s2s_jax.bench.works import WORKS
 from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.train.devices import keep_freed_memory
 
 
 def bench(given: Given) -> None:
@@ -32,6 +33,7 @@ def bench(given: Given) -> None:
         style=options.style,
         python=options.python,
     )
+    keep_freed_memory()
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     limit = measured()
     console.print(f"{_described()}; limit {_limit(limit)}")

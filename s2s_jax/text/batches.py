@@ -30,7 +30,7 @@ class BatchConfig:
     """Most positions in a batch, source and target, padding counted."""
     parts: int = 1
     """A batch is computed in so many parts, one after the other, and their gradients added: less memory."""
-    shapes: int = 6
+    shapes: int = 8
     """Most shapes (source length x target length), each compiled once."""
     prefetch: int = 16
     """Batches made ahead on the host."""
