@@ -67,7 +67,7 @@ class Trained(NamedTuple):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(experiment: Experiment, directory: Path, console: Console) -> TrainState:
+def train(experiment: Experiment, directory: Path, console: Console, *, profile: Path | None = None) -> TrainState:
     """Train in a run directory; a directory with a run in it is resumed.
 
     Raises:
@@ -114,6 +114,7 @@ def train(experiment: Experiment, directory: Path, console: Console) -> TrainSta
                     recorder=recorder,
                     directory=directory,
                     steps=experiment.steps,
+                    profile=profile,
                 )
                 return loop.train(job, state, standing)
 

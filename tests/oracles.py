@@ -188,7 +188,7 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         context, alignment = attend(of_score, score, asking, memory)
         vector = np.tanh(np.concatenate([context, asking]) @ decoder["readout"])
     vector = vector * (1 if drops is None else drops.readout)
-    out_of = decoder["embedding"].T if config.tied_embeddings else decoder["output"]
+    out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
     return (carries, vector), (vector @ out_of + decoder["output_bias"], alignment, context)
 
 

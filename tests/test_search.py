@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fake import MODEL, WORDS, log_probs, table
 
-from s2s_jax.decode.beam import beam
+from s2s_jax.decode.beam import beam, largest
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.result import length_divisor
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
@@ -130,3 +130,12 @@ def test_a_row_of_padding_ends_at_once(plain):
 
 def test_length_divisor_is_gnmts():
     np.testing.assert_allclose(length_divisor(jnp.array([1.0, 7.0, 13.0]), 0.5), [1.0, 2.0**0.5, 3.0**0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("width", [7, 640, 1000, 5000])
+def test_the_largest_are_those_of_top_k_equals_in_order_too(width):
+    """Whole numbers, so that many are equal; and -inf, as of tokens that may not be said."""
+    random = np.random.default_rng(width)
+    x = jnp.array(random.integers(0, 40, (3, 2, width)).astype(np.float32)).at[..., :2].set(-jnp.inf)
+    for ours, wanted in zip(largest(x, 5), jax.lax.top_k(x, 5), strict=True):
+        np.testing.assert_array_equal(ours, wanted)

@@ -73,16 +73,17 @@ class Opponent:
 
     def _said(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
-        last = [said for said in self._process.stderr.read().splitlines() if said.strip()][-1:]
+        _, words = self._process.communicate()
+        self._folder.cleanup()
+        last = [said for said in words.splitlines() if said.strip()][-1:]
         raise ValueError(f"--against torch: {' '.join(last) or 'the program ended without a word'}")
 
     def close(self) -> None:
         """End the program."""
-        self._process.communicate()
+        self._process.communicate()  # which closes its input: there are no more orders
         self._folder.cleanup()
 
 

@@ -98,6 +98,9 @@ def _train(parser: Parser) -> None:
         "experiment", nargs="?", help="a Python file with experiment(), its name, or a run to go on with"
     )
     parser.add_argument("--run", help="folder of the run (default: runs/EXPERIMENT)")
+    parser.add_argument(
+        "--profile", metavar="DIR", help="leave a trace of ten steps there, for TensorBoard or Perfetto"
+    )
     parser.add_argument("-h", "--help", action="store_true", help="this, with every setting of the experiment")
 
 
@@ -137,3 +140,4 @@ def _bench(parser: Parser) -> None:
     parser.add_argument("--against", default="", help="torch: the same work in PyTorch, by turns (extra `bench`)")
     parser.add_argument("--style", default="fast", help="how the opponent is written: fast (default) or tutorial")
     parser.add_argument("--python", default="", help="the interpreter that has torch (default: this one)")
+    parser.add_argument("--where", metavar="FILE", help="write where a training step goes instead, as Markdown")

@@ -1,14 +1,16 @@
-"""What does a benchmark show? A table as it grows, or one JSON object at the end."""
+"""What does a benchmark show? A line a measurement, or one JSON object at the end."""
 
 import difflib
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from s2s_jax.bench.limit import Limit, measured
 from s2s_jax.bench.measure import BenchConfig, machine, rows
+from s2s_jax.bench.where import profiled
 from s2s_jax.bench.works import WORKS
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.train.devices import keep_freed_memory
@@ -37,6 +39,9 @@ def bench(given: Given) -> None:
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     limit = measured()
     console.print(f"{_described()}; limit {_limit(limit)}")
+    if options.where:
+        _write_where(options.works, Path(options.where), _described())
+        return
     found = []
     for name in options.works:
         console.print(f"{name}: {WORKS[name].meaning}")
@@ -46,8 +51,21 @@ def bench(given: Given) -> None:
     if options.json:
         gflops = {f"{precision}_gflops": value for precision, value in limit.gflops.items()}
         print(json.dumps({"machine": machine(), "limit": gflops | {"copy_gb_s": limit.copy_gb_s}, "rows": found}))
-    else:
-        console.print(_table(found))
+
+
+def _write_where(names: list[str], page: Path, machine: str) -> None:
+    lines = ["# Where a training step goes", "", f"Made by `s2s bench {' '.join(names)} --where {page}` on {machine}."]
+    lines += ["Float32, the longest batch of the work. Times are added over the threads that worked.", ""]
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            step, spent = profiled(WORKS[name], Path(folder))
+        total = sum(milliseconds for _, _, milliseconds in spent)
+        lines += [f"## {name}: {WORKS[name].meaning}", "", f"A step takes {step:,.0f} ms.", ""]
+        lines += ["| part | kind | ms | share |", "|---|---|---|---|"]
+        lines += [f"| {part} | {kind} | {spent:,.1f} | {spent / total:.1%} |" for part, kind, spent in spent]
+        lines += [""]
+    page.write_text("\n".join(lines), encoding="utf-8")
+    print(f"page: {page}")
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -77,27 +95,9 @@ def _in_words(row: dict[str, Any]) -> str:
     words += f", {row['fraction_of_limit']:.0%} of the limit"
     if "ratio_median" in row:
         pairs = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
-        words += f"; {row['opponent']} {row['style']} {row['reference']:,.1f}, ratios {pairs}"
-    return words
-
-
-def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("work", "phase", "precision", "batch", "ours", "of limit", "reference", "ratio min median max"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("us a step", "compile s", "MB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in found:
-        speed, unit = _speed(row)
-        ratio = [f"{row[name]:.2f}" for name in ("ratio_min", "ratio_median", "ratio_max") if name in row]
-        table.add_row(
-            *(str(row[name]) for name in ("work", "phase", "precision", "batch")),
-            f"{speed:,.1f} {unit}",
-            f"{row['fraction_of_limit']:.0%}",
-            f"{row['reference']:,.1f}" if "reference" in row else "",
-            " ".join(ratio),
-            f"{row['microseconds_per_step']:,.0f}" if "microseconds_per_step" in row else "",
-            f"{row['compile_seconds']:.1f}",
-            f"{row['peak_megabytes']:,.0f}",
+        words += (
+            f"; {row['opponent']} {row['style']} {row['reference']:,.1f}, ratio {row['ratio_median']:.2f} ({pairs})"
         )
-    return table
+    if "microseconds_per_step" in row:
+        words += f"; {row['microseconds_per_step']:,.0f} us a step"
+    return words + f"; compiled in {row['compile_seconds']:.1f} s, {row['peak_megabytes']:,.0f} MB"

@@ -32,7 +32,9 @@ def train(given: Given) -> None:
     if given.options.help:
         _show_train_help(experiment)
         return
-    state = run.train(experiment, directory, Console(stderr=given.options.json, soft_wrap=True, highlight=False))
+    console = Console(stderr=given.options.json, soft_wrap=True, highlight=False)
+    profile = Path(given.options.profile) if given.options.profile else None
+    state = run.train(experiment, directory, console, profile=profile)
     if given.options.json:
         last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
         _json({"run": str(directory), "step": int(state.step), **last})
@@ -41,7 +43,7 @@ def train(given: Given) -> None:
 
 
 def _show_train_help(experiment: Any) -> None:
-    print("usage: s2s train EXPERIMENT [--run DIR] [--json] [--SETTING VALUE ...]\n")
+    print("usage: s2s train EXPERIMENT [--run DIR] [--profile DIR] [--json] [--SETTING VALUE ...]\n")
     print("EXPERIMENT is a Python file with experiment(), the name of one in experiments/, or a run to go on with.")
     print("A run that exists is resumed. With an EXPERIMENT the values below are its own, else the defaults.\n")
     for setting in config.settings(experiment or config.Experiment()):

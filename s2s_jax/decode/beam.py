@@ -110,10 +110,33 @@ class Choice(NamedTuple):
     log_prob: Float[Array, "B C"]
 
 
+STRETCH = 64  # numbers of which the largest is found first
+
+
+def largest(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
+    """The `count` largest numbers and their places, best first and of equals the first one: `lax.top_k`, but faster.
+
+    They stand in the `count` stretches whose own largest numbers are largest; only those are looked through.
+    """
+    width = x.shape[-1]
+    stretches = -(-width // STRETCH)
+    if stretches <= 2 * count:
+        best, place = jax.lax.top_k(x, count)
+        return best, place
+    filled = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, stretches * STRETCH - width)], constant_values=-jnp.inf)
+    parts = filled.reshape(*x.shape[:-1], stretches, STRETCH)
+    _, chosen = jax.lax.top_k(parts.max(-1), count)
+    chosen = jnp.sort(chosen, axis=-1)  # in order of their places, so that of equals the first one stays the first
+    candidates = jnp.take_along_axis(parts, chosen[..., None], axis=-2)
+    best, place = jax.lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
+    stretch = jnp.take_along_axis(chosen, place // STRETCH, axis=-1)
+    return best, (stretch * STRETCH + place % STRETCH).astype(jnp.int32)
+
+
 def _continuations(score: Float[Array, "B K"], logits: Float[Array, "B K V"], width: int) -> Choice:
     """Best first; found slot by slot first, since a slot can give no more than 2K of them."""
     each = min(2 * width, logits.shape[-1])
-    of_slot, tokens = jax.lax.top_k(speakable(logits), each)
+    of_slot, tokens = largest(speakable(logits), each)
     of_slot = of_slot - jax.nn.logsumexp(logits, axis=-1, keepdims=True)  # log-probabilities, of the few alone
     total = (score[..., None] + of_slot).reshape(len(score), -1)
     best, place = jax.lax.top_k(total, min(2 * width, total.shape[-1]))

@@ -126,7 +126,7 @@ class Decoder(nnx.Module):
         )
         self.readout = nnx.Param(initial.glorot(rngs.params(), *self._readout_shape()))
         if not config.tied_embeddings:
-            self.output = nnx.Param(initial.glorot(rngs.params(), self.readout_size, vocabulary))
+            self.output = nnx.Param(initial.glorot(rngs.params(), vocabulary, self.readout_size))
         self.output_bias = nnx.Param(jnp.zeros((vocabulary,)))
 
     def _readout_shape(self) -> tuple[int, int]:
@@ -220,9 +220,9 @@ class Decoder(nnx.Module):
 
     def logits(self, vector: Float[Array, "*B R"]) -> Float[Array, "*B V"]:
         """A score for each token of the vocabulary."""
-        weight = self.embedding[...].T if self.config.tied_embeddings else self.output[...]
+        words = self.embedding if self.config.tied_embeddings else self.output  # a row a token
         with jax.named_scope("vocabulary"):
-            return product(vector, weight, self.dtype) + wide(self.output_bias[...], vector.ndim)
+            return product(vector, words[...].T, self.dtype) + wide(self.output_bias[...], vector.ndim)
 
     def inside(self) -> Inside:
         """The weights of each step, the token's share of the gates having been computed outside."""

@@ -15,6 +15,7 @@ from s2s_jax.model.interface import Params
 from s2s_jax.shapes import Batch
 from s2s_jax.train.checkpoint import Checkpoints
 from s2s_jax.train.interrupt import Interrupt, Interrupted
+from s2s_jax.train.profile import Profile
 from s2s_jax.train.record import Progress, Recorder
 from s2s_jax.train.step import Metrics, Step, TrainState
 
@@ -75,6 +76,7 @@ class Job(NamedTuple):
     recorder: Recorder
     directory: Path
     steps: int
+    profile: Path | None = None  # where a trace of some steps goes
 
 
 def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
@@ -92,8 +94,9 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
         _save(job, state, first, standing, loss)
     shapes: set[tuple[int, ...]] = set()
     pending: tuple[int, Metrics, Batch] | None = None
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, Profile(job.profile, job.recorder.say) as profile:
         for number, batch in enumerate(job.batches(first, job.steps), first + 1):
+            profile.before_step()
             state, metrics = _compiled_step(job, state, batch, shapes)
             _read(job, pending)
             pending = (number, metrics, batch)

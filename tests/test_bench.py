@@ -1,0 +1,139 @@
+"""Does the benchmark count and compare rightly? Operations by hand, batches as promised, a run as a user starts it."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax.bench import measure, opponent, works
+from s2s_jax.bench.flops import multiplied
+from s2s_jax.bench.limit import Limit
+from s2s_jax.bench.measure import BenchConfig
+from s2s_jax.bench.where import profiled
+from s2s_jax.cli import main
+from s2s_jax.shapes import EOS, real
+
+TINY = dataclasses.replace(
+    works.WORKS["W1"],
+    model=dataclasses.replace(
+        works.WORKS["W1"].model,
+        embedding=4,
+        encoder=dataclasses.replace(works.WORKS["W1"].model.encoder, size=4),
+        decoder=dataclasses.replace(works.WORKS["W1"].model.decoder, size=8),
+    ),
+    source_vocabulary=20,
+    target_vocabulary=30,
+    sentences=8,
+    steps=4,
+)
+
+
+def test_operations_are_counted_in_nested_programs_and_as_often_as_a_scan_runs():
+    def function(x, w):
+        inner = jax.jit(lambda x: jnp.einsum("bi,io->bo", x, w))
+        x, _ = jax.lax.scan(lambda x, _: (inner(x), None), x, None, length=5)
+        return jnp.tanh(x) @ w
+
+    assert multiplied(function, jnp.ones((3, 4)), jnp.ones((4, 4))) == 2 * 3 * 4 * 4 * 6
+
+
+def test_the_operations_of_w1_are_those_of_its_formulas():
+    """14 source and 13 target tokens; encoder, keys, decoder, readout, attention, vocabulary; the bridge once."""
+    encoder = 14 * 2 * (256 + 256) * 1024
+    keys = 14 * 512 * 512
+    decoder = 13 * ((256 + 512 + 512) * 2048 + 1024 * 512 + 2 * 14 * 512 + 512 * 7859)
+    bridge = 512 * 1024
+    forward = 2 * (encoder + keys + decoder)
+    found = works.training_flops(works.WORKS["W1"]) * 13 / 3
+    assert found == pytest.approx(forward + 2 * bridge, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(works.WORKS))
+def test_every_work_can_be_built_and_counted(name):
+    work = works.WORKS[name]
+    one, two, three = (works.decoding_flops(work, width) for width in (1, 2, 3))
+    assert 0 < two - one == three - two < one  # every hypothesis costs its steps; the source is read once
+    lengths = works.drawn_lengths(work.lengths, 20_000)
+    np.testing.assert_allclose(lengths[:, 0].mean(), work.lengths.mean + 1, rtol=0.02)
+    np.testing.assert_allclose(lengths[:, 1].mean(), work.lengths.mean * work.lengths.ratio + 1, rtol=0.02)
+
+
+def test_batches_are_full_of_words_and_padded_to_few_shapes():
+    batches = works.training_batches(TINY, 6, shapes=3)
+    assert len({batch.target.shape for batch in batches}) <= 3
+    for batch in batches:
+        for ids, vocabulary in zip(batch, (20, 30), strict=True):
+            assert len(ids) == TINY.sentences
+            lengths = np.asarray(real(jnp.asarray(ids)).sum(1))
+            assert (ids[np.arange(len(ids)), lengths - 1] == EOS).all()
+            words = ids[(ids != 0) & (ids != EOS)]
+            assert words.min() >= works.FIRST_WORD
+            assert words.max() < vocabulary
+
+
+OPPONENT = """
+import json, sys
+print(json.dumps({"torch": "0.0"}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"seconds": 1e9 if json.loads(line)["do"] == "beam" else 1e-9}), flush=True)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """An opponent that is impossibly slow at beam search, and impossibly fast at all else."""
+    (tmp_path / "torch_reference.py").write_text(OPPONENT)
+    monkeypatch.setattr(opponent, "REFERENCE", tmp_path / "torch_reference.py")
+    monkeypatch.setitem(works.WORKS, "W1", TINY)
+    return tmp_path
+
+
+def test_a_ratio_is_ours_over_theirs_so_more_is_better(fake):
+    config = BenchConfig(against="torch", precisions=("float32",), batches=(2,), rounds=3, python=sys.executable)
+    rows = list(measure.rows("W1", TINY, config, Limit({"float32": 1.0}, 1.0)))
+    assert [(row["phase"], row["batch"]) for row in rows] == [("train", 8), ("greedy", 2), ("beam5", 2)]
+    train, greedy, beam = rows
+    assert beam["ratio_min"] > 1e6
+    assert greedy["ratio_max"] < 1e-3
+    for row in rows:
+        assert row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
+        assert len(row["ratios"]) == 3
+        assert row["fraction_of_limit"] > 0
+        assert row["peak_megabytes"] > 0
+    assert train["tokens_per_s"] > 0
+    assert beam["sentences_per_s"] > 0
+
+
+def test_the_command_prints_one_object(fake, monkeypatch, capsys):
+    monkeypatch.setattr("s2s_jax.cli.bench.measured", lambda: Limit({"float32": 1.0, "bfloat16": 2.0}, 3.0))
+    monkeypatch.setattr("s2s_jax.cli.bench.keep_freed_memory", lambda: None)  # it would change this very process
+    assert main(["bench", "w1x"]) == 2
+    assert "no work 'w1x'; did you mean 'W1'?" in capsys.readouterr().err
+    assert main(["bench", "W1", "--phases", "greedyy"]) == 2
+    assert "did you mean 'greedy'" in capsys.readouterr().err
+    words = "bench W1 --phases greedy --batches 1 --precisions float32 --rounds 1 --json"
+    assert main(words.split()) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["limit"] == {"float32_gflops": 1.0, "bfloat16_gflops": 2.0, "copy_gb_s": 3.0}
+    assert found["machine"]["jax"] == jax.__version__
+    (row,) = found["rows"]
+    assert {"work", "phase", "precision", "batch", "sentences_per_s", "fraction_of_limit"} <= set(row)
+    assert "reference" not in row
+
+
+def test_an_opponent_that_falls_says_why(fake):
+    (fake / "torch_reference.py").write_text("raise SystemExit('no torch here')")
+    with pytest.raises(ValueError, match="--against torch: no torch here"):
+        opponent.Opponent(TINY, "train", works.training_batches(TINY, 1, shapes=1), style="fast")
+
+
+def test_a_profile_is_told_by_the_parts_of_the_model(tmp_path):
+    milliseconds, spent = profiled(TINY, tmp_path)
+    parts = {part for part, _, _ in spent}
+    assert {"vocabulary, forward", "vocabulary, backward", "decoder, backward", "optimiser"} <= parts
+    assert milliseconds > 0
+    assert [value for _, _, value in spent] == sorted((value for _, _, value in spent), reverse=True)
