@@ -26,9 +26,14 @@ def normal(x):
     return (x - x.mean()) / np.sqrt(((x - x.mean()) ** 2).mean() + 1e-6)
 
 
+def rows(cell):
+    """`[inputs | fed inputs | state]`, which the code keeps in two matrices."""
+    return np.concatenate([cell[name] for name in ("known", "weight") if name in cell])
+
+
 def blocks(cell, size):
     """The weights of the input and of the state, and the bias, one of each a gate."""
-    feeding, recurrent = cell["weight"][:-size], cell["weight"][-size:]
+    feeding, recurrent = rows(cell)[:-size], rows(cell)[-size:]
     gates = cell["bias"].size // size
     return (np.split(matrix, gates, axis=-1) for matrix in (feeding, recurrent, cell["bias"]))
 
@@ -76,7 +81,7 @@ def lstm(cell, carry, x, keep=1.0):
 def layer_norm_lstm(cell, carry, x, keep=1.0):
     """Ba et al. 2016, eq. 20-22: both sums over all four gates normalised, then the cell before its tanh."""
     h, c = carry
-    of_input, of_state = x @ cell["weight"][: -h.size], (h * keep) @ cell["weight"][-h.size :]
+    of_input, of_state = x @ rows(cell)[: -h.size], (h * keep) @ rows(cell)[-h.size :]
     gates = cell["input_gain"] * normal(of_input) + cell["state_gain"] * normal(of_state) + cell["bias"]
     i, f, o, g = np.split(gates, 4)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)

@@ -99,7 +99,7 @@ def initial():
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_initial_weights(initial, name):
     cell, gates = initial[name], CELLS[name].gates
-    weight = cell["weight"]
+    weight = np.concatenate([cell["known"], cell["weight"]], axis=1)
     assert weight.shape == (DIRECTIONS, INPUTS + EXTRA + SIZE, gates * SIZE)
     recurrent = [block for way in weight for block in np.split(way[-SIZE:], gates, axis=-1)]
     for block in recurrent:

@@ -112,12 +112,12 @@ def seen_dropout():
     blank = jax.tree.map(jnp.zeros_like, weights)
     eye = np.eye(SIZE, dtype=np.float32)
     for layer in range(2):
-        blank["cells"][layer]["weight"].set_value(jnp.asarray(np.concatenate([eye, 0 * eye])[None]))
+        blank["cells"][layer]["known"].set_value(jnp.asarray(eye[None]))
     of_inputs = [np.asarray(encoded(graph, blank, x, mask, key).outputs) for key in keys]
 
     _, graph, weights = made(inputs=SIZE, cell="rnn", size=SIZE, bidirectional=True, recurrent_dropout=RATE)
     blank = jax.tree.map(jnp.zeros_like, weights)
-    blank["cells"][0]["weight"].set_value(jnp.asarray(np.stack([np.concatenate([0 * eye, eye])] * 2)))
+    blank["cells"][0]["weight"].set_value(jnp.asarray(np.stack([eye] * 2)))
     blank["cells"][0]["bias"].set_value(jnp.full((2, SIZE), 0.5))
     of_states = []
     for key in keys:

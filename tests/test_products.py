@@ -7,7 +7,7 @@ import oracles
 import pytest
 from jax import lax
 
-from s2s_jax.model.products import product, scan
+from s2s_jax.model.products import matched, product, scan
 
 STEPS, BATCH, SIZE = 7, 3, 4
 
@@ -84,11 +84,13 @@ def bf16(x):
     return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
 
 
-def test_bfloat16_rounds_every_factor_and_no_sum():
+@pytest.mark.parametrize("way", ["product", "matched"])
+def test_bfloat16_rounds_every_factor_and_no_sum(way):
     """Forward and backward: of x, of the weight, and of the cotangent; the gradients themselves are float32."""
     shapes = {"x": np.zeros((6, 50)), "weight": np.zeros((50, 8)), "cotangent": np.zeros((6, 8))}
     x, weight, cotangent = (oracles.drawn(shapes, seed=1)[name] for name in ("x", "weight", "cotangent"))
-    y, pull = jax.vjp(lambda x, weight: product(x, weight, jnp.bfloat16), x, weight)
+    ways = {"product": product, "matched": lambda x, weight, dtype: matched(x, weight.T, dtype)}
+    y, pull = jax.vjp(lambda x, weight: ways[way](x, weight, jnp.bfloat16), x, weight)
     of_x, of_weight = pull(cotangent)
     oracles.same(y, bf16(x) @ bf16(weight), tolerance=1e-6)
     oracles.same(of_x, bf16(cotangent) @ bf16(weight).T, tolerance=1e-6)

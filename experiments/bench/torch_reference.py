@@ -123,6 +123,8 @@ class Network(nn.Module):
 
     def _read_cell(self, module: Any, left: dict, name: str, kind: str) -> None:
         weight, bias, inner = left.pop(f"{name}/weight"), left.pop(f"{name}/bias"), left.pop(f"{name}/inner_bias", None)
+        if (known := left.pop(f"{name}/known", None)) is not None:
+            weight = np.concatenate([known, weight], -2)
         whole = weight.ndim == 3  # the encoder's, with its directions
         order = GATES[kind] if whole or self.multiple == 1 else range(len(GATES[kind]))  # the fast loop keeps our order
         weight, bias = (np.concatenate([np.split(x, len(order), -1)[i] for i in order], -1) for x in (weight, bias))

@@ -1,7 +1,8 @@
 """How does a recurrent cell make its next state from its last one and its input?
 
-Every cell keeps one weight matrix whose rows are `[hoisted input | input of this step | state]`. The first rows are
-multiplied outside the scan for all steps at once (`project`), the others (`inside`) inside it as one fat product.
+Every cell keeps two weight matrices. The rows of `known` meet the input that is known before the scan and are
+multiplied outside it for all steps at once (`project`); those of `weight`, `[input of this step | state]`, inside it
+as one fat product (`inside`). Cut apart once and for all, since a cut inside a loop is a copy at every step.
 `directions` puts leading axes before everything, so that both directions of an encoder run in one scan.
 """
 
@@ -37,9 +38,11 @@ class Cell(nnx.Module):
         self, inputs: int, size: int, *, extra: int = 0, directions: tuple[int, ...] = (), dtype: DTypeLike, rngs
     ):
         self.inputs, self.size, self.dtype = inputs, size, dtype
-        feeding = initial.glorot(rngs.params(), *directions, self.gates, inputs + extra, size)
-        recurrent = initial.orthogonal(rngs.params(), *directions, self.gates, size, size)
-        self.weight = nnx.Param(jnp.concatenate([initial.gates(feeding), initial.gates(recurrent)], axis=-2))
+        feeding = initial.gates(initial.glorot(rngs.params(), *directions, self.gates, inputs + extra, size))
+        recurrent = initial.gates(initial.orthogonal(rngs.params(), *directions, self.gates, size, size))
+        if inputs:
+            self.known = nnx.Param(feeding[..., :inputs, :])
+        self.weight = nnx.Param(jnp.concatenate([feeding[..., inputs:, :], recurrent], axis=-2))
         self.bias = nnx.Param(jnp.zeros((*directions, self.gates * size)))
 
     def start(self, *lead: int) -> Carry:
@@ -54,7 +57,10 @@ class Cell(nnx.Module):
         return self._share(x, way) + wide(_of(way, self.bias[...]), x.ndim)
 
     def _share(self, x, way: int | None):
-        return product(x, _of(way, self.weight[..., : x.shape[-1], :]), self.dtype)
+        rows = [self.known[...]] if self.inputs else []
+        if x.shape[-1] > self.inputs:
+            rows.append(self.weight[..., : x.shape[-1] - self.inputs, :])
+        return product(x, _of(way, jnp.concatenate(rows, axis=-2)), self.dtype)
 
     def without_input(self, *lead: int) -> Float[Array, "*B G"]:
         """What `project` gives for a cell all of whose input arrives step by step."""
@@ -63,7 +69,7 @@ class Cell(nnx.Module):
 
     def inside(self, *, hoisted: int) -> Weights:
         """The weights of each step, where `project` has seen an input that was `hoisted` wide."""
-        return (self.weight[..., hoisted:, :],)
+        return (self.weight[..., hoisted - self.inputs :, :],)
 
     def __call__(
         self,
@@ -90,7 +96,7 @@ class Apart(Cell):
 
     def inside(self, *, hoisted: int) -> Weights:
         """The weight of the extra input, where there is one, and that of the state."""
-        weight = self.weight[..., hoisted:, :]
+        (weight,) = super().inside(hoisted=hoisted)
         extra, state = weight[..., : -self.size, :], weight[..., -self.size :, :]
         return (extra, state) if extra.shape[-2] else (state,)
 

@@ -18,7 +18,7 @@ from s2s_jax.model.cells import CELLS, Carry, Weights
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
 from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, time_first
-from s2s_jax.model.products import Delayed, product, scan, wide
+from s2s_jax.model.products import Delayed, matched, product, scan, wide
 
 ORDERS = ("luong", "bahdanau")
 
@@ -222,7 +222,7 @@ class Decoder(nnx.Module):
         """A score for each token of the vocabulary."""
         words = self.embedding if self.config.tied_embeddings else self.output  # a row a token
         with jax.named_scope("vocabulary"):
-            return product(vector, words[...].T, self.dtype) + wide(self.output_bias[...], vector.ndim)
+            return matched(vector, words[...], self.dtype) + wide(self.output_bias[...], vector.ndim)
 
     def inside(self) -> Inside:
         """The weights of each step, the token's share of the gates having been computed outside."""
