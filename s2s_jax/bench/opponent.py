@@ -88,4 +88,5 @@ class Opponent:
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    np.savez(path, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+    plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(path, **plain)

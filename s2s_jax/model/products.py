@@ -59,18 +59,22 @@ def _product_backward(dtype, factors, cotangent):
 _product.defvjp(_product_forward, _product_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matched(x: Float[Array, "*B I"], rows: Float[Array, "O I"], dtype: DTypeLike) -> Float[Array, "*B O"]:
     """The product of x with each of the rows: x @ rows.T, for matrices that are kept a row an output.
 
     Said as one contraction: a transpose would be a copy of the whole matrix at every step of a search.
     """
+    return _matched(x, rows, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _matched(x, rows, dtype):
     return jnp.einsum("...i,oi->...o", x.astype(dtype), rows.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def _matched_forward(x, rows, dtype):
     factors = x.astype(dtype), rows.astype(dtype)
-    return matched(*factors, dtype), factors
+    return _matched(*factors, dtype), factors
 
 
 def _matched_backward(dtype, factors, cotangent):
@@ -79,7 +83,7 @@ def _matched_backward(dtype, factors, cotangent):
     return _multiplied(cotangent, rows), _weight_gradient(cotangent, x, 2)
 
 
-matched.defvjp(_matched_forward, _matched_backward)
+_matched.defvjp(_matched_forward, _matched_backward)
 
 
 @jax.custom_vjp
