@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import jax
 import numpy as np
@@ -33,9 +33,12 @@ class Opponent:
         self._folder = tempfile.TemporaryDirectory()
         self._write(Path(self._folder.name), work, phase, batches, style)
         command = [python or sys.executable, str(program), self._folder.name]
-        self._process = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self._words = Path(self._folder.name, "words.txt")  # a file never fills up, a pipe that nobody reads does
+        with self._words.open("w", encoding="utf-8") as words:
+            self._process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True
+            )
+        self._orders, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         self.name = self._said()
         kind, _, width = phase.partition("beam")
         self._request = {"do": kind or "beam", "batches": list(range(len(batches)))} | (
@@ -66,19 +69,17 @@ class Opponent:
 
     def seconds(self) -> float:
         """What one pass over all batches takes, as the program itself measures it."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(self._request) + "\n")
-        self._process.stdin.flush()
+        self._orders.write(json.dumps(self._request) + "\n")
+        self._orders.flush()
         return self._said()["seconds"]
 
     def _said(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if line:
             return json.loads(line)
-        _, words = self._process.communicate()
-        self._folder.cleanup()
-        last = [said for said in words.splitlines() if said.strip()][-1:]
+        self._process.wait()
+        last = [said for said in self._words.read_text(encoding="utf-8").splitlines() if said.strip()][-1:]
+        self.close()
         raise ValueError(f"--against torch: {' '.join(last) or 'the program ended without a word'}")
 
     def close(self) -> None:

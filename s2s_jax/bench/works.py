@@ -31,9 +31,9 @@ class Lengths(NamedTuple):
     longest: int
 
 
-# means: 377,534 English and 360,706 German tokens in 29,000 tokenised pairs; the spreads are log-normal fits by eye
+# set by hand to be like Multi30k, English to German in words; not counted from it
 MULTI30K = Lengths(mean=13.0, spread=0.31, ratio=0.955, noise=0.15, longest=41)
-# of the 119,993 words and pronunciations in CMUdict
+# set by hand to be like CMUdict, letters to sounds; not counted from it
 WORDS = Lengths(mean=7.5, spread=0.27, ratio=0.85, noise=0.1, longest=20)
 
 

@@ -4,12 +4,23 @@ Which tokens are fed is found first, without gradient, since no gradient passes 
 then sees them as it sees true ones, through the same fast `unroll`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from s2s_jax.model.interface import Feed, Memory, Model, Noise, Params, Reading, State
 from s2s_jax.train.forcing import ForcingConfig, own_token
+
+
+class Draw(NamedTuple):
+    """What decides, beside the model, which tokens are fed."""
+
+    true: Int[Array, "B T"]
+    coins: Bool[Array, "B T"]  # whether the true token is fed
+    noise: Noise  # of the unroll that will be fed
+    key: Key[Array, ""]  # of the sampled tail
 
 
 def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""], config: ForcingConfig) -> Feed:
@@ -31,23 +42,14 @@ def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""
         coins = jax.random.uniform(for_coins, true.shape) < epsilon
         coins = coins.at[:, 0].set(True)  # before the first step there is nothing of the model's own
         fixed = jax.lax.stop_gradient((params, memory, state))
-        return choose(model, *fixed, true, coins, noise, for_choice, config=config)
+        return choose(model, *fixed, Draw(true, coins, noise, for_choice), config)
 
     return feed
 
 
-def _one_by_one(
-    model: Model,
-    params: Params,
-    memory: Memory,
-    state: State,
-    true: Int[Array, "B T"],
-    coins: Bool[Array, "B T"],
-    noise: Noise,
-    key: Key[Array, ""],
-    *,
-    config: ForcingConfig,
-) -> Int[Array, "B T"]:
+def _one_by_one(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):
+    true, coins, noise, key = draw
+
     def body(last, now):
         state, token = last
         true, heads, time = now
@@ -61,18 +63,8 @@ def _one_by_one(
     return jnp.concatenate([true[:, :1], tokens.T], axis=1)
 
 
-def _in_passes(
-    model: Model,
-    params: Params,
-    memory: Memory,
-    state: State,
-    true: Int[Array, "B T"],
-    coins: Bool[Array, "B T"],
-    noise: Noise,
-    key: Key[Array, ""],
-    *,
-    config: ForcingConfig,
-) -> Int[Array, "B T"]:
+def _in_passes(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):
+    true, coins, noise, key = draw
     tokens, times = true, jnp.broadcast_to(jnp.arange(true.shape[1]), true.shape)
     for chance in jax.random.split(key, config.passes):
 

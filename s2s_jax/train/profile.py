@@ -35,4 +35,4 @@ class Profile:
 
     def _end(self) -> None:
         jax.profiler.stop_trace()
-        self.say(f"profile of {min(self._passed - 1 - BEFORE, TRACED)} steps: tensorboard --logdir {self.directory}")
+        self.say(f"profile of {min(self._passed - BEFORE, TRACED)} steps: tensorboard --logdir {self.directory}")
