@@ -7,7 +7,7 @@ A TSV or JSON-lines file of pairs serves as well: --data.train pairs.tsv. Small 
 
 from s2s_jax.config import Experiment
 from s2s_jax.decode.result import SearchConfig
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig

@@ -7,7 +7,8 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention import Attention, AttentionConfig, NoAttention, build_attention
+from s2s_jax.model.attention import Attention, NoAttention, build_attention, check
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.normalisers import NORMALISERS, softmax
 from s2s_jax.model.scores import SCORES
 
@@ -153,4 +154,4 @@ def test_every_score_can_be_asked_for_by_name():
         assert isinstance(attention, Attention)
         assert type(attention.score) is SCORES[name]
     with pytest.raises(ValueError, match="did you mean 'additive'"):
-        AttentionConfig(score="aditive")
+        check(AttentionConfig(score="aditive"))

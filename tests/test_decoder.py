@@ -10,7 +10,7 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig

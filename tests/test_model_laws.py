@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import forced, scan_of_step

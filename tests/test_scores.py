@@ -7,9 +7,11 @@ import oracles
 import pytest
 from flax import nnx
 
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.scores import SCORES
 
-BATCH, SOURCE, QUERY, MEMORY, SIZE = 2, 3, 4, 5, 6
+BATCH, SOURCE, QUERY, MEMORY = 2, 3, 4, 5
+CONFIG = AttentionConfig(size=6)
 ONE_SIZE = ("dot", "scaled-dot")  # the query must be as wide as the memory
 
 
@@ -17,7 +19,7 @@ def given_for(name, *, memory=None, seed=1):
     """The graph of a score; and drawn weights, query and memory."""
     memory = memory or (QUERY if name in ONE_SIZE else MEMORY)
     graph, weights = oracles.made(
-        lambda rngs: SCORES[name](QUERY, memory, SIZE, dtype=jnp.float32, rngs=rngs), seed=seed
+        lambda rngs: SCORES[name](QUERY, memory, CONFIG, dtype=jnp.float32, rngs=rngs), seed=seed
     )
     arrays = {"query": np.zeros((BATCH, QUERY)), "memory": np.zeros((BATCH, SOURCE, memory))}
     return graph, {"weights": weights, **oracles.drawn(arrays, seed=2)}

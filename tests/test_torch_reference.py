@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 from s2s_jax import shapes
 from s2s_jax.decode.beam import beam
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build

@@ -3,7 +3,7 @@
 import functools
 
 from s2s_jax import config
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.bench.flops import multiplied
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params, forced

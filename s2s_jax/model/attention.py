@@ -4,35 +4,27 @@
 every beam, so an attention may remember whatever it likes.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from s2s_jax.choices import at_least, one_of
+from s2s_jax.choices import one_of
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.normalisers import NORMALISERS
 from s2s_jax.model.products import product
 from s2s_jax.model.scores import SCORES
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionConfig:
-    """How the decoder looks at the source."""
+def check(config: AttentionConfig) -> None:
+    """Refuse names that stand in no table.
 
-    score: str = "general"
-    """none (the thought vector alone), dot, scaled-dot, general, concat or additive."""
-    normaliser: str = "softmax"
-    """What turns scores into weights."""
-    size: int = 256
-    """Width of the space in which query and memory meet (additive and concat)."""
-
-    def __post_init__(self):
-        one_of("attention.score", self.score, ["none", *SCORES])
-        one_of("attention.normaliser", self.normaliser, NORMALISERS)
-        at_least("attention.size", self.size, 1)
+    Raises:
+        ValueError: naming the setting and the nearest choice.
+    """
+    one_of("attention.score", config.score, ["none", *SCORES])
+    one_of("attention.normaliser", config.normaliser, NORMALISERS)
 
 
 class Attention(nnx.Module):
@@ -43,7 +35,7 @@ class Attention(nnx.Module):
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.width = memory
         self.dtype = dtype
-        self.score = SCORES[config.score](query, memory, config.size, dtype=dtype, rngs=rngs)
+        self.score = SCORES[config.score](query, memory, config, dtype=dtype, rngs=rngs)
         self.normalise = NORMALISERS[config.normaliser]
 
     def prepare(self, memory: Float[Array, "B S M"]) -> PyTree:

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.choices import at_least, one_of, share
 from s2s_jax.model import initial
-from s2s_jax.model.attention import AttentionConfig, build_attention
+from s2s_jax.model.attention import build_attention
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, Carry, Weights
 from s2s_jax.model.dropout import keep_mask

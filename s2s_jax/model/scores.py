@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.initial import glorot
 from s2s_jax.model.products import product
 
@@ -20,11 +21,11 @@ class Score(nnx.Module):
     Args:
         query: width Q of the decoder state that asks.
         memory: width M of an encoder state.
-        size: width A of the space in which the two meet, for scores that have one.
+        config: the numbers that some scores need, such as the width A of the space in which the two meet (`size`).
     """
 
-    def __init__(self, query: int, memory: int, size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.query, self.memory, self.size, self.dtype = query, memory, size, dtype
+    def __init__(self, query: int, memory: int, config: AttentionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.query, self.memory, self.config, self.dtype = query, memory, config, dtype
         self.build(rngs)
 
     def build(self, rngs: nnx.Rngs) -> None:
@@ -86,9 +87,9 @@ class Additive(Score):
 
     def build(self, rngs):
         """W, U and v; v as wide as they are."""
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, self.size))
-        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, self.size))
-        self.vector = nnx.Param(glorot(rngs.params(), self.size, 1)[:, 0])
+        self.of_query = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
+        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, self.config.size))
+        self.vector = nnx.Param(glorot(rngs.params(), self.config.size, 1)[:, 0])
 
     def prepare(self, memory):
         """U k."""
@@ -108,8 +109,8 @@ class Concat(Additive):
 
     def build(self, rngs):
         """W, whose first Q rows meet the query and the others the memory."""
-        self.weight = nnx.Param(glorot(rngs.params(), self.query + self.memory, self.size))
-        self.vector = nnx.Param(glorot(rngs.params(), self.size, 1)[:, 0])
+        self.weight = nnx.Param(glorot(rngs.params(), self.query + self.memory, self.config.size))
+        self.vector = nnx.Param(glorot(rngs.params(), self.config.size, 1)[:, 0])
 
     def prepare(self, memory):
         """The memory's share of W [q; k]."""

@@ -10,7 +10,8 @@ from jaxtyping import Array, Int, Key
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.model import initial
-from s2s_jax.model.attention import AttentionConfig
+from s2s_jax.model.attention import check
+from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
 from s2s_jax.model.interface import Memory, Model, Noise, Params, Reading, State
@@ -39,6 +40,7 @@ class ModelConfig:
         at_least("model.embedding", self.embedding, 1)
         one_of("model.precision", self.precision, PRECISIONS)
         at_least("model.remat", self.remat, 0)
+        check(self.attention)
 
 
 class Seq2Seq(nnx.Module):
