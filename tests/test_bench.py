@@ -13,8 +13,10 @@ from s2s_jax.bench import measure, opponent, works
 from s2s_jax.bench.flops import multiplied
 from s2s_jax.bench.limit import Limit
 from s2s_jax.bench.measure import BenchConfig
+from s2s_jax.bench.ours import Ours
 from s2s_jax.bench.where import profiled
 from s2s_jax.cli import main
+from s2s_jax.config import override
 from s2s_jax.shapes import EOS, real
 
 TINY = dataclasses.replace(
@@ -115,6 +117,10 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
     assert "no work 'w1x'; did you mean 'W1'?" in capsys.readouterr().err
     assert main(["bench", "W1", "--phases", "greedyy"]) == 2
     assert "did you mean 'greedy'" in capsys.readouterr().err
+    assert main(["bench", "W1", "--lengths.men", "3"]) == 2
+    assert "no setting 'lengths.men'; did you mean 'lengths.mean'?" in capsys.readouterr().err
+    assert main(["bench", "W1", "--vary", "loss.chunk"]) == 2
+    assert "--vary must be SETTING=VALUE,VALUE" in capsys.readouterr().err
     words = "bench W1 --phases greedy --batches 1 --precisions float32 --rounds 1 --json"
     assert main(words.split()) == 0
     found = json.loads(capsys.readouterr().out)
@@ -123,6 +129,26 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
     (row,) = found["rows"]
     assert {"work", "phase", "precision", "batch", "sentences_per_s", "fraction_of_limit"} <= set(row)
     assert "reference" not in row
+
+
+def test_what_a_setting_costs_is_told_by_its_first_value(fake):
+    wordy = dataclasses.replace(TINY, target_vocabulary=3000)
+    variants = {chunk: override(wordy, f"loss.chunk={chunk}") for chunk in ("0", "1")}
+    whole, chunked = measure.varied("W1", "loss.chunk", variants, BenchConfig(rounds=2))
+    assert whole["cost_min"] == whole["cost_max"] == 1
+    assert chunked["cost_median"] > 1  # a token at a time
+    assert chunked["peak_megabytes"] < whole["peak_megabytes"]
+    assert (chunked["setting"], chunked["value"]) == ("loss.chunk", "1")
+
+
+def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
+    ours = Ours(TINY, "train", works.training_batches(TINY, 1, shapes=1), replicas=2)
+    ours.seconds()
+    first, second = ours.state.params["decoder"]["readout"]
+    assert jnp.abs(first - second).max() > 0.1
+    row = measure.replicated("W1", TINY, 2, BenchConfig(rounds=2))
+    assert row["replicas"] == 2
+    assert 0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
 
 
 def test_an_opponent_that_falls_says_why(fake):

@@ -89,6 +89,52 @@ def rows(name: str, work: Work, config: BenchConfig, limit: Limit) -> Iterator[d
             }
 
 
+def varied(name: str, setting: str, works: dict[str, Work], config: BenchConfig) -> Iterator[dict[str, Any]]:
+    """What each value of a setting costs: the training step under all of them by turns, its time over the first's."""
+    batches = [training_batches(work, TRAINING_BATCHES, shapes=TRAINING_SHAPES) for work in works.values()]
+    sides = [Ours(work, "train", few) for work, few in zip(works.values(), batches, strict=True)]
+    turns = [[side.seconds() for side in sides] for _ in range(config.rounds + 1)][1:]  # the first does not count
+    for number, ((value, work), side) in enumerate(zip(works.items(), sides, strict=True)):
+        costs = [turn[number] / turn[0] for turn in turns]
+        seconds = statistics.median(turn[number] for turn in turns)
+        yield {
+            "work": name,
+            "phase": "train",
+            "precision": work.model.precision,
+            "batch": work.sentences,
+            "setting": setting,
+            "value": value,
+            "milliseconds": 1e3 * seconds / len(batches[number]),
+            "tokens_per_s": sum(int(real(batch.target).sum()) for batch in batches[number]) / seconds,
+            "cost_min": min(costs),
+            "cost_median": statistics.median(costs),
+            "cost_max": max(costs),
+            "compile_seconds": side.compile_seconds,
+            "peak_megabytes": side.peak_megabytes,
+        }
+
+
+def replicated(name: str, work: Work, count: int, config: BenchConfig) -> dict[str, Any]:
+    """A training step of several seeds in one program (`vmap`), against as many one by one."""
+    batches = training_batches(work, 1, shapes=1)
+    together, alone = Ours(work, "train", batches, replicas=count), Ours(work, "train", batches)
+    turns = [(together.seconds(), sum(alone.seconds() for _ in range(count))) for _ in range(config.rounds + 1)][1:]
+    ratios = [one_by_one / at_once for at_once, one_by_one in turns]
+    return {
+        "work": name,
+        "phase": "train",
+        "precision": work.model.precision,
+        "batch": work.sentences,
+        "replicas": count,
+        "milliseconds": 1e3 * statistics.median(at_once for at_once, _ in turns),
+        "ratio_min": min(ratios),
+        "ratio_median": statistics.median(ratios),
+        "ratio_max": max(ratios),
+        "compile_seconds": together.compile_seconds,
+        "peak_megabytes": together.peak_megabytes,
+    }
+
+
 def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Limit) -> dict[str, Any]:
     if phase == "train":
         batches = training_batches(work, TRAINING_BATCHES, shapes=TRAINING_SHAPES)

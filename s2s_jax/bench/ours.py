@@ -12,16 +12,18 @@ from s2s_jax.bench.works import Work, built, endless
 from s2s_jax.decode.beam import beam
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.shapes import Batch
-from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loss import LossConfig, make_loss
+from s2s_jax.train.loss import make_loss
 from s2s_jax.train.optimiser import OptimiserConfig, make_optimiser
 from s2s_jax.train.step import make_step, start
 
 
 class Ours:
-    """A work, ready to run; every program is compiled before anything is timed."""
+    """A work, ready to run; every program is compiled before anything is timed.
 
-    def __init__(self, work: Work, phase: str, batches: Sequence[Batch]):
+    With `replicas`, a training step is one of so many models at once, each from a seed of its own.
+    """
+
+    def __init__(self, work: Work, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
         self.model, params = built(work)
         self.batches = [Batch(*map(jnp.asarray, batch)) for batch in batches]
         self.compile_seconds = 0.0
@@ -29,7 +31,11 @@ class Ours:
         if phase == "train":
             optimiser = make_optimiser(OptimiserConfig(), steps=1)
             self.state = start(params, optimiser, seed=0, ema=0.0)
-            step = make_step(make_loss(self.model, LossConfig(), ForcingConfig()), optimiser)
+            step = make_step(make_loss(self.model, work.loss, work.forcing), optimiser, parts=work.parts)
+            if replicas:
+                params = jax.vmap(self.model.init)(jax.random.split(jax.random.key(0), replicas))
+                self.state = jax.vmap(lambda params: start(params, optimiser, seed=0, ema=0.0))(params)
+                step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
             self.programs = self._compiled(lambda batch: step.lower(self.state, batch))  # type: ignore[attr-defined]
         else:
             self.params = endless(params)

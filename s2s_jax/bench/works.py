@@ -1,7 +1,7 @@
 """On which work is speed measured? Models of fixed size on random ids, so that a benchmark runs anywhere."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +16,27 @@ from s2s_jax.model.interface import Model, Params, forced
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
 from s2s_jax.text.batches import BatchConfig, Pairs, Plan
+from s2s_jax.train.forcing import ForcingConfig
+from s2s_jax.train.loss import LossConfig
 
 FIRST_WORD = 4  # below it are PAD, BOS, EOS, UNK
 NEVER = -1e9  # bias of EOS in decoding: every search runs all its steps
 
 
-class Lengths(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lengths:
     """How long the lines of a corpus are, EOS not counted."""
 
-    mean: float  # tokens of a source line
-    spread: float  # standard deviation of the source lengths over their mean
-    ratio: float  # target tokens a source token
-    noise: float  # standard deviation of that ratio over its mean
+    mean: float
+    """Tokens of a source line."""
+    spread: float
+    """Standard deviation of the source lengths over their mean."""
+    ratio: float
+    """Target tokens a source token."""
+    noise: float
+    """Standard deviation of that ratio over its mean."""
     longest: int
+    """No line has more tokens."""
 
 
 # set by hand to be like Multi30k, English to German in words; not counted from it
@@ -39,14 +47,26 @@ WORDS = Lengths(mean=7.5, spread=0.27, ratio=0.85, noise=0.1, longest=20)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """A model and the batches that it is measured on."""
+    """A model and the batches that it is measured on; like an experiment's, each setting can be overridden."""
 
     meaning: str
+    """What it is, in words."""
     model: ModelConfig
+    """The network."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""
+    forcing: ForcingConfig = ForcingConfig()
+    """What the decoder is fed while it learns."""
+    parts: int = 1
+    """Parts that a batch is computed in, one after the other."""
     source_vocabulary: int
+    """Tokens of the source side."""
     target_vocabulary: int
+    """Tokens of the target side."""
     sentences: int
+    """Pairs in a training batch."""
     lengths: Lengths = MULTI30K
+    """How long the lines are."""
     steps: int = 30
     """Tokens that every search writes."""
 

@@ -140,4 +140,8 @@ def _bench(parser: Parser) -> None:
     parser.add_argument("--against", default="", help="torch: the same work in PyTorch, by turns (extra `bench`)")
     parser.add_argument("--style", default="fast", help="how the opponent is written: fast (default) or tutorial")
     parser.add_argument("--python", default="", help="the interpreter that has torch (default: this one)")
+    parser.add_argument(
+        "--vary", metavar="SETTING=VALUE,VALUE", help="what each value costs a training step, by turns, instead"
+    )
+    parser.add_argument("--replicas", type=int, default=0, help="so many seeds in one program, against one by one")
     parser.add_argument("--where", metavar="FILE", help="write where a training step goes instead, as Markdown")

@@ -1,6 +1,7 @@
 """What does a benchmark show? A line a measurement, or one JSON object at the end."""
 
 import difflib
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -9,23 +10,17 @@ from typing import Any
 from rich.console import Console
 
 from s2s_jax.bench.limit import Limit, measured
-from s2s_jax.bench.measure import BenchConfig, machine, rows
+from s2s_jax.bench.measure import BenchConfig, machine, replicated, rows, varied
 from s2s_jax.bench.where import profiled
-from s2s_jax.bench.works import WORKS
+from s2s_jax.bench.works import WORKS, Work
 from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.config import override
 from s2s_jax.train.devices import keep_freed_memory
 
 
 def bench(given: Given) -> None:
     """Measure the limit, then each work."""
-    options = given.options
-    if given.overrides:
-        raise UsageError(f"bench takes no settings, got --{given.overrides[0]}; see s2s bench --help")
-    for name in options.works:
-        if name not in WORKS:
-            near = difflib.get_close_matches(name.upper(), WORKS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"no work {name!r}{hint} (there are {', '.join(WORKS)})")
+    options, works = given.options, _works(given)
     config = BenchConfig(
         phases=tuple(options.phases.split(",")),
         precisions=tuple(options.precisions.split(",")),
@@ -35,17 +30,24 @@ def bench(given: Given) -> None:
         style=options.style,
         python=options.python,
     )
+    variants = {name: _variants(work, options.vary) for name, work in works.items()} if options.vary else {}
     keep_freed_memory()
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     limit = measured()
     console.print(f"{_described()}; limit {_limit(limit)}")
     if options.where:
-        _write_where(options.works, Path(options.where), _described())
+        _write_where(works, Path(options.where), _described())
         return
     found = []
-    for name in options.works:
-        console.print(f"{name}: {WORKS[name].meaning}")
-        for row in rows(name, WORKS[name], config, limit):
+    for name, work in works.items():
+        console.print(", ".join([f"{name}: {work.meaning}", *given.overrides]))
+        if options.vary:
+            lines = varied(name, options.vary.partition("=")[0], variants[name], config)
+        elif options.replicas:
+            lines = iter([replicated(name, work, options.replicas, config)])
+        else:
+            lines = rows(name, work, config, limit)
+        for row in lines:
             found.append(row)
             console.print("  " + _in_words(row))
     if options.json:
@@ -53,14 +55,32 @@ def bench(given: Given) -> None:
         print(json.dumps({"machine": machine(), "limit": gflops | {"copy_gb_s": limit.copy_gb_s}, "rows": found}))
 
 
-def _write_where(names: list[str], page: Path, machine: str) -> None:
-    lines = ["# Where a training step goes", "", f"Made by `s2s bench {' '.join(names)} --where {page}` on {machine}."]
+def _works(given: Given) -> dict[str, Work]:
+    """The works asked for, with the settings asked for."""
+    for name in given.options.works:
+        if name not in WORKS:
+            near = difflib.get_close_matches(name.upper(), WORKS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"no work {name!r}{hint} (there are {', '.join(WORKS)})")
+    return {name: functools.reduce(override, given.overrides, WORKS[name]) for name in given.options.works}
+
+
+def _variants(work: Work, words: str) -> dict[str, Work]:
+    """A work under each value of `SETTING=VALUE,VALUE`."""
+    setting, equals, values = words.partition("=")
+    if not equals or not values:
+        raise UsageError(f"--vary must be SETTING=VALUE,VALUE such as forcing.start=1.0,0.5, got {words!r}")
+    return {value: override(work, f"{setting}={value}") for value in values.split(",")}
+
+
+def _write_where(works: dict[str, Work], page: Path, machine: str) -> None:
+    lines = ["# Where a training step goes", "", f"Made by `s2s bench {' '.join(works)} --where {page}` on {machine}."]
     lines += ["Float32, the longest batch of the work. Times are added over the threads that worked.", ""]
-    for name in names:
+    for name, work in works.items():
         with tempfile.TemporaryDirectory() as folder:
-            step, spent = profiled(WORKS[name], Path(folder))
+            step, spent = profiled(work, Path(folder))
         total = sum(milliseconds for _, _, milliseconds in spent)
-        lines += [f"## {name}: {WORKS[name].meaning}", "", f"A step takes {step:,.0f} ms.", ""]
+        lines += [f"## {name}: {work.meaning}", "", f"A step takes {step:,.0f} ms.", ""]
         lines += ["| part | kind | ms | share |", "|---|---|---|---|"]
         lines += [f"| {part} | {kind} | {spent:,.1f} | {spent / total:.1%} |" for part, kind, spent in spent]
         lines += [""]
@@ -90,6 +110,23 @@ def _speed(row: dict[str, Any]) -> tuple[float, str]:
 
 
 def _in_words(row: dict[str, Any]) -> str:
+    kind = _cost if "setting" in row else _replicas if "replicas" in row else _plain
+    return kind(row) + f"; compiled in {row['compile_seconds']:.1f} s, {row['peak_megabytes']:,.0f} MB"
+
+
+def _cost(row: dict[str, Any]) -> str:
+    words = (
+        f"{row['setting']} {row['value']}: {row['milliseconds']:,.0f} ms a step, {row['tokens_per_s']:,.0f} tokens/s"
+    )
+    return words + f", {row['cost_median']:.2f} ({row['cost_min']:.2f} to {row['cost_max']:.2f}) of the first's time"
+
+
+def _replicas(row: dict[str, Any]) -> str:
+    words = f"{row['replicas']} seeds at once: {row['milliseconds']:,.0f} ms a step, against one by one"
+    return words + f" {row['ratio_median']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+
+
+def _plain(row: dict[str, Any]) -> str:
     speed, unit = _speed(row)
     words = f"{row['phase']} {row['precision']} batch {row['batch']}: {speed:,.1f} {unit}"
     words += f", {row['fraction_of_limit']:.0%} of the limit"
@@ -100,4 +137,4 @@ def _in_words(row: dict[str, Any]) -> str:
         )
     if "microseconds_per_step" in row:
         words += f"; {row['microseconds_per_step']:,.0f} us a step"
-    return words + f"; compiled in {row['compile_seconds']:.1f} s, {row['peak_megabytes']:,.0f} MB"
+    return words
