@@ -13,7 +13,7 @@ import tiny
 
 from s2s_jax.model.interface import forced, scan_of_step, shifted
 from s2s_jax.model.seq2seq import build
-from s2s_jax.shapes import BOS, Batch
+from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.train import devices
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.feed import scheduled_sampling
@@ -198,6 +198,35 @@ def test_a_chunked_loss_never_holds_all_logits(model, params):
     assert not held(gradient(5), (steps, batch, 11))
     assert not held(gradient(5), (batch, steps, 11))
     assert held(gradient(5), (5, 11))
+
+
+def copied(steps):
+    """Batches of up to five letters to copy."""
+    chance = np.random.default_rng(4)
+    for _ in range(steps):
+        letters = chance.integers(4, 10, (32, 6)).astype(np.int32)
+        ends = chance.integers(1, 6, (32, 1))
+        letters = np.where(np.arange(6) < ends, letters, np.where(np.arange(6) == ends, EOS, PAD)).astype(np.int32)
+        yield Batch(jnp.array(letters), jnp.array(letters))
+
+
+def test_bfloat16_learns_as_float32_does_within_the_noise_of_seeds():
+    optimiser = make_optimiser(OptimiserConfig(learning_rate=2e-2), steps=1)
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        config = dataclasses.replace(tiny.experiment().model, precision=precision)
+        model = build(config, source_vocabulary=10, target_vocabulary=11)
+        step = make_step(make_loss(model, LossConfig(), ForcingConfig()), optimiser)
+        for seed in range(3):
+            state = start(model.init(jax.random.key(seed)), optimiser, seed=seed, ema=0.0)
+            losses = []
+            for batch in copied(150):
+                state, metrics = step(state, batch)
+                losses.append(metrics.sums.nats / metrics.sums.tokens)
+            ends[precision, seed] = float(np.mean(losses[-20:]))
+    exact, rounded = ([ends[precision, seed] for seed in range(3)] for precision in ("float32", "bfloat16"))
+    assert max(exact) < 1.0, ends  # nothing learned would be nothing compared: a guess costs ln 7 = 1.95
+    assert abs(np.mean(exact) - np.mean(rounded)) <= max(exact) - min(exact), ends
 
 
 def test_rows_that_do_not_divide_are_filled_up_and_count_for_nothing(model, params):

@@ -13,6 +13,7 @@ import jax
 from s2s_jax.bench.limit import Limit
 from s2s_jax.bench.opponent import Opponent
 from s2s_jax.bench.ours import Ours
+from s2s_jax.bench.where import kernels
 from s2s_jax.bench.works import Work, built, decoding_batches, decoding_flops, training_batches, training_flops
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.model.products import PRECISIONS
@@ -165,7 +166,10 @@ def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Lim
             "opponent": f"torch {theirs.name['torch']}",
         }
     if phase != "train":
-        found["microseconds_per_step"] = 1e6 * seconds / len(batches) / work.steps
+        steps = len(batches) * work.steps
+        found["microseconds_per_step"] = 1e6 * seconds / steps
+        if jax.default_backend() != "cpu":
+            found["kernels_per_step"] = kernels(ours.seconds) / steps
     return found | {"compile_seconds": ours.compile_seconds, "peak_megabytes": ours.peak_megabytes}
 
 

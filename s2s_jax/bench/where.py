@@ -2,8 +2,9 @@
 
 import collections
 import re
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def profiled(work: Work, directory: Path) -> tuple[float, list[tuple[str, str, f
     return elapsed, sorted(((*key, value) for key, value in spent.items()), key=lambda row: -row[2])
 
 
+def kernels(run: Callable[[], Any]) -> int:
+    """How many kernels and copies an accelerator is sent by a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run()
+        lines = [line for plane in _planes(Path(folder)) if "/device:" in plane.name for line in plane.lines]
+        return sum(len(list(line.events)) for line in lines if line.name.startswith("Stream"))
+
+
 def _parts(program: str) -> dict[str, tuple[str, str]]:
     """The part and the kind of each instruction of a compiled program."""
     found = {}
@@ -64,12 +74,16 @@ def _part(path: str) -> str:
 
 def _events(directory: Path) -> Iterator[tuple[str, float]]:
     """Name and milliseconds of every instruction that ran."""
-    newest = max(directory.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
+    for plane in _planes(directory):
         for line in plane.lines:
             if line.name.startswith("tf_XLA") or "/device:" in plane.name:
                 for event in line.events:
                     yield _instruction(event), event.duration_ns / 1e6
+
+
+def _planes(directory: Path) -> Iterable[Any]:
+    newest = max(directory.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    return jax.profiler.ProfileData.from_file(str(newest)).planes
 
 
 def _instruction(event: Any) -> str:

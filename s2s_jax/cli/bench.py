@@ -137,4 +137,6 @@ def _plain(row: dict[str, Any]) -> str:
         )
     if "microseconds_per_step" in row:
         words += f"; {row['microseconds_per_step']:,.0f} us a step"
+    if "kernels_per_step" in row:
+        words += f", {row['kernels_per_step']:,.1f} kernels"
     return words
