@@ -114,34 +114,89 @@ def encode(encoder, config, sentence):
     return read, carries
 
 
-def dot(score, query, memory):
+# Scores are told where the token stands; most do not ask.
+def dot(score, query, memory, *_):
     return query @ memory
 
 
-def scaled_dot(score, query, memory):
+def scaled_dot(score, query, memory, *_):
     return query @ memory / np.sqrt(query.size)
 
 
-def general(score, query, memory):
+def cosine(score, query, memory, *_):
+    """The paper has no guard against zero vectors; the code's is 1e-6 in each root."""
+    lengths = np.sqrt(query @ query + 1e-6) * np.sqrt(memory @ memory + 1e-6)
+    return score["temperature"] * (query @ memory) / lengths
+
+
+def linear(score, query, memory, *_):
+    return score["weight"] @ np.concatenate([query, memory, query * memory, query - memory]) + score["bias"]
+
+
+def general(score, query, memory, *_):
     return query @ (memory @ score["weight"])
 
 
-def additive(score, query, memory):
-    return score["vector"] @ np.tanh(query @ score["of_query"] + memory @ score["of_memory"])
+def scaled_general(score, query, memory, *_):
+    return score["gain"] * (query @ (memory @ score["weight"]))
 
 
-def concat(score, query, memory):
-    return score["vector"] @ np.tanh(np.concatenate([query, memory]) @ score["weight"])
+def biaffine(score, query, memory, *_):
+    bilinear = query @ (memory @ score["weight"])
+    return bilinear + score["of_query"] @ query + score["of_memory"] @ memory + score["bias"]
 
 
-SCORES = {"dot": dot, "scaled-dot": scaled_dot, "general": general, "additive": additive, "concat": concat}
+def tanh_dot(score, query, memory, *_):
+    asked = np.tanh(query @ score["of_query"] + score["query_bias"])
+    return asked @ np.tanh(memory @ score["of_memory"] + score["memory_bias"])
+
+
+def concat(score, query, memory, *_):
+    return score["vector"] @ np.tanh(np.concatenate([query, memory]) @ score["weight"] + score.get("bias", 0.0))
+
+
+def additive(score, query, memory, *_):
+    inner = query @ score["of_query"] + memory @ score["of_memory"] + score.get("bias", 0.0)
+    return score["vector"] @ np.tanh(inner)
+
+
+def additive_layer_norm(score, query, memory, *_):
+    of_query = score["query_gain"] * normal(query @ score["of_query"])
+    of_memory = score["memory_gain"] * normal(memory @ score["of_memory"])
+    return score["vector"] @ np.tanh(of_query + of_memory + score.get("bias", 0.0))
+
+
+def normalised_additive(score, query, memory, *_):
+    vector = score["gain"] * score["vector"] / np.sqrt((score["vector"] ** 2).sum())
+    return vector @ np.tanh(query @ score["of_query"] + memory @ score["of_memory"] + score["bias"])
+
+
+def location(score, query, memory, position):
+    return (query @ score["weight"])[position]
+
+
+SCORES = {
+    "dot": dot,
+    "scaled-dot": scaled_dot,
+    "cosine": cosine,
+    "linear": linear,
+    "general": general,
+    "scaled-general": scaled_general,
+    "biaffine": biaffine,
+    "tanh-dot": tanh_dot,
+    "concat": concat,
+    "additive": additive,
+    "additive-layer-norm": additive_layer_norm,
+    "normalised-additive": normalised_additive,
+    "location": location,
+}
 
 
 def attend(score, name, query, memory):
     """Context and alignment over the real tokens of one sentence; zeros where it has none."""
     if name == "none":
         return np.zeros(0), np.zeros(len(memory))
-    energies = np.array([SCORES[name](score, query, token) for token in memory])
+    energies = np.array([SCORES[name](score, query, token, place) for place, token in enumerate(memory)])
     weights = np.exp(energies - energies.max(initial=-np.inf))
     weights /= weights.sum() or 1.0
     context = np.zeros(memory.shape[-1])

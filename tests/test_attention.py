@@ -93,20 +93,23 @@ def test_what_stands_on_padding_reaches_neither_value_nor_gradient(looked):
 
 
 def test_huge_scores_stay_finite(looked):
-    _, given, look = looked
+    name, given, look = looked
     score = nnx.to_pure_dict(given["weights"]).get("score", {})
     huge = {**given, "query": given["query"] * 1e4}  # q . k is as large as q
-    if "vector" in score:  # v . tanh(...) is as large as v
+    if loud := score.keys() & {"vector", "gain", "temperature"}:  # v . tanh(...) is as large as v, or as its gain
         huge = {**given, "weights": jax.tree.map(jnp.copy, given["weights"])}
-        huge["weights"]["score"]["vector"].set_value(score["vector"] * 1e4)
+        for weight in loud:
+            huge["weights"]["score"][weight].set_value(score[weight] * 1e4)
     context, alignment, gradient = looking(look, huge)
     np.testing.assert_allclose(alignment.sum(-1), [1, 1, 0], atol=1e-6)
-    assert alignment.max() > 0.999  # the scores were huge indeed
+    assert alignment.max() > 0.999 or name == "tanh-dot"  # the scores were huge indeed; tanh . tanh cannot be
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((context, gradient)))
 
 
 def test_attention_follows_its_tokens_when_they_change_places(looked):
-    _, given, look = looked
+    name, given, look = looked
+    if name == "location":
+        pytest.skip("location looks at places, not at tokens")
     order = np.array([2, 0, 3, 1])
     context, alignment, _ = looking(look, given)
     turned = {**given, "memory": given["memory"][:, order]}
