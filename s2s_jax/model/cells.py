@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from s2s_jax.model import initial
+from s2s_jax.model.normal import normal
 from s2s_jax.model.products import product, wide
 
 Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
@@ -219,16 +220,16 @@ class LayerNormLstm(Apart, Lstm):
         state, cell = carry
         projected = self._with_extra(inside, projected, extra)
         recurrent = product(_dropped(state, drop), inside[-1], self.dtype)
-        gates = _normal(projected) * wide(self.input_gain[...], projected.ndim)
+        gates = normal(projected) * wide(self.input_gain[...], projected.ndim)
         gates = (
             gates
-            + _normal(recurrent) * wide(self.state_gain[...], projected.ndim)
+            + normal(recurrent) * wide(self.state_gain[...], projected.ndim)
             + wide(self.bias[...], projected.ndim)
         )
         return self._gated(cell, gates)
 
     def _shown(self, cell):
-        return _normal(cell) * wide(self.cell_gain[...], cell.ndim) + wide(self.cell_bias[...], cell.ndim)
+        return normal(cell) * wide(self.cell_gain[...], cell.ndim) + wide(self.cell_bias[...], cell.ndim)
 
 
 CELLS = {
@@ -251,9 +252,3 @@ def _of(way: int | None, parameter):
 
 def _split(gates, parts: int):
     return jnp.split(gates, parts, axis=-1)
-
-
-def _normal(x: Float[Array, "*B G"]) -> Float[Array, "*B G"]:
-    """x with mean 0 and variance 1 over its last axis."""
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)

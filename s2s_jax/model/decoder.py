@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.choices import at_least, one_of, share
 from s2s_jax.model import initial
-from s2s_jax.model.attention import build_attention
+from s2s_jax.model.attention import Attended, build_attention
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, Carry, Weights
@@ -75,6 +75,16 @@ class Drops(NamedTuple):
     inputs: tuple[Float[Array, "B I"], ...]  # of each layer
     states: tuple[Float[Array, "B H"], ...]  # of each layer
     readout: Float[Array, "B R"]
+    attention: PyTree  # a raw key a row, where attention is noisy while it learns; else None
+
+
+class Said(NamedTuple):
+    """What one step says, before the vocabulary; an unroll has the same with a time axis in front."""
+
+    vector: Float[Array, "*B R"]
+    alignment: Float[Array, "*B S"]
+    context: Float[Array, "*B M"]
+    heads: PyTree
 
 
 class Inside(NamedTuple):
@@ -143,10 +153,10 @@ class Decoder(nnx.Module):
         noise = () if key is None else self._drops(key, len(mask))
         fed = jnp.zeros((len(mask), self.readout_size)) if self.config.feeds else ()
         state = State(self.bridge(encoded, mask), fed, self.attention.start(keys, mask))
-        return Memory(keys, encoded.outputs, mask, noise), state
+        return Memory(keys, self.attention.values(encoded.outputs), mask, noise), state
 
     def _drops(self, key, batch: int) -> Drops:
-        config, keys = self.config, jax.random.split(key, 3)
+        config, keys = self.config, jax.random.split(key, 4)
         widths = [self.embedding_size] + [config.size] * (config.layers - 1)
 
         def layers(key, rate, widths):
@@ -157,6 +167,7 @@ class Decoder(nnx.Module):
             layers(keys[0], config.dropout, widths),
             layers(keys[1], config.recurrent_dropout, [config.size] * config.layers),
             keep_mask(keys[2], config.dropout, (batch, self.readout_size)),
+            jax.random.key_data(jax.random.split(keys[3], batch)) if self.attention.noisy else None,
         )
 
     def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
@@ -168,8 +179,8 @@ class Decoder(nnx.Module):
         """The decoder step: everything that decodes, decodes with this."""
         embedded = self._dropped(memory, self.embed(token))
         projected = self.cells[0].project(embedded)
-        state, vector, alignment, context = self._advance(self.inside(), memory, state, projected, embedded)
-        return state, Step(self.logits(vector), alignment, context)
+        state, said = self._advance(self.inside(), memory, state, projected, embedded)
+        return state, Step(self.logits(said.vector), *said[1:])
 
     def unroll(
         self, memory: Memory, state: State, tokens: Int[Array, "B T"], reading: Reading | None = None
@@ -181,23 +192,21 @@ class Decoder(nnx.Module):
         """
         embedded = self._dropped(memory, self.embed(tokens.T))
         with jax.named_scope("decoder"):
-            state, vectors, alignments, contexts = self._unrolled(memory, state, embedded)
-        vectors, alignments, contexts = map(time_first, (vectors, alignments, contexts))
-        logits = self.logits(vectors) if reading is None else self._read(vectors, reading)
-        return state, Step(logits, alignments, contexts)
+            state, said = self._unrolled(memory, state, embedded)
+        said = jax.tree.map(time_first, said)
+        logits = self.logits(said.vector) if reading is None else self._read(said.vector, reading)
+        return state, Step(logits, *said[1:])
 
-    def _unrolled(self, memory: Memory, state: State, embedded: Float[Array, "T B E"]):
-        """The last state, and the vectors, alignments and contexts of all steps, time first."""
+    def _unrolled(self, memory: Memory, state: State, embedded: Float[Array, "T B E"]) -> tuple[State, Said]:
+        """The last state, and what all steps said, time first."""
         if self.config.order == "luong" and not self.config.feeds and not self.attention.remembers:
             return self._together(memory, state, embedded)
 
         def body(inside, state, now):
-            state, *said = self._advance(inside, memory, state, *now)
-            return state, said
+            return self._advance(inside, memory, state, *now)
 
         inputs, rows = (self.cells[0].project(embedded), embedded), embedded.shape[1:-1]
-        state, said = scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
-        return state, *said
+        return scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
 
     def _read(self, vectors: Float[Array, "B T R"], reading: Reading) -> PyTree:
         """What the reading makes of the logits of all steps, no more than some tokens' held at once."""
@@ -238,19 +247,21 @@ class Decoder(nnx.Module):
         state: State,
         projected: Float[Array, "B G"],
         embedded: Float[Array, "B E"],
-    ):
-        """One step up to the vector that predicts: next state, vector, alignment, context."""
+    ) -> tuple[State, Said]:
+        """One step up to the vector that predicts."""
         if self.config.order == "luong":
             fed = state.fed if self.config.feeds else None
             carry, output = self._cells(inside, memory, state.carry, embedded, projected, fed)
-            context, alignment, attention = self._attend(inside, memory, state, output)
-            vector = self._attentional(inside, memory, context, output)
-            return State(carry, vector if self.config.feeds else (), attention), vector, alignment, context
-        query = state.carry[-1][0]
-        context, alignment, attention = self._attend(inside, memory, state, query)
-        carry, _ = self._cells(inside, memory, state.carry, embedded, projected, context)
-        vector = self._deep(inside, memory, context, query, embedded)
-        return State(carry, (), attention), vector, alignment, context
+            found = self._attend(inside, memory, state, output)
+            vector = self._attentional(inside, memory, found.context, output)
+            fed = vector if self.config.feeds else ()
+        else:
+            query = state.carry[-1][0]
+            found = self._attend(inside, memory, state, query)
+            carry, _ = self._cells(inside, memory, state.carry, embedded, projected, found.context)
+            vector = self._deep(inside, memory, found.context, query, embedded)
+            fed = ()
+        return State(carry, fed, found.state), Said(vector, found.alignment, found.context, found.heads)
 
     def _cells(self, inside: Inside, memory: Memory, carries: tuple[Carry, ...], embedded, projected, extra):
         """All layers one step on; the lowest gets `extra` beside its projected input."""
@@ -282,19 +293,18 @@ class Decoder(nnx.Module):
             outputs = self._residual(layer, outputs, new)
             carries.append(carry)
         inside = self.inside()
-        attend = jax.vmap(lambda query: self._attend(inside, memory, state, query)[:2])
-        contexts, alignments = attend(outputs)
-        vectors = self._attentional(inside, memory, contexts, outputs)
-        return State(tuple(carries), (), state.attention), vectors, alignments, contexts
+        found = jax.vmap(lambda query: self._attend(inside, memory, state, query))(outputs)
+        vectors = self._attentional(inside, memory, found.context, outputs)
+        return State(tuple(carries), (), ()), Said(vectors, found.alignment, found.context, found.heads)
 
     def _residual(self, layer: int, below, output):
         return output + below if 0 < self.config.residual_from <= layer + 1 else output
 
-    def _attend(self, inside: Inside, memory: Memory, state: State, query) -> tuple[Array, Array, PyTree]:
+    def _attend(self, inside: Inside, memory: Memory, state: State, query) -> Attended:
+        noise = memory.noise.attention if memory.noise else None
         with jax.named_scope("attention"):
-            return self.attention.attend(
-                inside.attention, state.attention, query, memory.keys, memory.values, memory.mask
-            )
+            given = state.attention, query, memory.keys, memory.values, memory.mask
+            return self.attention.attend(inside.attention, *given, noise)
 
     def _attentional(self, inside: Inside, memory: Memory, context, output):
         """tanh(W [c; h]). Luong et al. 2015, eq. 5."""

@@ -116,7 +116,7 @@ def masked_scan(
         kept = tuple(jnp.where(real, after, before) for after, before in zip(new, carry, strict=True))
         return kept, tuple(jnp.where(real, output, jnp.zeros_like(output)))
 
-    rows = (len(mask), mask[0].shape[1])
+    rows = mask[0].shape[1:]
     inside = cell.inside(hoisted=cell.inputs)
     return scan(body, inside, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
 

@@ -41,6 +41,7 @@ class Step(NamedTuple):
     logits: Float[Array, "*B V"]  # of an unroll with a `Reading`: what it made of them
     alignment: Float[Array, "*B S"]
     context: Float[Array, "*B M"]
+    heads: PyTree = ()  # the alignment of each head, [*B, N, S], of which `alignment` is the mean; () for one head
 
 
 class Reading(NamedTuple):

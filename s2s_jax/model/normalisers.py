@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
+
+from s2s_jax.model.attention_config import AttentionConfig
 
 Number = float | Float[Array, ""]  # fixed, swept without recompiling, or learned
 
@@ -311,3 +314,37 @@ NORMALISERS: dict[str, Callable[..., Float[Array, "*B S"]]] = {
     "constrained-softmax": constrained_softmax,
     "top-k": top_k,
 }
+
+
+class Normaliser(nnx.Module):
+    """A function of the table with the numbers that a config gives it; alpha may be learned."""
+
+    def __init__(self, config: AttentionConfig):
+        self.config = config
+        if config.learned_alpha:
+            self.alpha = nnx.Param(jnp.log(jnp.expm1(jnp.array(config.alpha - 1.0))))  # softplus of it is added to 1
+
+    def __call__(
+        self,
+        scores: Float[Array, "*B S"],
+        mask: Bool[Array, "*B S"],
+        *,
+        bound: Float[Array, "*B S"] | None = None,
+        noise: Float[Array, "*B S"] | None = None,
+    ) -> Float[Array, "*B S"]:
+        """The weights.
+
+        Args:
+            bound: the most that each token may weigh, for constrained-softmax.
+            noise: Gumbel noise, for gumbel-softmax in training.
+        """
+        config = self.config
+        numbers = {
+            "softmax": {"temperature": config.temperature},
+            "gumbel-softmax": {"temperature": config.temperature, "noise": noise},
+            "alpha-entmax": {"alpha": 1.0 + jax.nn.softplus(self.alpha[...]) if config.learned_alpha else config.alpha},
+            "fusedmax": {"strength": config.fusing},
+            "constrained-softmax": {"bound": bound},
+            "top-k": {"count": config.top},
+        }
+        return NORMALISERS[config.normaliser](scores, mask, **numbers.get(config.normaliser, {}))

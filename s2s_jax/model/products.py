@@ -134,7 +134,7 @@ def scan(
     """`lax.scan` of `body(weights, carry, x)`, the gradients of `weights` formed after the backward scan.
 
     A gradient added up inside the scan is read and written whole at every step; formed after it, it is one large
-    product. Every weight must meet exactly one product a step, of an input that is `rows` wide before its last axis.
+    product. Every weight [*D, I, O] must meet exactly one product a step, of an input [*D, *rows, I].
 
     With `chunk`, only the carry of every so many steps is kept for the way back, and the steps between are computed
     again: long sequences in little memory.
@@ -156,7 +156,7 @@ def scan(
 def _scan(body, weights, carry, xs, *, rows, dtype):
     steps = len(jax.tree.leaves(xs)[0])
     constants = jax.tree.map(lambda weight: jax.lax.stop_gradient(weight.astype(dtype)), weights)
-    places = jax.tree.map(lambda weight: _places(weight, (steps, *rows), dtype), weights)
+    places = jax.tree.map(lambda weight: _places(weight, (steps, *weight.shape[:-2], *rows), dtype), weights)
 
     def step(carry, now):
         places, x = now
