@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "log-probability of given pairs",
     "align": "draw where the decoder looks",
     "info": "what a run is",
+    "attention": "the choices of attention: formula, paper, and what goes with what",
     "bench": "measure speed against the machine's limit, and against PyTorch",
 }
 OVERRIDES = "any setting may be overridden: --model.attention.score dot; `s2s train EXPERIMENT --help` lists them all"
@@ -87,6 +88,7 @@ def make_parser() -> Parser:
     _evaluate(made["evaluate"])
     _score(made["score"])
     _align(made["align"])
+    made["attention"].add_argument("--cite", metavar="NAME", help="where a choice was published")
     _bench(made["bench"])
     for one in made.values():
         one.add_argument("--json", action="store_true", help="JSON on stdout and nothing else there")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from s2s_jax import config, run
 from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.attention import attention
 from s2s_jax.cli.bench import bench
 from s2s_jax.cli.experiments import find
 from s2s_jax.decode.translate import Translation
@@ -195,6 +196,7 @@ COMMANDS: dict[str, Callable[[Given], None]] = {
     "score": score,
     "align": align,
     "info": info,
+    "attention": attention,
     "bench": bench,
 }
 

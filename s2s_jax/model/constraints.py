@@ -185,9 +185,9 @@ class Monotonic(Constraint):
 
 
 class Mocha(Monotonic):
-    """Soft attention over the `chunk` tokens up to the one where `monotonic` stops. Chiu & Raffel 2018.
+    """b_s = sum_{k=s}^{s+w-1} a_k softmax(u_{k-w+1}, ..., u_k)_s, a where `monotonic` stops. Chiu & Raffel 2018.
 
-    arXiv:1712.05382, eq. 20-26. The weights in the chunk come from a second score of the same kind.
+    arXiv:1712.05382: soft attention over the w = `chunk` tokens up to there, u from a second score of the same kind.
     """
 
     def build(self, rngs):
@@ -208,9 +208,9 @@ class Mocha(Monotonic):
 
 
 class Milk(Mocha):
-    """Soft attention over all tokens up to the one where `monotonic` stops. Arivazhagan et al. 2019, arXiv:1906.05218.
+    """b_s = sum_{k>=s} a_k softmax(u_1, ..., u_k)_s, a where `monotonic` stops. Arivazhagan et al. 2019.
 
-    Whatever walks off the end stops at the last token, so the weights always sum to 1.
+    arXiv:1906.05218: soft attention over all tokens up to there, u from a second score of the same kind. Whatever walks off the end stops at the last token, so the weights always sum to 1.
     """
 
     def _stopped(self, chances, state, mask, now):

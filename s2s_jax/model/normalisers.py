@@ -28,7 +28,7 @@ HALVINGS = 26  # of an interval of ln S: 1e-7 is left of it where S is 1000
 def softmax(
     scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, temperature: Number = 1.0
 ) -> Float[Array, "*B S"]:
-    """exp(e / temperature) / sum exp(e / temperature)."""
+    """exp(e / temperature) / sum exp(e / temperature). Bahdanau et al. 2015, arXiv:1409.0473, eq. 6."""
     return jax.nn.softmax(_real(scores, mask) / temperature, axis=-1, where=mask)
 
 

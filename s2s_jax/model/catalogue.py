@@ -1,0 +1,78 @@
+"""Which choices of attention are there, who proposed them, and what goes with what?
+
+Formula and papers stand in each choice's docstring and nowhere else.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from s2s_jax.model.attention import AXES, NoAttention
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.combinations import refusal
+from s2s_jax.model.constraints import CONSTRAINTS
+from s2s_jax.model.history import HISTORIES
+from s2s_jax.model.normalisers import NORMALISERS
+from s2s_jax.model.references import REFERENCES
+from s2s_jax.model.scores import SCORES
+
+TABLES: dict[str, dict[str, Any]] = {
+    "score": {"none": NoAttention, **SCORES},
+    "normaliser": NORMALISERS,
+    "history": HISTORIES,
+    "constraint": CONSTRAINTS,
+}
+
+
+class Choice(NamedTuple):
+    """One value of one axis."""
+
+    axis: str
+    name: str
+    formula: str
+    papers: tuple[str, ...]  # keys of REFERENCES
+    never_with: dict[str, list[str]]  # by axis: values that go with it under no choice of the other axes
+
+
+def choices() -> Iterator[Choice]:
+    """All of them, axis by axis."""
+    together = _pairs_that_go()
+    for axis, names in AXES.items():
+        for name in names:
+            text = " ".join(_before_arguments(TABLES[axis][name].__doc__ or "").split())
+            papers = sorted((key for key in REFERENCES if key in text), key=text.index)
+            never = {
+                other: [value for value in AXES[other] if frozenset([(axis, name), (other, value)]) not in together]
+                for other in AXES
+                if other != axis
+            }
+            refused = {key: values for key, values in never.items() if values}
+            yield Choice(axis, name, _formula(text, papers), tuple(papers), refused)
+
+
+def _before_arguments(docstring: str) -> str:
+    return docstring.partition("Args:")[0]
+
+
+def _formula(text: str, papers: list[str]) -> str:
+    """The first sentence, up to the paper that it is from."""
+    sentence = re.split(r"(?<=[\w)|^2])\. (?=[A-Z])", text, maxsplit=1)[0]
+    for paper in papers:
+        sentence = sentence.partition(paper)[0]
+    return sentence.removeprefix("none: ").rstrip(" .;:,")
+
+
+def legal() -> Iterator[dict[str, str]]:
+    """Every combination of the four axes that can be built."""
+    for values in itertools.product(*AXES.values()):
+        chosen = dict(zip(AXES, values, strict=True))
+        if refusal(AttentionConfig(**chosen)) is None:
+            yield chosen
+
+
+@functools.cache
+def _pairs_that_go() -> frozenset[frozenset[tuple[str, str]]]:
+    """The pairs of values of two axes that stand together in some legal combination."""
+    return frozenset(frozenset(pair) for chosen in legal() for pair in itertools.combinations(chosen.items(), 2))
