@@ -226,7 +226,7 @@ def bridge(weight, name, config, memory, ends):
 def decoder_start(decoder, config, memory, ends):
     """The state before the first token: what the bridge gives, and nothing fed yet."""
     carries = bridge(decoder.get("bridge", {}).get("weight"), config.bridge, config, memory, ends)
-    return carries, np.zeros(decoder["readout"].shape[-1] if config.feeds else 0)
+    return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds else 0)
 
 
 def decoder_step(decoder, config, score, memory, state, token, drops=None):
@@ -240,13 +240,13 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         context, alignment = attend(of_score, score, asking, memory)
         carries, _ = stack(decoder["cells"], config, carries, embedded, context, drops)
         # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbours.
-        pairs = np.concatenate([context, asking, embedded]) @ decoder["readout"]
+        pairs = np.concatenate([context, asking, embedded]) @ decoder["readout"]["weight"]
         vector = np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
     else:
         extra = fed if config.input_feeding else np.zeros(0)
         carries, asking = stack(decoder["cells"], config, carries, embedded, extra, drops)
         context, alignment = attend(of_score, score, asking, memory)
-        vector = np.tanh(np.concatenate([context, asking]) @ decoder["readout"])
+        vector = np.tanh(np.concatenate([context, asking]) @ decoder["readout"]["weight"])
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
     return (carries, vector), (vector @ out_of + decoder["output_bias"], alignment, context)

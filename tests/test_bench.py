@@ -144,7 +144,7 @@ def test_what_a_setting_costs_is_told_by_its_first_value(fake):
 def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
     ours = Ours(TINY, "train", works.training_batches(TINY, 1, shapes=1), replicas=2)
     ours.seconds()
-    first, second = ours.state.params["decoder"]["readout"]
+    first, second = ours.state.params["decoder"]["readout"]["weight"]
     assert jnp.abs(first - second).max() > 0.1
     row = measure.replicated("W1", TINY, 2, BenchConfig(rounds=2))
     assert row["replicas"] == 2

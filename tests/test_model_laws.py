@@ -95,7 +95,7 @@ def oracle(config, params):
 
 def test_teacher_forcing_is_the_papers_from_token_to_logits(told):
     config, params, said = told
-    oracles.same(tuple(said["plain"]), oracle(config, params), tolerance=1e-5)
+    oracles.same(tuple(said["plain"][:3]), oracle(config, params), tolerance=1e-5)
 
 
 def test_unroll_is_the_scan_of_step_in_value_and_gradient(told):
@@ -142,7 +142,7 @@ def test_two_seeds_at_once_are_one_after_the_other():
     model = build(MODELS["luong"], **SIZES)
     seeds = [drawn_for(model, seed=seed) for seed in (1, 2)]
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *seeds)
-    one = lambda params: tuple(forced(model, params, BATCH))  # noqa: E731
+    one = lambda params: forced(model, params, BATCH)[:3]  # noqa: E731
     together = oracles.compiled(jax.vmap(one))(stacked)
     alone = [oracle(MODELS["luong"], params) for params in seeds]
     oracles.same(together, jax.tree.map(lambda *leaves: np.stack(leaves), *alone), tolerance=1e-5)
@@ -155,7 +155,7 @@ def test_bfloat16_rounds_factors_and_nothing_else(name):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     params = drawn_for(model)
-    rounded = oracles.compiled(lambda params: tuple(forced(model, params, BATCH)))(params)
+    rounded = oracles.compiled(lambda params: forced(model, params, BATCH)[:3])(params)
     assert {leaf.dtype for leaf in rounded} == {jnp.dtype("float32")}
     exact = oracle(MODELS[name], params)
     oracles.same(rounded, exact, tolerance=3e-2)

@@ -111,7 +111,7 @@ class Network(nn.Module):
                 self._read_cell(module, left, f"{part}/cells/{layer}", self.config[part]["cell"])
         places = {"embedding": self.source.weight, "decoder/embedding": self.target.weight}
         places |= {"decoder/bridge/weight": self.bridge, "decoder/output_bias": self.output.bias}
-        places |= {"decoder/readout": self.readout.weight.T, "decoder/output": self.output.weight}
+        places |= {"decoder/readout/weight": self.readout.weight.T, "decoder/output": self.output.weight}
         score = "decoder/attention/score/"
         if self.additive:
             places |= {f"{score}of_query": self.of_query.weight.T, f"{score}vector": self.energy}

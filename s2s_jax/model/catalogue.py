@@ -72,7 +72,26 @@ def legal() -> Iterator[dict[str, str]]:
             yield chosen
 
 
+def covering() -> list[dict[str, str]]:
+    """Few legal combinations in which every pair of values that go together stands: a pairwise covering design.
+
+    Greedy: each combination is one that covers most pairs not covered yet, the first of them in the tables' order.
+    """
+    numbers = {pair: number for number, pair in enumerate(_pairs_that_go())}
+    rows = [(chosen, sum(1 << numbers[pair] for pair in _pairs(chosen))) for chosen in legal()]
+    left, found = (1 << len(numbers)) - 1, []
+    while left:
+        chosen, pairs = max(rows, key=lambda row: (row[1] & left).bit_count())
+        found.append(chosen)
+        left &= ~pairs
+    return found
+
+
+def _pairs(chosen: dict[str, str]) -> frozenset[frozenset[tuple[str, str]]]:
+    return frozenset(frozenset(pair) for pair in itertools.combinations(chosen.items(), 2))
+
+
 @functools.cache
 def _pairs_that_go() -> frozenset[frozenset[tuple[str, str]]]:
     """The pairs of values of two axes that stand together in some legal combination."""
-    return frozenset(frozenset(pair) for chosen in legal() for pair in itertools.combinations(chosen.items(), 2))
+    return frozenset(pair for chosen in legal() for pair in _pairs(chosen))

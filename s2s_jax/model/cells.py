@@ -241,6 +241,58 @@ CELLS = {
 }
 
 
+class Transitions(nnx.Module):
+    """A cell after which the state goes through more cells, without input, before the step is over.
+
+    Pascanu et al. 2014, arXiv:1312.6026; Miceli Barone et al. 2017, arXiv:1707.07631. As a cell, it is like any other.
+    """
+
+    def __init__(self, first: Cell, more: list[Cell]):
+        self.first, self.more = first, nnx.List(more)
+        self.inputs, self.size, self.dtype = first.inputs, first.size, first.dtype
+
+    def start(self, *lead: int) -> Carry:
+        """The zero state."""
+        return self.first.start(*lead)
+
+    def project(self, x: Float[Array, "*B I"], *, way: int | None = None) -> Float[Array, "*B G"]:
+        """The first cell's share of the input."""
+        return self.first.project(x, way=way)
+
+    def without_input(self, *lead: int) -> Float[Array, "*B G"]:
+        """What the first cell has where all its input arrives step by step."""
+        return self.first.without_input(*lead)
+
+    def inside(self, *, hoisted: int) -> Weights:
+        """The weights of each cell."""
+        return (self.first.inside(hoisted=hoisted), *(cell.inside(hoisted=0) for cell in self.more))
+
+    def __call__(self, inside: Weights, carry: Carry, projected, extra=None, *, drop=None):
+        """The state after all cells, and what the last shows; each cell has the same dropout."""
+        carry, output = self.first(inside[0], carry, projected, extra, drop=drop)
+        for cell, weights in zip(self.more, inside[1:], strict=True):
+            carry, output = cell(weights, carry, cell.without_input(*projected.shape[:-1]), drop=drop)
+        return carry, output
+
+
+def make_cell(
+    name: str,
+    inputs: int,
+    size: int,
+    *,
+    transitions: int = 1,
+    extra: int = 0,
+    directions: tuple[int, ...] = (),
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> Cell | Transitions:
+    """A cell of the table, with as many transitions a step as asked for."""
+    kind, options = CELLS[name], {"directions": directions, "dtype": dtype, "rngs": rngs}
+    first = kind(inputs, size, extra=extra, **options)
+    more = [kind(0, size, **options) for _ in range(transitions - 1)]
+    return Transitions(first, more) if more else first
+
+
 def _dropped(state, drop):
     return state if drop is None else state * drop
 

@@ -210,7 +210,8 @@ class Mocha(Monotonic):
 class Milk(Mocha):
     """b_s = sum_{k>=s} a_k softmax(u_1, ..., u_k)_s, a where `monotonic` stops. Arivazhagan et al. 2019.
 
-    arXiv:1906.05218: soft attention over all tokens up to there, u from a second score of the same kind. Whatever walks off the end stops at the last token, so the weights always sum to 1.
+    arXiv:1906.05218: soft attention over all tokens up to there, u from a second score of the same kind. Whatever walks
+    off the end stops at the last token, so the weights always sum to 1.
     """
 
     def _stopped(self, chances, state, mask, now):

@@ -1,6 +1,7 @@
 """How does one decoder step turn the last token and what it sees of the source into scores of the next token?"""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -15,13 +16,15 @@ from s2s_jax.model import initial
 from s2s_jax.model.attention import Attended, build_attention
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
-from s2s_jax.model.cells import CELLS, Carry, Weights
+from s2s_jax.model.cells import CELLS, Carry, Weights, make_cell
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
 from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, time_first
-from s2s_jax.model.products import Delayed, matched, product, scan, wide
+from s2s_jax.model.products import matched, scan, wide
+from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
 
-ORDERS = ("luong", "bahdanau")
+ORDERS = ("luong", "bahdanau", "conditional")
+ASKING = ("top", "bottom")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +37,19 @@ class DecoderConfig:
     """Width of the state of one layer."""
     layers: int = 1
     """Stacked layers."""
+    transitions: int = 1
+    """Cells that a layer's state goes through at each token, those after the first without input."""
     order: str = "luong"
     """luong: the new state asks, and an attentional vector predicts; bahdanau: the last state asks, the context enters
-    the cell, and a deep output predicts."""
+    the cell, and a deep output predicts; conditional: the state after the token asks, and the context makes the state
+    after a second cell, the conditional GRU of Nematus. Sennrich et al. 2017, arXiv:1703.04357, section 2."""
+    asks: str = "top"
+    """Whose state asks: that of the top layer or of the bottom one. Wu et al. 2016 (GNMT), arXiv:1609.08144."""
+    context_to_all: bool = False
+    """The context enters every upper layer beside what the layer below says, as in GNMT."""
+    gate: str = "none"
+    """Context gate between source and target in the vector that predicts: none, source, target or both. Tu et al.
+    2017, arXiv:1608.06043."""
     input_feeding: bool = True
     """Luong order only: the attentional vector enters the cell at the next step. Luong et al. 2015, section 3.3."""
     bridge: str = "projected"
@@ -57,11 +70,29 @@ class DecoderConfig:
         one_of("decoder.order", self.order, ORDERS)
         one_of("decoder.bridge", self.bridge, BRIDGES)
         at_least("decoder.size", self.size, 1)
+        one_of("decoder.asks", self.asks, ASKING)
+        one_of("decoder.gate", self.gate, ("none", *GATES))
         at_least("decoder.layers", self.layers, 1)
+        at_least("decoder.transitions", self.transitions, 1)
         at_least("decoder.readout", self.readout, 0)
         at_least("decoder.residual_from", self.residual_from, 0)
         share("decoder.dropout", self.dropout)
         share("decoder.recurrent_dropout", self.recurrent_dropout)
+        if self.gate != "none" and self.order == "bahdanau":
+            raise ValueError(
+                f"decoder.gate={self.gate} weighs the parts of an attentional vector, which decoder.order=bahdanau "
+                "does not have; take luong or conditional."
+            )
+        if self.context_to_all and not self.early:
+            raise ValueError(
+                "decoder.context_to_all needs the context before the upper layers run, but decoder.asks=top asks after "
+                "them; take decoder.asks=bottom or decoder.order=bahdanau."
+            )
+
+    @property
+    def early(self) -> bool:
+        """Whether the context is known before the upper layers run."""
+        return self.order != "luong" or self.asks == "bottom"
 
     @property
     def feeds(self) -> bool:
@@ -92,7 +123,8 @@ class Inside(NamedTuple):
 
     cells: tuple[Weights, ...]  # of each layer
     attention: Weights
-    readout: Float[Array, "I O"] | Delayed
+    second: Weights  # of the conditional order's second cell, else ()
+    readout: Weights
 
 
 class Decoder(nnx.Module):
@@ -111,7 +143,8 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.config, self.remat, self.dtype, self.embedding_size = config, remat, dtype, embedding
-        size, make = config.size, CELLS[config.cell]
+        size, states = config.size, CELLS[config.cell].states
+        make = functools.partial(make_cell, config.cell, size=size, dtype=dtype, rngs=rngs)
         self.embedding = nnx.Param(initial.embedding(rngs.params(), vocabulary, embedding))
         self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
         self.readout_size = config.readout or (embedding if config.tied_embeddings else size)
@@ -122,30 +155,32 @@ class Decoder(nnx.Module):
             )
         per_step = self.attention.width if config.order == "bahdanau" else self.readout_size * config.feeds
         check_residual("decoder", [embedding] + [size] * (config.layers - 1), config.residual_from, size)
-        first = make(embedding, size, extra=per_step, dtype=dtype, rngs=rngs)
-        upper = [make(0, size, extra=size, dtype=dtype, rngs=rngs) for _ in range(config.layers - 1)]
+        first = make(inputs=embedding, extra=per_step, transitions=config.transitions)
+        above = size + self.attention.width * config.context_to_all
+        upper = [make(inputs=0, extra=above, transitions=config.transitions) for _ in range(config.layers - 1)]
         self.cells = nnx.List([first, *upper])
+        if config.order == "conditional":
+            self.second = make(inputs=0, extra=self.attention.width)
         self.bridge = BRIDGES[config.bridge](
             end=encoder.width,
             ends=encoder.config.layers,
             end_states=CELLS[encoder.config.cell].states,
             layers=config.layers,
             size=size,
-            states=make.states,
+            states=states,
             dtype=dtype,
             rngs=rngs,
         )
-        self.readout = nnx.Param(initial.glorot(rngs.params(), *self._readout_shape()))
+        widths = self.attention.width, size, embedding, self.readout_size
+        self.readout = self._readout()(*widths, dtype=dtype, rngs=rngs)
         if not config.tied_embeddings:
             self.output = nnx.Param(initial.glorot(rngs.params(), vocabulary, self.readout_size))
         self.output_bias = nnx.Param(jnp.zeros((vocabulary,)))
 
-    def _readout_shape(self) -> tuple[int, int]:
-        """[context, state] -> vector, or for the deep output [context, state, embedding] -> two of them (maxout)."""
-        seen = self.attention.width + self.config.size
-        if self.config.order == "luong":
-            return seen, self.readout_size
-        return seen + self.embedding_size, 2 * self.readout_size
+    def _readout(self) -> type[Readout]:
+        if self.config.gate != "none":
+            return GATES[self.config.gate]
+        return {"luong": Readout, "bahdanau": Deep, "conditional": WithToken}[self.config.order]
 
     def start(self, encoded: Encoded, mask: Bool[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
         """What is fixed for these sentences, and the state before the first token."""
@@ -199,7 +234,7 @@ class Decoder(nnx.Module):
 
     def _unrolled(self, memory: Memory, state: State, embedded: Float[Array, "T B E"]) -> tuple[State, Said]:
         """The last state, and what all steps said, time first."""
-        if self.config.order == "luong" and not self.config.feeds and not self.attention.remembers:
+        if not (self.config.early or self.config.feeds or self.attention.remembers):
             return self._together(memory, state, embedded)
 
         def body(inside, state, now):
@@ -238,7 +273,8 @@ class Decoder(nnx.Module):
         """The weights of each step, the token's share of the gates having been computed outside."""
         widths = [self.embedding_size] + [0] * (self.config.layers - 1)
         cells = (cell.inside(hoisted=width) for cell, width in zip(self.cells, widths, strict=True))
-        return Inside(tuple(cells), self.attention.inside(), self.readout[...])
+        second = self.second.inside(hoisted=0) if self.config.order == "conditional" else ()
+        return Inside(tuple(cells), self.attention.inside(), second, self.readout.inside())
 
     def _advance(
         self,
@@ -249,30 +285,50 @@ class Decoder(nnx.Module):
         embedded: Float[Array, "B E"],
     ) -> tuple[State, Said]:
         """One step up to the vector that predicts."""
-        if self.config.order == "luong":
-            fed = state.fed if self.config.feeds else None
-            carry, output = self._cells(inside, memory, state.carry, embedded, projected, fed)
-            found = self._attend(inside, memory, state, output)
-            vector = self._attentional(inside, memory, found.context, output)
-            fed = vector if self.config.feeds else ()
-        else:
-            query = state.carry[-1][0]
+        carry, fed = state.carry, state.fed if self.config.feeds else None
+        if self.config.order == "bahdanau":
+            query = carry[-1 if self.config.asks == "top" else 0][0]
             found = self._attend(inside, memory, state, query)
-            carry, _ = self._cells(inside, memory, state.carry, embedded, projected, found.context)
-            vector = self._deep(inside, memory, found.context, query, embedded)
-            fed = ()
+            bottom, output = self._layer(0, inside, memory, carry[0], embedded, projected, found.context)
+            upper, _ = self._upper(inside, memory, carry[1:], output, found.context)
+            carry, output = (bottom, *upper), carry[-1][0]
+        else:
+            bottom, output = self._layer(0, inside, memory, carry[0], embedded, projected, fed)
+            if self.config.early:
+                found = self._attend(inside, memory, state, output)
+                bottom, output = self._second(inside, memory, bottom, output, found.context)
+                upper, output = self._upper(inside, memory, carry[1:], output, found.context)
+            else:
+                upper, output = self._upper(inside, memory, carry[1:], output)
+                found = self._attend(inside, memory, state, output)
+            carry = bottom, *upper
+        vector = self._read_out(inside, memory, found.context, output, embedded)
+        fed = vector if self.config.feeds else ()
         return State(carry, fed, found.state), Said(vector, found.alignment, found.context, found.heads)
 
-    def _cells(self, inside: Inside, memory: Memory, carries: tuple[Carry, ...], embedded, projected, extra):
-        """All layers one step on; the lowest gets `extra` beside its projected input."""
-        new, output = [], embedded
-        for layer, (cell, carry) in enumerate(zip(self.cells, carries, strict=True)):
+    def _layer(self, layer: int, inside: Inside, memory: Memory, carry: Carry, below, projected, extra):
+        """One layer one step on: what it carries, and what it shows with the residual added."""
+        drop = memory.noise.states[layer] if memory.noise else None
+        carry, output = self.cells[layer](inside.cells[layer], carry, projected, extra, drop=drop)
+        return carry, self._residual(layer, below, output)
+
+    def _second(self, inside: Inside, memory: Memory, carry: Carry, output, context):
+        """The conditional order's second cell, whose input is the context; other orders have none."""
+        if self.config.order != "conditional":
+            return carry, output
+        drop = memory.noise.states[0] if memory.noise else None
+        return self.second(inside.second, carry, self.second.without_input(len(context)), context, drop=drop)
+
+    def _upper(self, inside: Inside, memory: Memory, carries: tuple[Carry, ...], output, context=None):
+        """All layers above the lowest one step on."""
+        new = []
+        for layer, carry in enumerate(carries, start=1):
             below = output
-            if layer > 0:
-                projected, extra = cell.without_input(len(below)), self._dropped(memory, below, layer)
-            drop = memory.noise.states[layer] if memory.noise else None
-            carry, output = cell(inside.cells[layer], carry, projected, extra, drop=drop)
-            output = self._residual(layer, below, output)
+            extra = self._dropped(memory, below, layer)
+            if self.config.context_to_all:
+                extra = jnp.concatenate([extra, context], -1)
+            projected = self.cells[layer].without_input(len(below))
+            carry, output = self._layer(layer, inside, memory, carry, below, projected, extra)
             new.append(carry)
         return tuple(new), output
 
@@ -294,7 +350,7 @@ class Decoder(nnx.Module):
             carries.append(carry)
         inside = self.inside()
         found = jax.vmap(lambda query: self._attend(inside, memory, state, query))(outputs)
-        vectors = self._attentional(inside, memory, found.context, outputs)
+        vectors = self._read_out(inside, memory, found.context, outputs, embedded)
         return State(tuple(carries), (), ()), Said(vectors, found.alignment, found.context, found.heads)
 
     def _residual(self, layer: int, below, output):
@@ -306,16 +362,8 @@ class Decoder(nnx.Module):
             given = state.attention, query, memory.keys, memory.values, memory.mask
             return self.attention.attend(inside.attention, *given, noise)
 
-    def _attentional(self, inside: Inside, memory: Memory, context, output):
-        """tanh(W [c; h]). Luong et al. 2015, eq. 5."""
-        vector = jnp.tanh(product(jnp.concatenate([context, output], -1), inside.readout, self.dtype))
-        return _masked(vector, memory.noise.readout if memory.noise else None)
-
-    def _deep(self, inside: Inside, memory: Memory, context, query, embedded):
-        """Maxout of U s + V E y + C c, in pairs. Bahdanau et al. 2015, A.2.2; Goodfellow et al. 2013."""
-        joined = jnp.concatenate([context, query, embedded], -1)
-        pairs = product(joined, inside.readout, self.dtype)
-        vector = pairs.reshape(*pairs.shape[:-1], self.readout_size, 2).max(-1)
+    def _read_out(self, inside: Inside, memory: Memory, context, state, embedded):
+        vector = self.readout(inside.readout, context, state, embedded)
         return _masked(vector, memory.noise.readout if memory.noise else None)
 
     def _dropped(self, memory: Memory, inputs: Float[Array, "*B I"], layer: int = 0) -> Float[Array, "*B I"]:

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
 from s2s_jax.choices import at_least, one_of, share
-from s2s_jax.model.cells import CELLS, Carry, Cell
+from s2s_jax.model.cells import CELLS, Carry, Cell, Transitions, make_cell
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.products import scan
@@ -31,6 +31,8 @@ class EncoderConfig:
     """Stacked layers."""
     bidirectional: bool = True
     """Read from both ends; the two outputs of a token stand side by side, so the memory is 2 x size wide."""
+    transitions: int = 1
+    """Cells that a layer's state goes through at each token, those after the first without input."""
     residual_from: int = 0
     """First layer (counted from 1) whose input is added to its output; 0 for none. Wu et al. 2016, section 3.1."""
     dropout: float = 0.0
@@ -42,6 +44,7 @@ class EncoderConfig:
         one_of("encoder.cell", self.cell, CELLS)
         at_least("encoder.size", self.size, 1)
         at_least("encoder.layers", self.layers, 1)
+        at_least("encoder.transitions", self.transitions, 1)
         at_least("encoder.residual_from", self.residual_from, 0)
         share("encoder.dropout", self.dropout)
         share("encoder.recurrent_dropout", self.recurrent_dropout)
@@ -71,7 +74,15 @@ class Encoder(nnx.Module):
         widths = [inputs] + [self.width] * (config.layers - 1)
         check_residual("encoder", widths, config.residual_from, self.width)
         self.cells = nnx.List(
-            CELLS[config.cell](width, config.size, directions=(config.directions,), dtype=dtype, rngs=rngs)
+            make_cell(
+                config.cell,
+                width,
+                config.size,
+                transitions=config.transitions,
+                directions=(config.directions,),
+                dtype=dtype,
+                rngs=rngs,
+            )
             for width in widths
         )
 
@@ -85,7 +96,7 @@ class Encoder(nnx.Module):
             carries.append(carry)
         return Encoded(outputs, tuple(carries))
 
-    def _layer(self, cell: Cell, inputs, mask, key: Noise):
+    def _layer(self, cell: Cell | Transitions, inputs, mask, key: Noise):
         drop = None
         if key is not None:
             for_inputs, for_state = jax.random.split(key)
@@ -102,7 +113,13 @@ class Encoder(nnx.Module):
 
 
 def masked_scan(
-    cell: Cell, carry: Carry, projected: Ways, mask: Ways, drop: Float[Array, "D B H"] | None, *, remat: int
+    cell: Cell | Transitions,
+    carry: Carry,
+    projected: Ways,
+    mask: Ways,
+    drop: Float[Array, "D B H"] | None,
+    *,
+    remat: int,
 ) -> tuple[Carry, Ways]:
     """The last carry and all outputs [S, B, H] of a cell over time; padding freezes the one and zeroes the other.
 

@@ -1,0 +1,122 @@
+"""Does every choice of attention work with every other? Each pair trains, and is searched with its attention.
+
+A pairwise covering design over the axes; heads, values, order and feeding go round. By default as few of its rows are
+run as name every value once; `pytest -m wide tests/test_covering.py` runs all of them.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from s2s_jax.decode.beam import beam
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.catalogue import AXES, covering, legal
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.shapes import EOS, PAD, Batch, real
+from s2s_jax.train.forcing import ForcingConfig
+from s2s_jax.train.loss import LossConfig, make_loss
+
+STEPS, BEAM, LENGTH = 20, 3, 6
+ROUND = tuple(
+    itertools.product((1, 2), ("same", "projected", "split"), (("luong", True), ("luong", False), ("bahdanau", True)))
+)
+
+
+@functools.cache
+def rows():
+    """The design, each row with heads, values, order and feeding of its own."""
+    chosen = covering()
+    return [(axes, *ROUND[number % len(ROUND)]) for number, axes in enumerate(chosen)]
+
+
+def named(row):
+    axes, heads, values, (order, fed) = row
+    return "-".join([*axes.values(), str(heads), values, order, "fed" * fed])
+
+
+@functools.cache
+def few():
+    """The rows that a quick run takes: each names a value that no row before it named."""
+    left, taken = {(axis, name) for axis, names in AXES.items() for name in names}, []
+    while left:
+        best = max(rows(), key=lambda row: len(left & set(row[0].items())))
+        taken.append(best)
+        left -= set(best[0].items())
+    return taken
+
+
+def configured(row):
+    """The smallest model of a row; a score none has one head, and plain values."""
+    axes, heads, values, (order, fed) = row
+    if axes["score"] == "none":
+        heads, values = 1, "same"
+    attention = AttentionConfig(**axes, heads=heads, values=values, size=4, positions=8, window=2, filters=2, kernel=3)
+    return ModelConfig(
+        embedding=4,
+        encoder=EncoderConfig(cell="rnn", size=2),
+        attention=attention,
+        decoder=DecoderConfig(cell="rnn", size=4, order=order, input_feeding=fed),
+    )
+
+
+def copies():
+    """Letters to copy, of every length up to 5; and a row that is no sentence."""
+    chance = np.random.default_rng(0)
+    letters = chance.integers(4, 8, (12, LENGTH))
+    ends = np.arange(12)[:, None] % LENGTH
+    ids = np.where(np.arange(LENGTH) < ends, letters, np.where(np.arange(LENGTH) == ends, EOS, PAD))
+    ids[-1] = PAD
+    return Batch(*(jnp.array(ids, jnp.int32),) * 2)
+
+
+def check(row):
+    model = build(configured(row), source_vocabulary=8, target_vocabulary=8)
+    loss, batch = make_loss(model, LossConfig(), ForcingConfig()), copies()
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3))
+
+    def trained(params, key):
+        def step(carry, number):
+            params, state = carry
+            of = lambda params: loss(params, batch, number, jax.random.fold_in(key, number)).nats  # noqa: E731
+            nats, gradient = jax.value_and_grad(of)(params)
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), nats
+
+        (params, _), losses = jax.lax.scan(step, (params, optimiser.init(params)), jnp.arange(STEPS))
+        return params, losses
+
+    params, losses = jax.jit(trained)(model.init(jax.random.key(1)), jax.random.key(2))
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-4:]) < np.mean(losses[:2])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    found = jax.jit(functools.partial(beam, model, width=BEAM, max_length=LENGTH))(params, batch.source)
+    alignment, sources = np.asarray(found.alignment), np.asarray(real(batch.source))
+    assert np.isfinite(np.asarray(found.scores)[:-1]).all()
+    assert np.isfinite(alignment).all()
+    assert (alignment >= 0).all()
+    assert (alignment[np.broadcast_to(~sources[:, None, None], alignment.shape)] == 0).all()
+    if row[0]["score"] != "none" and row[0]["constraint"] not in ("monotonic", "mocha", "stepwise"):
+        assert (alignment.sum(-1)[:, 0, 0][:-1] > 0).all()  # the first token of the best was aligned to something
+
+
+def test_every_pair_that_goes_stands_in_the_design():
+    pairs = lambda chosen: {frozenset(pair) for pair in itertools.combinations(chosen.items(), 2)}  # noqa: E731
+    assert set().union(*map(pairs, legal())) == set().union(*(pairs(axes) for axes, *_ in rows()))
+
+
+@pytest.mark.parametrize("row", few(), ids=named)
+def test_every_value_trains_and_is_searched(row):
+    check(row)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("row", rows(), ids=named)
+def test_every_pair_trains_and_is_searched(row):
+    check(row)
