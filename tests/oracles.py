@@ -232,36 +232,75 @@ def decoder_start(decoder, config, memory, ends):
 def decoder_step(decoder, config, score, memory, state, token, drops=None):
     """The next state, and (logits, alignment, context) of one step of one sentence."""
     carries, fed = state
-    # Dropped once, for all that read it: the cell and the deep output.
+    # Dropped once, for all that read it: the cell and the vector that predicts.
     embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
     of_score = decoder.get("attention", {}).get("score", {})
+    early = config.order == "conditional" or config.asks == "bottom"
     if config.order == "bahdanau":
+        context, alignment = attend(of_score, score, carries[-1 if config.asks == "top" else 0][0], memory)
         asking = carries[-1][0]
-        context, alignment = attend(of_score, score, asking, memory)
-        carries, _ = stack(decoder["cells"], config, carries, embedded, context, drops)
-        # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbours.
-        pairs = np.concatenate([context, asking, embedded]) @ decoder["readout"]["weight"]
-        vector = np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
+        carries, _ = stack(decoder["cells"], config, carries, embedded, context, drops, context)
+    elif early:  # the lowest layer, then attention, then whatever is left of the lowest, then the layers above
+        extra = fed if config.feeds else np.zeros(0)
+        (lowest,), below = stack(decoder["cells"], config, carries[:1], embedded, extra, drops)
+        context, alignment = attend(of_score, score, below, memory)
+        if config.order == "conditional":
+            keep_state = 1.0 if drops is None else drops.states[0]
+            lowest, below = CELLS[config.cell](decoder["second"], lowest, context, keep_state)
+        upper, asking = stack(decoder["cells"], config, carries[1:], below, context, drops, context, lowest=1)
+        carries = [lowest, *upper]
     else:
         extra = fed if config.input_feeding else np.zeros(0)
         carries, asking = stack(decoder["cells"], config, carries, embedded, extra, drops)
         context, alignment = attend(of_score, score, asking, memory)
-        vector = np.tanh(np.concatenate([context, asking]) @ decoder["readout"]["weight"])
+    vector = predicting(decoder["readout"], config, context, asking, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
     return (carries, vector), (vector @ out_of + decoder["output_bias"], alignment, context)
 
 
-def stack(cells, config, carries, embedded, extra, drops):
-    """All layers one step on; the lowest reads [embedding; extra]."""
+def predicting(readout, config, context, asking, embedded):
+    """The vector that predicts the token."""
+    whole = np.concatenate([context, asking, embedded])
+    if config.gate != "none":  # Tu et al. 2017: z weighs source and target, or one of the two
+        gate = sigmoid(whole @ readout["weight"])
+        target = np.concatenate([asking, embedded]) @ readout["of_target"]
+        source = context @ readout["of_source"]
+        shares = {"both": (1 - gate, gate), "source": (1, gate), "target": (gate, 1)}[config.gate]
+        return np.tanh(shares[0] * target + shares[1] * source)
+    if config.order == "bahdanau":
+        # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbours.
+        pairs = whole @ readout["weight"]
+        return np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
+    seen = whole if config.order == "conditional" else whole[: context.size + asking.size]
+    return np.tanh(seen @ readout["weight"])
+
+
+def stack(cells, config, carries, embedded, extra, drops, context=None, *, lowest=0):
+    """Layers one step on, from the `lowest` up; layer 0 reads [embedding; extra], those above what is below them.
+
+    With `config.context_to_all` the context stands beside what an upper layer reads.
+    """
     below, after = embedded, []
-    for layer, carry in enumerate(carries):
+    for layer, carry in enumerate(carries, start=lowest):
         keep_input, keep_state = (1.0, 1.0) if drops is None else (drops.inputs[layer], drops.states[layer])
         reads = np.concatenate([below, extra]) if layer == 0 else below * keep_input
-        carry, output = CELLS[config.cell](cells[layer], carry, reads, keep_state)
+        if layer > 0 and config.context_to_all:
+            reads = np.concatenate([reads, context])
+        carry, output = transitions(cells[layer], config, carry, reads, keep_state)
         after.append(carry)
         below = output + below if 0 < config.residual_from <= layer + 1 else output
     return after, below
+
+
+def transitions(cell, config, carry, reads, keep_state):
+    """A cell, and after it those that the state goes through without input."""
+    if config.transitions == 1:
+        return CELLS[config.cell](cell, carry, reads, keep_state)
+    carry, output = CELLS[config.cell](cell["first"], carry, reads, keep_state)
+    for more in range(config.transitions - 1):
+        carry, output = CELLS[config.cell](cell["more"][more], carry, np.zeros(0), keep_state)
+    return carry, output
 
 
 def decoder_steps(decoder, config, score, memory, state, tokens, drops=None):

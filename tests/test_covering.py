@@ -14,8 +14,9 @@ import optax
 import pytest
 
 from s2s_jax.decode.beam import beam
+from s2s_jax.model.attention import axes
 from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.catalogue import AXES, covering, legal
+from s2s_jax.model.catalogue import covering, legal
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
@@ -44,7 +45,7 @@ def named(row):
 @functools.cache
 def few():
     """The rows that a quick run takes: each names a value that no row before it named."""
-    left, taken = {(axis, name) for axis, names in AXES.items() for name in names}, []
+    left, taken = {(axis, name) for axis, names in axes().items() for name in names}, []
     while left:
         best = max(rows(), key=lambda row: len(left & set(row[0].items())))
         taken.append(best)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -137,13 +138,22 @@ OTHERS = {
     "residual-from-1": {"residual_from": 1, "layers": 2},
     "residual-from-1-unfed": {"residual_from": 1, "layers": 2, "input_feeding": False},
     "residual-from-1-bahdanau": {"residual_from": 1, "layers": 2, "order": "bahdanau"},
+    "conditional": {"order": "conditional", "layers": 2},
+    "conditional-lstm": {"order": "conditional", "cell": "lstm", "gate": "target"},
+    "gnmt": {"order": "bahdanau", "asks": "bottom", "context_to_all": True, "layers": 3, "residual_from": 3},
+    "bottom-asks": {"asks": "bottom", "context_to_all": True, "layers": 2},
+    "bottom-asks-unfed": {"asks": "bottom", "layers": 2, "input_feeding": False},
+    "gated": {"gate": "both"},
+    "gated-source-unfed": {"gate": "source", "input_feeding": False},
+    "transitions": {"transitions": 3, "layers": 2},
+    "transitions-lstm-bahdanau": {"transitions": 2, "cell": "lstm", "order": "bahdanau"},
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_other_choice_is_the_papers_without_dropout(name):
+def test_every_other_choice_is_the_papers(name):
     config, graph, weights = made(**{"cell": "gru", "bridge": "zero", "score": "general", **OTHERS[name]})
-    given = given_for(graph, weights, dropped=False)
+    given = given_for(graph, weights, dropped=True)
     with jax.disable_jit():
         unrolled, stepped = both(graph, given)
     wanted = oracle(config, OTHERS[name].get("score", "general"), given)
@@ -211,6 +221,20 @@ def test_a_bridge_that_copies_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"\(1 x 6 wide, directions together\) to the decoder's \(1 x 4\)"):
         made(bridge="last", cell="gru")
     made(bridge="last", cell="gru", encoder=EncoderConfig(cell="gru", size=2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gate": "both", "order": "bahdanau"}, "decoder.gate=both weighs the parts of an attentional vector"),
+        ({"context_to_all": True}, "decoder.context_to_all needs the context before the upper layers run"),
+        ({"asks": "botom"}, "did you mean 'bottom'"),
+        ({"transitions": 0}, "decoder.transitions must be positive, got 0"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DecoderConfig(**settings)
 
 
 def test_tied_embeddings_refuse_a_readout_of_another_width():

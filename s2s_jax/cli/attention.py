@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.model.attention import AXES
+from s2s_jax.model.attention import axes
 from s2s_jax.model.catalogue import Choice, choices, legal
 from s2s_jax.model.references import REFERENCES
 
@@ -49,7 +49,7 @@ def _cited(choice: Choice) -> list[str]:
 
 def _show(found: list[Choice]) -> None:
     console = Console(highlight=False)
-    for axis in AXES:
+    for axis in axes():
         table = Table("name", "formula", "paper", "goes with", title=f"attention.{axis}", title_justify="left")
         for choice in found:
             if choice.axis == axis:
@@ -65,6 +65,6 @@ def _partners(choice: Choice) -> str:
     """What a choice never goes with; or, where that is most of an axis, what alone it goes with."""
     words = []
     for axis, never in choice.never_with.items():
-        rest = [name for name in AXES[axis] if name not in never]
+        rest = [name for name in axes()[axis] if name not in never]
         words.append(f"{axis}: not {', '.join(never)}" if len(never) <= len(rest) else f"{axis}: {', '.join(rest)}")
     return "; ".join(words) or "all"

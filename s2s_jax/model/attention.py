@@ -27,12 +27,15 @@ from s2s_jax.model.normalisers import NORMALISERS, Normaliser
 from s2s_jax.model.products import product
 from s2s_jax.model.scores import SCORES
 
-AXES = {
-    "score": ("none", *SCORES),
-    "normaliser": tuple(NORMALISERS),
-    "history": tuple(HISTORIES),
-    "constraint": tuple(CONSTRAINTS),
-}
+
+def axes() -> dict[str, tuple[str, ...]]:
+    """The names of each axis, those included that the user has added to its table."""
+    return {
+        "score": ("none", *SCORES),
+        "normaliser": tuple(NORMALISERS),
+        "history": tuple(HISTORIES),
+        "constraint": tuple(CONSTRAINTS),
+    }
 
 
 def check(config: AttentionConfig) -> None:
@@ -41,7 +44,7 @@ def check(config: AttentionConfig) -> None:
     Raises:
         ValueError: naming the setting, the reason and what to choose instead.
     """
-    for axis, names in AXES.items():
+    for axis, names in axes().items():
         one_of(f"attention.{axis}", getattr(config, axis), names)
     reason = refusal(config)
     if reason:

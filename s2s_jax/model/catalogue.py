@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from s2s_jax.model.attention import AXES, NoAttention
+from s2s_jax.model.attention import NoAttention, axes
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.combinations import refusal
 from s2s_jax.model.constraints import CONSTRAINTS
@@ -19,7 +19,7 @@ from s2s_jax.model.references import REFERENCES
 from s2s_jax.model.scores import SCORES
 
 TABLES: dict[str, dict[str, Any]] = {
-    "score": {"none": NoAttention, **SCORES},
+    "score": SCORES,
     "normaliser": NORMALISERS,
     "history": HISTORIES,
     "constraint": CONSTRAINTS,
@@ -38,18 +38,22 @@ class Choice(NamedTuple):
 
 def choices() -> Iterator[Choice]:
     """All of them, axis by axis."""
-    together = _pairs_that_go()
-    for axis, names in AXES.items():
+    together, names_of = _pairs_that_go(), axes()
+    for axis, names in names_of.items():
         for name in names:
-            text = " ".join(_before_arguments(TABLES[axis][name].__doc__ or "").split())
+            text = " ".join(_before_arguments(_choice(axis, name).__doc__ or "").split())
             papers = sorted((key for key in REFERENCES if key in text), key=text.index)
             never = {
-                other: [value for value in AXES[other] if frozenset([(axis, name), (other, value)]) not in together]
-                for other in AXES
+                other: [value for value in names_of[other] if frozenset([(axis, name), (other, value)]) not in together]
+                for other in names_of
                 if other != axis
             }
             refused = {key: values for key, values in never.items() if values}
             yield Choice(axis, name, _formula(text, papers), tuple(papers), refused)
+
+
+def _choice(axis: str, name: str) -> Any:
+    return NoAttention if (axis, name) == ("score", "none") else TABLES[axis][name]
 
 
 def _before_arguments(docstring: str) -> str:
@@ -66,8 +70,8 @@ def _formula(text: str, papers: list[str]) -> str:
 
 def legal() -> Iterator[dict[str, str]]:
     """Every combination of the four axes that can be built."""
-    for values in itertools.product(*AXES.values()):
-        chosen = dict(zip(AXES, values, strict=True))
+    for values in itertools.product(*axes().values()):
+        chosen = dict(zip(axes(), values, strict=True))
         if refusal(AttentionConfig(**chosen)) is None:
             yield chosen
 
