@@ -27,6 +27,7 @@ from s2s_jax.model.seq2seq import build
 from s2s_jax.shapes import Batch
 from s2s_jax.text.batches import Pairs, Plan, ended
 from s2s_jax.text.examples import Example
+from s2s_jax.text.own_words import PairTokeniser, different_kinds
 from s2s_jax.text.report import Report
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenise import Tokeniser, fingerprint, load_tokeniser, save_tokeniser, train_tokeniser
@@ -76,6 +77,7 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
     """
     say = functools.partial(console.print, markup=False, highlight=False)
     build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
+    _demand_alike(experiment)
     mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
         devices.keep_compiled(experiment.device)
@@ -119,6 +121,18 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
                 return loop.train(job, state, standing)
 
 
+def _demand_alike(experiment: Experiment) -> None:
+    """Refuse to copy between sides that are cut differently, before anything is learned of them."""
+    kinds = experiment.text.source.kind, experiment.text.target.kind
+    if slots_of(experiment) and kinds[0] != kinds[1]:
+        raise ValueError(different_kinds(*kinds))
+
+
+def slots_of(experiment: Experiment) -> int:
+    """How many words of its own a sentence may have."""
+    return experiment.model.decoder.copy_slots if experiment.model.decoder.copy != "none" else 0
+
+
 def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None]) -> Prepared:
     """Read the data, learn or load the tokenisers, and make sure that a resumed run sees what it saw before."""
     examples, report = read_split(experiment.data, "train")
@@ -128,7 +142,8 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
     say(f"validation data: {held.lines()[0]}")
     reports = {"train": dataclasses.asdict(report), "validation": dataclasses.asdict(held)}
     tokenisers = {side: _tokeniser(experiment, directory, examples, side) for side in SIDES}
-    training = _short_enough(encode(examples, tokenisers), experiment, report)
+    pair = PairTokeniser(**tokenisers, slots=slots_of(experiment))
+    training = _short_enough(encode(examples, pair), experiment, report, pair)
     reports["train"] = dataclasses.asdict(report)
     _write_json(directory / "data_report.json", reports)
     facts = {
@@ -142,11 +157,11 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
     return Prepared(tokenisers, training, validation, facts)
 
 
-def encode(examples: Sequence[Example], tokenisers: dict[str, Tokeniser]) -> Pairs:
-    """Pairs as ids, each side ended by EOS; every id is below its vocabulary's size, a law of the tokenisers."""
+def encode(examples: Sequence[Example], pair: PairTokeniser) -> Pairs:
+    """Pairs as ids, each side ended by EOS; every id is below its vocabulary's size and slots, a law of tokenisers."""
     return Pairs(
-        [ended(tokenisers["source"].encode(example.source)) for example in examples],
-        [ended(tokenisers["target"].encode(example.target)) for example in examples],
+        [ended(pair.encode_source(example.source)) for example in examples],
+        [ended(pair.encode_target(example.target, example.source)) for example in examples],
     )
 
 
@@ -160,7 +175,7 @@ def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Examp
     return tokeniser
 
 
-def _short_enough(pairs: Pairs, experiment: Experiment, report: Report) -> Pairs:
+def _short_enough(pairs: Pairs, experiment: Experiment, report: Report, pair: PairTokeniser) -> Pairs:
     """The pairs within data.max_length, the others dropped or cut as the config says."""
     longest, policy = experiment.data.max_length, experiment.data.too_long
     if not longest:
@@ -174,7 +189,8 @@ def _short_enough(pairs: Pairs, experiment: Experiment, report: Report) -> Pairs
     for number in np.flatnonzero(over):
         report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
     if policy == "truncate":
-        return Pairs(*([ended(ids[:-1][:longest]) for ids in side] for side in pairs))
+        sources, targets = ([ended(ids[:-1][:longest]) for ids in side] for side in pairs)
+        return Pairs(sources, [pair.without_lost(*both) for both in zip(sources, targets, strict=True)])
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
@@ -192,7 +208,8 @@ def _data_fingerprint(pairs: Pairs) -> str:
 
 def _model(experiment: Experiment, tokenisers: dict[str, Tokeniser]) -> Model:
     sizes = {f"{side}_vocabulary": tokenisers[side].size for side in SIDES}
-    return build(experiment.model, **sizes)
+    says = PairTokeniser(**tokenisers, slots=slots_of(experiment)).says()
+    return build(experiment.model, **sizes, says=says)
 
 
 def _state(
@@ -221,12 +238,14 @@ def abstract_state(experiment: Experiment, model: Model, optimiser) -> TrainStat
 
 def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -> Callable[[Params], loop.Validated]:
     """The function that measures parameters: loss over the whole split, quality over its first lines."""
-    pairs = encode(prepared.validation, prepared.tokenisers)
+    slots = slots_of(experiment)
+    pairs = encode(prepared.validation, PairTokeniser(**prepared.tokenisers, slots=slots))
     plan = Plan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.chunk))
     items = grouped(prepared.validation[: experiment.validation.sentences])
     search = dataclasses.replace(experiment.search, beam=1)
-    translator = Translator(model, search=search, max_length=longest_answer(prepared.facts), **prepared.tokenisers)
+    longest = longest_answer(prepared.facts)
+    translator = Translator(model, search=search, max_length=longest, slots=slots, **prepared.tokenisers)
 
     def validate(params: Params) -> loop.Validated:
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
@@ -369,7 +388,14 @@ def _demand_fingerprint(directory: Path, side: str, now: str, then: str) -> None
 
 def translator(run: Trained) -> Translator:
     """The run's search over the run's model."""
-    return Translator(run.model, search=run.experiment.search, max_length=longest_answer(run.facts), **run.tokenisers)
+    search, slots = run.experiment.search, slots_of(run.experiment)
+    if search.replace_unknown and run.experiment.model.attention.score == "none":
+        raise ValueError(
+            "search.replace_unknown needs to know where the model looks, and this one has no attention "
+            "(model.attention.score=none); leave it out."
+        )
+    longest = longest_answer(run.facts)
+    return Translator(run.model, search=search, max_length=longest, slots=slots, **run.tokenisers)
 
 
 def translate(run: Trained, lines: Iterable[str]) -> Iterator[Translation]:
@@ -390,7 +416,8 @@ class ScoredPair(NamedTuple):
 
 def score_pairs(run: Trained, examples: Sequence[Example]) -> Iterator[ScoredPair]:
     """Log-probability and alignment of given pairs, in order; pairs of like length are scored together."""
-    pairs = encode(examples, run.tokenisers)
+    pair = PairTokeniser(**run.tokenisers, slots=slots_of(run.experiment))
+    pairs = encode(examples, pair)
     lengths = pairs.lengths().sum(1)
     order = np.argsort(lengths, kind="stable")
     compiled = jax.jit(functools.partial(score, run.model))
@@ -401,16 +428,18 @@ def score_pairs(run: Trained, examples: Sequence[Example]) -> Iterator[ScoredPai
         batch = Batch(*(filled([side[member] for member in members]) for side in pairs))
         scored: Scored = jax.device_get(compiled(run.params, batch))
         for row, member in enumerate(members):
-            found[int(member)] = _scored_pair(run, examples[member], pairs, int(member), scored, row)
+            given = examples[member], pairs.sources[member], pairs.targets[member]
+            found[int(member)] = _scored_pair(pair, *given, scored, row)
     return (found[number] for number in range(len(examples)))
 
 
-def _scored_pair(run: Trained, example: Example, pairs: Pairs, member: int, scored: Scored, row: int) -> ScoredPair:
-    source, target = pairs.sources[member], pairs.targets[member]
+def _scored_pair(
+    pair: PairTokeniser, example: Example, source: np.ndarray, target: np.ndarray, scored: Scored, row: int
+) -> ScoredPair:
     return ScoredPair(
         example,
-        tuple(run.tokenisers["source"].symbols(source.tolist())),
-        tuple(run.tokenisers["target"].symbols(target.tolist())),
+        tuple(pair.source_symbols(source.tolist(), example.source)),
+        tuple(pair.target_symbols(target.tolist(), example.source)),
         np.array(scored.log_probs[row, : len(target)]),
         np.array(scored.alignment[row, : len(target), : len(source)]),
         int(scored.correct[row, : len(target)].sum()),

@@ -10,6 +10,7 @@ from s2s_jax import run
 from s2s_jax.text import datasets, tasks
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.examples import Example
+from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.sources import DataConfig, read_split
 
 PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085dogs"), Example("drei", "three")]
@@ -341,7 +342,7 @@ def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
 def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths):
     """Rows 10 and 14 of the faults."""
     prepared = lengths("data.max_length=4")
-    plan = Plan(run.encode(prepared.validation, prepared.tokenisers), tiny.experiment().batch, seed=0)
+    plan = Plan(run.encode(prepared.validation, PairTokeniser(**prepared.tokenisers)), tiny.experiment().batch, seed=0)
     batches = list(plan.in_order())
     assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
     assert max(batch.source.shape[1] for batch in batches) == 10

@@ -23,6 +23,8 @@ class SearchConfig:
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
     sentences: int = 64
     """Most source lines decoded together."""
+    replace_unknown: bool = False
+    """Each unknown token of a translation is written as the source word that attention weighs most at its step."""
 
     def __post_init__(self):
         at_least("search.beam", self.beam, 1)

@@ -17,10 +17,11 @@ from s2s_jax.decode.beam import beam
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.result import Found, SearchConfig
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.shapes import PAD
+from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.batches import ended
 from s2s_jax.text.lines import is_blank
-from s2s_jax.text.tokenise import Tokeniser, until_end
+from s2s_jax.text.own_words import PairTokeniser
+from s2s_jax.text.tokenise import Tokeniser
 
 WINDOW = 16  # batches sorted together
 
@@ -60,8 +61,10 @@ class Translator:
         target: Tokeniser,
         search: SearchConfig,
         max_length: int,
+        slots: int = 0,
     ):
-        self.source, self.target, self.search = source, target, search
+        """Slots: the model's decoder.copy_slots where it copies words."""
+        self.pair, self.search = PairTokeniser(source, target, slots=slots), search
         self._find = compiled_search(model, search, search.max_length or max_length)
 
     def translate(self, params: Params, lines: Iterable[str]) -> Iterator[Translation]:
@@ -71,7 +74,7 @@ class Translator:
             yield from self._window(params, window)
 
     def _window(self, params: Params, lines: list[str]) -> list[Translation]:
-        encoded = [ended([]) if is_blank(line) else ended(self.source.encode(line)) for line in lines]
+        encoded = [ended([]) if is_blank(line) else ended(self.pair.encode_source(line)) for line in lines]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
         waiting = sorted(set(range(len(lines))) - set(answers), key=lambda number: len(encoded[number]))
         for start in range(0, len(waiting), self.search.sentences):
@@ -83,20 +86,35 @@ class Translator:
 
     def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:
         real = [slot for slot, score in enumerate(found.scores[row]) if np.isfinite(score)]
-        hypotheses = tuple(self._hypothesis(found, row, slot, len(ids)) for slot in real)
-        return Translation(line, tuple(self.source.symbols(ids.tolist())), hypotheses)
+        hypotheses = tuple(self._hypothesis(line, found, row, slot, len(ids)) for slot in real)
+        return Translation(line, tuple(self.pair.source_symbols(ids.tolist(), line)), hypotheses)
 
-    def _hypothesis(self, found: Found, row: int, slot: int, length: int) -> Hypothesis:
-        tokens = found.tokens[row, slot]
-        count = int((tokens != PAD).sum())
+    def _hypothesis(self, line: str, found: Found, row: int, slot: int, length: int) -> Hypothesis:
+        count = int((found.tokens[row, slot] != PAD).sum())
+        tokens = found.tokens[row, slot, :count].tolist()
+        alignment = np.array(found.alignment[row, slot, :count, :length])
+        instead = self._looked_at(line, tokens, alignment) if self.search.replace_unknown else ()
         return Hypothesis(
-            self.target.decode(until_end(tokens.tolist())),
+            self.pair.decode(tokens, line, instead=instead),
             float(found.scores[row, slot]),
-            tuple(self.target.symbols(tokens[:count].tolist())),
+            tuple(self.pair.target_symbols(tokens, line, instead=instead)),
             tuple(found.log_probs[row, slot, :count].tolist()),
-            np.array(found.alignment[row, slot, :count, :length]),
+            alignment,
             bool(found.truncated[row, slot]),
         )
+
+    def _looked_at(self, line: str, tokens: list[int], alignment: Float[np.ndarray, "T S"]) -> list[str]:
+        """For each unknown token the part of the line that weighs most, the end left out. Jean et al. 2015.
+
+        arXiv:1412.2007; before attention, Luong et al. 2015, arXiv:1410.8206.
+        """
+        spans = self.pair.source.spans(line)
+        looking = alignment[:, : len(spans)]
+        places = [
+            int(weights.argmax()) if token == UNK and weights.any() else None
+            for token, weights in zip(tokens, looking, strict=True)
+        ]
+        return ["" if place is None else line[slice(*spans[place])].strip(" ") for place in places]
 
 
 def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Callable[[Params, np.ndarray], Found]:

@@ -17,6 +17,7 @@ from s2s_jax.model.attention import Attended, build_attention
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, Carry, Weights, make_cell
+from s2s_jax.model.copying import COPYING, Copied, Sizes, check_copying, known
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
 from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, time_first
@@ -64,11 +65,17 @@ class DecoderConfig:
     """Share of a layer's inputs and of the readout dropped, the same ones at every step of a sentence."""
     recurrent_dropout: float = 0.0
     """Share of a state dropped before its matrix product, the same ones at every step of a sentence."""
+    copy: str = "none"
+    """How words are said that only the source has: none, pointer (See et al. 2017) or copynet (Gu et al. 2016). For
+    text.kind word or char: bpe and unigram know every word, so that only tokens that both sides know are copied."""
+    copy_slots: int = 16
+    """Most distinct words of one source sentence that its vocabulary does not know and that can be copied."""
 
     def __post_init__(self):
         one_of("decoder.cell", self.cell, CELLS)
         one_of("decoder.order", self.order, ORDERS)
         one_of("decoder.bridge", self.bridge, BRIDGES)
+        one_of("decoder.copy", self.copy, ("none", *COPYING))
         at_least("decoder.size", self.size, 1)
         one_of("decoder.asks", self.asks, ASKING)
         one_of("decoder.gate", self.gate, ("none", *GATES))
@@ -76,6 +83,7 @@ class DecoderConfig:
         at_least("decoder.transitions", self.transitions, 1)
         at_least("decoder.readout", self.readout, 0)
         at_least("decoder.residual_from", self.residual_from, 0)
+        at_least("decoder.copy_slots", self.copy_slots, 0)
         share("decoder.dropout", self.dropout)
         share("decoder.recurrent_dropout", self.recurrent_dropout)
         if self.gate != "none" and self.order == "bahdanau":
@@ -116,6 +124,7 @@ class Said(NamedTuple):
     alignment: Float[Array, "*B S"]
     context: Float[Array, "*B M"]
     heads: PyTree
+    looked: PyTree  # what copying keeps of the step; () where nothing is copied
 
 
 class Inside(NamedTuple):
@@ -153,7 +162,13 @@ class Decoder(nnx.Module):
                 f"decoder.tied_embeddings needs decoder.readout as wide as the target embedding ({embedding}), "
                 f"got {config.readout}; leave decoder.readout at 0."
             )
+        check_copying(config.copy, attention)
+        sizes, slots = Sizes(encoder.width, self.attention.width, size, embedding), config.copy_slots
+        copies = config.copy != "none"
+        self.copying = COPYING[config.copy](sizes, slots=slots, dtype=dtype, rngs=rngs) if copies else None
+        self.vocabulary, self.width = vocabulary, vocabulary + slots * copies
         per_step = self.attention.width if config.order == "bahdanau" else self.readout_size * config.feeds
+        per_step += self.copying.width if self.copying else 0
         check_residual("decoder", [embedding] + [size] * (config.layers - 1), config.residual_from, size)
         first = make(inputs=embedding, extra=per_step, transitions=config.transitions)
         above = size + self.attention.width * config.context_to_all
@@ -182,13 +197,23 @@ class Decoder(nnx.Module):
             return GATES[self.config.gate]
         return {"luong": Readout, "bahdanau": Deep, "conditional": WithToken}[self.config.order]
 
-    def start(self, encoded: Encoded, mask: Bool[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
-        """What is fixed for these sentences, and the state before the first token."""
+    def start(
+        self, encoded: Encoded, mask: Bool[Array, "B S"], key: Noise = None, *, says: Int[Array, "B S"] | None = None
+    ) -> tuple[Memory, State]:
+        """What is fixed for these sentences, and the state before the first token.
+
+        Args:
+            says: where words are copied, the target id of each source token.
+        """
         keys = self.attention.prepare(encoded.outputs)
         noise = () if key is None else self._drops(key, len(mask))
         fed = jnp.zeros((len(mask), self.readout_size)) if self.config.feeds else ()
         state = State(self.bridge(encoded, mask), fed, self.attention.start(keys, mask))
-        return Memory(keys, self.attention.values(encoded.outputs), mask, noise), state
+        memory = Memory(keys, self.attention.values(encoded.outputs), mask, noise)
+        if self.copying is None:
+            return memory, state
+        memory = memory._replace(copyable=self.copying.prepare(encoded.outputs, says))
+        return memory, state._replace(copying=self.copying.start(says))
 
     def _drops(self, key, batch: int) -> Drops:
         config, keys = self.config, jax.random.split(key, 4)
@@ -208,14 +233,14 @@ class Decoder(nnx.Module):
     def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
         """The embeddings of target tokens."""
         with jax.named_scope("embedding"):
-            return self.embedding[tokens]
+            return self.embedding[known(tokens, self.vocabulary) if self.copying else tokens]
 
     def step(self, memory: Memory, state: State, token: Int[Array, " B"]) -> tuple[State, Step]:
         """The decoder step: everything that decodes, decodes with this."""
         embedded = self._dropped(memory, self.embed(token))
         projected = self.cells[0].project(embedded)
-        state, said = self._advance(self.inside(), memory, state, projected, embedded)
-        return state, Step(self.logits(said.vector), *said[1:])
+        state, said = self._advance(self.inside(), memory, state, projected, embedded, token)
+        return state, Step(self._spoken(said.vector, self._copied(memory, said, embedded)), *said[1:-1])
 
     def unroll(
         self, memory: Memory, state: State, tokens: Int[Array, "B T"], reading: Reading | None = None
@@ -227,29 +252,32 @@ class Decoder(nnx.Module):
         """
         embedded = self._dropped(memory, self.embed(tokens.T))
         with jax.named_scope("decoder"):
-            state, said = self._unrolled(memory, state, embedded)
-        said = jax.tree.map(time_first, said)
-        logits = self.logits(said.vector) if reading is None else self._read(said.vector, reading)
-        return state, Step(logits, *said[1:])
+            state, said = self._unrolled(memory, state, embedded, tokens.T)
+        said, copied = jax.tree.map(time_first, (said, self._copied(memory, said, embedded)))
+        spoken = self._spoken(said.vector, copied) if reading is None else self._read(said.vector, copied, reading)
+        return state, Step(spoken, *said[1:-1])
 
-    def _unrolled(self, memory: Memory, state: State, embedded: Float[Array, "T B E"]) -> tuple[State, Said]:
+    def _unrolled(
+        self, memory: Memory, state: State, embedded: Float[Array, "T B E"], tokens: Int[Array, "T B"]
+    ) -> tuple[State, Said]:
         """The last state, and what all steps said, time first."""
-        if not (self.config.early or self.config.feeds or self.attention.remembers):
+        reads = self.copying is not None and self.copying.reads
+        if not (self.config.early or self.config.feeds or self.attention.remembers or reads):
             return self._together(memory, state, embedded)
 
         def body(inside, state, now):
             return self._advance(inside, memory, state, *now)
 
-        inputs, rows = (self.cells[0].project(embedded), embedded), embedded.shape[1:-1]
+        inputs, rows = (self.cells[0].project(embedded), embedded, tokens), embedded.shape[1:-1]
         return scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
 
-    def _read(self, vectors: Float[Array, "B T R"], reading: Reading) -> PyTree:
+    def _read(self, vectors: Float[Array, "B T R"], copied: Copied | None, reading: Reading) -> PyTree:
         """What the reading makes of the logits of all steps, no more than some tokens' held at once."""
 
         @jax.checkpoint
         def read(now):
-            vector, wanted = now
-            return reading.read(self.logits(vector), wanted)
+            vector, copied, wanted = now
+            return reading.read(self._spoken(vector, copied), wanted)
 
         shape = vectors.shape[:2]
         total = math.prod(shape)
@@ -260,8 +288,23 @@ class Decoder(nnx.Module):
             flat = jnp.pad(flat, [(0, -len(flat) % tokens), *[(0, 0)] * (flat.ndim - 1)])
             return flat.reshape(-1, tokens, *flat.shape[1:])
 
-        said = jax.lax.map(read, jax.tree.map(chunks, (vectors, reading.wanted)))
+        said = jax.lax.map(read, jax.tree.map(chunks, (vectors, copied, reading.wanted)))
         return jax.tree.map(lambda leaf: leaf.reshape(-1)[:total].reshape(shape), said)
+
+    def _copied(self, memory: Memory, said: Said, embedded: Float[Array, "*T B E"]) -> Copied | None:
+        """What copying adds to the logits of a step, or of all of them."""
+        if self.copying is None:
+            return None
+        says = jnp.broadcast_to(memory.copyable.says, said.alignment.shape)
+        with jax.named_scope("copying"):
+            return self.copying.copied(says, said.looked, said.alignment, said.context, embedded)
+
+    def _spoken(self, vector: Float[Array, "*B R"], copied: Copied | None) -> Float[Array, "*B V"]:
+        """A score for each token that can be said: logits of the vocabulary, or log-probabilities where one copies."""
+        if self.copying is None:
+            return self.logits(vector)
+        with jax.named_scope("copying"):
+            return self.copying.log_probs(self.logits(vector), copied)
 
     def logits(self, vector: Float[Array, "*B R"]) -> Float[Array, "*B V"]:
         """A score for each token of the vocabulary."""
@@ -283,17 +326,20 @@ class Decoder(nnx.Module):
         state: State,
         projected: Float[Array, "B G"],
         embedded: Float[Array, "B E"],
+        token: Int[Array, " B"],
     ) -> tuple[State, Said]:
         """One step up to the vector that predicts."""
         carry, fed = state.carry, state.fed if self.config.feeds else None
         if self.config.order == "bahdanau":
             query = carry[-1 if self.config.asks == "top" else 0][0]
             found = self._attend(inside, memory, state, query)
-            bottom, output = self._layer(0, inside, memory, carry[0], embedded, projected, found.context)
+            extra = self._beside(memory, state, token, found.context)
+            bottom, output = self._layer(0, inside, memory, carry[0], embedded, projected, extra)
             upper, _ = self._upper(inside, memory, carry[1:], output, found.context)
             carry, output = (bottom, *upper), carry[-1][0]
         else:
-            bottom, output = self._layer(0, inside, memory, carry[0], embedded, projected, fed)
+            extra = self._beside(memory, state, token, fed)
+            bottom, output = self._layer(0, inside, memory, carry[0], embedded, projected, extra)
             if self.config.early:
                 found = self._attend(inside, memory, state, output)
                 bottom, output = self._second(inside, memory, bottom, output, found.context)
@@ -304,7 +350,17 @@ class Decoder(nnx.Module):
             carry = bottom, *upper
         vector = self._read_out(inside, memory, found.context, output, embedded)
         fed = vector if self.config.feeds else ()
-        return State(carry, fed, found.state), Said(vector, found.alignment, found.context, found.heads)
+        looked = self.copying.look(memory.copyable, output) if self.copying else ()
+        remembered = looked if self.copying and self.copying.reads else ()
+        said = Said(vector, found.alignment, found.context, found.heads, looked)
+        return State(carry, fed, found.state, remembered), said
+
+    def _beside(self, memory: Memory, state: State, token: Int[Array, " B"], extra: Float[Array, "B X"] | None):
+        """What enters the lowest cell beside the token: `extra`, and what the source says of the token, where read."""
+        if self.copying is None or not self.copying.reads:
+            return extra
+        read = self.copying.read(memory.copyable, memory.values, state.copying, token)
+        return read if extra is None else jnp.concatenate([extra, read], axis=-1)
 
     def _layer(self, layer: int, inside: Inside, memory: Memory, carry: Carry, below, projected, extra):
         """One layer one step on: what it carries, and what it shows with the residual added."""
@@ -351,7 +407,9 @@ class Decoder(nnx.Module):
         inside = self.inside()
         found = jax.vmap(lambda query: self._attend(inside, memory, state, query))(outputs)
         vectors = self._read_out(inside, memory, found.context, outputs, embedded)
-        return State(tuple(carries), (), ()), Said(vectors, found.alignment, found.context, found.heads)
+        looked = self.copying.look(memory.copyable, outputs) if self.copying else ()
+        said = Said(vectors, found.alignment, found.context, found.heads, looked)
+        return State(tuple(carries), (), ()), said
 
     def _residual(self, layer: int, below, output):
         return output + below if 0 < self.config.residual_from <= layer + 1 else output

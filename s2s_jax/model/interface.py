@@ -25,6 +25,7 @@ class Memory(NamedTuple):
     values: Float[Array, "B S M"]
     mask: Bool[Array, "B S"]
     noise: PyTree = ()  # dropout masks, drawn once a sentence (variational dropout); () without a key
+    copyable: PyTree = ()  # what of the source can be copied into the target; () where nothing is
 
 
 class State(NamedTuple):
@@ -33,6 +34,7 @@ class State(NamedTuple):
     carry: PyTree  # the cells' states, one entry a layer
     fed: PyTree  # what the last step feeds to the next one beside the token; () when nothing
     attention: PyTree  # what the attention remembers; () when nothing
+    copying: PyTree = ()  # what copying remembers; () when nothing
 
 
 class Step(NamedTuple):

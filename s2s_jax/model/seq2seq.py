@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Key
@@ -12,6 +13,7 @@ from s2s_jax.choices import at_least, one_of
 from s2s_jax.model import initial
 from s2s_jax.model.attention import check
 from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.copying import identity, known, said_by
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
 from s2s_jax.model.interface import Memory, Model, Noise, Params, Reading, State
@@ -61,19 +63,34 @@ class Seq2Seq(nnx.Module):
             rngs=rngs,
         )
 
-    def encode(self, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+    def encode(
+        self, source: Int[Array, "B S"], says: Int[np.ndarray, " V"] | None, key: Noise = None
+    ) -> tuple[Memory, State]:
         """Read the source once."""
-        mask = real(source)
+        mask, says_here = real(source), None
+        if says is not None:
+            says_here = said_by(source, mask, says, self.decoder.width)
+            source = known(source, self.embedding.shape[0])
         for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
         with jax.named_scope("embedding"):
             embedded = self.embedding[source]
         with jax.named_scope("encoder"):
             encoded = self.encoder(embedded, mask, for_encoder)
-        return self.decoder.start(encoded, mask, for_decoder)
+        return self.decoder.start(encoded, mask, for_decoder, says=says_here)
 
 
-def build(config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> Model:
+def build(
+    config: ModelConfig,
+    *,
+    source_vocabulary: int,
+    target_vocabulary: int,
+    says: Int[np.ndarray, " V"] | None = None,
+) -> Model:
     """The model as pure functions; nothing is allocated before `init`.
+
+    Args:
+        says: where words are copied, the target id of each source id and slot, -1 for nothing, as
+            `PairTokeniser.says` makes it; left out, both sides have one vocabulary.
 
     Raises:
         ValueError: where two choices cannot go together, with the reason and what to choose instead.
@@ -83,6 +100,10 @@ def build(config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int
         sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
         return Seq2Seq(config, rngs=rngs, **sizes)
 
+    if config.decoder.copy == "none":
+        says = None
+    elif says is None:
+        says = identity(source_vocabulary, target_vocabulary, config.decoder.copy_slots)
     graph, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(params=0))))
 
     def bound(params: Params) -> Seq2Seq:
@@ -92,7 +113,7 @@ def build(config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int
         return _named(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key)))))
 
     def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
-        return bound(params).encode(source, key)
+        return bound(params).encode(source, says, key)
 
     def step(params: Params, memory: Memory, state: State, token: Int[Array, " B"], key: Noise = None):
         return bound(params).decoder.step(memory, state, token)

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -66,8 +67,12 @@ class Tokeniser(Protocol):
         """The ids of a line, without BOS and EOS."""
         ...
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The line that ids stand for; UNK becomes `<unk>`, the other special ids nothing."""
+    def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
+        """The line that ids stand for: of each UNK the next of `unknown`, else `<unk>`; of other special ids nothing."""
+        ...
+
+    def written(self, line: str) -> list[str]:
+        """What each id of `encode` was looked up by: two tokens of one text are one token."""
         ...
 
     def spans(self, line: str) -> list[Span]:
@@ -113,11 +118,16 @@ class Symbols:
 
     def encode(self, line: str) -> list[int]:
         """The ids of a line; UNK for a symbol that training never saw."""
-        return [self._ids.get(symbol, UNK) for symbol in self.cut(normal(line, self.unicode))]
+        return [self._ids.get(symbol, UNK) for symbol in self.written(line)]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def written(self, line: str) -> list[str]:
+        """The symbols of a line, known or not."""
+        return self.cut(normal(line, self.unicode))
+
+    def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
         """The line that ids stand for."""
-        return self.joint.join(self.symbols([number for number in ids if number >= UNK]))
+        said = [number for number in ids if number >= UNK]
+        return self.joint.join(filled_in(self.symbols(said), said, unknown))
 
     def symbols(self, ids: Sequence[int]) -> list[str]:
         """How each id is shown to a person."""
@@ -244,7 +254,11 @@ class Subwords:
         """The ids of a line."""
         return self._pieces.encode(escaped(normal(line, self.unicode)))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def written(self, line: str) -> list[str]:
+        """The pieces of a line."""
+        return self.symbols(self.encode(line))
+
+    def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
         """The line that ids stand for."""
         parts, run = [], []
         for number in [*ids, UNK]:
@@ -253,7 +267,8 @@ class Subwords:
                 run = []
             elif number > UNK:
                 run.append(int(number))
-        return SPECIAL[UNK].join(parts)
+        between = filled_in([SPECIAL[UNK]] * (len(parts) - 1), [UNK] * (len(parts) - 1), unknown)
+        return "".join(itertools.chain.from_iterable(zip(parts, [*between, ""], strict=True)))
 
     def spans(self, line: str) -> list[Span]:
         """Which characters each piece covers; the bytes of one character each cover all of it."""
@@ -330,6 +345,12 @@ def until_end(ids: Sequence[int]) -> list[int]:
     ids = [int(number) for number in ids]
     ended = ids[: ids.index(EOS)] if EOS in ids else ids
     return [number for number in ended if number != PAD]
+
+
+def filled_in(symbols: Sequence[str], ids: Sequence[int], unknown: Sequence[str]) -> list[str]:
+    """The symbols of ids, each UNK shown as the next of `unknown` as long as there is one."""
+    own = iter(unknown)
+    return [next(own, symbol) if number == UNK else symbol for symbol, number in zip(symbols, ids, strict=True)]
 
 
 def check_symbols(symbols: Sequence[Any], *, cut: Callable[[str], list[str]]) -> None:

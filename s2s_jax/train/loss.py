@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.choices import at_least, share
+from s2s_jax.model.copying import NEVER
 from s2s_jax.model.interface import Feed, Model, Noise, Params, Reading, forced
 from s2s_jax.shapes import Batch, real
 from s2s_jax.train.feed import scheduled_sampling
@@ -61,8 +62,14 @@ def _token_losses(logits, target, label_smoothing: float) -> Losses:
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nats = smoothed = normaliser - true
     if label_smoothing:
-        smoothed = (1 - label_smoothing) * nats + label_smoothing * (normaliser - logits.mean(-1))
+        # a slot that the sentence does not use has no word to be smoothed over
+        smoothed = (1 - label_smoothing) * nats + label_smoothing * (normaliser - mean_of_sayable(logits))
     return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
+
+
+def mean_of_sayable(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
+    """The mean of all logits but those of what cannot be said."""
+    return jnp.mean(logits, axis=-1, where=logits > NEVER / 2)
 
 
 def summed(losses: Losses, target: Int[Array, "B T"]) -> Sums:
