@@ -43,7 +43,7 @@ class PairTokeniser:
     def encode_target(self, line: str, source: str) -> list[int]:
         """The ids of a target line; a word that is the source line's own has its slot, known to the target or not.
 
-        One that it has from the source it is to learn to copy; to say it by heart too would be a second way to one text.
+        It is to be learned as copied; to say it by heart too would be a second way to the same text.
         """
         ids = self.target.encode(line)
         own = _numbered(self.own_words(source), self.target.size)

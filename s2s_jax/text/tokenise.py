@@ -68,7 +68,7 @@ class Tokeniser(Protocol):
         ...
 
     def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
-        """The line that ids stand for: of each UNK the next of `unknown`, else `<unk>`; of other special ids nothing."""
+        """The line that ids stand for: for UNK the next of `unknown`, else `<unk>`; nothing for other special ids."""
         ...
 
     def written(self, line: str) -> list[str]:
