@@ -76,7 +76,7 @@ def copynet(
     sayable = says < width
     best = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, where=sayable, initial=NEVER))
     best = jnp.where(sayable.any(-1, keepdims=True), best, 0.0)
-    above = jnp.exp(jnp.clip(jnp.where(sayable, scores - best, LOWEST), LOWEST, 0.0))
+    above = jnp.exp(jnp.maximum(jnp.where(sayable, scores - best, LOWEST), LOWEST))
     copied = best + safe_log(gathered(above, says, width))
     return jax.nn.log_softmax(jnp.logaddexp(_widened(logits, slots), copied))
 
