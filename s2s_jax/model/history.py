@@ -82,7 +82,10 @@ class Previous(History):
 
     def start(self, mask):
         """Spread evenly, or all on the first token."""
-        return first(mask) if self.at_first else mask / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+        if self.at_first:
+            return first(mask)
+        real = mask.astype(jnp.float32)
+        return real / jnp.maximum(real.sum(-1, keepdims=True), 1.0)
 
     def past(self, prepared, state, mask):
         """The previous alignment."""
