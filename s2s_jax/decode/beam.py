@@ -144,7 +144,7 @@ def search(
             return over | (ends.value[:, wanted - 1] >= reach)
         return over
 
-    first = start(source, rows, width, max_length)
+    first = start(source, way, width=width, max_length=max_length)
     said = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
     covered = jnp.zeros((rows * width, length)) if coverage else None
     last = jax.lax.while_loop(going, advance, first._replace(carried=(state, said, covered)))
@@ -154,9 +154,10 @@ def search(
     return merged(Found(*(leaf[:, :wanted] for leaf in found)), way.groups)
 
 
-def start(source: Int[Array, "B S"], rows: int, width: int, max_length: int) -> Progress:
+def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -> Progress:
     """Before the first step: all slots hold the same beginning, and one of them lives; none of an empty sentence."""
-    empty = jnp.repeat(~real(source).any(-1), rows // len(source))
+    empty = jnp.repeat(~real(source).any(-1), way.groups)
+    rows = len(empty)
     total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
     total = jnp.where(empty[:, None], -jnp.inf, total)
     slots = (max_length, rows, width)
@@ -171,7 +172,7 @@ def start(source: Int[Array, "B S"], rows: int, width: int, max_length: int) -> 
         jnp.zeros((), jnp.int32),
         (),
         jnp.full((rows, width), BOS, jnp.int32),
-        Live(total, total),
+        Live(total, way.first(total)),
         jnp.zeros((rows,), jnp.int32),
         empty,
         history,

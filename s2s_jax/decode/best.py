@@ -26,6 +26,10 @@ class Best:
     sibling_penalty: float = 0.0
     open_last = True
 
+    def first(self, total: Array) -> Array:
+        """The log-probability; it is not looked at."""
+        return total
+
     def pick(
         self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Array
     ) -> tuple[Choice, Choice]:

@@ -43,9 +43,7 @@ class Rules:
         for token in self.banned:
             at_least("search.rules.banned", token, 0)
         if EOS in self.banned:
-            raise ValueError(
-                f"search.rules.banned must not hold the end token, got {EOS}; use search.rules.min_length."
-            )
+            raise ValueError(f"search.rules.banned must not hold the end token {EOS}; use search.rules.min_length.")
 
     @property
     def look_back(self) -> bool:

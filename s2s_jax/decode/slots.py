@@ -37,6 +37,10 @@ class Way(Protocol):
         """Beams of each sentence."""
         ...
 
+    def first(self, total: Array) -> Array:
+        """The merit of the beginning that holds no token yet, given its log-probability [R, K]."""
+        ...
+
     def pick(self, live: Live, logits: Array, *, normaliser: Array, time: Array) -> tuple[Choice, Choice]:
         """The best continuations, 2K of them so that K are still open when K end; and the K best open ones.
 

@@ -29,6 +29,14 @@ class Noisy:
     groups: int = 1
     open_last = False  # one cut off is a leaf of the tree like any other
 
+    def first(self, total: Float[Array, "R K"]) -> Float[Array, "R K"]:
+        """Noise too: with a fixed number the order would be as exact, but not the threshold, nor any weight."""
+        return total + self._noise(jnp.zeros((), jnp.int32), (1,))
+
+    def _noise(self, place: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "R *N"]:
+        """Gumbel noise, for the beginning at 0 and for each step after it."""
+        return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, place), shape))(self.keys)
+
     def pick(
         self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Int[Array, ""]
     ) -> tuple[Choice, Choice]:
@@ -36,8 +44,7 @@ class Noisy:
         width = live.total.shape[1]
         left = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         total = live.total[..., None] + logits - jnp.where(jnp.isfinite(left), left, 0.0)
-        noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, time), logits.shape[1:]))(self.keys)
-        noisy, token = largest(total + noise, min(2 * width, logits.shape[-1]))
+        noisy, token = largest(total + self._noise(time + 1, logits.shape[1:]), min(2 * width, logits.shape[-1]))
         merit = below(noisy, noisy[..., :1], live.merit[..., None])
         choice = pooled(Choice(merit, jnp.take_along_axis(total, token, axis=-1), token, token), width)
         return choice, still_open(choice, width)

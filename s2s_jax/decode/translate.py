@@ -77,8 +77,8 @@ class Translator:
         for start in range(0, len(waiting), self.search.sentences):
             members = waiting[start : start + self.search.sentences]
             source = filled([encoded[member] for member in members])
-            numbers = np.zeros(len(source), np.uint32)
-            numbers[: len(members)] = [(first + member) % 2**32 for member in members]
+            numbers = np.zeros(len(source), np.int32)
+            numbers[: len(members)] = [(first + member) % 2**31 for member in members]
             found = jax.device_get(self._find(params, source, numbers))
             for row, member in enumerate(members):
                 answers[member] = self._answer(lines[member], encoded[member], found, row)
