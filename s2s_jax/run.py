@@ -18,6 +18,7 @@ import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.score import Scored, score
+from s2s_jax.decode.search_config import SearchConfig, demand_sense
 from s2s_jax.decode.translate import Translation, Translator, filled
 from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
 from s2s_jax.evaluate.pictures import Picture, grid
@@ -76,6 +77,7 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
     """
     say = functools.partial(console.print, markup=False, highlight=False)
     build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
+    demand_sense(experiment.search)
     mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
         devices.keep_compiled(experiment.device)
@@ -225,7 +227,7 @@ def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -
     plan = Plan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.chunk))
     items = grouped(prepared.validation[: experiment.validation.sentences])
-    search = dataclasses.replace(experiment.search, beam=1)
+    search = SearchConfig(sentences=experiment.search.sentences, rules=experiment.search.rules)  # greedy
     translator = Translator(model, search=search, max_length=longest_answer(prepared.facts), **prepared.tokenisers)
 
     def validate(params: Params) -> loop.Validated:

@@ -74,6 +74,13 @@ class SearchConfig:
             at_least(f"search.{name}", getattr(self, name), 0)
         self.scoring()
 
+    @property
+    def hypotheses(self) -> int:
+        """How many come back for each line."""
+        if self.method == "sample":
+            return self.samples
+        return self.n_best * self.groups or self.beam
+
     def scoring(self) -> Ranking:
         """The score that hypotheses are ranked by."""
         return Ranking(name=self.ranking, length=self.length_penalty, coverage=self.coverage_penalty)

@@ -63,9 +63,13 @@ class Translator:
         self.source, self.target, self.search = source, target, search
         self._find = compiled_search(model, search, search.max_length or max_length)
 
-    def translate(self, params: Params, lines: Iterable[str]) -> Iterator[Translation]:
-        """A translation for each line, in their order; lines are read a window at a time."""
-        lines, first = iter(lines), 0
+    def translate(self, params: Params, lines: Iterable[str], *, first: int = 0) -> Iterator[Translation]:
+        """A translation for each line, in their order; lines are read a window at a time.
+
+        Args:
+            first: the number of the first line, by which chance differs from line to line.
+        """
+        lines = iter(lines)
         while window := list(itertools.islice(lines, self.search.sentences * WINDOW)):
             yield from self._window(params, window, first)
             first += len(window)

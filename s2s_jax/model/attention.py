@@ -207,9 +207,10 @@ class Head(Attention):
 
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         size = config.size
-        super().__init__(config, size, size, dtype=dtype, rngs=rngs)
+        mapped = 2 * size if config.values == "split" else size  # keys and values each as wide as the head
+        super().__init__(config, size, mapped, dtype=dtype, rngs=rngs)
         self.of_query = nnx.Param(glorot(rngs.params(), query, size))
-        self.of_memory = nnx.Param(glorot(rngs.params(), memory, size))
+        self.of_memory = nnx.Param(glorot(rngs.params(), memory, mapped))
 
     def prepare(self, memory):
         """What the narrower attention prepares of the mapped memory."""

@@ -75,11 +75,6 @@ RULES = (
         "attention.heads={heads} does not divide attention.size={size}",
         "make the one a multiple of the other",
     ),
-    Rule(
-        lambda config: config.heads > 1 and config.values == "split" and bool(config.size // config.heads % 2),
-        "attention.values=split needs heads of an even width, got attention.size={size} in {heads} heads",
-        "make attention.size a multiple of twice the heads",
-    ),
 )
 
 
