@@ -10,6 +10,8 @@ from s2s_jax.model.scores import SCORES
 
 PLACES_ALONE = ("location", "dynamic-convolution", "gaussian-mixture", "gaussian-mixture-v2")  # their keys say nothing
 
+ONE_SIZE = ("dot", "scaled-dot", "cosine", "linear")  # query and keys are multiplied as they are
+
 
 class Rule(NamedTuple):
     """What cannot be."""
@@ -40,6 +42,12 @@ RULES = (
         "take attention.history=previous",
     ),
     Rule(
+        lambda config: config.score == "dynamic-convolution" and config.normaliser == "constrained-softmax",
+        "attention.score=dynamic-convolution goes with attention.history=previous, "
+        "which does not keep how much weight attention.normaliser=constrained-softmax may still give",
+        "take attention.normaliser=softmax",
+    ),
+    Rule(
         lambda config: (
             config.score in PLACES_ALONE
             and config.score != "dynamic-convolution"
@@ -63,12 +71,18 @@ RULES = (
     ),
     Rule(
         lambda config: (
-            config.normaliser == "constrained-softmax"
+            config.score != "none"
+            and config.normaliser == "constrained-softmax"
             and config.history not in ("coverage", "previous-and-coverage", "coverage-fertility")
         ),
         "attention.normaliser=constrained-softmax needs to know how much weight each token has left, "
         "which attention.history={history} does not keep",
         "take attention.history=coverage or coverage-fertility",
+    ),
+    Rule(
+        lambda config: config.constraint == "local-p" and not config.window,
+        "attention.constraint=local-p puts its centre between tokens, where attention.window=0 reaches none",
+        "make attention.window at least 1",
     ),
     Rule(
         lambda config: config.heads > 1 and bool(config.size % config.heads),
@@ -79,6 +93,11 @@ RULES = (
         lambda config: config.heads > 1 and config.values == "split" and bool(config.size // config.heads % 2),
         "attention.values=split needs heads of an even width, got attention.size={size} in {heads} heads",
         "make attention.size a multiple of twice the heads",
+    ),
+    Rule(
+        lambda config: config.heads > 1 and config.values == "split" and config.score in ONE_SIZE,
+        "attention.score={score} needs keys as wide as the query, which attention.values=split halves in every head",
+        "take attention.values=projected, or a score that learns the map between them such as general",
     ),
 )
 
