@@ -13,7 +13,7 @@ import pytest
 
 from s2s_jax.model.attention import axes, build_attention, check
 from s2s_jax.model.attention_config import VALUES
-from s2s_jax.model.combinations import ONE_SIZE, RULES, refusal, refusals
+from s2s_jax.model.combinations import RULES, refusal, refusals
 
 NEEDS_SIGMOID = (
     "attention.constraint={0} reads each weight as a probability of its own, which attention.normaliser={1} "
@@ -107,19 +107,8 @@ REFUSED = [
         "attention.heads=3 does not divide attention.size=4; make the one a multiple of the other.",
         [{"size": 6}, {"heads": 2}],
     ),
-    (
-        {"heads": 2, "size": 6, "values": "split"},
-        "attention.values=split needs heads of an even width, got attention.size=6 in 2 heads; "
-        "make attention.size a multiple of twice the heads.",
-        [{"size": 8}],
-    ),
-    (
-        {"heads": 2, "score": "cosine", "values": "split"},
-        "attention.score=cosine needs keys as wide as the query, which attention.values=split halves in every head; "
-        "take attention.values=projected, or a score that learns the map between them such as general.",
-        [{"values": "projected"}, {"score": "general"}],
-    ),
 ]
+ONE_SIZE = ("dot", "scaled-dot", "cosine", "linear")  # query and keys are multiplied as they are
 AXES = axes()
 CHOICES = {**AXES, "heads": (1, 2), "values": VALUES}
 

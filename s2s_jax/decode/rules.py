@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from s2s_jax.choices import at_least
@@ -107,7 +108,8 @@ def followed(
     result = logits
     if said is not None and rules.repetition_penalty != 1:
         result = penalised(result, said, rules.repetition_penalty)
-    result = result.at[:, jnp.array(never(rules, logits.shape[-1]))].set(-jnp.inf)
+    barred = np.isin(np.arange(logits.shape[-1]), never(rules, logits.shape[-1]))  # a mask, since a scatter would copy
+    result = jnp.where(jnp.asarray(barred)[None], -jnp.inf, result)
     if rules.min_length or rules.min_ratio:
         result = result.at[:, EOS].set(jnp.where(time + 1 < limits.fewest, -jnp.inf, result[:, EOS]))
     if said is not None and rules.no_repeat_ngram:

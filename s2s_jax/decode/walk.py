@@ -59,7 +59,9 @@ def walk(
         state, step = model.step(params, memory, now.state, now.token)
         allowed = followed(step.logits, rules, limits, time=now.time, said=now.tokens.T if rules.look_back else None)
         token = pick(allowed, now.time)
-        said = jnp.stack([log_prob_of(token, step.logits, kind) for kind in (step.logits, allowed)])
+        own = log_prob_of(token, step.logits, step.logits)
+        ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, step.logits, allowed)
+        said = jnp.stack([own, ruled])
         token, said = jnp.where(now.done, PAD, token), jnp.where(now.done[None], 0.0, said)
         return Progress(
             now.time + 1,
