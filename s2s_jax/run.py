@@ -78,6 +78,7 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
     say = functools.partial(console.print, markup=False, highlight=False)
     build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
     demand_sense(experiment.search)
+    _demand_alignment(experiment)
     mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
         devices.keep_compiled(experiment.device)
@@ -121,6 +122,17 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
                 return loop.train(job, state, standing)
 
 
+def _demand_alignment(experiment: Experiment) -> None:
+    """Refuse a loss on the alignment of a model that has none."""
+    terms = experiment.loss.terms
+    if terms and experiment.model.attention.score == "none":
+        weight = getattr(experiment.loss, terms[0])
+        raise ValueError(
+            f"loss.{terms[0]}={weight} is about the alignment, and model.attention.score=none has none; choose a "
+            f"score, or say loss.{terms[0]}=0."
+        )
+
+
 def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None]) -> Prepared:
     """Read the data, learn or load the tokenisers, and make sure that a resumed run sees what it saw before."""
     examples, report = read_split(experiment.data, "train")
@@ -130,7 +142,10 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
     say(f"validation data: {held.lines()[0]}")
     reports = {"train": dataclasses.asdict(report), "validation": dataclasses.asdict(held)}
     tokenisers = {side: _tokeniser(experiment, directory, examples, side) for side in SIDES}
-    training = _short_enough(encode(examples, tokenisers), experiment, report)
+    encoded = encode(examples, tokenisers)
+    if experiment.loss.guided:
+        encoded = encoded._replace(links=_gold(experiment, examples, tokenisers))
+    training = _short_enough(encoded, experiment, report)
     reports["train"] = dataclasses.asdict(report)
     _write_json(directory / "data_report.json", reports)
     facts = {
@@ -150,6 +165,17 @@ def encode(examples: Sequence[Example], tokenisers: dict[str, Tokeniser]) -> Pai
         [ended(tokenisers["source"].encode(example.source)) for example in examples],
         [ended(tokenisers["target"].encode(example.target)) for example in examples],
     )
+
+
+def _gold(experiment: Experiment, examples: Sequence[Example], tokenisers: dict[str, Tokeniser]) -> list[np.ndarray]:
+    """The links between the tokens of each pair, none where nobody knows them."""
+    if all(example.links is None for example in examples):
+        raise ValueError(
+            f"loss.guided={experiment.loss.guided} needs gold alignments, and data.train={experiment.data.train} has "
+            "none; name a file of them in data.alignment, or say loss.guided=0."
+        )
+    found = (sorted(token_links(example, **tokenisers)) for example in examples)
+    return [np.array(links, np.int32).reshape(-1, 2) for links in found]
 
 
 def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Example], side: str) -> Tokeniser:
@@ -176,19 +202,18 @@ def _short_enough(pairs: Pairs, experiment: Experiment, report: Report) -> Pairs
     for number in np.flatnonzero(over):
         report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
     if policy == "truncate":
-        return Pairs(*([ended(ids[:-1][:longest]) for ids in side] for side in pairs))
+        return pairs.cut(longest)
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
-    kept = np.flatnonzero(~over)
-    return Pairs(*([side[number] for number in kept] for side in pairs))
+    return pairs.chosen(np.flatnonzero(~over))
 
 
 def _data_fingerprint(pairs: Pairs) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    for side in pairs:
-        hashed.update(np.array([len(ids) for ids in side], np.int64).tobytes())
-        hashed.update(np.concatenate(side).tobytes())
+    for part in filter(len, pairs):  # links only where a loss asks for them
+        hashed.update(np.array([len(ids) for ids in part], np.int64).tobytes())
+        hashed.update(np.concatenate(part).tobytes())
     return hashed.hexdigest()
 
 
@@ -400,7 +425,7 @@ def score_pairs(run: Trained, examples: Sequence[Example]) -> Iterator[ScoredPai
     found: dict[int, ScoredPair] = {}
     for first in range(0, len(order), step):
         members = order[first : first + step]
-        batch = Batch(*(filled([side[member] for member in members]) for side in pairs))
+        batch = Batch(*(filled([side[member] for member in members]) for side in (pairs.sources, pairs.targets)))
         scored: Scored = jax.device_get(compiled(run.params, batch))
         for row, member in enumerate(members):
             found[int(member)] = _scored_pair(run, examples[member], pairs, int(member), scored, row)
