@@ -7,7 +7,7 @@ Then: s2s evaluate runs/cmudict --beam 5
 """
 
 from s2s_jax.config import Experiment
-from s2s_jax.decode.result import SearchConfig
+from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.evaluate.evaluation import EvaluationConfig
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig

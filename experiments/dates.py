@@ -7,7 +7,7 @@ Expect: exact match at least 0.98 on held-out dates. Seen 2026-11-22: 1.0000 of 
 """
 
 from s2s_jax.config import Experiment
-from s2s_jax.decode.result import SearchConfig
+from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig

@@ -6,7 +6,7 @@ A TSV or JSON-lines file of pairs serves as well: --data.train pairs.tsv. Small 
 """
 
 from s2s_jax.config import Experiment
-from s2s_jax.decode.result import SearchConfig
+from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig

@@ -9,7 +9,7 @@ Hardware and time: 2 CPU cores, 2 to 3 minutes. Seen: see LOG.md, 2026-11-22.
 """
 
 from s2s_jax.config import Experiment
-from s2s_jax.decode.result import SearchConfig
+from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig

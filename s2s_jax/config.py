@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from s2s_jax.choices import at_least
-from s2s_jax.decode.result import SearchConfig
+from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.evaluate.evaluation import EvaluationConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

@@ -18,6 +18,7 @@ import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.score import Scored, score
+from s2s_jax.decode.search_config import SearchConfig, demand_sense
 from s2s_jax.decode.translate import Translation, Translator, filled
 from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
 from s2s_jax.evaluate.pictures import Picture, grid
@@ -77,6 +78,8 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
     """
     say = functools.partial(console.print, markup=False, highlight=False)
     build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
+    demand_sense(experiment.search)
+    _demand_alignment(experiment)
     _demand_alike(experiment)
     mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
@@ -121,6 +124,17 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
                 return loop.train(job, state, standing)
 
 
+def _demand_alignment(experiment: Experiment) -> None:
+    """Refuse a loss on the alignment of a model that has none."""
+    terms = experiment.loss.terms
+    if terms and experiment.model.attention.score == "none":
+        weight = getattr(experiment.loss, terms[0])
+        raise ValueError(
+            f"loss.{terms[0]}={weight} is about the alignment, and model.attention.score=none has none; choose a "
+            f"score, or say loss.{terms[0]}=0."
+        )
+
+
 def _demand_alike(experiment: Experiment) -> None:
     """Refuse to copy between sides that are cut differently, before anything is learned of them."""
     kinds = experiment.text.source.kind, experiment.text.target.kind
@@ -143,7 +157,10 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
     reports = {"train": dataclasses.asdict(report), "validation": dataclasses.asdict(held)}
     tokenisers = {side: _tokeniser(experiment, directory, examples, side) for side in SIDES}
     pair = PairTokeniser(**tokenisers, slots=slots_of(experiment))
-    training = _short_enough(encode(examples, pair), experiment, report, pair)
+    encoded = encode(examples, pair)
+    if experiment.loss.guided:
+        encoded = encoded._replace(links=_gold(experiment, examples, tokenisers))
+    training = _short_enough(encoded, experiment, report, pair)
     reports["train"] = dataclasses.asdict(report)
     _write_json(directory / "data_report.json", reports)
     facts = {
@@ -163,6 +180,17 @@ def encode(examples: Sequence[Example], pair: PairTokeniser) -> Pairs:
         [ended(pair.encode_source(example.source)) for example in examples],
         [ended(pair.encode_target(example.target, example.source)) for example in examples],
     )
+
+
+def _gold(experiment: Experiment, examples: Sequence[Example], tokenisers: dict[str, Tokeniser]) -> list[np.ndarray]:
+    """The links between the tokens of each pair, none where nobody knows them."""
+    if all(example.links is None for example in examples):
+        raise ValueError(
+            f"loss.guided={experiment.loss.guided} needs gold alignments, and data.train={experiment.data.train} has "
+            "none; name a file of them in data.alignment, or say loss.guided=0."
+        )
+    found = (sorted(token_links(example, **tokenisers)) for example in examples)
+    return [np.array(links, np.int32).reshape(-1, 2) for links in found]
 
 
 def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Example], side: str) -> Tokeniser:
@@ -189,20 +217,19 @@ def _short_enough(pairs: Pairs, experiment: Experiment, report: Report, pair: Pa
     for number in np.flatnonzero(over):
         report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
     if policy == "truncate":
-        sources, targets = ([ended(ids[:-1][:longest]) for ids in side] for side in pairs)
-        return Pairs(sources, [pair.without_lost(*both) for both in zip(sources, targets, strict=True)])
+        cut = pairs.cut(longest)
+        return cut._replace(targets=[pair.without_lost(*both) for both in zip(cut.sources, cut.targets, strict=True)])
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
-    kept = np.flatnonzero(~over)
-    return Pairs(*([side[number] for number in kept] for side in pairs))
+    return pairs.chosen(np.flatnonzero(~over))
 
 
 def _data_fingerprint(pairs: Pairs) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    for side in pairs:
-        hashed.update(np.array([len(ids) for ids in side], np.int64).tobytes())
-        hashed.update(np.concatenate(side).tobytes())
+    for part in filter(len, pairs):  # links only where a loss asks for them
+        hashed.update(np.array([len(ids) for ids in part], np.int64).tobytes())
+        hashed.update(np.concatenate(part).tobytes())
     return hashed.hexdigest()
 
 
@@ -243,7 +270,12 @@ def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -
     plan = Plan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.chunk))
     items = grouped(prepared.validation[: experiment.validation.sentences])
-    search = dataclasses.replace(experiment.search, beam=1)
+    # greedy
+    search = SearchConfig(
+        sentences=experiment.search.sentences,
+        rules=experiment.search.rules,
+        replace_unknown=experiment.search.replace_unknown,
+    )
     longest = longest_answer(prepared.facts)
     translator = Translator(model, search=search, max_length=longest, slots=slots, **prepared.tokenisers)
 
@@ -425,7 +457,7 @@ def score_pairs(run: Trained, examples: Sequence[Example]) -> Iterator[ScoredPai
     found: dict[int, ScoredPair] = {}
     for first in range(0, len(order), step):
         members = order[first : first + step]
-        batch = Batch(*(filled([side[member] for member in members]) for side in pairs))
+        batch = Batch(*(filled([side[member] for member in members]) for side in (pairs.sources, pairs.targets)))
         scored: Scored = jax.device_get(compiled(run.params, batch))
         for row, member in enumerate(members):
             given = examples[member], pairs.sources[member], pairs.targets[member]

@@ -21,6 +21,7 @@ class Batch(NamedTuple):
 
     source: Any  # Int[B, S]
     target: Any  # Int[B, T]
+    links: Any = ()  # Bool[B, T, S], which tokens belong together: gold; () where nobody asked for it
 
 
 def real(tokens):

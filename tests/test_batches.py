@@ -44,12 +44,12 @@ def lengths_like(relation: str, count: int) -> np.ndarray:
 
 def members(batch: Batch) -> list[int]:
     """The pairs in a batch, checked to be whole on both sides."""
-    for side in batch:
+    for side in batch[:2]:
         for row in side:
             end = int((row != PAD).sum())
             assert (row[:end] != PAD).all()
             assert end == 0 or (row[end - 1] == EOS and (row[: end - 1] != EOS).all())
-    sources, targets = (side[:, 0][side[:, 0] != PAD] - 10 for side in batch)
+    sources, targets = (side[:, 0][side[:, 0] != PAD] - 10 for side in batch[:2])
     assert (sources == targets).all()
     return sources.tolist()
 
@@ -83,7 +83,7 @@ def test_every_pair_is_in_an_epoch_once_in_a_batch_of_its_shape(lengths, config,
         assert rows == 1 or rows * (batch.source.shape[1] + batch.target.shape[1]) <= config.tokens
         for number in members(batch):
             assert any(equal((a[a != PAD], b[b != PAD]), (pairs.sources[number], pairs.targets[number]))
-                       for a, b in zip(*batch, strict=True))  # fmt: skip
+                       for a, b in zip(*batch[:2], strict=True))  # fmt: skip
 
 
 @given(
@@ -187,9 +187,51 @@ def test_validation_reads_every_pair_once_in_order(lengths, config):
 
 
 def test_padding_is_where_no_token_is():
-    batch = padded([ended([7]), ended([8, 9])], [ended([]), ended([6])], rows=3, shape=(4, 2))
+    pairs = Pairs([ended([7]), ended([8, 9])], [ended([]), ended([6])])
+    batch = padded(pairs, rows=3, shape=(4, 2))
     assert batch.source.tolist() == [[7, EOS, 0, 0], [8, 9, EOS, 0], [0, 0, 0, 0]]
     assert batch.target.tolist() == [[EOS, 0], [6, EOS], [0, 0]]
+    assert batch.links == ()  # nobody asked for them
+
+
+def linked(*links):
+    return [np.array(one, np.int32).reshape(-1, 2) for one in links]
+
+
+def test_links_stand_at_target_and_source_and_are_padded_as_the_tokens_are():
+    pairs = Pairs([ended([7, 8]), ended([9])], [ended([5]), ended([6])], linked([(0, 1), (1, 0)], []))
+    batch = padded(pairs, rows=3, shape=(4, 2))
+    assert batch.links.dtype == bool
+    assert batch.links.shape == (3, 2, 4)
+    assert np.argwhere(batch.links).tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
+    """The link of each pair is a function of its number, which its first token tells."""
+    pairs = pairs_of([(5 + number % 3, 6) for number in range(20)])
+    pairs = pairs._replace(links=linked(*([(number % 5, number % 6)] for number in range(20))))
+    plan = Plan(pairs, BatchConfig(sentences=4, shapes=2), seed=1)
+    seen = []
+    for batch in [*epoch(plan, 0), *plan.in_order()]:
+        assert batch.links.shape == (*batch.target.shape, batch.source.shape[1])
+        for source, links in zip(batch.source, batch.links, strict=True):
+            number = int(source[0]) - 10
+            if source[0] == PAD:
+                assert not links.any()
+                continue
+            seen.append(number)
+            assert np.argwhere(links).tolist() == [[number % 6, number % 5]]
+    assert sorted(seen) == sorted([*range(20)] * 2)
+
+
+def test_a_cut_pair_keeps_its_end_and_the_links_of_what_is_left():
+    pairs = Pairs([ended([7, 8, 9])], [ended([5, 6])], linked([(0, 0), (2, 0), (1, 1)]))
+    cut = pairs.cut(2)
+    assert cut.sources[0].tolist() == [7, 8, EOS]
+    assert cut.targets[0].tolist() == [5, 6, EOS]
+    assert cut.links[0].tolist() == [[0, 0], [1, 1]]
+    assert pairs.cut(1).links[0].tolist() == [[0, 0]]
+    assert not Pairs(pairs.sources, pairs.targets).cut(2).links
 
 
 def test_rows_keep_to_both_budgets():

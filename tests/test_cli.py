@@ -112,7 +112,7 @@ def test_n_best_is_best_first(s2s, directory, monkeypatch):
 def test_n_best_wider_than_the_beam_is_refused(s2s, directory):
     code, _, errors = s2s("translate", str(directory), "--beam", "2", "--n-best", "3")
     assert code == 2
-    assert "--n-best 3 needs a beam as wide" in errors
+    assert "--n-best 3 needs as many hypotheses" in errors
 
 
 def test_input_that_is_not_utf8_is_refused_with_its_line(s2s, directory, monkeypatch):

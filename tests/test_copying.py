@@ -33,7 +33,7 @@ from s2s_jax.text.examples import Example
 from s2s_jax.text.own_words import NOTHING, PairTokeniser
 from s2s_jax.text.tokenise import Subwords, TokeniserConfig, Words
 from s2s_jax.train.leaves import digest
-from s2s_jax.train.loss import LossConfig, batch_sums, token_losses
+from s2s_jax.train.loss import token_losses
 
 V, SLOTS = 7, 3
 WIDTH = V + SLOTS
@@ -68,9 +68,9 @@ def pointer_by_hand(logits, gate, weights, says):
 def copynet_by_hand(logits, scores, says):
     """Gu et al. 2016, eq. 5-6: one Z over the vocabulary and the tokens of the source."""
     mass = np.append(np.exp(logits), np.zeros(SLOTS))
-    for score, word in zip(scores, says, strict=True):
+    for energy, word in zip(scores, says, strict=True):
         if word < WIDTH:
-            mass[word] += np.exp(score)
+            mass[word] += np.exp(energy)
     return mass / mass.sum()
 
 
@@ -193,7 +193,7 @@ def model_by_hand(params, copy, order, source, target):
         embedded = decoder["embedding"][known(token)]
         read = np.zeros(0)
         if copy == "copynet":  # eq. 9: the memory where the source has the last token, by how likely each was copied
-            shares = np.array([np.exp(score) * (word == token) for score, word in zip(scores, says, strict=True)])
+            shares = np.array([np.exp(energy) * (word == token) for energy, word in zip(scores, says, strict=True)])
             read = shares @ memory / (shares.sum() or 1.0)
         attend = functools.partial(oracles.attend, decoder["attention"]["score"], settings.attention.score)
         if order == "bahdanau":
@@ -221,33 +221,29 @@ def model_by_hand(params, copy, order, source, target):
 def told(request):
     """A model, its parameters, and all that is compared of it, from one compilation."""
     model, params = model_and_params(*request.param)
-    shares = np.asarray(oracles.drawn(np.zeros((*TARGET.shape, WIDTH)), seed=5))
-    wide = np.pad(SOURCE, ((0, 0), (0, 3)))
+    wide = Batch(jnp.pad(BATCH.source, ((0, 0), (0, 3))), BATCH.target)
+    stepped = dataclasses.replace(model, unroll=scan_of_step(model.step))
+    chunks = Reading(lambda logits, gold: token_losses(logits, gold).nats, BATCH.target, 4)
 
-    def unrolled(params):
-        return forced(model, params, BATCH)
+    def nats(losses):
+        return jnp.where(BATCH.target != PAD, losses, 0).sum()
 
-    def stepped(params):
-        return forced(dataclasses.replace(model, unroll=scan_of_step(model.step)), params, BATCH)
+    def whole(params, model=model):
+        steps = forced(model, params, BATCH)
+        return nats(token_losses(steps.logits, BATCH.target).nats), steps
 
-    def number(way, params):
-        return (jnp.exp(way(params).logits) * shares).sum()
+    def chunked(params):
+        return nats(forced(model, params, BATCH, reading=chunks).logits)
 
     def tell(params):
-        ways = [unrolled, stepped]
-        chunked = Reading(lambda logits, gold: token_losses(logits, gold).nats, BATCH.target, 4)
+        (loss, steps), gradient = jax.value_and_grad(whole, has_aux=True)(params)
+        (_, slow), slow_gradient = jax.value_and_grad(functools.partial(whole, model=stepped), has_aux=True)(params)
         return {
-            "steps": [way(params) for way in ways],
-            "gradients": [jax.grad(functools.partial(number, way))(params) for way in ways],
-            "wide": forced(model, params, Batch(jnp.asarray(wide), BATCH.target)).logits,
-            "chunked": jax.value_and_grad(
-                lambda params: jnp.where(
-                    BATCH.target != PAD, forced(model, params, BATCH, reading=chunked).logits, 0
-                ).sum()
-            )(params),
-            "whole": jax.value_and_grad(lambda params: batch_sums(model, params, BATCH, config=LossConfig()).nats)(
-                params
-            ),
+            "steps": [steps, slow],
+            "gradients": [gradient, slow_gradient],
+            "wide": forced(model, params, wide).logits,
+            "chunked": jax.value_and_grad(chunked)(params),
+            "whole": (loss, gradient),
         }
 
     return request.param, params, jax.tree.map(np.asarray, oracles.compiled(tell)(params))

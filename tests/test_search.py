@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from fake import MODEL, WORDS, log_probs, table
 
-from s2s_jax.decode.beam import beam, largest
+from s2s_jax.decode.beam import beam
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.result import length_divisor
+from s2s_jax.decode.largest import largest
+from s2s_jax.decode.ranking import Ranking, length_divisor
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
 LONGEST = 5
+GNMT = Ranking(length=0.6)
 
 
 def all_strings(which: int, exponent: float, longest: int = LONGEST) -> list[tuple[float, tuple[int, ...]]]:
@@ -32,9 +34,7 @@ def all_strings(which: int, exponent: float, longest: int = LONGEST) -> list[tup
 @pytest.fixture(scope="module")
 def wide():
     """A beam wide enough to hold every string: its answer is exact."""
-    search = jax.jit(
-        lambda params, source: beam(MODEL, params, source, width=80, max_length=LONGEST, length_penalty=0.6)
-    )
+    search = jax.jit(lambda params, source: beam(MODEL, params, source, width=80, max_length=LONGEST, ranking=GNMT))
     return jax.device_get(search(table(), SOURCE))
 
 
@@ -64,16 +64,16 @@ def test_every_token_has_its_own_log_probability_and_alignment(wide):
 
 @pytest.fixture(scope="module")
 def plain():
-    return jax.jit(lambda params, source: greedy(MODEL, params, source, max_length=6, length_penalty=0.6))
+    return jax.jit(lambda params, source: greedy(MODEL, params, source, max_length=6, ranking=GNMT))
 
 
 @pytest.fixture(scope="module")
 def three():
-    return jax.jit(lambda params, source: beam(MODEL, params, source, width=3, max_length=6, length_penalty=0.6))
+    return jax.jit(lambda params, source: beam(MODEL, params, source, width=3, max_length=6, ranking=GNMT))
 
 
 def test_width_one_is_greedy(plain):
-    one = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=1, max_length=6, length_penalty=0.6))
+    one = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=1, max_length=6, ranking=GNMT))
     for seed in range(6):
         for narrow, best in zip(one(table(seed)), plain(table(seed), SOURCE), strict=True):
             np.testing.assert_allclose(narrow, best, atol=1e-6)

@@ -111,7 +111,9 @@ def test_fields_of_json_go_by_name_and_alignments_become_character_links(file):
     links = {(i, 0) for i in range(3)} | {(i, j) for i in range(4, 8) for j in range(3, 8)}
     assert set(examples[0].links) == links
     assert examples[0][:2] == ("ein Haus", "a  house")
-    assert examples[1].links == ()
+    assert len(examples[0].links) == len(links)
+    assert (3, 3) not in examples[0].links
+    assert list(examples[1].links) == []
     assert read(file("b.jsonl", '{"source": "a", "target": "b", "alignment": null}\n'))[0][0].links is None
 
 
@@ -138,6 +140,62 @@ def test_json_that_is_not_what_is_wanted_is_refused_with_its_line(file, line, me
     good = '{"source": "a", "target": "\\ud83d\\ude00"}'  # a whole surrogate pair is one character
     path = file("a.jsonl", f"{good}\n{line}\n")
     assert refusal(path).startswith(f"{path}:2: {message}")
+
+
+# --- gold alignments in a file of their own ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("form", ["parallel", "tsv"])
+def test_a_line_of_the_alignment_file_goes_with_its_pair(file, form, packed):
+    """Also behind pairs that are dropped; an empty line says that nothing is aligned."""
+    pairs = [Example("ab c", "x yz"), Example("", "x"), Example("a", "b"), Example("d e", "f")]
+    both = [file(f"{side}.txt", one_side(pairs, side)) for side in ("source", "target")]
+    spec = f"{both[0]},{both[1]}" if form == "parallel" else file("a.tsv", tsv(pairs))
+    alignment = file(f"gold{packed}", "0-0 1-1\n\n\n1-0\n")
+    examples, _ = read(spec, alignment=str(alignment))
+    assert [set(one.links) for one in examples] == [{(0, 0), (1, 0), (3, 2), (3, 3)}, set(), {(2, 0)}]
+    held, _ = read(spec, split="validation", validation=str(spec), alignment=str(alignment))
+    assert [one.links for one in held] == [None] * 4
+
+
+@pytest.mark.parametrize("form", ["parallel", "tsv"])
+def test_a_pair_that_a_policy_skips_takes_its_line_of_the_alignment_file_along(tmp_path, file, form):
+    (tmp_path / "a.tsv").write_bytes(b"a b\tx\n\xff b\ty\nc d\tz\n\xff\tz\n")
+    (tmp_path / "a.txt").write_bytes(b"a b\n\xff b\nc d\n\xff\n")
+    target = file("b.txt", "x\ny\nz\nz\n")
+    spec = f"{tmp_path / 'a.txt'},{target}" if form == "parallel" else tmp_path / "a.tsv"
+    alignment = file("gold", "0-0\n9-9\n1-0\n\n")  # nobody counts the words of a line that is not read
+    examples, _ = read(spec, alignment=str(alignment), encoding_errors="skip")
+    assert [list(one.links) for one in examples] == [[(0, 0)], [(2, 0)]]
+
+
+@pytest.mark.parametrize(
+    ("line", "pair"), [("0-0 2-0", "2-0"), ("0-1", "0-1"), ("-1-0", "-1-0"), ("0-0-0", "0-0-0"), ("0 0", "0")]
+)
+def test_links_that_are_not_there_are_refused_with_file_and_line(file, line, pair):
+    alignment = file("gold", f"\n{line}\n")
+    text = f"{alignment}:2: alignment '{pair}' is no i-j inside 2 and 1 words."
+    assert refusal(file("a.tsv", "a b\tc\na b\tc\n"), alignment=str(alignment)) == text
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_an_alignment_file_of_another_length_is_refused(file, lines):
+    alignment, pairs = file("gold", "5-5\n" * lines), file("a.tsv", "a\tb\nc\td\n")
+    assert refusal(pairs, alignment=str(alignment)) == (
+        f"{alignment} has {lines} lines, data.train={pairs} has 2; one line a pair is wanted, an empty one where "
+        "nothing is aligned."
+    )
+
+
+def test_an_alignment_file_goes_with_files_of_two_columns_alone(file):
+    for spec in ("task:copy", file("a.jsonl", '{"source": "a", "target": "b"}\n')):
+        assert refusal(spec, alignment="gold") == (
+            f"data.alignment=gold goes with a TSV file or two parallel ones, not with data.train={spec}; leave it "
+            "empty. Made-up tasks know their alignment, JSON lines have the field 'alignment'."
+        )
+    text = "no file none; give the path of a text file (plain or .gz)."
+    assert refusal(file("a.tsv", "a\tb\n"), error=FileNotFoundError, alignment="none") == text
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):

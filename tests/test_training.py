@@ -26,7 +26,7 @@ HOST = Batch(
     np.array([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0], [0, 0, 0, 0]], np.int32),
     np.array([[5, 6, 7, 2], [4, 2, 0, 0], [9, 8, 2, 0], [0, 0, 0, 0]], np.int32),
 )
-BATCH = Batch(*map(jnp.array, HOST))
+BATCH = jax.tree.map(jnp.array, HOST)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_sums_are_the_formula_by_hand():
         smoothed -= 0.9 * log_probs[target[row, time]] + 0.1 * log_probs.mean()
         correct += log_probs.argmax() == target[row, time]
     sums = summed(token_losses(jnp.array(logits), jnp.array(target), label_smoothing=0.1), jnp.array(target))
-    np.testing.assert_allclose(sums, [nats, smoothed, 5, correct], rtol=1e-5)
+    np.testing.assert_allclose(sums[:4], [nats, smoothed, 5, correct], rtol=1e-5)
 
 
 def test_what_is_fed_is_the_target_one_step_late():
@@ -231,13 +231,13 @@ def test_bfloat16_learns_as_float32_does_within_the_noise_of_seeds():
 
 def test_rows_that_do_not_divide_are_filled_up_and_count_for_nothing(model, params):
     mesh = devices.make_mesh(DeviceConfig(count=2))
-    odd = Batch(*(side[:3] for side in HOST))
+    odd = jax.tree.map(lambda rows: rows[:3], HOST)
     assert devices.put(odd, mesh).source.shape == (4, 4)
     loss = make_loss(model, LossConfig(), ForcingConfig())
     key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
     run = jax.jit(loss)
     whole = run(params, devices.put(odd, mesh), step, key)
-    np.testing.assert_allclose(whole, loss(params, Batch(*map(jnp.array, odd)), step, key), rtol=1e-6)
+    oracles.same(whole, loss(params, jax.tree.map(jnp.array, odd), step, key), tolerance=1e-6)
 
 
 def test_the_average_is_an_exponential_one(model, params):

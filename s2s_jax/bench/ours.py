@@ -25,7 +25,7 @@ class Ours:
 
     def __init__(self, work: Work, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
         self.model, params = built(work)
-        self.batches = [Batch(*map(jnp.asarray, batch)) for batch in batches]
+        self.batches = [jax.tree.map(jnp.asarray, batch) for batch in batches]
         self.compile_seconds = 0.0
         self.peak_megabytes = 0.0
         if phase == "train":

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +39,7 @@ def _named(name: str, found: list[Choice]) -> list[Choice]:
     return matches
 
 
-def _record(choice: Choice) -> dict[str, object]:
+def _record(choice: Choice) -> dict[str, Any]:
     return choice._asdict() | {"papers": [REFERENCES[paper] for paper in choice.papers]}
 
 

@@ -60,8 +60,11 @@ def translate(given: Given) -> None:
     if options.n_best > 1 and options.beam is None:
         changes = [f"search.beam={options.n_best}", *changes]
     trained = _load(given, changes)
-    if options.n_best > trained.experiment.search.beam:
-        raise UsageError(f"--n-best {options.n_best} needs a beam as wide, got --beam {trained.experiment.search.beam}")
+    found = trained.experiment.search.hypotheses
+    if options.n_best > found:
+        raise UsageError(
+            f"--n-best {options.n_best} needs as many hypotheses, but the search gives {found}; widen --beam"
+        )
     for translation in _translations(trained, _input_lines(options.input)):
         if options.json:
             _json(_translation_record(translation, options.n_best))
@@ -76,7 +79,8 @@ def _translations(trained: run.Trained, lines: Iterator[str]) -> Iterator[Transl
     ready = run.translator(trained)
     if not sys.stdin.isatty():
         return ready.translate(trained.params, lines)
-    return (answer for line in lines for answer in ready.translate(trained.params, [line]))
+    typed = enumerate(lines)
+    return (answer for number, line in typed for answer in ready.translate(trained.params, [line], first=number))
 
 
 def _n_best(translation: Translation, count: int) -> None:

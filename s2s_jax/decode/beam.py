@@ -1,4 +1,4 @@
-"""Which translation is the likeliest, as far as following the K best beginnings can tell?
+"""Which translation is the best, as far as following the K best beginnings can tell?
 
 No history is ever reordered: each step notes who came from whom, and the hypotheses, with their alignments, are traced
 back once, at the end. Every leaf of the decoder's state is gathered, so any attention may remember what it likes.
@@ -8,192 +8,209 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from s2s_jax.decode.result import Found, length_divisor, speakable
-from s2s_jax.model.interface import Model, Params, State
+from s2s_jax.decode.best import Best
+from s2s_jax.decode.ranking import LIKELIHOOD, Ranking, uncovered
+from s2s_jax.decode.result import Found
+from s2s_jax.decode.rules import FREE, Rules, bounds, followed
+from s2s_jax.decode.slots import Choice, Live, Way
+from s2s_jax.decode.trace import Ends, History, best_of, chosen_ends, merged, traced
+from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
-
-class History(NamedTuple):
-    """Each step's choice for each slot, and what each slot saw and said before that choice."""
-
-    token: Int[Array, "T B K"]
-    parent: Int[Array, "T B K"]  # the slot, before the choice, that a slot continues
-    log_prob: Float[Array, "T B K"]
-    alignment: Float[Array, "T B K S"]  # by the slot before the choice
-
-
-class Ended(NamedTuple):
-    """The best hypotheses that are complete, best first."""
-
-    score: Float[Array, "B K"]  # -inf: nobody
-    time: Int[Array, "B K"]  # of their last token
-    parent: Int[Array, "B K"]  # the slot they continue at that time
-    log_prob: Float[Array, "B K"]  # of their last token
+STOPPING = ("full", "bounded", "never")
 
 
 class Progress(NamedTuple):
     """Where the loop stands."""
 
     time: Int[Array, ""]
-    state: State  # leaves lead with B*K
-    token: Int[Array, "B K"]
-    score: Float[Array, "B K"]  # summed log-probability of the live hypotheses
+    carried: PyTree  # what each slot remembers, leaves lead with R*K: the model's state, the tokens, the coverage
+    token: Int[Array, "R K"]
+    live: Live
+    tokens: Int[Array, " R"]  # tokens of the live hypotheses
+    done: Bool[Array, " R"]
     history: History
-    ended: Ended
+    ends: Ends
 
 
 def beam(
-    model: Model, params: Params, source: Int[Array, "B S"], *, width: int, max_length: int, length_penalty: float = 0.0
+    model: Model,
+    params: Params,
+    source: Int[Array, "B S"],
+    *,
+    width: int,
+    max_length: int,
+    ranking: Ranking = LIKELIHOOD,
+    groups: int = 1,
+    group_penalty: float = 0.0,
+    sibling_penalty: float = 0.0,
+    stopping: str = "full",
+    n_best: int | None = None,
+    rules: Rules = FREE,
+    prefix: Int[Array, "B P"] | None = None,
 ) -> Found:
     """The `width` best hypotheses of each sentence; a width of 1 gives what greedy search gives.
 
-    A hypothesis ends when EOS is among the `width` best continuations of its step; a sentence is done when `width`
-    hypotheses have ended. Those still live at `max_length` tokens come last, marked as truncated.
-    """
-    batch, length = source.shape
-    memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, width, axis=0), model.encode(params, source))
-    empty = ~real(source).any(-1)
+    A hypothesis ends when EOS is among the `width` best continuations of its step. Those still live at the length
+    bound come last, marked as truncated.
 
-    def is_done(now: Progress) -> Bool[Array, " B"]:
-        return jnp.isfinite(now.ended.score).all(-1) | empty
+    Args:
+        groups: beams of `width / groups` slots each, which differ where `group_penalty` is above 0.
+        stopping: a sentence is done when `width` hypotheses have ended ("full"); when no live one can come among the
+            `n_best` any more ("bounded": what "never" gives, sooner); or when none is live ("never").
+        n_best: hypotheses wanted of each group; all of them where it is None.
+    """
+    way = Best(ranking=ranking, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
+    return search(
+        model,
+        params,
+        source,
+        way,
+        width=width // groups,
+        max_length=max_length,
+        coverage=ranking.coverage > 0,
+        stopping=stopping,
+        n_best=n_best,
+        rules=rules,
+        prefix=prefix,
+    )
+
+
+def search(
+    model: Model,
+    params: Params,
+    source: Int[Array, "B S"],
+    way: Way,
+    *,
+    width: int,
+    max_length: int,
+    coverage: bool = False,
+    stopping: str = "full",
+    n_best: int | None = None,
+    rules: Rules = FREE,
+    prefix: Int[Array, "B P"] | None = None,
+) -> Found:
+    """The `width` best hypotheses of each of the way's groups, together, in one compiled loop."""
+    wanted = width if n_best is None else min(n_best, width)
+    slots = way.groups * width
+    memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, slots, axis=0), model.encode(params, source))
+    limits = bounds(rules, source, max_length=max_length, prefix=prefix, each=slots)
+    mask = jnp.repeat(real(source), slots, axis=0)
+    rows, length = len(source) * way.groups, source.shape[1]
+    longest = limits.most.reshape(rows, width)[:, 0]
+
+    def by_slot(leaf: Array) -> Array:
+        return leaf.reshape(rows, width, *leaf.shape[1:])
+
+    def gathered(leaf: Array, parent: Int[Array, "R K"]) -> Array:
+        return leaf[(parent + width * jnp.arange(rows, dtype=jnp.int32)[:, None]).reshape(-1)]
 
     def going(now: Progress) -> Bool[Array, ""]:
-        return (now.time < max_length) & ~is_done(now).all()
+        return (now.time < max_length) & ~now.done.all()
 
     def advance(now: Progress) -> Progress:
-        state, step = model.step(params, memory, now.state, now.token.reshape(-1))
-        choice = _continuations(now.score, step.logits.reshape(batch, width, -1), width)
-        # what a neighbour still waits for must not change a sentence that is done
-        done, fresh = is_done(now)[:, None], _ended(now.ended, choice, now.time, width, length_penalty)
-        ended = Ended(*(jnp.where(done, old, new) for old, new in zip(now.ended, fresh, strict=True)))
-        live = jnp.where(choice.token == EOS, -jnp.inf, choice.score)
-        score, place = jax.lax.top_k(live, width)
-        token, parent, log_prob = (
-            jnp.take_along_axis(leaf, place, axis=1) for leaf in (choice.token, choice.parent, choice.log_prob)
-        )
-        rows = (parent + width * jnp.arange(batch, dtype=jnp.int32)[:, None]).reshape(-1)
-        alignment = step.alignment.reshape(batch, width, length)
-        history = History(
-            *(
-                old.at[now.time].set(new)
-                for old, new in zip(now.history, (token, parent, log_prob, alignment), strict=True)
-            )
-        )
-        state = jax.tree.map(lambda leaf: leaf[rows], state)
-        return Progress(now.time + 1, state, token, score, history, ended)
+        state, said, covered = now.carried
+        state, step = model.step(params, memory, state, now.token.reshape(-1))
+        allowed = followed(step.logits, rules, limits, time=now.time, said=said)
+        normaliser = by_slot(jax.nn.logsumexp(step.logits, axis=-1))
+        # what a neighbour still waits for must not change a row that is done: it has no live hypotheses here
+        live = Live(*(jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live))
+        choice, kept = way.pick(live, by_slot(allowed), normaliser=normaliser, time=now.time)
+        own = [log_probs_of(one, by_slot(step.logits), normaliser) for one in (choice, kept)]
+        looked = jnp.zeros((rows, width))
+        if covered is not None:
+            covered += step.alignment
+            looked = by_slot(uncovered(covered, mask))
+        ends = best_of(now.ends, ended(choice, own[0], now.time, way=way, looked=looked, width=width))
+        entry = (kept.token, kept.parent, own[1], by_slot(step.alignment))
+        history = History(*(old.at[now.time].set(new) for old, new in zip(now.history, entry, strict=True)))
+        carried = jax.tree.map(lambda leaf: gathered(leaf, kept.parent), (state, said, covered))
+        if said is not None:
+            carried = (carried[0], carried[1].at[:, now.time].set(kept.token.reshape(-1)), carried[2])
+        fresh = Live(kept.total, kept.merit)
+        live = Live(*(jnp.where(now.done[:, None], old, new) for old, new in zip(now.live, fresh, strict=True)))
+        tokens = jnp.where(now.done, now.tokens, now.time + 1)
+        done = now.done | is_done(live, ends, tokens)
+        return Progress(now.time + 1, carried, kept.token, live, tokens, done, history, ends)
 
-    slots = (max_length, batch, width)
+    def is_done(live: Live, ends: Ends, tokens: Int[Array, " R"]) -> Bool[Array, " R"]:
+        over = (tokens >= longest) | ~jnp.isfinite(live.total).any(-1)
+        if stopping == "full":
+            return over | jnp.isfinite(ends.value).all(-1)
+        if stopping == "bounded":
+            reach = way.bound(live, longest.astype(jnp.float32)[:, None]).max(-1)
+            return over | (ends.value[:, wanted - 1] >= reach)
+        return over
+
+    first = start(source, way, width=width, max_length=max_length)
+    said = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
+    covered = jnp.zeros((rows * width, length)) if coverage else None
+    last = jax.lax.while_loop(going, advance, first._replace(carried=(state, said, covered)))
+    looked = jnp.zeros((rows, width)) if not coverage else by_slot(uncovered(last.carried[2], mask))
+    ends, cut = chosen_ends(last.ends, cut_off(last, way=way, looked=looked), open_last=way.open_last)
+    found = traced(last.history, ends, cut)
+    return merged(Found(*(leaf[:, :wanted] for leaf in found)), way.groups)
+
+
+def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -> Progress:
+    """Before the first step: all slots hold the same beginning, and one of them lives; none of an empty sentence."""
+    empty = jnp.repeat(~real(source).any(-1), way.groups)
+    rows = len(empty)
+    total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
+    total = jnp.where(empty[:, None], -jnp.inf, total)
+    slots = (max_length, rows, width)
     history = History(
-        jnp.full(slots, PAD, jnp.int32), jnp.zeros(slots, jnp.int32), jnp.zeros(slots), jnp.zeros((*slots, length))
+        jnp.full(slots, PAD, jnp.int32),
+        jnp.zeros(slots, jnp.int32),
+        jnp.zeros(slots),
+        jnp.zeros((*slots, source.shape[1])),
     )
-    nobody = jnp.zeros((batch, width), jnp.int32)
-    first = Progress(
+    nobody, none = jnp.zeros((rows, width), jnp.int32), jnp.full((rows, width), -jnp.inf)
+    return Progress(
         jnp.zeros((), jnp.int32),
-        state,
-        jnp.full((batch, width), BOS, jnp.int32),
-        jnp.zeros((batch, width)).at[:, 1:].set(-jnp.inf),  # all slots hold the same beginning: one of them lives
+        (),
+        jnp.full((rows, width), BOS, jnp.int32),
+        Live(total, way.first(total)),
+        jnp.zeros((rows,), jnp.int32),
+        empty,
         history,
-        Ended(jnp.full((batch, width), -jnp.inf), nobody, nobody, jnp.zeros((batch, width))),
-    )
-    last = jax.lax.while_loop(going, advance, first)
-    return _traced(last, width=width, length_penalty=length_penalty)
-
-
-class Choice(NamedTuple):
-    """The best continuations of a step, 2K of them: at most K can end, so K always remain to go on."""
-
-    score: Float[Array, "B C"]
-    token: Int[Array, "B C"]
-    parent: Int[Array, "B C"]
-    log_prob: Float[Array, "B C"]
-
-
-STRETCH = 64  # numbers of which the largest is found first
-
-
-def largest(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
-    """The `count` largest numbers and their places, best first and of equals the first one: `lax.top_k`, but faster.
-
-    They stand in the `count` stretches whose own largest numbers are largest; only those are looked through.
-    """
-    width = x.shape[-1]
-    stretches = -(-width // STRETCH)
-    if stretches <= 2 * count:
-        best, place = jax.lax.top_k(x, count)
-        return best, place
-    filled = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, stretches * STRETCH - width)], constant_values=-jnp.inf)
-    parts = filled.reshape(*x.shape[:-1], stretches, STRETCH)
-    _, chosen = jax.lax.top_k(parts.max(-1), count)
-    chosen = jnp.sort(chosen, axis=-1)  # in order of their places, so that of equals the first one stays the first
-    candidates = jnp.take_along_axis(parts, chosen[..., None], axis=-2)
-    best, place = jax.lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
-    stretch = jnp.take_along_axis(chosen, place // STRETCH, axis=-1)
-    return best, (stretch * STRETCH + place % STRETCH).astype(jnp.int32)
-
-
-def _continuations(score: Float[Array, "B K"], logits: Float[Array, "B K V"], width: int) -> Choice:
-    """Best first; found slot by slot first, since a slot can give no more than 2K of them."""
-    each = min(2 * width, logits.shape[-1])
-    of_slot, tokens = largest(speakable(logits), each)
-    of_slot = of_slot - jax.nn.logsumexp(logits, axis=-1, keepdims=True)  # log-probabilities, of the few alone
-    total = (score[..., None] + of_slot).reshape(len(score), -1)
-    best, place = jax.lax.top_k(total, min(2 * width, total.shape[-1]))
-    token, log_prob = (jnp.take_along_axis(leaf.reshape(len(score), -1), place, axis=1) for leaf in (tokens, of_slot))
-    return Choice(best, token.astype(jnp.int32), (place // each).astype(jnp.int32), log_prob)
-
-
-def _ended(ended: Ended, choice: Choice, time: Int[Array, ""], width: int, length_penalty: float) -> Ended:
-    """The complete hypotheses so far and those that this step completes, the best K of both."""
-    penalised = choice.score / length_divisor(time.astype(jnp.float32) + 1, length_penalty)
-    rank = jnp.arange(choice.token.shape[1])[None]
-    new = Ended(
-        jnp.where((choice.token == EOS) & (rank < width), penalised, -jnp.inf),
-        jnp.full_like(choice.token, time),
-        choice.parent,
-        choice.log_prob,
-    )
-    both = Ended(*(jnp.concatenate([old, fresh], axis=1) for old, fresh in zip(ended, new, strict=True)))
-    score, place = jax.lax.top_k(both.score, width)
-    return Ended(score, *(jnp.take_along_axis(leaf, place, axis=1) for leaf in both[1:]))
-
-
-def _traced(last: Progress, *, width: int, length_penalty: float) -> Found:
-    """All hypotheses from their last token to their first: the complete ones, then the live ones, K together."""
-    length = last.time.astype(jnp.float32)
-    live = last.score / length_divisor(jnp.maximum(length, 1), length_penalty)
-    complete = jnp.isfinite(last.ended.score)
-    # complete hypotheses first, whatever their score; then those cut off; then places that nobody fills
-    rank = jnp.concatenate([jnp.where(complete, 0, 2), jnp.where(jnp.isfinite(live), 1, 2)], axis=1)
-    order = jnp.argsort(rank, axis=1, stable=True)[:, :width].astype(jnp.int32)
-    is_live = (order >= width) & (jnp.sort(rank, axis=1)[:, :width] == 1)
-    end = Ended(
-        *(
-            jnp.take_along_axis(jnp.concatenate(pair, axis=1), order, axis=1)
-            for pair in (
-                (last.ended.score, live),
-                (last.ended.time, jnp.full_like(last.ended.time, last.time)),
-                (last.ended.parent, jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None], live.shape)),
-                (last.ended.log_prob, jnp.zeros_like(live)),
-            )
-        )
+        Ends(none, none, nobody, nobody, jnp.zeros((rows, width))),
     )
 
-    def back(slot: Int[Array, "B K"], now) -> tuple[Int[Array, "B K"], tuple]:
-        time, history = now
-        token, parent, log_prob = (
-            jnp.take_along_axis(leaf, slot, axis=1) for leaf in (history.token, history.parent, history.log_prob)
-        )
-        at_end, inside = time == end.time, time < end.time
-        from_slot = jnp.where(at_end, end.parent, jnp.where(inside, parent, slot))
-        seen = jnp.take_along_axis(history.alignment, from_slot[..., None], axis=1)
-        token = jnp.where(at_end, EOS, jnp.where(inside, token, PAD)).astype(jnp.int32)
-        log_prob = jnp.where(at_end, end.log_prob, jnp.where(inside, log_prob, 0.0))
-        return from_slot, (token, log_prob, jnp.where((at_end | inside)[..., None], seen, 0.0))
 
-    times = jnp.arange(len(last.history.token), dtype=jnp.int32)
-    _, (tokens, log_probs, alignment) = jax.lax.scan(back, end.parent, (times, last.history), reverse=True)
-    return Found(
-        jnp.moveaxis(tokens, 0, 2), jnp.moveaxis(log_probs, 0, 2), jnp.moveaxis(alignment, 0, 2), end.score, is_live
+def log_probs_of(choice: Choice, logits: Float[Array, "R K V"], normaliser: Float[Array, "R K"]) -> Float[Array, "R C"]:
+    """The model's own log-probability of each chosen token."""
+    rows = jnp.arange(len(logits))[:, None]
+    return logits[rows, choice.parent, choice.token] - jnp.take_along_axis(normaliser, choice.parent, axis=1)
+
+
+def ended(
+    choice: Choice,
+    log_prob: Float[Array, "R C"],
+    time: Int[Array, ""],
+    *,
+    way: Way,
+    looked: Float[Array, "R K"],
+    width: int,
+) -> Ends:
+    """The hypotheses that a step completes: EOS is among its `width` best continuations."""
+    ends = (choice.token == EOS) & (jnp.arange(choice.token.shape[1]) < width)[None]
+    length, looked = time.astype(jnp.float32) + 1, jnp.take_along_axis(looked, choice.parent, axis=1)
+    value = jnp.where(ends, way.value(choice.total, choice.merit, length, looked), -jnp.inf)
+    return Ends(value, choice.total, jnp.full_like(choice.token, time), choice.parent, log_prob)
+
+
+def cut_off(last: Progress, *, way: Way, looked: Float[Array, "R K"]) -> Ends:
+    """The hypotheses that are live when their row is done, as if they were complete."""
+    length = jnp.maximum(last.tokens, 1).astype(jnp.float32)[:, None]
+    value = way.value(last.live.total, last.live.merit, length, looked)
+    shape = last.live.total.shape
+    return Ends(
+        jnp.where(jnp.isfinite(last.live.total), value, -jnp.inf),
+        last.live.total,
+        jnp.broadcast_to(last.tokens[:, None], shape),
+        jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32)[None], shape),
+        jnp.zeros(shape),
     )

@@ -4,18 +4,17 @@ Lines are decoded in windows, sorted by length inside a window; source lengths a
 shapes, so that little is compiled. A blank line is answered with an empty line and never reaches the model.
 """
 
-import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.beam import beam
-from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.result import Found, SearchConfig
+from s2s_jax.decode.mbr import UTILITIES, consensus
+from s2s_jax.decode.result import Found
+from s2s_jax.decode.search_config import SearchConfig, compiled_search
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.batches import ended
@@ -30,7 +29,7 @@ class Hypothesis(NamedTuple):
     """One translation of a line."""
 
     text: str
-    score: float  # length-penalised log-probability, nats
+    score: float  # by search.ranking
     tokens: tuple[str, ...]  # the end token counted, unless it was cut off
     log_probs: tuple[float, ...]  # of each token, nats
     alignment: Float[np.ndarray, "T S"]  # weights of the source tokens for each token
@@ -42,7 +41,7 @@ class Translation(NamedTuple):
 
     source: str
     source_tokens: tuple[str, ...]  # the end token counted
-    hypotheses: tuple[Hypothesis, ...]  # best first
+    hypotheses: tuple[Hypothesis, ...]  # best first: by score, by search.utility, or samples as they were drawn
 
     @property
     def text(self) -> str:
@@ -67,27 +66,39 @@ class Translator:
         self.pair, self.search = PairTokeniser(source, target, slots=slots), search
         self._find = compiled_search(model, search, search.max_length or max_length)
 
-    def translate(self, params: Params, lines: Iterable[str]) -> Iterator[Translation]:
-        """A translation for each line, in their order; lines are read a window at a time."""
+    def translate(self, params: Params, lines: Iterable[str], *, first: int = 0) -> Iterator[Translation]:
+        """A translation for each line, in their order; lines are read a window at a time.
+
+        Args:
+            first: the number of the first line, by which chance differs from line to line.
+        """
         lines = iter(lines)
         while window := list(itertools.islice(lines, self.search.sentences * WINDOW)):
-            yield from self._window(params, window)
+            yield from self._window(params, window, first)
+            first += len(window)
 
-    def _window(self, params: Params, lines: list[str]) -> list[Translation]:
+    def _window(self, params: Params, lines: list[str], first: int) -> list[Translation]:
         encoded = [ended([]) if is_blank(line) else ended(self.pair.encode_source(line)) for line in lines]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
         waiting = sorted(set(range(len(lines))) - set(answers), key=lambda number: len(encoded[number]))
         for start in range(0, len(waiting), self.search.sentences):
             members = waiting[start : start + self.search.sentences]
-            found = jax.device_get(self._find(params, filled([encoded[member] for member in members])))
+            source = filled([encoded[member] for member in members])
+            numbers = np.zeros(len(source), np.int32)
+            numbers[: len(members)] = [(first + member) % 2**31 for member in members]
+            found = jax.device_get(self._find(params, source, numbers))
             for row, member in enumerate(members):
                 answers[member] = self._answer(lines[member], encoded[member], found, row)
         return [answers[number] for number in range(len(lines))]
 
     def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:
         real = [slot for slot, score in enumerate(found.scores[row]) if np.isfinite(score)]
-        hypotheses = tuple(self._hypothesis(line, found, row, slot, len(ids)) for slot in real)
-        return Translation(line, tuple(self.pair.source_symbols(ids.tolist(), line)), hypotheses)
+        hypotheses = [self._hypothesis(line, found, row, slot, len(ids)) for slot in real]
+        if self.search.utility != "none" and hypotheses:
+            texts = [hypothesis.text for hypothesis in hypotheses]
+            order = consensus(texts, found.log_weights[row, real].tolist(), UTILITIES[self.search.utility])
+            hypotheses = [hypotheses[place] for place, _ in order]
+        return Translation(line, tuple(self.pair.source_symbols(ids.tolist(), line)), tuple(hypotheses))
 
     def _hypothesis(self, line: str, found: Found, row: int, slot: int, length: int) -> Hypothesis:
         count = int((found.tokens[row, slot] != PAD).sum())
@@ -115,17 +126,6 @@ class Translator:
             for token, weights in zip(tokens, looking, strict=True)
         ]
         return ["" if place is None else line[slice(*spans[place])].strip(" ") for place in places]
-
-
-def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Callable[[Params, np.ndarray], Found]:
-    """Greedy or beam search as one compiled program for each source shape."""
-    options = {"max_length": max_length, "length_penalty": search.length_penalty}
-    find = (
-        functools.partial(greedy, model, **options)
-        if search.beam == 1
-        else functools.partial(beam, model, width=search.beam, **options)
-    )
-    return jax.jit(find)
 
 
 def filled(lines: Sequence[np.ndarray]) -> np.ndarray:

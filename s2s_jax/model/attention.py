@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
 from s2s_jax.choices import one_of
 from s2s_jax.model.attention_config import AttentionConfig
@@ -62,7 +62,7 @@ class Keys(NamedTuple):
 class Remembered(NamedTuple):
     """What is carried from step to step."""
 
-    time: Int[Array, " B"]
+    time: Any  # Int[B]: steps so far; () in an attention that remembers nothing
     score: PyTree
     history: PyTree
     constraint: PyTree
@@ -124,7 +124,7 @@ class Attention(nnx.Module):
             return product(memory, self.of_values[...], self.dtype)
         return memory[..., self.read :] if self.config.values == "split" else memory
 
-    def start(self, keys: Keys, mask: Bool[Array, "B S"]) -> PyTree:
+    def start(self, keys: PyTree, mask: Bool[Array, "B S"]) -> PyTree:
         """What is remembered before the first step: () where nothing is, so that all steps can be attended together."""
         if not self.remembers:
             return ()
@@ -207,9 +207,10 @@ class Head(Attention):
 
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         size = config.size
-        super().__init__(config, size, size, dtype=dtype, rngs=rngs)
+        mapped = 2 * size if config.values == "split" else size  # keys and values each as wide as the head
+        super().__init__(config, size, mapped, dtype=dtype, rngs=rngs)
         self.of_query = nnx.Param(glorot(rngs.params(), query, size))
-        self.of_memory = nnx.Param(glorot(rngs.params(), memory, size))
+        self.of_memory = nnx.Param(glorot(rngs.params(), memory, mapped))
 
     def prepare(self, memory):
         """What the narrower attention prepares of the mapped memory."""

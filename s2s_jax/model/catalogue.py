@@ -3,6 +3,7 @@
 Formula and papers stand in each choice's docstring and nowhere else.
 """
 
+import dataclasses
 import functools
 import itertools
 import re
@@ -72,7 +73,7 @@ def legal() -> Iterator[dict[str, str]]:
     """Every combination of the four axes that can be built."""
     for values in itertools.product(*axes().values()):
         chosen = dict(zip(axes(), values, strict=True))
-        if refusal(AttentionConfig(**chosen)) is None:
+        if refusal(dataclasses.replace(AttentionConfig(), **chosen)) is None:
             yield chosen
 
 

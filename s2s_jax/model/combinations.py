@@ -40,6 +40,12 @@ RULES = (
         "take attention.history=previous",
     ),
     Rule(
+        lambda config: config.score == "dynamic-convolution" and config.normaliser == "constrained-softmax",
+        "attention.score=dynamic-convolution goes with attention.history=previous, "
+        "which does not keep how much weight attention.normaliser=constrained-softmax may still give",
+        "take attention.normaliser=softmax",
+    ),
+    Rule(
         lambda config: (
             config.score in PLACES_ALONE
             and config.score != "dynamic-convolution"
@@ -63,7 +69,8 @@ RULES = (
     ),
     Rule(
         lambda config: (
-            config.normaliser == "constrained-softmax"
+            config.score != "none"
+            and config.normaliser == "constrained-softmax"
             and config.history not in ("coverage", "previous-and-coverage", "coverage-fertility")
         ),
         "attention.normaliser=constrained-softmax needs to know how much weight each token has left, "
@@ -71,14 +78,14 @@ RULES = (
         "take attention.history=coverage or coverage-fertility",
     ),
     Rule(
+        lambda config: config.constraint == "local-p" and not config.window,
+        "attention.constraint=local-p puts its centre between tokens, where attention.window=0 reaches none",
+        "make attention.window at least 1",
+    ),
+    Rule(
         lambda config: config.heads > 1 and bool(config.size % config.heads),
         "attention.heads={heads} does not divide attention.size={size}",
         "make the one a multiple of the other",
-    ),
-    Rule(
-        lambda config: config.heads > 1 and config.values == "split" and bool(config.size // config.heads % 2),
-        "attention.values=split needs heads of an even width, got attention.size={size} in {heads} heads",
-        "make attention.size a multiple of twice the heads",
     ),
 )
 

@@ -117,7 +117,8 @@ class LocalP(Constraint):
     def weights(self, asked, prepared, scores, mask, *, by, state, now):
         """Those of the tokens in the window, by their distance; p learns through the distance alone."""
         share = jax.nn.sigmoid(jnp.tanh(asked) @ self.vector[...])
-        distance = _places(mask) - (mask.sum(-1) * share)[:, None]
+        tokens = mask.sum(-1).astype(jnp.float32)
+        distance = _places(mask).astype(jnp.float32) - (tokens * share)[:, None]
         inside = jnp.abs(jax.lax.stop_gradient(distance)) <= self.config.window
         deviation = max(self.config.window, 1) / 2
         weights = by(scores, mask & inside) * jnp.exp(-(distance**2) / (2 * deviation**2))

@@ -381,7 +381,7 @@ class Decoder(nnx.Module):
         for layer, carry in enumerate(carries, start=1):
             below = output
             extra = self._dropped(memory, below, layer)
-            if self.config.context_to_all:
+            if self.config.context_to_all and context is not None:
                 extra = jnp.concatenate([extra, context], -1)
             projected = self.cells[layer].without_input(len(below))
             carry, output = self._layer(layer, inside, memory, carry, below, projected, extra)

@@ -4,6 +4,8 @@ A history says a few numbers of each token (`past`). They are convolved, where `
 the width of a key and added to the token's key (`Marks`), so that every score that has keys can have every history.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -82,7 +84,7 @@ class Previous(History):
 
     def start(self, mask):
         """Spread evenly, or all on the first token."""
-        return first(mask) if self.at_first else mask / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+        return first(mask) if self.at_first else evenly(mask)
 
     def past(self, prepared, state, mask):
         """The previous alignment."""
@@ -102,7 +104,7 @@ class Coverage(History):
     remembers = True
     width = 1
 
-    def start(self, mask):
+    def start(self, mask) -> Any:
         """Nothing is covered."""
         return jnp.zeros(mask.shape)
 
@@ -125,8 +127,8 @@ class PreviousAndCoverage(Coverage):
     width = 2
 
     def start(self, mask):
-        """Where the alignment starts, and nothing covered."""
-        return Previous.start(self, mask), super().start(mask)
+        """Spread evenly, and nothing covered."""
+        return evenly(mask), jnp.zeros(mask.shape)
 
     def past(self, prepared, state, mask):
         """Both."""
@@ -276,6 +278,12 @@ class Marks(nnx.Module):
         if self.convolves:
             past = convolved(past, self.filters[...])
         return keys + jnp.einsum("bsf,fk->bsk", past, self.weight[...])
+
+
+def evenly(mask: Bool[Array, "B S"]) -> Float[Array, "B S"]:
+    """The same weight on every real token."""
+    real = mask.astype(jnp.float32)
+    return real / jnp.maximum(real.sum(-1, keepdims=True), 1.0)
 
 
 def convolved(past: Float[Array, "B S F"], filters: Float[Array, "R F C"]) -> Float[Array, "B S C"]:

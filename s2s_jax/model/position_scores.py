@@ -128,7 +128,7 @@ class GaussianMixture(Score):
         log_weight, precision, moved = self._mixture(weight, spread, move)
         centre = state + moved
         places = jnp.arange(1, keys.shape[1] + 1, dtype=jnp.float32)
-        distance = centre[:, None] - wide(places, 1)[:, None]
+        distance = centre[:, None] - places[None, :, None]
         return jax.nn.logsumexp(log_weight[:, None] - precision[:, None] * distance**2, axis=-1), centre
 
     def _mixture(self, weight, spread, move):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from s2s_jax.choices import at_least
 from s2s_jax.shapes import EOS, PAD, Batch
@@ -45,10 +45,21 @@ class Pairs(NamedTuple):
 
     sources: list[Int[np.ndarray, " S"]]
     targets: list[Int[np.ndarray, " T"]]
+    links: Sequence[Int[np.ndarray, "_ 2"]] = ()  # (source token, target token); () where nobody asked for them
 
     def lengths(self) -> Int[np.ndarray, "N 2"]:
         """Source and target lengths, EOS counted."""
         return np.array([(len(a), len(b)) for a, b in zip(self.sources, self.targets, strict=True)], np.int64)
+
+    def chosen(self, members: Int[np.ndarray, " M"]) -> "Pairs":
+        """Some of the pairs."""
+        sources, targets, links = ([side[member] for member in members] if side else [] for side in self)
+        return Pairs(sources, targets, links)
+
+    def cut(self, longest: int) -> "Pairs":
+        """The first tokens of each side, EOS behind them, and the links between what is left."""
+        sides = ([ended(ids[:-1][:longest]) for ids in side] for side in (self.sources, self.targets))
+        return Pairs(*sides, links=[links[(links < longest).all(1)] for links in self.links])
 
 
 def ended(ids: Sequence[int] | Int[np.ndarray, " I"]) -> Int[np.ndarray, " S"]:
@@ -132,12 +143,7 @@ class Plan:
         """The global batch of a step, padded to its shape; steps count from 0."""
         epoch, number = divmod(step, self.per_epoch)
         bucket, members = self._order(epoch)[number]
-        return padded(
-            [self.pairs.sources[member] for member in members],
-            [self.pairs.targets[member] for member in members],
-            rows=self.rows[bucket],
-            shape=self.shapes[bucket],
-        )
+        return padded(self.pairs.chosen(members), rows=self.rows[bucket], shape=self.shapes[bucket])
 
     def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """All batches of an epoch in their order: bucket, and the pairs in it."""
@@ -164,9 +170,7 @@ class Plan:
         for bucket, members in enumerate(self._members):
             rows = self.rows[bucket]
             for start in range(0, len(members), rows):
-                some = members[start : start + rows]
-                sources, targets = [[side[member] for member in some] for side in self.pairs]
-                yield padded(sources, targets, rows=rows, shape=self.shapes[bucket])
+                yield padded(self.pairs.chosen(members[start : start + rows]), rows=rows, shape=self.shapes[bucket])
 
 
 class _Steps:
@@ -187,12 +191,20 @@ def rows_of(shape: Shape, config: BatchConfig) -> int:
     return max(1, min(config.sentences, config.tokens // sum(shape)))
 
 
-def padded(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, rows: int, shape: Shape) -> Batch:
+def padded(pairs: Pairs, *, rows: int, shape: Shape) -> Batch:
     """A batch of exactly `rows` x `shape`; rows without a pair are padding through and through."""
     sides = []
-    for lines, length in zip((sources, targets), shape, strict=True):
+    for lines, length in zip((pairs.sources, pairs.targets), shape, strict=True):
         ids = np.full((rows, length), PAD, np.int32)
         for row, line in enumerate(lines):
             ids[row, : len(line)] = line
         sides.append(ids)
-    return Batch(*sides)
+    return Batch(*sides, links=_table(pairs.links, rows, shape) if pairs.links else ())
+
+
+def _table(links: Sequence[Int[np.ndarray, "_ 2"]], rows: int, shape: Shape) -> Bool[np.ndarray, "B T S"]:
+    """True where a target token is linked with a source token."""
+    linked = np.zeros((rows, *shape[::-1]), bool)
+    for row, (sources, targets) in enumerate(one.T for one in links):
+        linked[row, targets, sources] = True
+    return linked

@@ -1,6 +1,31 @@
 """What is one pair of the data, before anything is cut into tokens?"""
 
+import dataclasses
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class WordLinks(Collection[tuple[int, int]]):
+    """Every character of a word linked with every one of another, read as pairs of characters, kept as pairs of words.
+
+    A corpus of a million sentences has billions of such pairs of characters.
+    """
+
+    words: Int[np.ndarray, "N 4"]  # first source character, one past the last, the same of the target
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((i, j) for a, b, c, d in self.words.tolist() for i in range(a, b) for j in range(c, d))
+
+    def __len__(self) -> int:
+        return int(((self.words[:, 1] - self.words[:, 0]) * (self.words[:, 3] - self.words[:, 2])).sum())
+
+    def __contains__(self, link: object) -> bool:
+        return any(link == own for own in self)
+
 
 Links = tuple[tuple[int, int], ...]
 
@@ -9,9 +34,9 @@ class Example(NamedTuple):
     """A source line, its target line, and, where it is known, which characters belong together.
 
     `links` holds (source character, target character) pairs, 0-based code-point offsets: the gold alignment in a unit
-    that does not depend on a tokeniser. None means unknown; an empty tuple means that nothing is aligned.
+    that does not depend on a tokeniser. None means unknown; no pair means that nothing is aligned.
     """
 
     source: str
     target: str
-    links: Links | None = None
+    links: Links | WordLinks | None = None

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.text import datasets, tasks
-from s2s_jax.text.examples import Example, Links
+from s2s_jax.text.examples import Example, WordLinks
 from s2s_jax.text.lines import POLICIES, has_control, is_blank, read_lines
 from s2s_jax.text.report import Report
 
@@ -34,6 +36,9 @@ class DataConfig:
     """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
     target: str = ""
     """Name of the target feature (tfds:), field (JSON lines; default target) or column number (TSV; default 2)."""
+    alignment: str = ""
+    """Which words of a training pair belong together: a file of `i-j` pairs (Pharaoh), source-target, from 0, a line a
+    pair of data.train, which must be a TSV file or two parallel ones; plain or .gz."""
     directory: str = ""
     """Folder in which tfds: sets are kept; empty for TFDS' own."""
     manual_dir: str = ""
@@ -105,20 +110,53 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], Report]:
     return kept, report
 
 
-def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+Placed = tuple[Example, str]  # a pair with the place it stands at
+
+
+def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterator[Placed]:
     """Each pair of a source with the place it stands at."""
+    aligned = split == "train" and config.alignment
+    if aligned:
+        _demand_lines(spec, config)
     if spec.startswith("task:"):
-        yield from _numbered(_made(spec.removeprefix("task:"), split, config), spec)
+        found = _numbered(_made(spec.removeprefix("task:"), split, config), spec)
     elif spec.startswith("tfds:"):
         folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
         read = datasets.read(spec, split=split, source=config.source, target=config.target, **folders)
-        yield from _numbered(read, f"{spec}@{split}")
-    elif "," in spec and not Path(spec).exists():
-        yield from _parallel(spec, config, report)
+        found = _numbered(read, f"{spec}@{split}")
+    elif _is_parallel(spec):
+        found = _parallel(spec, config, report)
     elif _is_json(Path(spec)):
-        yield from _json_lines(Path(spec), config, report)
+        found = _json_lines(Path(spec), config, report)
     else:
-        yield from _tsv(Path(spec), config, report)
+        found = _tsv(Path(spec), config, report)
+    if aligned:
+        found = _aligned(found, config, report)
+    return (placed for placed in found if placed is not None)
+
+
+def _demand_lines(spec: str, config: DataConfig) -> None:
+    """Refuse a file of alignments beside what has its own, or lines in no order that a user could know."""
+    if spec.startswith(("task:", "tfds:")) or (_is_json(Path(spec)) and not _is_parallel(spec)):
+        raise ValueError(
+            f"data.alignment={config.alignment} goes with a TSV file or two parallel ones, not with data.train={spec}; "
+            "leave it empty. Made-up tasks know their alignment, JSON lines have the field 'alignment'."
+        )
+
+
+def _aligned(found: Iterable[Placed | None], config: DataConfig, report: Report) -> Iterator[Placed]:
+    """The pairs with what the file of alignments says of each."""
+    path = Path(config.alignment)
+    pairs, lines = list(found), read_lines(path, report)
+    if len(pairs) != len(lines):
+        raise ValueError(
+            f"{path} has {len(lines)} lines, data.train={config.train} has {len(pairs)}; one line a pair is wanted, an "
+            "empty one where nothing is aligned."
+        )
+    for number, (placed, line) in enumerate(zip(pairs, lines, strict=True), 1):
+        if placed is not None:
+            example, place = placed
+            yield example._replace(links=_links(line, example.source, example.target, f"{path}:{number}")), place
 
 
 def _made(name: str, split: str, config: DataConfig) -> list[Example]:
@@ -132,11 +170,12 @@ def _made(name: str, split: str, config: DataConfig) -> list[Example]:
         raise ValueError(f"{error} (count is data.{setting} here, the lengths are data.lengths)") from None
 
 
-def _numbered(examples: Iterable[Example], where: str) -> Iterator[tuple[Example, str]]:
+def _numbered(examples: Iterable[Example], where: str) -> Iterator[Placed]:
     return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
 
 
-def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+    """A pair a line, None for one that a policy skips."""
     names = spec.split(",")
     if len(names) != 2 or not all(names):
         raise ValueError(f"two parallel files are wanted as A,B, got {spec!r}.")
@@ -145,7 +184,9 @@ def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[tuple[E
     if len(sides[0]) != len(sides[1]):
         raise ValueError(_unequal(paths, sides))
     for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
-        if source is not None and target is not None:
+        if source is None or target is None:
+            yield None
+        else:
             yield Example(source, target), f"{paths[0]}:{number}"
 
 
@@ -175,13 +216,15 @@ def _first_shift(left: list[str | None], right: list[str | None]) -> int:
     return 1 + misfits.index(min(misfits))
 
 
-def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+    """A pair a line, None for one that a policy skips."""
     columns = [_column("source", config.source, 1), _column("target", config.target, 2)]
     if columns[0] == columns[1]:
         raise ValueError(f"source and target are both column {columns[0]} of {path}; say data.source=1 data.target=2.")
     named = bool(config.source or config.target)
     for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
         if line is None:
+            yield None
             continue
         cells = line.split("\t")
         if len(cells) < max(columns) or (len(cells) > 2 and not named):
@@ -198,11 +241,15 @@ def _column(setting: str, value: str, default: int) -> int:
     return int(value or default)
 
 
+def _is_parallel(spec: str) -> bool:
+    return "," in spec and not Path(spec).exists()
+
+
 def _is_json(path: Path) -> bool:
     return path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
 
 
-def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[tuple[Example, str]]:
+def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[Placed]:
     names = config.source or "source", config.target or "target"
     for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
         if line is None:
@@ -237,18 +284,18 @@ def _field(record: dict[str, Any], name: str, place: str) -> str:
     return text
 
 
-def _links(written: Any, source: str, target: str, place: str) -> Links | None:
-    """The optional field `alignment`, Pharaoh's `i-j` over space-separated words, as character links."""
+def _links(written: Any, source: str, target: str, place: str) -> WordLinks | None:
+    """Pharaoh's `i-j` over space-separated words, counted from 0, as links; None where nothing is written."""
     if written is None:
         return None
     sides = [_word_spans(source), _word_spans(target)]
-    links = []
+    words = []
     for pair in str(written).split():
         i, _, j = pair.partition("-")
         if not (i.isdecimal() and j.isdecimal() and int(i) < len(sides[0]) and int(j) < len(sides[1])):
             raise ValueError(f"{place}: alignment {pair!r} is no i-j inside {len(sides[0])} and {len(sides[1])} words.")
-        links += [(a, b) for a in range(*sides[0][int(i)]) for b in range(*sides[1][int(j)])]
-    return tuple(links)
+        words.append((*sides[0][int(i)], *sides[1][int(j)]))
+    return WordLinks(np.array(words, np.int32).reshape(-1, 4))
 
 
 def _word_spans(line: str) -> list[tuple[int, int]]:

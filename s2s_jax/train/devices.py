@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.choices import at_least, one_of
-from s2s_jax.shapes import PAD, Batch
+from s2s_jax.shapes import Batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,13 @@ def on_all(mesh: Mesh) -> NamedSharding:
 
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """A batch cut along its rows over the devices; rows of padding fill it up where the devices do not divide it."""
-    rows = NamedSharding(mesh, PartitionSpec("data"))
+    cut = NamedSharding(mesh, PartitionSpec("data"))
 
-    def placed(ids: np.ndarray) -> jax.Array:
-        missing = -len(ids) % mesh.devices.size
-        return jax.device_put(np.pad(ids, ((0, missing), (0, 0)), constant_values=PAD), rows)
+    def placed(rows: np.ndarray) -> jax.Array:
+        missing = -len(rows) % mesh.devices.size
+        return jax.device_put(np.pad(rows, ((0, missing), *[(0, 0)] * (rows.ndim - 1))), cut)  # PAD is 0: no token
 
-    return Batch(*(placed(ids) for ids in batch))
+    return jax.tree.map(placed, batch)
 
 
 def accelerator_left_idle() -> str | None:

@@ -145,15 +145,17 @@ def _read(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
     number, metrics, batch = pending
     values = jax.device_get(metrics)
     nats, tokens, norm = float(values.sums.nats), float(values.sums.tokens), float(values.norm)
+    auxiliary = None if isinstance(values.sums.auxiliary, tuple) else float(values.sums.auxiliary)
     if not values.finite:
         kept = job.directory / f"not_finite_{number}.npz"
-        np.savez(kept, source=batch.source, target=batch.target)
+        np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
+        added = "" if auxiliary is None else f"the terms on the alignment {auxiliary / max(tokens, 1):.3g}, "
         raise NotFinite(
-            f"step {number}: the loss is {nats / max(tokens, 1):.3g} nats a token, the gradient's norm {norm:.3g}; the "
-            f"step was not taken. Its batch is {kept}, the newest checkpoint is step {job.checkpoints.latest()}; lower "
-            "optimiser.learning_rate or set optimiser.clip in a new run."
+            f"step {number}: the loss is {nats / max(tokens, 1):.3g} nats a token, {added}the gradient's norm "
+            f"{norm:.3g}; the step was not taken. Its batch is {kept}, the newest checkpoint is step "
+            f"{job.checkpoints.latest()}; lower optimiser.learning_rate or set optimiser.clip in a new run."
         )
-    job.recorder.step(Progress(number, nats, tokens, float(values.sums.correct), norm))
+    job.recorder.step(Progress(number, nats, tokens, float(values.sums.correct), norm, auxiliary))
 
 
 def _validate(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:

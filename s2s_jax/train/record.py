@@ -36,6 +36,7 @@ class Progress(NamedTuple):
     tokens: float
     correct: float
     norm: float
+    auxiliary: float | None = None  # terms on the alignment times their weights; None where none has a weight
 
 
 class Recorder:
@@ -89,6 +90,7 @@ class Recorder:
             sums.tokens + progress.tokens,
             sums.correct + progress.correct,
             progress.norm,
+            None if progress.auxiliary is None else (sums.auxiliary or 0.0) + progress.auxiliary,
         )
         if progress.step % self.config.every == 0 or progress.step == self.steps:
             self._tell()
@@ -99,10 +101,12 @@ class Recorder:
         loss, rate = sums.nats / max(sums.tokens, 1), sums.tokens / seconds
         done = (sums.step - self._first) / max(now - self._started, 1e-9)
         left = (self.steps - sums.step) / max(done, 1e-9)
+        added = {} if sums.auxiliary is None else {"auxiliary": sums.auxiliary / max(sums.tokens, 1)}
         self.write(
             "train",
             sums.step,
             loss=loss,
+            **added,
             token_accuracy=sums.correct / max(sums.tokens, 1),
             gradient_norm=sums.norm,
             tokens_per_second=rate,
@@ -110,6 +114,7 @@ class Recorder:
         self._show(
             step=f"{sums.step:,} of {self.steps:,}",
             loss=f"{loss:.4f} nats a token",
+            **{name: f"{value:.4f} a token" for name, value in added.items()},
             speed=f"{rate:,.0f} target tokens/s, {_clock(left)} left",
         )
         self._since, self._sums = now, Progress(sums.step, 0.0, 0.0, 0.0, 0.0)

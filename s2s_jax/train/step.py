@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from s2s_jax.model.interface import Params
-from s2s_jax.shapes import PAD, Batch, real
+from s2s_jax.shapes import Batch, real
 from s2s_jax.train.loss import Loss, Sums
 
 
@@ -55,9 +55,9 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
     """
 
     def share(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], Sums]:
-        """What a part adds to the mean loss of the batch."""
+        """What a part adds to what is minimised of the batch, a token."""
         sums = loss(params, batch, step, key)
-        return sums.smoothed / tokens, sums
+        return sums.minimised / tokens, sums
 
     def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, Sums]:
         of_part = jax.grad(share, has_aux=True)
@@ -71,7 +71,7 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
                 jnp.add, total, of_part(params, batch, step, jax.random.fold_in(key, number), tokens)
             ), None
 
-        numbers, divided = jnp.arange(parts), jax.tree.map(lambda ids: in_parts(ids, parts), batch)
+        numbers, divided = jnp.arange(parts), jax.tree.map(lambda rows: in_parts(rows, parts), batch)
         first = jax.tree.map(lambda part: part[0], divided)
         nothing = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_part, params, first, step, key, tokens)
@@ -89,14 +89,14 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
         gradient, sums = gradient_of(state.params, batch, state.step, key)
         with jax.named_scope("optimiser"):
             norm = optax.tree.norm(gradient)
-            finite = jnp.isfinite(sums.smoothed) & jnp.isfinite(norm)
+            finite = jnp.isfinite(sums.minimised) & jnp.isfinite(norm)
             state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
         return state, Metrics(sums, norm, finite)
 
     return jax.jit(step, donate_argnums=0)
 
 
-def in_parts(ids: Int[Array, "B N"], parts: int) -> Int[Array, "P C N"]:
+def in_parts(rows: Shaped[Array, "B ..."], parts: int) -> Shaped[Array, "P C ..."]:
     """Rows dealt out one by one, so that each part has rows of each device; padding fills the parts up."""
-    filled = jnp.pad(ids, ((0, -len(ids) % parts), (0, 0)), constant_values=PAD)
-    return filled.reshape(-1, parts, ids.shape[1]).swapaxes(0, 1)
+    filled = jnp.pad(rows, ((0, -len(rows) % parts), *[(0, 0)] * (rows.ndim - 1)))  # PAD is 0, and so is no link
+    return filled.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)

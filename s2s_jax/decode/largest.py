@@ -1,0 +1,37 @@
+"""Which numbers of a long row are the largest?"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+STRETCH = 64  # numbers of which the largest is found first
+
+
+def largest(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
+    """The `count` largest numbers and their places, best first and of equals the first one: `lax.top_k`, but faster.
+
+    They stand in the `count` stretches whose own largest numbers are largest; only those are looked through.
+    """
+    width = x.shape[-1]
+    stretches = -(-width // STRETCH)
+    if stretches <= 2 * count:
+        best, place = jax.lax.top_k(x, count)
+        return best, place
+    filled = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, stretches * STRETCH - width)], constant_values=-jnp.inf)
+    parts = filled.reshape(*x.shape[:-1], stretches, STRETCH)
+    _, chosen = jax.lax.top_k(parts.max(-1), count)
+    chosen = jnp.sort(chosen, axis=-1)  # in order of their places, so that of equals the first one stays the first
+    candidates = jnp.take_along_axis(parts, chosen[..., None], axis=-2)
+    best, place = jax.lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
+    stretch = jnp.take_along_axis(chosen, place // STRETCH, axis=-1)
+    return best, (stretch * STRETCH + place % STRETCH).astype(jnp.int32)
+
+
+def likeliest(logits: Float[Array, "*B V"]) -> Int[Array, "*B"]:
+    """The first token of the largest number.
+
+    A maximum and then the first place that holds it: XLA's argmax, which carries both along, takes thrice the time.
+    """
+    places = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    places = places.reshape((1,) * (logits.ndim - 1) + places.shape)
+    return jnp.where(logits == logits.max(-1, keepdims=True), places, logits.shape[-1] - 1).min(-1)

@@ -1,0 +1,179 @@
+"""Which search do the settings ask for?"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Int
+
+from s2s_jax.choices import at_least, one_of
+from s2s_jax.decode.beam import STOPPING, beam
+from s2s_jax.decode.greedy import greedy
+from s2s_jax.decode.mbr import UTILITIES
+from s2s_jax.decode.ranking import Ranking
+from s2s_jax.decode.result import Found
+from s2s_jax.decode.rules import Rules
+from s2s_jax.decode.sample import Sampling, row_keys, sample
+from s2s_jax.decode.stochastic import stochastic
+from s2s_jax.model.interface import Model, Params
+
+METHODS = ("beam", "sample", "stochastic")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How a translation is looked for."""
+
+    method: str = "beam"
+    """beam (greedy search where search.beam is 1); sample; or stochastic, a beam that samples without replacement."""
+    beam: int = 1
+    """Hypotheses followed at once; 1 is greedy search."""
+    ranking: str = "gnmt"
+    """Score of a hypothesis of log-probability p: gnmt p / ((5 + length) / 6)^a, average p / length^a, reward
+    p + a length.
+    """
+    length_penalty: float = 0.6
+    """The a of search.ranking; 0 for the log-probability alone."""
+    coverage_penalty: float = 0.0
+    """Times sum of log min(attention, 1) over the source, in the score. Wu et al. 2016, arXiv:1609.08144, eq. 14."""
+    stopping: str = "full"
+    """When a beam stops: full, as many ended as search.beam; bounded, none can get better; never, none is left."""
+    n_best: int = 0
+    """Best hypotheses, of each group, that stopping=bounded must be sure of and that come back; 0 for all."""
+    groups: int = 1
+    """Parts of a beam that choose one after another, to differ. Vijayakumar et al. 2018, arXiv:1610.02424."""
+    group_penalty: float = 0.0
+    """What a token costs for each slot of the groups before that says it in the same step, nats."""
+    sibling_penalty: float = 0.0
+    """What each better continuation of the same hypothesis costs, nats. Li et al. 2016, arXiv:1611.08562."""
+    samples: int = 1
+    """Method sample: samples a line."""
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    """Method sample: which tokens are drawn from."""
+    seed: int = 0
+    """Methods sample and stochastic: with the number of a line, what chance brings for it."""
+    utility: str = "none"
+    """What of all hypotheses of a line is told first: none, the best score; exact, chrf or bleu, the one that agrees
+    best with all by it (minimum Bayes risk).
+    """
+    rules: Rules = dataclasses.field(default_factory=Rules)
+    """What a translation must keep to."""
+    max_length: int = 0
+    """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
+    sentences: int = 64
+    """Most source lines decoded together."""
+    replace_unknown: bool = False
+    """Each unknown token of a translation is written as the source word that attention weighs most at its step."""
+
+    def __post_init__(self):
+        one_of("search.method", self.method, METHODS)
+        one_of("search.stopping", self.stopping, STOPPING)
+        one_of("search.utility", self.utility, ("none", *UTILITIES))
+        for name in ("beam", "groups", "samples", "sentences"):
+            at_least(f"search.{name}", getattr(self, name), 1)
+        for name in ("n_best", "group_penalty", "sibling_penalty", "seed", "max_length"):
+            at_least(f"search.{name}", getattr(self, name), 0)
+        self.scoring()
+
+    @property
+    def hypotheses(self) -> int:
+        """How many come back for each line."""
+        if self.method == "sample":
+            return self.samples
+        return self.n_best * self.groups or self.beam
+
+    def scoring(self) -> Ranking:
+        """The score that hypotheses are ranked by."""
+        return Ranking(name=self.ranking, length=self.length_penalty, coverage=self.coverage_penalty)
+
+
+def demand_sense(search: SearchConfig) -> None:
+    """Refuse settings that don't go together. Asked of a whole config: overrides come one by one, in any order.
+
+    Raises:
+        ValueError: naming both settings and what to do.
+    """
+    if search.beam % search.groups:
+        fitting = ", ".join(str(count) for count in range(1, search.beam + 1) if search.beam % count == 0)
+        raise ValueError(
+            f"search.groups must divide search.beam={search.beam}, got {search.groups}; take one of {fitting}."
+        )
+    if search.n_best > search.beam // search.groups:
+        raise ValueError(
+            f"search.n_best must be at most the {search.beam // search.groups} hypotheses of a beam (search.beam over "
+            f"search.groups), got {search.n_best}; raise search.beam."
+        )
+    if search.group_penalty and search.groups == 1:
+        raise ValueError(
+            f"search.group_penalty={search.group_penalty} needs groups to differ, got search.groups=1; set "
+            "search.groups to 2 or more."
+        )
+    least, most = search.rules.min_ratio, search.rules.max_ratio
+    if most and least > most:
+        raise ValueError(f"search.rules.min_ratio must be at most search.rules.max_ratio={most}, got {least}")
+    if search.max_length and search.rules.min_length > search.max_length:
+        raise ValueError(
+            f"search.rules.min_length must be at most search.max_length={search.max_length}, got "
+            f"{search.rules.min_length}"
+        )
+    for name, methods in OF_METHOD.items():
+        if search.method not in methods and getattr(search, name) != getattr(DEFAULT, name):
+            raise ValueError(
+                f"search.{name} is for search.method={' or '.join(methods)}, got search.method={search.method}; leave "
+                f"search.{name} out, or change the method."
+            )
+    if search.beam == 1 and search.method == "stochastic":
+        raise ValueError(
+            "search.method=stochastic needs more than one hypothesis, got search.beam=1; for one take "
+            "search.method=sample."
+        )
+
+
+DEFAULT = SearchConfig()
+# settings that only some methods read
+OF_METHOD = {
+    "samples": ("sample",),
+    "sampling": ("sample",),
+    "beam": ("beam", "stochastic"),
+    "stopping": ("beam",),
+    "n_best": ("beam",),
+    "groups": ("beam",),
+    "sibling_penalty": ("beam",),
+}
+
+
+# (params, source [B, S], the number of each line [B], tokens to begin with [B, P] or None) -> what was found
+Find = Callable[..., Found]
+
+
+def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Find:
+    """The search as one compiled program for each source shape: (params, source, numbers of the lines, prefix=None)."""
+    demand_sense(search)
+    shared = {"max_length": max_length, "ranking": search.scoring(), "rules": search.rules}
+
+    def find(
+        params: Params, source: Int[Array, "B S"], numbers: Int[Array, " B"], prefix: Int[Array, "B P"] | None = None
+    ) -> Found:
+        ask = functools.partial(_asked(search), model, params, source, prefix=prefix, **shared)
+        return ask() if search.method == "beam" else ask(row_keys(search.seed, numbers))
+
+    return jax.jit(find)
+
+
+def _asked(search: SearchConfig) -> Callable[..., Found]:
+    if search.method == "sample":
+        return functools.partial(sample, samples=search.samples, sampling=search.sampling)
+    if search.method == "stochastic":
+        return functools.partial(stochastic, width=search.beam)
+    if search.beam == 1 and search.stopping == "full":
+        return greedy
+    return functools.partial(
+        beam,
+        width=search.beam,
+        groups=search.groups,
+        group_penalty=search.group_penalty,
+        sibling_penalty=search.sibling_penalty,
+        stopping=search.stopping,
+        n_best=search.n_best or None,
+    )

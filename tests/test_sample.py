@@ -1,0 +1,144 @@
+"""Samples come as often as the model says, and as the cuts say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+from fake import MODEL, table
+from scipy.stats import chisquare
+
+from s2s_jax.decode.sample import Sampling, drawn, kept, row_keys, sample
+from s2s_jax.shapes import EOS
+
+SOURCE = jnp.array([[4, 2, 0], [3, 4, 2]], jnp.int32)
+DRAWS, LONGEST = 8000, 3
+
+
+def fits(counts: dict, probabilities: dict) -> None:
+    """Refuse counts that chance would bring once in ten thousand times; rare outcomes are counted together."""
+    assert set(counts) <= set(probabilities)
+    total = sum(counts.values())
+    common = [one for one, share in probabilities.items() if share * total >= 5]
+    expected = np.array([probabilities[one] * total for one in common])
+    observed = np.array([counts.get(one, 0) for one in common], float)
+    rest = total - expected.sum()
+    if rest > 1e-6 * total:
+        expected, observed = np.append(expected, rest), np.append(observed, total - observed.sum())
+    assert len(expected) > 2
+    assert chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-4
+
+
+def counted(rows) -> dict:
+    strings, counts = np.unique(np.asarray(rows), axis=0, return_counts=True)
+    return {slow.said(string): int(count) for string, count in zip(strings, counts, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def found():
+    draw = jax.jit(lambda params, source, keys: sample(MODEL, params, source, keys, samples=DRAWS, max_length=LONGEST))
+    return jax.device_get(draw(table(), SOURCE, row_keys(5, jnp.arange(2))))
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_samples_come_as_often_as_the_model_says(found, row):
+    fits(counted(found.tokens[row]), slow.leaves(np.asarray(table()), int(SOURCE[row, 0]) % 2, LONGEST))
+
+
+def test_a_sample_has_the_models_own_log_probabilities_and_its_alignment(found):
+    numbers = np.asarray(table())
+    for slot in range(20):
+        string = slow.said(found.tokens[1, slot])
+        expected = slow.token_log_probs(numbers, 1, string)
+        np.testing.assert_allclose(found.log_probs[1, slot, : len(string)], expected, atol=1e-5)
+        assert found.scores[1, slot] == pytest.approx(sum(expected), abs=1e-5)
+        for time, before in enumerate((1, *string[:-1])):
+            assert found.alignment[1, slot, time].argmax() == (before + time) % 3
+        assert bool(found.truncated[1, slot]) == (string[-1] != EOS)
+    assert not found.log_weights.any()
+
+
+CUTS = (
+    Sampling(),
+    Sampling(temperature=0.5),
+    Sampling(temperature=2.0, top_k=3),
+    Sampling(top_k=1),
+    Sampling(top_k=100),
+    Sampling(top_p=0.6),
+    Sampling(top_p=1e-6),
+    Sampling(epsilon=0.1),
+    Sampling(epsilon=0.9),
+    Sampling(temperature=1.5, top_k=6, top_p=0.8, epsilon=0.07),
+)
+
+
+def cut_by_hand(logits: np.ndarray, sampling: Sampling) -> dict[int, float]:
+    """The probability of each token that may be drawn."""
+    tempered = np.asarray(logits, np.float64) / sampling.temperature
+    shares = np.exp(tempered) / np.exp(tempered).sum()
+    order = sorted(range(len(shares)), key=lambda token: (-shares[token], token))
+    chosen, mass = [], 0.0
+    for rank, token in enumerate(order):
+        dropped = (
+            (sampling.top_k and rank >= sampling.top_k) or mass >= sampling.top_p or shares[token] < sampling.epsilon
+        )
+        if dropped and rank > 0:
+            break
+        chosen.append(token)
+        mass += shares[token]
+    total = sum(shares[token] for token in chosen if shares[token] > 0)
+    return {token: shares[token] / total for token in chosen if shares[token] > 0}
+
+
+@pytest.mark.parametrize("sampling", CUTS, ids=str)
+def test_the_tokens_that_are_left_are_those_of_slow_python(sampling):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(30, 9)).astype(np.float32)
+    logits[10:20] = np.round(logits[10:20]) + 0.0  # equals, and no -0.0, which top_k puts below 0.0
+    logits[:, 0] = -np.inf
+    values, tokens = kept(jnp.array(logits) / sampling.temperature, sampling)
+    for row in range(len(logits)):
+        left = np.isfinite(np.asarray(values[row]))
+        shares = np.exp(np.asarray(values[row])[left])
+        wanted = cut_by_hand(logits[row], sampling)
+        found = dict(zip(np.asarray(tokens[row])[left].tolist(), shares / shares.sum(), strict=True))
+        assert found == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [CUTS[2], CUTS[5], CUTS[9]], ids=str)
+def test_tokens_are_drawn_as_often_as_the_cut_distribution_says(sampling):
+    logits = np.random.default_rng(1).normal(size=9).astype(np.float32)
+    rows = jnp.broadcast_to(jnp.array(logits), (DRAWS, 9))
+    tokens = drawn(rows, row_keys(2, jnp.arange(DRAWS)), sampling)
+    said, counts = np.unique(np.asarray(tokens), return_counts=True)
+    fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
+
+
+def test_neighbours_padding_and_order_change_no_sample():
+    few = jax.jit(lambda params, source, keys: sample(MODEL, params, source, keys, samples=4, max_length=6))
+    for seed in range(10):
+        together = few(table(seed), SOURCE, row_keys(seed, jnp.array([7, 8])))
+        turned = few(table(seed), SOURCE[::-1], row_keys(seed, jnp.array([8, 7])))
+        alone = few(table(seed), SOURCE.at[0].set(0), row_keys(seed, jnp.array([0, 8])))
+        for one, other, only in zip(together, turned, alone, strict=True):
+            np.testing.assert_array_equal(one, other[::-1])
+            np.testing.assert_array_equal(one[1], only[1])
+        assert not bool(jnp.isfinite(alone.scores[0]).any())
+        assert not bool(alone.tokens[0].any())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"temperature": 0.0},
+            r"temperature must be above 0, got 0.0; for the likeliest token take search.method=beam",
+        ),
+        ({"top_k": -1}, "search.sampling.top_k must be zero or more, got -1"),
+        ({"top_p": 0.0}, "search.sampling.top_p must be above 0 and at most 1, got 0.0"),
+        ({"epsilon": 1.0}, "search.sampling.epsilon must be at least 0 and below 1, got 1.0"),
+    ],
+)
+def test_settings_of_no_sense_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Sampling(**settings)

@@ -1,0 +1,135 @@
+"""Settings become the search they name, and those that make no sense are refused in one line."""
+
+import dataclasses
+
+import jax
+import pytest
+from fake import MODEL, table
+
+from s2s_jax.config import Experiment, override, settings
+from s2s_jax.decode.rules import Rules
+from s2s_jax.decode.sample import Sampling
+from s2s_jax.decode.search_config import SearchConfig, compiled_search, demand_sense
+from s2s_jax.decode.translate import Translator
+from s2s_jax.text.tokenise import Characters
+
+LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "beem"}, "search.method must be one of beam, sample, stochastic, got 'beem'; did you mean 'beam'?"),
+        ({"ranking": "gmnt"}, "search.ranking must be one of average, gnmt, reward, got 'gmnt'; did you mean 'gnmt'?"),
+        ({"stopping": "bound"}, "search.stopping must be one of bounded, full, never, got 'bound'; did you mean"),
+        ({"utility": "ter"}, "search.utility must be one of bleu, chrf, exact, none, got 'ter'"),
+        ({"beam": 0}, "search.beam must be positive, got 0"),
+        ({"length_penalty": -1.0}, "search.length_penalty must be zero or more, got -1.0"),
+        ({"coverage_penalty": -1.0}, "search.coverage_penalty must be zero or more, got -1.0"),
+        ({"n_best": -1}, "search.n_best must be zero or more, got -1"),
+    ],
+)
+def test_values_of_no_sense_are_refused_while_building(settings, said):
+    with pytest.raises(ValueError, match=said.replace("?", r"\?")):
+        SearchConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"beam": 6, "groups": 4}, "search.groups must divide search.beam=6, got 4; take one of 1, 2, 3, 6."),
+        ({"beam": 4, "n_best": 5}, "search.n_best must be at most the 4 hypotheses of a beam"),
+        ({"beam": 4, "group_penalty": 0.5}, "needs groups to differ, got search.groups=1; set search.groups to 2"),
+        (
+            {"rules": Rules(min_ratio=2.0, max_ratio=1.5)},
+            "min_ratio must be at most search.rules.max_ratio=1.5, got 2.0",
+        ),
+        ({"rules": Rules(min_length=9), "max_length": 5}, "min_length must be at most search.max_length=5, got 9"),
+        (
+            {"samples": 4},
+            "search.samples is for search.method=sample, got search.method=beam; leave search.samples out",
+        ),
+        ({"sampling": Sampling(top_k=3), "beam": 4}, "search.sampling is for search.method=sample, got"),
+        (
+            {"method": "sample", "beam": 4},
+            "search.beam is for search.method=beam or stochastic, got search.method=sample",
+        ),
+        ({"method": "stochastic"}, "search.method=stochastic needs more than one hypothesis, got search.beam=1"),
+        ({"method": "stochastic", "beam": 4, "stopping": "never"}, "search.stopping is for search.method=beam, got"),
+    ],
+)
+def test_pairs_of_no_sense_are_refused_before_anything_is_compiled(settings, said):
+    search = SearchConfig(**settings)
+    with pytest.raises(ValueError, match=said):
+        compiled_search(MODEL, search, 5)
+
+
+def test_overrides_may_come_in_any_order():
+    """Halfway, groups do not divide the beam; only the whole must make sense."""
+    experiment = Experiment()
+    for change in ("search.groups=2", "search.group-penalty=0.5", "search.beam=4", "search.rules.banned=[4]"):
+        experiment = override(experiment, change)
+    demand_sense(experiment.search)
+    assert experiment.search.rules.banned == (4,)
+
+
+def translator(**settings) -> Translator:
+    tokeniser = Characters(["a"])
+    return Translator(MODEL, source=tokeniser, target=tokeniser, search=SearchConfig(**settings), max_length=6)
+
+
+def answers(params=None, **settings) -> list:
+    return list(translator(**settings).translate(table() if params is None else params, LINES))
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"method": "sample", "samples": 3, "sampling": Sampling(top_p=0.9)}, 3),
+        ({"method": "stochastic", "beam": 3}, 3),
+        ({"beam": 4, "groups": 2, "group_penalty": 1.0, "ranking": "average"}, 4),
+        ({"beam": 4, "stopping": "bounded", "n_best": 2, "coverage_penalty": 0.2}, 2),
+    ],
+    ids=lambda value: value.get("method", "beam") if isinstance(value, dict) else "",
+)
+def test_every_method_answers_every_line_in_order_whatever_the_batches(settings, count):
+    found = answers(**settings)
+    assert [answer.source for answer in found] == LINES
+    assert found[1].hypotheses == ()
+    assert all(len(answer.hypotheses) == count for answer in found if answer.source)
+    for answer, other in zip(found, answers(sentences=1, **settings), strict=True):
+        assert [one.tokens for one in answer.hypotheses] == [one.tokens for one in other.hypotheses]
+
+
+def test_the_seed_and_the_line_number_decide_a_sample():
+    one, again, other = (
+        [answer.text for answer in answers(method="sample", seed=seed, rules=Rules(min_length=5))] for seed in (1, 1, 2)
+    )
+    assert one == again != other
+    assert one[2] != one[6]  # the same line in another place
+
+
+def test_consensus_puts_first_what_agrees_with_most():
+    plain = answers(method="sample", samples=15, rules=Rules(unknown=False))
+    agreed = answers(method="sample", samples=15, rules=Rules(unknown=False), utility="exact")
+    for before, after in zip(plain, agreed, strict=True):
+        texts = [one.text for one in before.hypotheses]
+        if texts:
+            assert texts.count(after.text) == max(map(texts.count, texts))
+            assert sorted({*texts}) == sorted(one.text for one in after.hypotheses)
+
+
+def test_what_is_found_is_the_same_program_for_every_line_number():
+    """Line numbers are an argument: they compile nothing anew."""
+    search = compiled_search(MODEL, SearchConfig(method="sample"), 4)
+    source = jax.numpy.array([[4, 2, 0]], "int32")
+    for number in range(3):
+        search(table(), source, jax.numpy.array([number], "int32"))
+    assert search._cache_size() == 1  # pyright: ignore
+
+
+def test_every_field_has_its_meaning():
+    known = {setting.name: setting.meaning for setting in settings(SearchConfig())}
+    assert {"rules.no_repeat_ngram", "sampling.top_p"} <= set(known)
+    assert len(known) >= len(dataclasses.fields(SearchConfig))
+    assert all(known.values())
