@@ -68,7 +68,7 @@ def test_batches_are_full_of_words_and_padded_to_few_shapes():
     batches = works.training_batches(TINY, 6, shapes=3)
     assert len({batch.target.shape for batch in batches}) <= 3
     for batch in batches:
-        for ids, vocabulary in zip(batch, (20, 30), strict=True):
+        for ids, vocabulary in zip((batch.source, batch.target), (20, 30), strict=True):
             assert len(ids) == TINY.sentences
             lengths = np.asarray(real(jnp.asarray(ids)).sum(1))
             assert (ids[np.arange(len(ids)), lengths - 1] == EOS).all()

@@ -59,7 +59,7 @@ def _show(found: list[Choice]) -> None:
         console.print(table)
     console.print("heads 1, 2, ... of any of them; values same, projected or split; query: the new state with")
     console.print("decoder.order=luong, the previous one with bahdanau. The four axes above have")
-    console.print(f"{sum(1 for _ in legal()):,} legal combinations; the others are refused with the reason.")
+    console.print(f"{len(legal()):,} legal combinations; the others are refused with the reason.")
 
 
 def _partners(choice: Choice) -> str:

@@ -69,12 +69,12 @@ def _formula(text: str, papers: list[str]) -> str:
     return sentence.removeprefix("none: ").rstrip(" .;:,")
 
 
-def legal() -> Iterator[dict[str, str]]:
+@functools.cache
+def legal() -> tuple[dict[str, str], ...]:
     """Every combination of the four axes that can be built."""
-    for values in itertools.product(*axes().values()):
-        chosen = dict(zip(axes(), values, strict=True))
-        if refusal(dataclasses.replace(AttentionConfig(), **chosen)) is None:
-            yield chosen
+    names = axes()
+    every = (dict(zip(names, values, strict=True)) for values in itertools.product(*names.values()))
+    return tuple(chosen for chosen in every if refusal(dataclasses.replace(AttentionConfig(), **chosen)) is None)
 
 
 def covering() -> list[dict[str, str]]:
