@@ -157,6 +157,7 @@ def replicated(config):
     return oracles.compiled(jax.vmap(jax.grad(look, has_aux=True), in_axes=(0, None, None)))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NOISY])
 def test_steps_one_by_one_with_more_padding_and_under_vmap_say_what_the_scan_says(case):
     config, noise = config_of(case), looking.NOISE if ", " in case else None

@@ -240,6 +240,7 @@ def test_the_pairs_that_cannot_be_are_those_of_the_rules():
     assert impossible == wanted
 
 
+@pytest.mark.wide
 def test_every_pair_that_can_be_builds_and_looks():
     for config in possible()[1]:
         looked(config)
