@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -242,3 +243,18 @@ def test_the_pairs_that_cannot_be_are_those_of_the_rules():
 def test_every_pair_that_can_be_builds_and_looks():
     for config in possible()[1]:
         looked(config)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ({"kernel": 4}, "attention.kernel must be odd, so that a token stands in its middle, got 4"),
+        ({"heads": 0}, "attention.heads must be positive, got 0"),
+        ({"temperature": 0.0}, "attention.temperature must be above 0, got 0.0"),
+        ({"values": "splt"}, "did you mean 'split'?"),
+        ({"alpha": 1.0, "learned_alpha": True}, "attention.alpha must be above 1 where it is learned"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(number, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        looking.chosen(**number)

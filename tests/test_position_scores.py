@@ -1,5 +1,6 @@
 """Is each score of places the formula of its paper, over several steps, and does it only move on where it should?"""
 
+import jax
 import looking
 import numpy as np
 import oracles
@@ -63,6 +64,16 @@ def test_dynamic_convolution_starts_on_the_first_token_and_moves_by_its_prior():
     oracles.same(said.alignment[0, 0], prior / prior.sum(), tolerance=1e-5)
     twice = np.convolve(prior / prior.sum(), prior)[: looking.SOURCE]
     oracles.same(said.alignment[1, 0], twice / twice.sum(), tolerance=1e-5)
+
+
+def test_tokens_beyond_the_prior_of_dynamic_convolution_can_still_be_reached():
+    config = config_of("dynamic-convolution")
+    given = looking.put(looking.given_for(config), score__vector=0.0)
+    given = {**given, "queries": given["queries"][:, :1], "memory": np.ones((1, 14, looking.WIDTH), np.float32)}
+    said, gradient = looking.looker(config)(given, np.ones((1, 14), bool))
+    wanted = np.array([*slow_attention.prior_of(10, 0.1, 0.9), 1e-6, 1e-6, 1e-6])
+    np.testing.assert_allclose(said.alignment[0, 0], wanted / wanted.sum(), rtol=1e-3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("score", MIXTURES)

@@ -72,6 +72,8 @@ class AttentionConfig:
             at_least(f"attention.{name}", getattr(self, name), 1)
         for name in ("fusing", "kernel", "window", "noise"):
             at_least(f"attention.{name}", getattr(self, name), 0)
+        if self.kernel and self.kernel % 2 == 0:
+            raise ValueError(f"attention.kernel must be odd, so that a token stands in its middle, got {self.kernel}")
         at_least("attention.alpha", self.alpha, 1)
         for name in ("temperature", "fertility"):
             if not getattr(self, name) > 0:
