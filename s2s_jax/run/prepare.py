@@ -1,0 +1,120 @@
+"""How do the data of an experiment become pairs of ids, the same ones whenever its run goes on?"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import s2s_jax
+from s2s_jax.config import Experiment
+from s2s_jax.evaluate.evaluation import token_links
+from s2s_jax.run.folder import FORMAT, SIDES, demand_same_facts, write_json
+from s2s_jax.text.batches import Pairs, ended
+from s2s_jax.text.examples import Example
+from s2s_jax.text.own_words import PairTokeniser
+from s2s_jax.text.report import Report
+from s2s_jax.text.sources import read_split
+from s2s_jax.text.tokenise import Tokeniser, fingerprint, load_tokeniser, save_tokeniser, train_tokeniser
+
+
+class Prepared(NamedTuple):
+    """The data of a run, ready to be batched."""
+
+    tokenisers: dict[str, Tokeniser]
+    training: Pairs
+    validation: list[Example]
+    facts: dict[str, Any]  # what must not change under a run: fingerprints, and the longest target
+
+
+def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None]) -> Prepared:
+    """Read the data, learn or load the tokenisers, and make sure that a resumed run sees what it saw before."""
+    examples, report = read_split(experiment.data, "train")
+    for line in report.lines():
+        say(f"training data: {line}")
+    validation, held = read_split(experiment.data, "validation")
+    say(f"validation data: {held.lines()[0]}")
+    reports = {"train": dataclasses.asdict(report), "validation": dataclasses.asdict(held)}
+    tokenisers = {side: _tokeniser(experiment, directory, examples, side) for side in SIDES}
+    pair = PairTokeniser(**tokenisers, slots=slots_of(experiment))
+    encoded = encode(examples, pair)
+    if experiment.loss.guided:
+        encoded = encoded._replace(links=_gold(experiment, examples, tokenisers))
+    training = _short_enough(encoded, experiment, report, pair)
+    reports["train"] = dataclasses.asdict(report)
+    write_json(directory / "data_report.json", reports)
+    facts = {
+        "format": FORMAT,
+        "version": s2s_jax.__version__,
+        "data": _data_fingerprint(training),
+        "longest_target": int(training.lengths()[:, 1].max()),
+        **{f"{side}_tokeniser": fingerprint(tokenisers[side]) for side in SIDES},
+    }
+    demand_same_facts(directory / "facts.json", facts)
+    return Prepared(tokenisers, training, validation, facts)
+
+
+def encode(examples: Sequence[Example], pair: PairTokeniser) -> Pairs:
+    """Pairs as ids, each side ended by EOS; every id is below its vocabulary's size and slots, a law of tokenisers."""
+    return Pairs(
+        [ended(pair.encode_source(example.source)) for example in examples],
+        [ended(pair.encode_target(example.target, example.source)) for example in examples],
+    )
+
+
+def _gold(experiment: Experiment, examples: Sequence[Example], tokenisers: dict[str, Tokeniser]) -> list[np.ndarray]:
+    """The links between the tokens of each pair, none where nobody knows them."""
+    if all(example.links is None for example in examples):
+        raise ValueError(
+            f"loss.guided={experiment.loss.guided} needs gold alignments, and data.train={experiment.data.train} has "
+            "none; name a file of them in data.alignment, or say loss.guided=0."
+        )
+    found = (sorted(token_links(example, **tokenisers)) for example in examples)
+    return [np.array(links, np.int32).reshape(-1, 2) for links in found]
+
+
+def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Example], side: str) -> Tokeniser:
+    """The run's own tokeniser, or one learned from the training split."""
+    path = directory / f"{side}.tokeniser.json"
+    if path.exists():
+        return load_tokeniser(path)
+    tokeniser = train_tokeniser((getattr(one, side) for one in examples), getattr(experiment.text, side))
+    save_tokeniser(tokeniser, path)
+    return tokeniser
+
+
+def _short_enough(pairs: Pairs, experiment: Experiment, report: Report, pair: PairTokeniser) -> Pairs:
+    """The pairs within data.max_length, the others dropped or cut as the config says."""
+    longest, policy = experiment.data.max_length, experiment.data.too_long
+    if not longest:
+        return pairs
+    over = np.any(pairs.lengths() - 1 > longest, axis=1)
+    if policy == "error" and over.mean() > 0.05:
+        raise ValueError(
+            f"data.max_length={longest} would drop {over.mean():.0%} of the training pairs; raise it, or say "
+            "data.too_long=drop or truncate."
+        )
+    for number in np.flatnonzero(over):
+        report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
+    if policy == "truncate":
+        cut = pairs.cut(longest)
+        return cut._replace(targets=[pair.without_lost(*both) for both in zip(cut.sources, cut.targets, strict=True)])
+    report.kept -= int(over.sum())
+    if over.all():
+        raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
+    return pairs.chosen(np.flatnonzero(~over))
+
+
+def _data_fingerprint(pairs: Pairs) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in filter(len, pairs):  # links only where a loss asks for them
+        hashed.update(np.array([len(ids) for ids in part], np.int64).tobytes())
+        hashed.update(np.concatenate(part).tobytes())
+    return hashed.hexdigest()
+
+
+def slots_of(experiment: Experiment) -> int:
+    """How many words of its own a sentence may have."""
+    return experiment.model.decoder.copy_slots if experiment.model.decoder.copy != "none" else 0
