@@ -84,6 +84,8 @@ def make_parser() -> Parser:
     _train(made["train"])
     for name in ("translate", "evaluate", "score", "align", "info"):
         made[name].add_argument("run", help="the folder of a trained run")
+    for name in ("translate", "evaluate", "score", "align"):
+        _parameters(made[name])
     _translate(made["translate"])
     _evaluate(made["evaluate"])
     _score(made["score"])
@@ -110,8 +112,24 @@ def _search(parser: Parser) -> None:
     parser.add_argument("--beam", type=int, help="hypotheses followed at once; 1 is greedy (default: the run's)")
 
 
+def _parameters(parser: Parser) -> None:
+    parser.add_argument("--average", type=int, default=0, metavar="N", help="the mean of the N newest checkpoints")
+    parser.add_argument(
+        "--with",
+        dest="beside",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a run that speaks together with the first, mixed as search.mixing says; may be given again",
+    )
+
+
 def _translate(parser: Parser) -> None:
     _search(parser)
+    parser.add_argument("--prefix", metavar="FILE", help="what each translation begins with, a line for each line")
+    parser.add_argument(
+        "--constraints", metavar="FILE", help="what each translation holds: phrases between tabs, a line for each line"
+    )
     parser.add_argument("--input", help="file of lines, plain or .gz (default: stdin)")
     parser.add_argument("--n-best", type=int, default=1, help="translations a line, best first (default: 1)")
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from s2s_jax.cli.attention import attention
 from s2s_jax.cli.bench import bench
 from s2s_jax.cli.experiments import find
 from s2s_jax.decode.translate import Translation
+from s2s_jax.decode.wanted import Wanted
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.lines import read_lines
 from s2s_jax.text.report import Report
@@ -65,7 +67,7 @@ def translate(given: Given) -> None:
         raise UsageError(
             f"--n-best {options.n_best} needs as many hypotheses, but the search gives {found}; widen --beam"
         )
-    for translation in _translations(trained, _input_lines(options.input)):
+    for translation in _translations(trained, _wanted(options)):
         if options.json:
             _json(_translation_record(translation, options.n_best))
         elif options.n_best == 1:
@@ -74,7 +76,30 @@ def translate(given: Given) -> None:
             _n_best(translation, options.n_best)
 
 
-def _translations(trained: run.Trained, lines: Iterator[str]) -> Iterator[Translation]:
+def _wanted(options: Namespace) -> Iterator[Wanted]:
+    """Each line with what its translation must keep to."""
+    files = {"--prefix": options.prefix, "--constraints": options.constraints}
+    beside = {name: list(_input_lines(path)) for name, path in files.items() if path}
+
+    number = 0
+    for number, line in enumerate(_input_lines(options.input), 1):
+        for name, lines in beside.items():
+            if number > len(lines):
+                raise _uneven(f"{name} {files[name]}", len(lines), f"{number} or more")
+        prefix, phrases = (beside[name][number - 1] if name in beside else "" for name in files)
+        yield Wanted(line, prefix, tuple(phrases.split("\t")))
+    for name, lines in beside.items():
+        if number < len(lines):
+            raise _uneven(f"{name} {files[name]}", len(lines), str(number))
+
+
+def _uneven(file: str, lines: int, wanted: str) -> UsageError:
+    return UsageError(
+        f"{file} has {lines} lines, the input has {wanted}; a line for each is wanted, an empty one where nothing is"
+    )
+
+
+def _translations(trained: run.Trained, lines: Iterator[Wanted]) -> Iterator[Translation]:
     """All at once from a file; line by line from a person who types."""
     ready = run.translator(trained)
     if not sys.stdin.isatty():
@@ -106,7 +131,9 @@ def evaluate(given: Given) -> None:
     """The numbers of a split."""
     trained = _load(given, _changes(given))
     found = run.evaluate_split(trained, given.options.split)
-    found = {"run": given.options.run, "step": trained.step, "split": given.options.split, **found}
+    named = {"run": given.options.run, "step": trained.step, "split": given.options.split}
+    mixed = {"averaged": trained.averaged, "with": given.options.beside}
+    found = {**named, **{name: value for name, value in mixed.items() if value}, **found}
     if given.options.json:
         _json(found)
         return
@@ -214,7 +241,10 @@ def _load(given: Given, changes: list[str]) -> run.Trained:
     for change in changes:
         if change.replace("-", "_").startswith(("model.", "text.", "optimiser.")):
             raise UsageError(f"{change.split('=')[0]} was settled when the run was trained; it can be set in s2s train")
-    trained = run.load(Path(given.options.run), changes=changes)
+    first, *beside = (Path(name) for name in (given.options.run, *given.options.beside))
+    trained = run.load(first, changes=changes, average=given.options.average, beside=beside)
+    if trained.averaged:
+        print(f"averaged: steps {', '.join(map(str, trained.averaged))}", file=sys.stderr)
     for line in trained.refused:
         print(f"refused: {line}; step {trained.step} is used", file=sys.stderr)
     return trained

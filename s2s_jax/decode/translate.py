@@ -15,6 +15,8 @@ from jaxtyping import Float
 from s2s_jax.decode.mbr import UTILITIES, consensus
 from s2s_jax.decode.result import Found
 from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.decode.wanted import Wanted, phrase_ids, prefix_ids
+from s2s_jax.model.fusion import fused
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.batches import ended
@@ -61,12 +63,19 @@ class Translator:
         search: SearchConfig,
         max_length: int,
         slots: int = 0,
+        language: tuple[Model, Params] | None = None,
     ):
-        """Slots: the model's decoder.copy_slots where it copies words."""
+        """Slots: the model's decoder.copy_slots where it copies words. Language: what search.language_model names."""
         self.pair, self.search = PairTokeniser(source, target, slots=slots), search
-        self._find = compiled_search(model, search, search.max_length or max_length)
+        longest = search.max_length or max_length
+        if language is None:
+            self._find = compiled_search(model, search, longest)
+            return
+        beside, of_beside = language
+        find = compiled_search(fused(model, beside, weight=search.language_weight), search, longest)
+        self._find = lambda params, *given, **wanted: find((params, of_beside), *given, **wanted)
 
-    def translate(self, params: Params, lines: Iterable[str], *, first: int = 0) -> Iterator[Translation]:
+    def translate(self, params: Params, lines: Iterable[str | Wanted], *, first: int = 0) -> Iterator[Translation]:
         """A translation for each line, in their order; lines are read a window at a time.
 
         Args:
@@ -74,10 +83,11 @@ class Translator:
         """
         lines = iter(lines)
         while window := list(itertools.islice(lines, self.search.sentences * WINDOW)):
-            yield from self._window(params, window, first)
+            yield from self._window(params, [Wanted.of(line) for line in window], first)
             first += len(window)
 
-    def _window(self, params: Params, lines: list[str], first: int) -> list[Translation]:
+    def _window(self, params: Params, wanted: list[Wanted], first: int) -> list[Translation]:
+        lines = [one.line for one in wanted]
         encoded = [ended([]) if is_blank(line) else ended(self.pair.encode_source(line)) for line in lines]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
         waiting = sorted(set(range(len(lines))) - set(answers), key=lambda number: len(encoded[number]))
@@ -86,7 +96,10 @@ class Translator:
             source = filled([encoded[member] for member in members])
             numbers = np.zeros(len(source), np.int32)
             numbers[: len(members)] = [(first + member) % 2**31 for member in members]
-            found = jax.device_get(self._find(params, source, numbers))
+            here = [wanted[member] for member in members]
+            prefix = prefix_ids(here, self.pair, len(source))
+            phrases = phrase_ids(here, self.pair, len(source), self.search.rules)
+            found = jax.device_get(self._find(params, source, numbers, prefix=prefix, phrases=phrases))
             for row, member in enumerate(members):
                 answers[member] = self._answer(lines[member], encoded[member], found, row)
         return [answers[number] for number in range(len(lines))]

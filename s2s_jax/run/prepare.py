@@ -76,11 +76,16 @@ def _gold(experiment: Experiment, examples: Sequence[Example], tokenisers: dict[
 
 
 def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Example], side: str) -> Tokeniser:
-    """The run's own tokeniser, or one learned from the training split."""
-    path = directory / f"{side}.tokeniser.json"
+    """The run's own tokeniser, or the one that was asked for, or one learned from the training split."""
+    path, config = directory / f"{side}.tokeniser.json", getattr(experiment.text, side)
     if path.exists():
         return load_tokeniser(path)
-    tokeniser = train_tokeniser((getattr(one, side) for one in examples), getattr(experiment.text, side))
+    if config.file:
+        tokeniser = load_tokeniser(Path(config.file))
+    else:
+        lines = [getattr(one, side) for one in examples]
+        # no pieces can be learned from nothing, and none are needed
+        tokeniser = train_tokeniser(lines, config if any(lines) else dataclasses.replace(config, kind="char"))
     save_tokeniser(tokeniser, path)
     return tokeniser
 

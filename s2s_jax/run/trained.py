@@ -14,8 +14,10 @@ from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.score import Scored, score
 from s2s_jax.decode.translate import Translation, Translator, filled
+from s2s_jax.decode.wanted import Wanted
 from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
 from s2s_jax.evaluate.pictures import Picture, grid
+from s2s_jax.model.ensemble import ensemble
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.folder import SIDES, read_experiment, read_json
 from s2s_jax.run.parts import abstract_state, count, longest_answer, model_of
@@ -26,6 +28,7 @@ from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenise import Tokeniser, fingerprint, load_tokeniser
 from s2s_jax.train import devices
+from s2s_jax.train.average import newest_average
 from s2s_jax.train.checkpoint import Checkpoints
 from s2s_jax.train.leaves import digest
 from s2s_jax.train.optimiser import make_optimiser
@@ -42,18 +45,24 @@ class Trained(NamedTuple):
     tokenisers: dict[str, Tokeniser]
     facts: dict[str, Any]
     refused: list[str]  # checkpoints that were damaged and passed over
+    averaged: tuple[int, ...] = ()  # the steps whose parameters these are the mean of; () where they are one step's
 
 
-def load(directory: Path, *, changes: Sequence[str] = ()) -> Trained:
+def load(directory: Path, *, changes: Sequence[str] = (), average: int = 0, beside: Sequence[Path] = ()) -> Trained:
     """A trained run: its best checkpoint, or its newest where none was validated.
 
     Args:
         changes: overrides of settings that do not change the model, such as `search.beam=5`.
+        average: take the mean of the parameters of so many of the newest checkpoints instead.
+        beside: other runs that speak together with this one, mixed as `search.mixing` says.
 
     Raises:
         FileNotFoundError, ValueError: there is no run, or it does not fit together.
-        CheckpointError: no checkpoint of it is whole.
+        CheckpointError: no checkpoint of it is whole, or one that is to be averaged is not.
     """
+    if beside:
+        runs = [load(directory, changes=changes, average=average), *(load(one, average=average) for one in beside)]
+        return together(runs, [str(one) for one in (directory, *beside)])
     experiment = read_experiment(directory)
     changed = functools.reduce(configs.override, changes, experiment)
     devices.keep_compiled(changed.device)
@@ -65,6 +74,9 @@ def load(directory: Path, *, changes: Sequence[str] = ()) -> Trained:
     model = model_of(experiment, tokenisers)
     example = abstract_state(experiment, model, make_optimiser(experiment.optimiser, experiment.steps))
     with Checkpoints(directory / "checkpoints") as checkpoints:
+        if average:
+            params, steps = newest_average(checkpoints, example, average)
+            return Trained(changed, model, params, steps[-1], tokenisers, facts, [], steps)
         restored = checkpoints.restore(example, best=True)
         refused = list(checkpoints.refused)
     return Trained(changed, model, restored.tree.shown, restored.step, tokenisers, facts, refused)
@@ -86,11 +98,67 @@ def translator(run: Trained) -> Translator:
             "search.replace_unknown needs to know where the model looks, and this one has no attention "
             "(model.attention.score=none); leave it out."
         )
-    longest = longest_answer(run.facts)
-    return Translator(run.model, search=search, max_length=longest, slots=slots, **run.tokenisers)
+    longest, language = longest_answer(run.facts), language_of(run)
+    return Translator(run.model, search=search, max_length=longest, slots=slots, language=language, **run.tokenisers)
 
 
-def translate(run: Trained, lines: Iterable[str]) -> Iterator[Translation]:
+def language_of(run: Trained) -> tuple[Model, Params] | None:
+    """The language model that the run's search asks for, and its parameters.
+
+    Raises:
+        ValueError: it does not say the same tokens.
+    """
+    search = run.experiment.search
+    if not search.language_model:
+        return None
+    if slots_of(run.experiment):
+        raise ValueError(
+            f"search.language_model={search.language_model} knows no word that a model copies "
+            f"(model.decoder.copy={run.experiment.model.decoder.copy}); leave it out."
+        )
+    language = load(Path(search.language_model))
+    demand_same_tokeniser(run, language, "target", of=f"search.language_model={search.language_model}")
+    return language.model, language.params
+
+
+def demand_same_tokeniser(run: Trained, other: Trained, side: str, *, of: str) -> None:
+    """Refuse two runs whose ids mean different things.
+
+    Raises:
+        ValueError: with both fingerprints.
+    """
+    here, there = (fingerprint(one.tokenisers[side])[:12] for one in (run, other))
+    if here != there:
+        raise ValueError(
+            f"{of} has another {side} tokeniser (sha256 {there}, {here} is wanted); train it with text.{side}.file, "
+            f"the {side}.tokeniser.json of the first run."
+        )
+
+
+def together(runs: Sequence[Trained], names: Sequence[str]) -> Trained:
+    """Several runs as one, an ensemble; settings, data and gold are the first one's.
+
+    Raises:
+        ValueError: their tokens are not the same; the run is named.
+    """
+    first = runs[0]
+    for name, other in zip(names[1:], runs[1:], strict=True):
+        for side in SIDES:
+            demand_same_tokeniser(first, other, side, of=name)
+        if slots_of(first.experiment) != slots_of(other.experiment):
+            raise ValueError(
+                f"{name} copies words by {slots_of(other.experiment)} slots (model.decoder.copy_slots), "
+                f"{slots_of(first.experiment)} are wanted; runs that speak together must copy alike."
+            )
+    return first._replace(
+        model=ensemble([run.model for run in runs], mixing=first.experiment.search.mixing),
+        params=[run.params for run in runs],
+        facts={**first.facts, "longest_target": max(run.facts["longest_target"] for run in runs)},
+        refused=[line for run in runs for line in run.refused],
+    )
+
+
+def translate(run: Trained, lines: Iterable[str | Wanted]) -> Iterator[Translation]:
     """A translation for each line, in order."""
     return translator(run).translate(run.params, lines)
 

@@ -1,6 +1,7 @@
 """Where do the pairs come from, and which of them go on?
 
-One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, or two parallel files joined by a comma.
+One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, two parallel files joined by a comma, or
+`lines:FILE`, targets without sources.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from s2s_jax.text.lines import POLICIES, has_control, is_blank, read_lines
 from s2s_jax.text.report import Report
 
 SPLITS = ("train", "validation", "test")
+ALONE = "lines:"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,9 @@ class DataConfig:
     """What to learn from and what to measure on."""
 
     train: str = ""
-    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz."""
+    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz.
+    Or lines:FILE: each line is a target, and all sources are empty, for a language model.
+    """
     validation: str = ""
     """The same for validation; empty: the validation split of a task: or tfds: source."""
     test: str = ""
@@ -124,6 +128,8 @@ def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterat
         folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
         read = datasets.read(spec, split=split, source=config.source, target=config.target, **folders)
         found = _numbered(read, f"{spec}@{split}")
+    elif spec.startswith(ALONE):
+        found = _alone(Path(spec.removeprefix(ALONE)), config, report)
     elif _is_parallel(spec):
         found = _parallel(spec, config, report)
     elif _is_json(Path(spec)):
@@ -137,7 +143,7 @@ def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterat
 
 def _demand_lines(spec: str, config: DataConfig) -> None:
     """Refuse a file of alignments beside what has its own, or lines in no order that a user could know."""
-    if spec.startswith(("task:", "tfds:")) or (_is_json(Path(spec)) and not _is_parallel(spec)):
+    if spec.startswith(("task:", "tfds:", ALONE)) or (_is_json(Path(spec)) and not _is_parallel(spec)):
         raise ValueError(
             f"data.alignment={config.alignment} goes with a TSV file or two parallel ones, not with data.train={spec}; "
             "leave it empty. Made-up tasks know their alignment, JSON lines have the field 'alignment'."
@@ -172,6 +178,12 @@ def _made(name: str, split: str, config: DataConfig) -> list[Example]:
 
 def _numbered(examples: Iterable[Example], where: str) -> Iterator[Placed]:
     return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
+
+
+def _alone(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+    """A target a line, None for one that a policy skips."""
+    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
+        yield None if line is None else (Example("", line), f"{path}:{number}")
 
 
 def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[Placed | None]:
@@ -308,7 +320,8 @@ def _word_spans(line: str) -> list[tuple[int, int]]:
 
 
 def _usable(example: Example, place: str, config: DataConfig, report: Report) -> bool:
-    blank = [side for side in ("source", "target") if is_blank(getattr(example, side))]
+    sides = ("target",) if config.train.startswith(ALONE) else ("source", "target")
+    blank = [side for side in sides if is_blank(getattr(example, side))]
     if blank and config.empty == "error":
         raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.empty=drop or keep to go on.")
     if blank:

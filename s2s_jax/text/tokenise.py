@@ -35,6 +35,8 @@ class TokeniserConfig:
     """Most tokens in the vocabulary, the four special ones counted; char and word keep the most frequent."""
     unicode: str = "none"
     """Unicode normalisation before all else: none, NFC, NFD, NFKC or NFKD."""
+    file: str = ""
+    """A tokeniser of another run, such as RUN/target.tokeniser.json, to be taken as it is; empty to learn one."""
 
     def __post_init__(self):
         one_of("text.kind", self.kind, TOKENISERS)
