@@ -1,6 +1,5 @@
 """What does each command show? It calls `s2s_jax.run` and prints; it decides nothing."""
 
-import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +28,7 @@ def train(given: Given) -> None:
         _show_train_help(None)
         return
     experiment, directory = find(given.options.experiment, given.options.run)
-    experiment = functools.reduce(config.override, given.overrides, experiment)
+    experiment = config.override(experiment, *given.overrides)
     if given.options.help:
         _show_train_help(experiment)
         return
