@@ -23,14 +23,14 @@ from s2s_jax.text.tokenise import TextConfig
 from s2s_jax.train.checkpoint import CheckpointConfig
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.loop import BudgetConfig, ValidationConfig
 from s2s_jax.train.loss import LossConfig
 from s2s_jax.train.optimiser import OptimiserConfig
 from s2s_jax.train.record import RecordConfig
 
 # what may differ when a run is resumed: none of it changes what is learned up to a step
 RUNTIME = (
-    *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "batch.prefetch"),
+    *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "budget", "batch.prefetch"),
     *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
 )
 
@@ -59,6 +59,8 @@ class Experiment:
     """How gradients become steps."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     """How the run is measured on the way."""
+    budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
+    """What the run may spend."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     """When to write a checkpoint, and which ones to keep."""
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)

@@ -60,8 +60,9 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
         with Checkpoints(directory / "checkpoints", experiment.checkpoint) as checkpoints:
             state, standing = _state(experiment, model, optimiser, mesh, checkpoints, say)
             first = int(state.step)
-            if first > experiment.steps or first == experiment.steps == standing.at:
-                say(f"{directory} is done: step {first} of {experiment.steps}.")
+            end = loop.End(experiment.steps, experiment.validation, experiment.budget)
+            if reason := end.reason(first, standing):
+                say(f"{directory} is done: step {first} of {experiment.steps}; {reason}.")
                 return state
             plan = Plan(prepared.training, experiment.batch, seed=experiment.seed)
             _say_sizes(say, state, prepared, plan)
@@ -74,12 +75,11 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
                     batches=plan.from_step,
                     put=functools.partial(devices.put, mesh=mesh),
                     validate=_validator(experiment, model, prepared, mesh),
-                    validation=experiment.validation,
+                    end=end,
                     checkpoints=checkpoints,
                     checkpoint_every=experiment.checkpoint.every,
                     recorder=recorder,
                     directory=directory,
-                    steps=experiment.steps,
                     profile=profile,
                 )
                 return loop.train(job, state, standing)
@@ -116,9 +116,9 @@ def _state(
     for line in checkpoints.refused:
         say(f"refused: {line}")
     say(f"resuming at step {restored.step}")
-    about = restored.about
-    best = math.inf if about["best"] is None else about["best"]
-    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.Standing(best, about["stale"], about["at"])
+    standing = {name: restored.about[name] for name in loop.Standing._fields}
+    standing["best"] = math.inf if standing["best"] is None else standing["best"]
+    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.Standing(**standing)
 
 
 def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -> Callable[[Params], loop.Validated]:
