@@ -13,6 +13,7 @@ from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.attention import attention
 from s2s_jax.cli.bench import bench
 from s2s_jax.cli.experiments import find
+from s2s_jax.cli.sweep import sweep
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.lines import read_lines
@@ -192,13 +193,14 @@ def info(given: Given) -> None:
         print(f"{name.replace('_', ' ')}: {value}")
 
 
-COMMANDS: dict[str, Callable[[Given], None]] = {
+COMMANDS: dict[str, Callable[[Given], int | None]] = {  # an exit code, or none for 0
     "train": train,
     "translate": translate,
     "evaluate": evaluate,
     "score": score,
     "align": align,
     "info": info,
+    "sweep": sweep,
     "attention": attention,
     "bench": bench,
 }

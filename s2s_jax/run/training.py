@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 
 from s2s_jax import config as configs
@@ -19,6 +20,7 @@ from s2s_jax.model.seq2seq import build
 from s2s_jax.run.folder import FORMAT, SIDES, clear, demand_same, is_begun, write_json
 from s2s_jax.run.parts import abstract_state, count, longest_answer, model_of
 from s2s_jax.run.prepare import Prepared, encode, prepare, slots_of
+from s2s_jax.shapes import Batch
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.own_words import PairTokeniser, different_kinds
 from s2s_jax.train import devices, loop
@@ -38,10 +40,7 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
         Interrupted: a signal asked for an end; the state is saved.
     """
     say = functools.partial(console.print, markup=False, highlight=False)
-    build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
-    demand_sense(experiment.search)
-    _demand_alignment(experiment)
-    _demand_alike(experiment)
+    _demand_sense(experiment)
     mesh = devices.make_mesh(experiment.device)
     with Lock(directory):
         devices.keep_compiled(experiment.device)
@@ -83,6 +82,34 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
                     profile=profile,
                 )
                 return loop.train(job, state, standing)
+
+
+def demand_trainable(experiment: Experiment) -> TrainState:
+    """Refuse what cannot be trained before any data is read: its step is traced, on shapes alone.
+
+    Returns:
+        the shapes of the run's state, for vocabularies of 100 tokens.
+
+    Raises:
+        ValueError: choices that cannot go together.
+    """
+    _demand_sense(experiment)
+    model = build(experiment.model, source_vocabulary=100, target_vocabulary=100)
+    optimiser = make_optimiser(experiment.optimiser, experiment.steps)
+    state = abstract_state(experiment, model, optimiser)
+    step = make_step(make_loss(model, experiment.loss, experiment.forcing), optimiser, ema=experiment.optimiser.ema)
+    lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
+    jax.eval_shape(step, state, Batch(lines, lines, links))  # type: ignore[arg-type]
+    return state
+
+
+def _demand_sense(experiment: Experiment) -> None:
+    """Refuse what cannot go together."""
+    build(experiment.model, source_vocabulary=8, target_vocabulary=8)
+    demand_sense(experiment.search)
+    _demand_alignment(experiment)
+    _demand_alike(experiment)
 
 
 def _demand_alignment(experiment: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -90,11 +91,26 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
 
 def accelerator_left_idle() -> str | None:
     """A line of warning when this machine has an NVIDIA GPU that jax does not use."""
-    if jax.default_backend() != "cpu":
-        return None
+    found = [] if jax.default_backend() != "cpu" else gpus()
+    return f"running on the CPU although there is a {found[0]}; install jax[cuda13]." if found else None
+
+
+def gpus() -> list[str]:
+    """The NVIDIA GPUs of this machine, whether jax uses them or not; asking takes none of them into use."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S607
     except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.findall(r"GPU \d+: ([^(]+)", listed)
-    return f"running on the CPU although there is a {found[0].strip()}; install jax[cuda13]." if found else None
+        return []
+    return [name.strip() for name in re.findall(r"GPU \d+: ([^(]+)", listed)]
+
+
+def keep_to_share(number: int, shares: int) -> None:
+    """Leave all but this process's share of the machine to others: its GPU, or its cores where there is none.
+
+    Call it before jax is asked for a device.
+    """
+    if listed := gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % len(listed))
+    elif shares > 1 and sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: shares])
