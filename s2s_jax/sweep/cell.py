@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -43,7 +43,41 @@ def run_unit(unit: Unit) -> str:
     """
     if len(unit) == 1:
         return run_cell(unit[0])
-    raise NotImplementedError
+    began = time.monotonic()
+    for work in unit:
+        begin(work)
+    with (unit[0].folder / "log.txt").open("a", encoding="utf-8") as log:
+        try:
+            lost = run.train_replicas(
+                [work.experiment for work in unit], [work.folder / "run" for work in unit], _console(log)
+            )
+        except Exception as error:
+            if hasattr(error, "code"):
+                raise
+            traceback.print_exc(file=log)
+            for work in unit:
+                fail(work.folder, error)
+            return "failed"
+        share = (time.monotonic() - began) / len(unit)
+        outcomes = [_judged(work, why, share, log) for work, why in zip(unit, lost, strict=True)]
+        return next((one for one in outcomes if one != "done"), "done")
+
+
+def _judged(work: Work, why: str | None, seconds: float, log: IO[str]) -> str:
+    """The outcome of one of several replicas."""
+    began = time.monotonic()
+    if why is not None:
+        return fail(work.folder, NotFinite(why))
+    try:
+        judge(work)
+    except Exception as error:
+        traceback.print_exc(file=log)
+        return fail(work.folder, error)
+    return succeed(work.folder, seconds=seconds + time.monotonic() - began, how="replicas")
+
+
+def _console(log: IO[str]) -> Console:
+    return Console(file=log, soft_wrap=True, highlight=False, width=200)
 
 
 def run_cell(work: Work) -> str:
@@ -60,9 +94,8 @@ def run_cell(work: Work) -> str:
     began = time.monotonic()
     begin(work)
     with (work.folder / "log.txt").open("a", encoding="utf-8") as log:
-        console = Console(file=log, soft_wrap=True, highlight=False, width=200)
         try:
-            run.train(work.experiment, work.folder / "run", console)
+            run.train(work.experiment, work.folder / "run", _console(log))
             judge(work)
         except Exception as error:
             if hasattr(error, "code"):  # it was asked to stop
@@ -119,7 +152,7 @@ def judge(work: Work) -> None:
     }
     if _made_of(work.folder / "scores.json") != made_of:
         metrics, counts = scored(read_json(translations), unit=trained.experiment.evaluation.unit)
-        np.savez(work.folder / "counts.npz", **counts)
+        np.savez(work.folder / "counts.npz", **counts)  # type: ignore[arg-type]
         about = {"parameters": run.count(trained.params), "best_step": trained.step}
         write_json(work.folder / "scores.json", {"made_of": made_of, **about, "metrics": metrics})
 

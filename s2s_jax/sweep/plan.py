@@ -1,4 +1,4 @@
-"""What will a sweep do, what has it done already, and would every cell of it train? Asked before anything is trained."""
+"""What will a sweep do, what has it done already, and would every cell of it train? Asked first."""
 
 from collections.abc import Sequence
 from pathlib import Path

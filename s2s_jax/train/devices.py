@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import math
 import os
 import re
 import subprocess
@@ -32,8 +33,8 @@ class DeviceConfig:
         one_of("device.require", self.require, ("any", "cpu", "gpu", "tpu"))
 
 
-def make_mesh(config: DeviceConfig) -> Mesh:
-    """The devices in a row, the axis `data` along them.
+def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
+    """The devices along two axes: `replica`, as many as divide the replicas, and `data`, the others.
 
     Raises:
         ValueError: fewer devices than asked for, or of another kind.
@@ -45,7 +46,9 @@ def make_mesh(config: DeviceConfig) -> Mesh:
     if config.count > len(devices):
         raise ValueError(f"device.count={config.count}, but there are {len(devices)} ({kind}); ask for fewer.")
     count = config.count or len(devices)
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
+    apart = math.gcd(count, replicas)
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((apart, count // apart), ("replica", "data"), axis_types=types, devices=devices[:count])
 
 
 def keep_compiled(config: DeviceConfig) -> None:
@@ -78,12 +81,17 @@ def on_all(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def along(mesh: Mesh, axis: str) -> NamedSharding:
+    """An array's first axis cut along one of the mesh's."""
+    return NamedSharding(mesh, PartitionSpec(axis))
+
+
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """A batch cut along its rows over the devices; rows of padding fill it up where the devices do not divide it."""
-    cut = NamedSharding(mesh, PartitionSpec("data"))
+    cut, parts = along(mesh, "data"), mesh.shape["data"]
 
     def placed(rows: np.ndarray) -> jax.Array:
-        missing = -len(rows) % mesh.devices.size
+        missing = -len(rows) % parts
         return jax.device_put(np.pad(rows, ((0, missing), *[(0, 0)] * (rows.ndim - 1))), cut)  # PAD is 0: no token
 
     return jax.tree.map(placed, batch)
