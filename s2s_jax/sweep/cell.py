@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,6 +34,19 @@ class Work(NamedTuple):
 
 
 Unit = tuple[Work, ...]  # what one process does at once: a cell, or all seeds of a point as replicas
+Told = Callable[[Unit, str], None]  # what is called with a unit and its status
+
+
+def obedient(unit: Unit) -> str:
+    """Run a unit in a worker; "stopped" where it was asked to, and has saved itself."""
+    try:
+        return run_unit(unit)
+    except KeyboardInterrupt:
+        return "stopped"
+    except Exception as error:
+        if hasattr(error, "code"):
+            return "stopped"
+        raise
 
 
 def run_unit(unit: Unit) -> str:

@@ -9,14 +9,12 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
-from s2s_jax.sweep.cell import Unit, fail, run_unit
+from s2s_jax.sweep.cell import Told, Unit, fail, obedient
 from s2s_jax.train.devices import keep_to_share
 from s2s_jax.train.interrupt import Interrupt
-
-Told = Callable[[Unit, str], None]  # a unit and its status
 
 
 def run_here(units: Sequence[Unit], told: Told, *, jobs: int, retries: int) -> int:
@@ -90,22 +88,10 @@ class _Lane:
             fresh = multiprocessing.get_context("spawn")
             self.process = ProcessPoolExecutor(1, mp_context=fresh, initializer=_settle, initargs=self.share)
         self.busy = self.process.submit(os.getpid).result()
-        return self.process.submit(_obedient, unit).result()
+        return self.process.submit(obedient, unit).result()
 
 
 def _settle(number: int, lanes: int) -> None:
     """A worker leaves the terminal's group, so that Ctrl-C reaches it once, through the lane, and takes its share."""
     os.setpgrp()
     keep_to_share(number, lanes)
-
-
-def _obedient(unit: Unit) -> str:
-    """Run a unit; asked to stop, it has saved itself."""
-    try:
-        return run_unit(unit)
-    except KeyboardInterrupt:
-        return "stopped"
-    except Exception as error:
-        if hasattr(error, "code"):
-            return "stopped"
-        raise
