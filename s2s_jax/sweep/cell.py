@@ -30,6 +30,7 @@ class Work(NamedTuple):
     point: dict[str, str]
     identity: dict[str, Any]
     split: str
+    sentences: int
     gallery: int
 
 
@@ -153,12 +154,14 @@ def judge(work: Work) -> None:
     made_of = {
         "parameters": digest(trained.params),
         "search": _plain(trained.experiment.search),
-        "split": work.split,
-        "gallery": work.gallery,
+        **{name: getattr(work, name) for name in ("split", "sentences", "gallery")},
     }
     translations = work.folder / "translations.json"
     if _made_of(translations) != made_of:
-        write_json(translations, {"made_of": made_of, **spoken(trained, work.split, gallery=work.gallery)})
+        write_json(
+            translations,
+            {"made_of": made_of, **spoken(trained, work.split, sentences=work.sentences, gallery=work.gallery)},
+        )
     made_of = {
         "translations": hashlib.blake2b(translations.read_bytes(), digest_size=16).hexdigest(),
         "evaluation": _plain(trained.experiment.evaluation),

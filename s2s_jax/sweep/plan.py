@@ -43,7 +43,7 @@ def lay_out(sweep: Sweep, folder: Path) -> Plan:
     failed = sum(found["status"] in ("failed", "diverged") for found in outcomes)
     left = len(placed) - len(done)
     compared = len(sweep.labels()[sweep.compare]) - 1
-    allowed = what_seeds_allow(compared, seeds=len(sweep.seeds))
+    allowed = what_seeds_allow(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared."
     each = float(np.mean([found["seconds"] for found in done])) if done else None
     share = left / len(placed)
     return Plan(
@@ -86,5 +86,6 @@ def _work(sweep: Sweep, placed: Placed) -> Work:
         point=placed.cell.point,
         identity=placed.identity,
         split=sweep.split,
+        sentences=sweep.sentences,
         gallery=sweep.gallery,
     )

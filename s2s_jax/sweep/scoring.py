@@ -13,9 +13,9 @@ from s2s_jax.sweep.result import Shown
 from s2s_jax.text.sources import read_split
 
 
-def spoken(trained: run.Trained, split: str, *, gallery: int) -> dict[str, Any]:
+def spoken(trained: run.Trained, split: str, *, sentences: int, gallery: int) -> dict[str, Any]:
     """All that scoring needs of the model, as JSON says it: translations, alignments, sums under forced decoding."""
-    examples, _ = read_split(trained.experiment.data, split)
+    examples = read_split(trained.experiment.data, split)[0][: sentences or None]
     items = grouped(examples)
     translations = list(run.translate(trained, items.sources))
     pairs = list(run.score_pairs(trained, examples))
