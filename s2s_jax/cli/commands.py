@@ -1,6 +1,5 @@
 """What does each command show? It calls `s2s_jax.run` and prints; it decides nothing."""
 
-import functools
 import json
 import sys
 from argparse import Namespace
@@ -15,6 +14,7 @@ from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.attention import attention
 from s2s_jax.cli.bench import bench
 from s2s_jax.cli.experiments import find
+from s2s_jax.cli.sweep import sweep
 from s2s_jax.decode.translate import Translation
 from s2s_jax.decode.wanted import Wanted
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
@@ -31,7 +31,7 @@ def train(given: Given) -> None:
         _show_train_help(None)
         return
     experiment, directory = find(given.options.experiment, given.options.run)
-    experiment = functools.reduce(config.override, given.overrides, experiment)
+    experiment = config.override(experiment, *given.overrides)
     if given.options.help:
         _show_train_help(experiment)
         return
@@ -220,13 +220,14 @@ def info(given: Given) -> None:
         print(f"{name.replace('_', ' ')}: {value}")
 
 
-COMMANDS: dict[str, Callable[[Given], None]] = {
+COMMANDS: dict[str, Callable[[Given], int | None]] = {  # an exit code, or none for 0
     "train": train,
     "translate": translate,
     "evaluate": evaluate,
     "score": score,
     "align": align,
     "info": info,
+    "sweep": sweep,
     "attention": attention,
     "bench": bench,
 }

@@ -64,7 +64,7 @@ def load(directory: Path, *, changes: Sequence[str] = (), average: int = 0, besi
         runs = [load(directory, changes=changes, average=average), *(load(one, average=average) for one in beside)]
         return together(runs, [str(one) for one in (directory, *beside)])
     experiment = read_experiment(directory)
-    changed = functools.reduce(configs.override, changes, experiment)
+    changed = configs.override(experiment, *changes)
     devices.keep_compiled(changed.device)
     devices.keep_freed_memory()
     facts = read_json(directory / "facts.json")
