@@ -9,6 +9,7 @@ import pytest
 import slow
 from fake import MODEL, WORDS, log_probs, table
 
+from s2s_jax.config import Experiment, override
 from s2s_jax.decode.beam import beam
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.sample import row_keys, sample
@@ -75,9 +76,9 @@ def test_a_language_model_adds_its_weighted_log_probability():
 def test_a_greedy_step_counts_the_same_as_a_beam_of_one():
     model = fused(MODEL, ensemble([MODEL] * 2), weight=0.7)
     params = (TABLES[0], TABLES[1:])
-    for one, other in zip(
-        greedy(model, params, SOURCE, max_length=6), beam(model, params, SOURCE, width=1, max_length=6), strict=True
-    ):
+    find = jax.jit(lambda search, params: search(model, params, SOURCE), static_argnums=0)
+    searches = (functools.partial(greedy, max_length=6), functools.partial(beam, width=1, max_length=6))
+    for one, other in zip(*(find(search, params) for search in searches), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
@@ -92,7 +93,7 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(mixing):
         for one, other in zip(alone, both, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     batch = Batch(SOURCE, jnp.array([[3, 4, 2], [4, 2, 0], [2, 0, 0]]))
-    alone, both = forced(MODEL, table(), batch), forced(twice, [table()] * 2, batch)
+    alone, both = jax.jit(lambda: (forced(MODEL, table(), batch), forced(twice, [table()] * 2, batch)))()
     np.testing.assert_allclose(jax.nn.log_softmax(alone.logits), jax.nn.log_softmax(both.logits), atol=1e-5)
     np.testing.assert_allclose(alone.alignment, both.alignment)
 
@@ -102,22 +103,23 @@ def test_models_of_different_kinds_go_together():
     small = {"embedding": 5, "encoder.size": 4, "decoder.size": 6}
     kinds = ({"encoder.cell": "gru", "decoder.cell": "gru"}, {"embedding": 3, "attention.score": "none"})
     models = [build(config_of({**small, **kind}), source_vocabulary=WORDS, target_vocabulary=WORDS) for kind in kinds]
-    params = [model.init(jax.random.key(seed)) for seed, model in enumerate(models)]
+    together = ensemble(models, mixing="linear")
+    params = together.init(jax.random.key(0))
     batch = Batch(SOURCE, jnp.array([[3, 4, 2], [4, 2, 0], [2, 0, 0]]))
-    each = [forced(model, own, batch) for model, own in zip(models, params, strict=True)]
-    said = forced(ensemble(models, mixing="linear"), params, batch)
+
+    @jax.jit
+    def said_by(params):
+        alone = [forced(model, own, batch) for model, own in zip(models, params, strict=True)]
+        return alone, forced(together, params, batch)
+
+    each, said = said_by(params)
     wanted = np.mean([jax.nn.softmax(one.logits) for one in each], axis=0)
     np.testing.assert_allclose(jax.nn.softmax(said.logits), wanted, atol=1e-6)
     np.testing.assert_allclose(said.alignment, each[0].alignment / 2, atol=1e-6)
-    drawn = ensemble(models).init(jax.random.key(0))
-    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, params)
 
 
 def config_of(changes: dict) -> ModelConfig:
-    from s2s_jax.config import Experiment, override
-
-    changed = functools.reduce(override, (f"model.{name}={value}" for name, value in changes.items()), Experiment())
-    return changed.model
+    return override(Experiment(), *(f"model.{name}={value}" for name, value in changes.items())).model
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "fused"])
@@ -137,16 +139,14 @@ def test_a_sample_is_drawn_from_what_both_say():
     certain = jnp.zeros((2, WORDS, WORDS)).at[:, :, UNK].set(3.0)
     model = fused(MODEL, MODEL, weight=50.0)
     keys = row_keys(0, jnp.arange(3))
-    found = sample(model, (TABLES[0], certain), SOURCE, keys, samples=4, max_length=1)
+    found = jax.jit(lambda params: sample(model, params, SOURCE, keys, samples=4, max_length=1))((TABLES[0], certain))
     assert (found.tokens == UNK).all()
 
 
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="at least one model, got none"):
         ensemble([])
-    with pytest.raises(
-        ValueError, match="search.mixing must be one of linear, log-linear, got 'log'; did you mean 'log-linear'"
-    ):
+    with pytest.raises(ValueError, match="search.mixing must be one of linear, log-linear, got 'log'"):
         ensemble([MODEL], mixing="log")
     with pytest.raises(ValueError, match="search.language_weight must be above 0, got 0; for 0 leave"):
         fused(MODEL, MODEL, weight=0)

@@ -55,18 +55,19 @@ class Phrases(NamedTuple):
 def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
     """The phrases, ready to be looked for."""
     longest = tokens.shape[2]
-    some, head, place = jnp.arange(longest + 1)[:, None, None], jnp.arange(longest)[:, None], jnp.arange(longest)
-    tail = jnp.clip(some - head[None] + place[None, None], 0, longest - 1)
-    same = (tokens[..., tail] == tokens[:, :, None, None]) | (place >= head)[None, None, None]
-    return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (some[:, 0] >= head.T)[None, None])
+    said, head = jnp.arange(longest + 1)[:, None, None], jnp.arange(longest)[None, :, None]
+    place = head.swapaxes(1, 2)
+    tail = jnp.clip(said - head + place, 0, longest - 1)
+    same = (tokens[..., tail] == tokens[:, :, None, None]) | (place >= head)[None, None]
+    return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (head <= said)[None, None, ..., 0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constrained:
     """The likeliest continuations, each number of met tokens having its share of the slots.
 
-    No hypothesis goes where too few tokens are left for what it lacks, as long as there is another one; the paper has
-    no such rule, and cuts off there.
+    No hypothesis goes where too few tokens are left for what it lacks, phrase by phrase, as long as there is another
+    one. The paper has no such rule, and cuts off there.
     """
 
     phrases: Phrases
@@ -167,7 +168,7 @@ def constrained(
     model: Model,
     params: Params,
     source: Int[Array, "B S"],
-    phrases: Int[Array, "B P L"],
+    phrases: Int[Array, "B N L"],
     *,
     width: int,
     max_length: int,

@@ -46,7 +46,7 @@ def phrase_ids(
     Raises:
         ValueError: a phrase can never be said.
     """
-    ids = [[_sayable(phrase, one.line, pair, rules) for phrase in one.phrases if phrase] for one in wanted]
+    ids = [_outermost([_sayable(phrase, one.line, pair, rules) for phrase in one.phrases]) for one in wanted]
     longest = max((len(phrase) for phrases in ids for phrase in phrases), default=0)
     return _filled(ids, (rows, rounded(max(map(len, ids))), rounded(longest))) if longest else None
 
@@ -69,6 +69,17 @@ def _sayable(phrase: str, line: str, pair: PairTokeniser, rules: Rules) -> list[
             "leave one of them out."
         )
     return ids
+
+
+def _outermost(phrases: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The phrases without those that stand in another one, which is met only when they are; and without empty ones."""
+    kept: list[Sequence[int]] = []
+    for phrase in sorted(phrases, key=len, reverse=True):
+        if phrase and not any(
+            other[at : at + len(phrase)] == phrase for other in kept for at in range(len(other) - len(phrase) + 1)
+        ):
+            kept.append(phrase)
+    return kept
 
 
 def _filled(ids: Sequence[Sequence[Sequence[int]]], shape: tuple[int, int, int]) -> np.ndarray:
