@@ -13,6 +13,7 @@ import numpy as np
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.score import Scored, score
+from s2s_jax.decode.search_config import demand_sense
 from s2s_jax.decode.translate import Translation, Translator, filled
 from s2s_jax.decode.wanted import Wanted
 from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
@@ -93,6 +94,7 @@ def _demand_fingerprint(directory: Path, side: str, now: str, then: str) -> None
 def translator(run: Trained) -> Translator:
     """The run's search over the run's model."""
     search, slots = run.experiment.search, slots_of(run.experiment)
+    demand_sense(search)
     if search.replace_unknown and run.experiment.model.attention.score == "none":
         raise ValueError(
             "search.replace_unknown needs to know where the model looks, and this one has no attention "
