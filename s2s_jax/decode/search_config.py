@@ -61,6 +61,8 @@ class SearchConfig:
     """What a translation must keep to."""
     max_length: int = 0
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
+    max_source: int = 4096
+    """Most tokens of a line that are read, the end not counted; of a longer line the rest is left out; 0 for all."""
     sentences: int = 64
     """Most source lines decoded together."""
     replace_unknown: bool = False
@@ -72,7 +74,7 @@ class SearchConfig:
         one_of("search.utility", self.utility, ("none", *UTILITIES))
         for name in ("beam", "groups", "samples", "sentences"):
             at_least(f"search.{name}", getattr(self, name), 1)
-        for name in ("n_best", "group_penalty", "sibling_penalty", "seed", "max_length"):
+        for name in ("n_best", "group_penalty", "sibling_penalty", "seed", "max_length", "max_source"):
             at_least(f"search.{name}", getattr(self, name), 0)
         self.scoring()
 
