@@ -1,6 +1,7 @@
 """The whole road: train, resume, translate, score, align; what is promised of runs that are cut short."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from rich.console import Console
 
 import s2s_jax
 from s2s_jax import run
+from s2s_jax.decode.translate import WINDOW
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.examples import Example
 from s2s_jax.text.sources import read_split
@@ -105,6 +107,61 @@ def test_scores_come_in_order(loaded):
     scored = list(loaded.score(pairs))
     assert [one.example for one in scored] == pairs
     assert scored[1].log_probs.sum() > scored[2].log_probs.sum()
+
+
+def test_settings_of_a_search_are_for_one_question_and_compiled_once(loaded):
+    lines = ["a b c", "d e"]
+    before = loaded.translate(lines)
+    wide = loaded.translate(lines, beam=3, rules={"min_length": 2}, length_penalty=1.0)
+    assert [len(one.hypotheses) for one in wide] == [3, 3]
+    programs = loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._find._cache_size()
+    assert loaded.translate(lines, beam=3, rules={"min_length": 2}, length_penalty=1.0)[0].tokens == wide[0].tokens
+    assert loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._find._cache_size() == programs
+    assert [one.text for one in loaded.translate(lines)] == [one.text for one in before]
+    one = wide[0]
+    assert (one.score, one.tokens, one.log_probs, one.truncated) == (
+        *(one.best.score, one.best.tokens, one.best.log_probs, one.best.truncated),
+    )
+    assert one.alignment.shape == (len(one.tokens), 4)
+    (blank,) = loaded.translate([" "])
+    assert (blank.text, blank.score, blank.tokens, blank.hypotheses) == ("", 0.0, (), ())
+
+
+def test_a_mistyped_setting_of_a_search_is_answered(loaded):
+    with pytest.raises(ValueError, match="no setting 'search.baem'; did you mean 'search.beam'?"):
+        loaded.translate(["a"], baem=3)
+    with pytest.raises(ValueError, match="search.beam must be a whole number, got 'five'"):
+        loaded.translate(["a"], beam="five")
+    with pytest.raises(TypeError, match="lines must be several, got one text"):
+        loaded.translate("a b")
+
+
+@pytest.mark.parametrize("ask", ["stream", "score"])
+def test_a_stream_is_read_a_window_at_a_time(loaded, ask):
+    read = []
+
+    def endless():
+        for number in itertools.count():
+            read.append(number)
+            yield "a b" if ask == "stream" else ("a b", "a b")
+
+    answers = getattr(loaded, ask)(endless())
+    window = loaded.experiment.search.sentences * WINDOW
+    next(answers)
+    assert len(read) == window
+    assert len(list(itertools.islice(answers, window))) == window
+    assert len(read) == 2 * window
+
+
+def test_the_package_offers_loading_without_importing_jax_for_it():
+    code = (
+        "import sys, s2s_jax\nassert not {'jax', 'numpy', 'flax'} & set(sys.modules)\n"
+        "assert 'load' in s2s_jax.__all__\n"
+        "try: s2s_jax.lood\nexcept AttributeError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "module 's2s_jax' has no attribute 'lood'\n", done.stderr
+    assert s2s_jax.load is run.load
 
 
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):

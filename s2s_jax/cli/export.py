@@ -23,5 +23,5 @@ def export(given: Given) -> None:
         return
     for name, file in said["files"].items():
         print(f"{directory / name}: {file['bytes']:,} bytes, sha256 {file['sha256'][:12]}")
-    if said["programs"]:
+    if said["searches"]:
         print(f"next: echo 'your line' | s2s translate {directory}")

@@ -1,7 +1,8 @@
 """How does an exported run translate? With jax and the tokenisers alone: the programs hold the model and the search."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,18 @@ def load_exported(directory: str | Path) -> Exported:
     """
     directory = Path(directory)
     said = read_description(directory)
-    if not said["programs"]:
+    if not said["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
     devices.keep_compiled(devices.DeviceConfig())
     devices.keep_freed_memory()
     pair = PairTokeniser(*(load_tokeniser(directory / tokeniser_file(side)) for side in SIDES), slots=said["slots"])
     translators = {
-        program["settings"]["beam"]: Translator(
-            _find((directory / program["file"]).read_bytes()), pair, SearchConfig(**program["settings"])
+        search["settings"]["beam"]: Translator(
+            _find({int(rows): directory / file for rows, file in search["programs"].items()}),
+            pair,
+            SearchConfig(**search["settings"]),
         )
-        for program in said["programs"]
+        for search in said["searches"]
     }
     return Exported(description=said, params=_parameters(directory / PARAMETERS), translators=translators)
 
@@ -86,11 +89,14 @@ def _parameters(path: Path) -> dict[str, jax.Array]:
     return jax.device_put(load_file(path))
 
 
-def _find(program: bytes) -> Find:
-    """A search as a run's own ones are called."""
-    call = jax.jit(export.deserialize(bytearray(program)).call)
+def _find(programs: dict[int, Path]) -> Find:
+    """A search as a run's own ones are called, from its program for each number of rows, read when it is wanted."""
+
+    @functools.cache
+    def program(rows: int) -> Callable[..., tuple[Array, ...]]:
+        return jax.jit(export.deserialize(bytearray(programs[rows].read_bytes())).call)
 
     def find(params: dict[str, Array], source: Int[np.ndarray, "B S"], numbers: Int[np.ndarray, " B"]) -> Found:
-        return Found(*call(params, source))
+        return Found(*program(len(source))(params, source))
 
     return find

@@ -1,7 +1,8 @@
 """How is a run exported? Programs by `jax.export`, parameters as safetensors, in a folder that says what it holds.
 
-Batch and source length are symbols in the programs, so one program serves every shape; it is lowered for CPU, CUDA and
-TPU at once, and compiled where it is used.
+The source length is a symbol, so that one program serves every length; the number of rows is not, since models and
+searches count their rows with `len`, which must be a number: there is a program for each power of two. All are lowered
+for CPU, CUDA and TPU at once, and compiled where they are used.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from jaxtyping import Array, Int
 import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.decode.translate import rounded_rows
 from s2s_jax.export.artefact import PARAMETERS, SIDES, tokeniser_file, write_description
 from s2s_jax.run.prepare import slots_of
 from s2s_jax.run.trained import Trained
@@ -48,11 +50,7 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
     _save(parameters, draft / PARAMETERS)
     for side in SIDES:
         save_tokeniser(run.tokenisers[side], draft / tokeniser_file(side))
-    described = []
-    for search in searches:
-        name = "greedy" if search.beam == 1 else f"beam{search.beam}"
-        (draft / f"{name}.program").write_bytes(_program(run, search, parameters))
-        described.append({"file": f"{name}.program", "max_length": search.max_length, "settings": _plain(search)})
+    described = [_write_programs(run, search, parameters, draft) for search in searches]
     facts = {
         "s2s_jax": s2s_jax.__version__,
         "jax": jax.__version__,
@@ -61,7 +59,7 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
         "vocabularies": {side: run.tokenisers[side].size for side in SIDES},
         "slots": slots_of(run.experiment),
         "parameters": {name: form_of(value) for name, value in parameters.items()},
-        "programs": described,
+        "searches": described,
         "config": configs.to_json(run.experiment),
     }
     write_description(draft, facts)
@@ -99,15 +97,27 @@ def _plain(search: SearchConfig) -> dict[str, Any]:
     return {name: value for name, value in vars(search).items() if not dataclasses.is_dataclass(value)}
 
 
-def _program(run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray]) -> bytes:
+def _write_programs(
+    run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray], directory: Path
+) -> dict[str, Any]:
+    """Write a program for each number of rows that a batch may have; what there is to say of the search."""
+    name = "greedy" if search.beam == 1 else f"beam{search.beam}"
+    sizes = [1 << power for power in range(rounded_rows(search.sentences).bit_length())]
+    files = {str(rows): f"{name}.rows{rows}.program" for rows in sizes}
+    for rows, file in files.items():
+        (directory / file).write_bytes(_program(run, search, parameters, rows=int(rows)))
+    return {"programs": files, "settings": _plain(search)}
+
+
+def _program(run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray], *, rows: int) -> bytes:
     """A search as a function of named parameters and source ids, serialised."""
     find = compiled_search(run.model, search, search.max_length)
 
     def found(parameters: dict[str, Array], source: Int[Array, "B S"]) -> tuple[Array, ...]:
         params = nested({name.replace(".", "/"): value for name, value in parameters.items()})
-        return tuple(find(params, source, jnp.zeros(source.shape[:1], jnp.int32)))
+        return tuple(find(params, source, jnp.zeros(rows, jnp.int32)))
 
-    batch, length = export.symbolic_shape("batch, length")
+    (length,) = export.symbolic_shape("length")
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in parameters.items()}
-    source = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    source = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source).serialize())
