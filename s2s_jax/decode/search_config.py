@@ -62,7 +62,7 @@ class SearchConfig:
     max_length: int = 0
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
     max_source: int = 4096
-    """Most tokens of a line that are read, the end not counted; of a longer line the rest is left out; 0 for all."""
+    """Most tokens of a line that are read, the end counted; the rest of a longer one is left out; 0 for no bound."""
     sentences: int = 64
     """Most source lines decoded together."""
     replace_unknown: bool = False

@@ -46,7 +46,7 @@ class Translation(NamedTuple):
     source: str
     source_tokens: tuple[str, ...]  # the end token counted; none of a blank line
     hypotheses: tuple[Hypothesis, ...]  # best first: by score, by search.utility, or samples as they were drawn
-    unread: int = 0  # source tokens behind the first search.max_source
+    unread: int = 0  # source tokens that search.max_source left out
 
     @property
     def best(self) -> Hypothesis:
@@ -107,7 +107,7 @@ class Translator:
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
         tokens = {n: self.pair.encode_source(line) for n, line in enumerate(lines) if n not in answers}
         most = self.search.max_source
-        encoded = {number: ended(ids[:most] if most else ids) for number, ids in tokens.items()}
+        encoded = {number: ended(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
         waiting = sorted(encoded, key=lambda number: len(encoded[number]))
 
         def sent(members: list[int]) -> Found:

@@ -69,7 +69,7 @@ def load_exported(directory: str | Path) -> Exported:
     said = read_description(directory)
     if not said["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
-    devices.keep_compiled(devices.DeviceConfig())
+    devices.keep_compiled(devices.DeviceConfig(**said["config"]["device"]))
     devices.keep_freed_memory()
     pair = PairTokeniser(*(load_tokeniser(directory / tokeniser_file(side)) for side in SIDES), slots=said["slots"])
     translators = {
