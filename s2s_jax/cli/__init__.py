@@ -12,7 +12,7 @@ from pathlib import Path
 from s2s_jax.cli.arguments import UsageError, parse
 
 DONE, OURS, YOURS, INTERRUPTED = 0, 1, 2, 130
-OWN_FILE = ("translate", "score", "export", "attention", "bench")  # the other commands stand together
+OWN_FILE = ("translate", "score", "export", "sweep", "attention", "bench")  # the other commands stand together
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = parse(sys.argv[1:] if arguments is None else list(arguments))
         # only now: jax is not needed to say what is wrong with the arguments, nor flax for what was exported
         file = given.command if given.command in OWN_FILE else "commands"
-        getattr(importlib.import_module(f"s2s_jax.cli.{file}"), given.command)(given)
+        code = getattr(importlib.import_module(f"s2s_jax.cli.{file}"), given.command)(given)
         sys.stdout.flush()
     except UsageError as error:
         return _fail(error, YOURS)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code is None and not isinstance(error, ArithmeticError):
             raise
         return _fail(error, code or OURS)
-    return DONE
+    return code or DONE
 
 
 def _close_output() -> None:

@@ -8,7 +8,8 @@ from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.reading import input_lines, load_run
 from s2s_jax.cli.showing import rounded, show_json, show_line
 from s2s_jax.decode.translate import Translation
-from s2s_jax.export.exported import is_exported, load_exported
+from s2s_jax.export.artefact import is_exported
+from s2s_jax.export.exported import load_exported
 
 
 def translate(given: Given) -> None:

@@ -4,6 +4,7 @@ A link is a pair (source token, target token), counted from 0. Row t of an align
 it wrote target token t.
 """
 
+import collections
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -60,13 +61,32 @@ def alignment_error_rate(
             "predicted, sure and possible must hold one set of links a sentence, "
             f"got {len(predicted)}, {len(sure)} and {len(possible)} sets"
         )
-    agreed = total = 0
-    for said, certain, allowed in zip(map(set, predicted), map(set, sure), map(set, possible), strict=True):
-        allowed |= certain
-        counted = said if every_target else judged(said, allowed)
-        agreed += len(counted & certain) + len(counted & allowed)
-        total += len(counted) + len(certain)
+    counts = [
+        agreement(said, sure=certain, possible=allowed, every_target=every_target)
+        for said, certain, allowed in zip(predicted, sure, possible, strict=True)
+    ]
+    agreed, total = sum(each for each, _ in counts), sum(each for _, each in counts)
     return 1 - agreed / total if total else None
+
+
+def agreement(
+    predicted: Collection[Link], *, sure: Collection[Link], possible: Collection[Link], every_target: bool = False
+) -> tuple[int, int]:
+    """One sentence's two numbers of the AER: |A & S| + |A & P| and |A| + |S|, to be summed over a corpus."""
+    said, certain = set(predicted), set(sure)
+    allowed = certain | set(possible)
+    counted = said if every_target else judged(said, allowed)
+    return len(counted & certain) + len(counted & allowed), len(counted) + len(certain)
+
+
+def sure_of(links: Collection[Link]) -> set[Link]:
+    """The links nobody doubts: those of target tokens that belong to one source token.
+
+    Where a target token belongs to several (the digits of a month to all letters of its name) each link is possible:
+    an attention may look at any of them.
+    """
+    counts = collections.Counter(target for _, target in links)
+    return {link for link in links if counts[link[1]] == 1}
 
 
 def judged(predicted: Iterable[Link], gold: Collection[Link]) -> set[Link]:

@@ -1,6 +1,5 @@
 """How good are the translations of a whole split, in all the numbers that are reported?"""
 
-import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.choices import one_of
 from s2s_jax.decode.translate import Translation
-from s2s_jax.evaluate.alignment import alignment_error_rate, hard, to_tokens
+from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
 from s2s_jax.evaluate.quality import by_length, quality
 from s2s_jax.text.examples import Example
 from s2s_jax.text.tokenise import Tokeniser
@@ -79,13 +78,6 @@ def token_links(example: Example, source: Tokeniser, target: Tokeniser) -> set[t
 
 
 def error_of_alignments(alignments: Sequence, gold: Sequence[set[tuple[int, int]]]) -> float | None:
-    """AER of the alignments of pairs against their gold links; None without any link.
-
-    Where a target token belongs to one source token the link is sure. Where it belongs to several (the digits of a
-    month to all letters of its name) each link is possible: an attention may look at any of them.
-    """
-    sure = []
-    for links in gold:
-        counts = collections.Counter(target for _, target in links)
-        sure.append({link for link in links if counts[link[1]] == 1})
+    """AER of the alignments of pairs against their gold links; None without any link."""
+    sure = [sure_of(links) for links in gold]
     return alignment_error_rate([hard(alignment) for alignment in alignments], sure=sure, possible=gold)

@@ -5,6 +5,17 @@ from s2s_jax.run.drawing import draw, own_pairs
 from s2s_jax.run.folder import read_experiment
 from s2s_jax.run.parts import count
 from s2s_jax.run.trained import Trained, load
-from s2s_jax.run.training import train
+from s2s_jax.run.training import train, train_replicas
 
-__all__ = ["Trained", "count", "draw", "info", "load", "newest_metrics", "own_pairs", "read_experiment", "train"]
+__all__ = [
+    "Trained",
+    "count",
+    "draw",
+    "info",
+    "load",
+    "newest_metrics",
+    "own_pairs",
+    "read_experiment",
+    "train",
+    "train_replicas",
+]

@@ -46,6 +46,8 @@ class Sweep:
     """Settings that a point needs besides its own."""
     split: str = "test"
     """The split that is read once, at the end, with the checkpoint that validation chose."""
+    sentences: int = 0
+    """Most pairs of that split that are read, the first ones; 0 for all."""
     gallery: int = 3
     """How many of its first sentences the report shows under every cell."""
     replicas: bool = False
@@ -65,6 +67,7 @@ class Sweep:
             raise ValueError("a sweep needs one seed and one metric at least.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
+        at_least("sentences", self.sentences, 0)
         at_least("gallery", self.gallery, 0)
         at_least("retries", self.retries, 0)
 

@@ -134,8 +134,8 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
     """
     first, spent = int(state.step), standing.seconds
     if standing.at < first and job.end.is_measured(first, standing):  # stopped between a step and its validation
-        standing, _, loss = _validate(job, state, first, standing)
-        _save(job, state, first, standing, loss)
+        standing, _, loss = measure(job, state, first, standing)
+        save(job, state, first, standing, loss)
     reason = job.end.reason(first, standing)
     shapes: set[tuple[int, ...]] = set()
     pending: tuple[int, Metrics, Batch] | None = None
@@ -143,7 +143,7 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
         for number, batch in enumerate(job.batches(first, first if reason else job.end.steps), first + 1):
             profile.before_step()
             state, metrics = _compiled_step(job, state, batch, shapes)
-            _read(job, pending)
+            tell(job, pending)
             pending = (number, metrics, batch)
             tokens = standing.tokens + int((batch.target != PAD).sum())
             standing = standing._replace(tokens=tokens, seconds=spent + job.recorder.seconds)
@@ -151,14 +151,14 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
             saving = number % job.checkpoint_every == 0
             if not (measuring or saving or interrupt.number):
                 continue
-            _read(job, pending)
+            tell(job, pending)
             pending = None
             loss, better = None, False
             if measuring and not interrupt.number:
-                standing, better, loss = _validate(job, state, number, standing)
+                standing, better, loss = measure(job, state, number, standing)
                 reason = job.end.reason(number, standing)
             if saving or better or reason or interrupt.number:
-                _save(job, state, number, standing, loss)
+                save(job, state, number, standing, loss)
             if interrupt.number:
                 job.checkpoints.wait()
                 raise Interrupted(interrupt.number, number)
@@ -180,8 +180,12 @@ def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tu
     return state, metrics
 
 
-def _read(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
-    """Tell of a finished step, or why it could not be taken."""
+def tell(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
+    """Tell of a finished step.
+
+    Raises:
+        NotFinite: it could not be taken.
+    """
     if pending is None:
         return
     number, metrics, batch = pending
@@ -200,7 +204,8 @@ def _read(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
     job.recorder.step(Progress(number, nats, tokens, float(values.sums.correct), norm, auxiliary))
 
 
-def _validate(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:
+def measure(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:
+    """Validate: how the run stands then, whether this is its best, and the value, turned so that lower is better."""
     began = time.monotonic()
     found = job.validate(state.shown)
     job.recorder.validation(number, found.values, found.sample, seconds=time.monotonic() - began)
@@ -211,6 +216,7 @@ def _validate(job: Job, state: TrainState, number: int, standing: Standing) -> t
     return standing._replace(best=best, stale=stale, at=number), better, value
 
 
-def _save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
+def save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
+    """Write a checkpoint."""
     about = standing._asdict() | {"best": None if math.isinf(standing.best) else standing.best}
     job.checkpoints.save(number, state, metrics=None if loss is None else {"loss": loss}, about=about)

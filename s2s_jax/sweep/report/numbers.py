@@ -1,0 +1,82 @@
+"""How is a number written, so that it says no more than it knows?
+
+A mean is written to two digits of its standard deviation, and a column to one number of decimals.
+"""
+
+import math
+from collections.abc import Iterable
+
+MISSING = "–"
+MINUS = "\u2212"
+THIN = "\u202f"  # a narrow no-break space between thousands
+
+
+def decimals_for(sizes: Iterable[float | None]) -> int:
+    """Decimals that show two digits of the middle one of some standard deviations; 3 where there is none."""
+    known = sorted(size for size in sizes if size and math.isfinite(size))
+    if not known:
+        return 3
+    return min(5, max(0, 1 - math.floor(math.log10(known[len(known) // 2]))))
+
+
+def plain(value: float | None, decimals: int) -> str:
+    """The number with a true minus sign; a dash where there is none."""
+    if value is None:
+        return MISSING
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    return f"{value:.{decimals}f}".replace("-", MINUS) if round(value, decimals) else f"{0:.{decimals}f}"
+
+
+def signed(value: float | None, decimals: int) -> str:
+    """The number with its sign, also where that is plus; zero has none."""
+    text = plain(value, decimals)
+    positive = value is not None and math.isfinite(value) and round(value, decimals) > 0
+    return f"+{text}" if positive else text
+
+
+def with_spread(mean: float | None, sd: float | None, decimals: int) -> str:
+    """Mean ± standard deviation; the mean alone where one seed has none."""
+    text = plain(mean, decimals)
+    return text if mean is None or sd is None else f"{text} ± {plain(sd, decimals)}"
+
+
+def range_of(low: float, high: float, decimals: int) -> str:
+    """The ends of an interval of differences."""
+    return f"[{signed(low, decimals)}, {signed(high, decimals)}]"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, and never 0."""
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def whole(value: float | None) -> str:
+    """A rounded number with narrow spaces between its thousands."""
+    return MISSING if value is None else f"{value:,.0f}".replace(",", THIN)
+
+
+def compact(value: float | None) -> str:
+    """Three digits and a letter: 12.3 M."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{_three(value / size)}{THIN}{letter}"
+    return _three(value) if value else "0"
+
+
+def _three(value: float) -> str:
+    decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:.{min(decimals, 2)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def mean_of(values: Iterable[float]) -> float | None:
+    """Their mean, or None where there are none."""
+    known = list(values)
+    return math.fsum(known) / len(known) if known else None

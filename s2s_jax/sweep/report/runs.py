@@ -1,0 +1,63 @@
+"""Which runs stand behind a number? Each cell with its seed, status, scores, error, and what it said."""
+
+from collections.abc import Sequence
+
+from s2s_jax.evaluate.counts import METRICS
+from s2s_jax.sweep.report import numbers
+from s2s_jax.sweep.report.figures import label_of
+from s2s_jax.sweep.report.rows import Judged, Row
+from s2s_jax.sweep.report.svg import literal
+from s2s_jax.sweep.result import Result, Shown
+
+EXAMPLES = 5  # of each cell
+
+
+def runs(judged: Judged) -> str:
+    """All cells, in a part of the page for each row of the table."""
+    decimals = {
+        metric: numbers.decimals_for(row.spreads[metric].sd for row in judged.rows) for metric in judged.study.metrics
+    }
+    return "".join(_part(judged, row, decimals) for row in judged.rows)
+
+
+def _part(judged: Judged, row: Row, decimals: dict[str, int]) -> str:
+    metrics = judged.study.metrics
+    heads = ["run", "seed", "status", *(METRICS[metric].label for metric in metrics)]
+    heads += ["best step", "steps", "tokens", "seconds", "trained", "error"]
+    words = {"run", "status", "trained", "error"}
+    head = "".join(f'<th scope="col"{_left(name in words)}>{literal(name)}</th>' for name in heads)
+    body = "".join(_cell(cell, metrics, decimals) for cell in row.cells)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    shown = f'<div class="scroll">{table}</div>' if row.cells else "<p>No run of this point is planned yet.</p>"
+    title = f"<h3><bdi>{literal(label_of(judged, row))}</bdi></h3>"
+    return f'<div class="runs" id="{row.anchor}">{title}{shown}{"".join(map(_examples, row.done))}</div>'
+
+
+def _left(is_word: bool) -> str:
+    return ' class="w"' if is_word else ""
+
+
+def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int]) -> str:
+    scores = "".join(f"<td>{numbers.plain(cell.metrics.get(each), decimals[each])}</td>" for each in metrics)
+    is_done = cell.status == "done"
+    work = [cell.best_step, cell.steps, cell.tokens, cell.seconds]
+    amounts = "".join(f"<td>{numbers.whole(each) if is_done or each else numbers.MISSING}</td>" for each in work)
+    how = "with other seeds" if cell.how == "replicas" else "alone"
+    return (
+        f'<tr><td class="w"><bdi>{literal(cell.name)}</bdi></td><td>{cell.seed}</td>'
+        f'<td class="w {cell.status}">{cell.status}</td>{scores}{amounts}<td class="w">{how}</td>'
+        f'<td class="err">{literal(cell.error)}</td></tr>'
+    )
+
+
+def _examples(cell: Result) -> str:
+    if not cell.gallery:
+        return ""
+    shown = "".join(map(_example, cell.gallery[:EXAMPLES]))
+    return f"<details><summary>Examples of seed {cell.seed}</summary>{shown}</details>"
+
+
+def _example(shown: Shown) -> str:
+    lines = [("source", shown.source), *(("wanted", line) for line in shown.references), ("said", shown.text)]
+    lines.append(("tokens", " ".join(shown.tokens)))
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd><bdi dir=auto>{literal(text)}</bdi></dd>' for name, text in lines)}</dl>"

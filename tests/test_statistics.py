@@ -1,0 +1,181 @@
+"""The tests against brute force and worked examples; the interval against a world whose truth is known."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from scipy.stats import t as student
+
+from s2s_jax.sweep import statistics
+from s2s_jax.sweep.statistics import (
+    Interval,
+    Spread,
+    Wins,
+    holm,
+    interval,
+    paired_test,
+    probability_of_improvement,
+    redrawn,
+    seeds_needed,
+    sentence_draws,
+    sign_flip,
+    smallest_p,
+    spread,
+    what_seeds_allow,
+    wins,
+)
+
+
+def numbers(*values):
+    return np.array(values, np.float64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some.lists(some.integers(-4, 4), min_size=1, max_size=8))
+def test_sign_flip_is_brute_force(differences):
+    found = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in
+             itertools.product([1, -1], repeat=len(differences))]  # fmt: skip
+    wanted = sum(each >= abs(sum(differences)) for each in found) / len(found)
+    assert sign_flip(numbers(*differences) * 0.1) == wanted  # tenths: sums differ in their last bits by their order
+
+
+def test_sign_flip_at_its_ends():
+    assert sign_flip(numbers()) is None
+    assert sign_flip(numbers(0, 0, 0)) == 1.0
+    assert sign_flip(numbers(5)) == 1.0 == smallest_p(1)
+    assert sign_flip(numbers(1, 2, 3, 1, 2, 3, 1, 2)) == 2 / 2**8 == smallest_p(8)
+    assert sign_flip(np.ones(25)) == smallest_p(25) == 1 / 100_001
+    noise = np.random.default_rng(1).normal(size=25)
+    assert 0.05 < sign_flip(noise - noise.mean() + 0.1) < 1
+
+
+def test_holm_worked_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.03, None, 0.9]) == pytest.approx([0.09, None, 1.0], nan_ok=True)  # what failed counts in m
+    assert holm([0.02, 0.02]) == [0.04, 0.04]
+    assert holm([]) == []
+
+
+def test_seeds_needed():
+    assert [seeds_needed(m) for m in (1, 2, 5, 10, 20)] == [6, 7, 8, 9, 10]
+    for comparisons, level in itertools.product(range(1, 30), (0.05, 0.01)):
+        needed = seeds_needed(comparisons, level=level)
+        assert smallest_p(needed) <= level / comparisons < smallest_p(needed - 1)
+    with pytest.raises(ValueError, match="comparisons must be positive, got 0"):
+        seeds_needed(0)
+    with pytest.raises(ValueError, match="level must lie between 0 and 1, got 5"):
+        seeds_needed(1, level=5)
+
+
+def test_what_seeds_allow_says_it_plainly():
+    assert what_seeds_allow(5, seeds=3) == (
+        "5 comparisons with Holm need 8 seeds, there are 3: no difference can be significant."
+    )
+    assert what_seeds_allow(1, seeds=1) == "1 comparison needs 6 seeds, there is 1: no difference can be significant."
+    assert what_seeds_allow(5, seeds=8) == (
+        "5 comparisons with Holm need 8 seeds, there are 8: the smallest p that can come out is 0.039."
+    )
+
+
+def test_spread_and_wins_and_improvement_by_hand():
+    assert spread(numbers(1, 2, 3)) == Spread(2.0, 1.0, 3)
+    assert spread(numbers(1)) == Spread(1.0, None, 1)
+    assert spread(numbers()) == Spread(None, None, 0)
+    assert wins(numbers(1, 0, -1, 2), higher_is_better=True) == Wins(2, 1, 4)
+    assert wins(numbers(1, 0, -1, 2), higher_is_better=False) == Wins(1, 1, 4)
+    assert probability_of_improvement(numbers(1, 2), numbers(1, 0, 3), higher_is_better=True) == 3.5 / 6
+    assert probability_of_improvement(numbers(1, 2), numbers(1, 0, 3), higher_is_better=False) == 2.5 / 6
+    assert probability_of_improvement(numbers(), numbers(1), higher_is_better=True) is None
+
+
+def test_draws_are_the_same_at_every_call_and_count_every_sentence():
+    draws = sentence_draws(7, 50)
+    sentence_draws.cache_clear()
+    assert (sentence_draws(7, 50) == draws).all()
+    assert (draws.sum(1) == 7).all()
+    assert draws.min() == 0
+    assert 0.8 < draws.mean(0).min() < draws.mean(0).max() < 1.2
+    counts = np.stack([np.arange(7.0), np.ones(7)], 1)
+    assert redrawn("exact_match", [counts, counts])[:, 1] == pytest.approx(sentence_draws(7) @ np.arange(7.0) / 7)
+
+
+def test_interval_of_constants_is_a_point():
+    same = np.stack([np.ones(5), np.full(5, 2.0)], 1)
+    drawn = redrawn("exact_match", [same] * 3)
+    assert interval(numbers(0.5, 0.5, 0.5), drawn) == Interval(0.5, 0.5, "seeds and sentences")
+
+
+def test_interval_without_sentences_is_students():
+    values = numbers(1, 2, 4)
+    half = student.ppf(0.975, 2) * values.std(ddof=1) / math.sqrt(3)
+    low, high, over = interval(values)
+    assert (low, high, over) == (pytest.approx(7 / 3 - half), pytest.approx(7 / 3 + half), "seeds")
+    assert interval(numbers()) is None
+    assert interval(numbers(1)) is None
+    assert interval(values, np.full((10, 3), np.nan)).over == "seeds"  # no draw has a score
+
+
+def test_interval_of_one_seed_is_over_sentences():
+    scores = np.random.default_rng(0).normal(size=400)
+    drawn = redrawn("exact_match", [np.stack([scores, np.ones(400)], 1)])
+    low, high, over = interval(numbers(scores.mean()), drawn)
+    assert over == "sentences"
+    assert high - low == pytest.approx(2 * 1.96 * scores.std() / 20, rel=0.06)
+
+
+WORLDS = {  # seeds, standard deviations of a seed, of a sentence, and of both together; 100 sentences
+    "8 seeds, all noise": (8, 0.1, 1.0, 1.0),
+    "8 seeds, of seeds": (8, 0.3, 0.1, 0.5),
+    "8 seeds, of sentences": (8, 0.02, 1.0, 0.3),
+    "20 seeds, all noise": (20, 0.1, 1.0, 1.0),
+    "20 seeds, of both together": (20, 0.02, 0.1, 2.0),
+    "3 seeds, all noise": (3, 0.1, 1.0, 1.0),
+}
+
+
+def worlds(name, repeats, sentences=100):
+    """Paired differences whose true mean is 0, as counts of a mean over sentences, one array a seed."""
+    seeds, of_seed, of_sentence, of_both = WORLDS[name]
+    random = np.random.default_rng(7)
+    for _ in range(repeats):
+        noise = of_seed * random.normal(size=(seeds, 1)) + of_sentence * random.normal(size=sentences)
+        scores = noise + of_both * random.normal(size=(seeds, sentences))
+        yield scores.mean(1), redrawn("exact_match", list(np.stack([scores, np.ones_like(scores)], 2)))
+
+
+def percentile(drawn, random):
+    """What the interval is not: seeds drawn again, then sentences, and the middle 95 % of it."""
+    draws, seeds = drawn.shape
+    picked = random.integers(seeds, size=(draws, seeds))
+    return np.quantile(np.take_along_axis(drawn, picked, 1).mean(1), [0.025, 0.975])
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_interval_covers_the_truth(name, monkeypatch):
+    monkeypatch.setattr(statistics, "sentence_draws", lambda sentences: sentence_draws(sentences, 200))
+    repeats, random, hits, theirs = 1500, np.random.default_rng(3), 0, 0
+    for values, drawn in worlds(name, repeats):
+        low, high, _ = interval(values, drawn)
+        hits += low <= 0 <= high
+        left, right = percentile(drawn, random)
+        theirs += left <= 0 <= right
+    found = f"interval {hits / repeats:.1%}, percentile of seeds then sentences {theirs / repeats:.1%}"
+    sys.stdout.write(f"{name}: {found}\n")
+    assert 0.93 <= hits / repeats <= 0.97
+
+
+def test_sacrebleu_judges_two_outputs():
+    references = [[f"the cat number {n} sat on the mat today"] for n in range(30)]
+    good = [lines[0] for lines in references]
+    bad = ["a dog ran far away from here now" if n % 2 else line for n, line in enumerate(good)]
+    for metric, kind in itertools.product(("bleu", "chrf"), ("ar", "bs")):
+        found = paired_test(bad, good, references, metric=metric, kind=kind, draws=100)
+        assert found.baseline < found.other == pytest.approx(100)
+        assert found.p < 0.05
+        assert paired_test(good, good, references, metric=metric, kind=kind, draws=20).p == 1.0
+    with pytest.raises(ValueError, match="metric must be one of bleu, chrf, got 'blue'; did you mean 'bleu'?"):
+        paired_test(good, bad, references, metric="blue")
