@@ -247,8 +247,8 @@ def test_special_tokens_that_are_typed_are_words_like_others(s2s, directory, mon
 
 def test_an_export_is_made_and_translated(s2s, directory, tmp_path, monkeypatch):
     folder = str(tmp_path / "out")
-    code, out, _ = s2s("export", str(directory), folder, "--beam", "2", "--search.sentences", "1", "--json")
-    assert code == 0
+    code, out, errors = s2s("export", str(directory), folder, "--beam", "2", "--search.sentences", "1", "--json")
+    assert (code, errors) == (0, "")
     assert set(json.loads(out)["files"]) == {
         *("parameters.safetensors", "source.tokeniser.json", "target.tokeniser.json"),
         *("greedy.rows1.program", "beam2.rows1.program"),

@@ -21,7 +21,7 @@ from s2s_jax.text.examples import Example
 from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import ended
 
-Ids = tuple[Int[np.ndarray, " S"], Int[np.ndarray, " T"]]  # of a pair
+Ids = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # source and target of a pair
 
 
 class ScoredPair(NamedTuple):
