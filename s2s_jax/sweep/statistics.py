@@ -93,7 +93,7 @@ def interval(values: Scores, drawn: Redrawn | None = None, *, level: float = LEV
     Satterthwaite's.
 
     Why not the percentile of seeds drawn, then sentences: with few seeds it is too narrow (Hesterberg 2015,
-    doi 10.1080/00031305.2015.1089789, table 1), three seeds have but ten different draws, and where the noise is of
+    doi 10.1080/00031305.2015.1089789), three seeds have but ten different draws, and where the noise is of
     seed and sentence together it counts that three times (Owen 2007, doi 10.1214/07-AOAS122). Its coverage and this
     interval's: `pytest tests/test_statistics.py -k covers -s` prints both.
     COVERAGE
@@ -204,7 +204,7 @@ def probability_of_improvement(
 ) -> float | None:
     """P(X > Y): the share of all pairs of seeds, one of each side, in which ours is better; ties count half.
 
-    Agarwal et al. 2021, arXiv:2108.13264, section 4.3. None where a side has no seed.
+    Agarwal et al. 2021, arXiv:2108.13264. None where a side has no seed.
     """
     if not len(ours) or not len(theirs):
         return None
