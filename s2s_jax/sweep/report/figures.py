@@ -74,12 +74,12 @@ def _differences(judged: Judged) -> Iterator[Figure]:
             mean = gap.spread.mean or 0.0
             low, high = gap.interval[:2] if gap.interval else (mean, mean)
             words = f"{numbers.signed(mean, decimals)} {numbers.range_of(low, high, decimals) if gap.interval else ''}"
-            rows.append(Strip(label_of(judged, row), row.variant, (), mean, low, high, words.strip()))
+            rows.append(Strip(label_of(judged, row), row.variant, gap.seeds, mean, low, high, words.strip()))
         metric_label, better = METRICS[metric].label, METRICS[metric].higher_is_better
         way = {True: ", right of 0 is better", False: ", left of 0 is better", None: ""}[better]
         x_label = f"{metric_label}: difference to {judged.study.baseline}{way}"
-        tested = "the tested metric" if metric == judged.tested else "not tested"
-        caption = f"{metric_label}, {tested}: mean paired difference to {judged.study.baseline} with its 95 % interval."
+        tested = "the one that is tested" if metric == judged.tested else "not tested"
+        caption = f"The metric is {tested}. Square: mean paired difference; line: its 95 % interval; circles: seeds."
         yield strips(f"difference-{metric}", metric_label, caption, rows, x_label=x_label, zero=True)
 
 
@@ -121,7 +121,7 @@ def _lengths(judged: Judged) -> Iterator[Figure]:
         lows = [1 + edge for edge in [min(int(cell.lengths.min()) for cell in cells) - 1, *edges]]
         names = [str(low) if low == high else f"{low}–{high}" for low, high in zip(lows, edges, strict=False)]
         label = METRICS[metric].label
-        caption = f"{label} of the test sources of each length, in buckets of about as many; band: one standard deviation over seeds."
+        caption = "Test sources of each length, in buckets of about as many; band: one standard deviation over seeds."
         words = {"x_label": "source tokens", "y_label": label, "x_names": names}
         yield curves(f"length-{place}", f"{label}{f' – {group}' if group else ''}", caption, series, **words)
 

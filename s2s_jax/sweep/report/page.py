@@ -33,7 +33,8 @@ def to_html(judged: Judged, figures: Figures) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{literal(judged.study.name)}</title><style>{PAGE}</style></head><body>\n'
+        f'<link rel="icon" href="data:,"><title>{literal(judged.study.name)}</title>'
+        f"<style>{PAGE}</style></head><body>\n"
         f"{_header(judged)}<nav>{links}</nav></header>\n<main>{bodies}</main>\n"
         "<footer></footer></body></html>\n"
     )
@@ -76,8 +77,9 @@ def _results(judged: Judged) -> str:
     one = "" if judged.others else " one"
     meanings = "; ".join(f"{column.head}: {column.meaning}" for column in table if column.meaning)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Results"><table class="main{one}"><thead><tr>{heads}</tr>'
-        f"</thead><tbody>{''.join(body)}</tbody></table></div>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Results">'
+        f'<table class="main{one}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
         f'<p class="note">{literal(meanings)}. Every number leads to its runs.</p>'
     )
 
@@ -143,7 +145,8 @@ def _settings(judged: Judged) -> str:
     )
     return (
         f'<div class="scroll"><table><thead><tr><th class="w" scope="col">point</th>{head}</tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="note">All other settings are the same in every run, but the seed.</p>'
+        f"<tbody>{body}</tbody></table></div>"
+        '<p class="note">All other settings are the same in every run, but the seed.</p>'
     )
 
 

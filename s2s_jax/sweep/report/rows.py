@@ -28,6 +28,7 @@ from s2s_jax.sweep.statistics import (
 class Difference(NamedTuple):
     """A row against its baseline in one metric, over the seeds that both have."""
 
+    seeds: tuple[float, ...]  # the difference of each
     spread: Spread
     interval: Interval | None
     wins: Wins | None  # as all below, None where the metric has no better direction, or no pair
@@ -61,6 +62,7 @@ class Judged(NamedTuple):
 
     @property
     def tested(self) -> str:
+        """The metric that the baseline is tested in."""
         return self.study.metrics[0]
 
     @property
@@ -69,7 +71,8 @@ class Judged(NamedTuple):
         return tuple(axis for axis in self.study.axes if axis != self.study.compare)
 
     def groups(self) -> list[tuple[str, list[Row]]]:
-        """The rows that share the values of all other axes, under the name of those; one nameless where there are none."""
+        """The rows that share the values of all other axes, under the names of those; nameless without any."""
+
         def name(row: Row) -> str:
             return ", ".join(f"{axis} {row.point[axis]}" for axis in self.others)
 
@@ -162,9 +165,10 @@ def _difference(row: Row, base: Row, metric: str, *, tested: bool) -> Difference
     drawn = None if all_drawn is None else all_drawn[:, : len(both)] - all_drawn[:, len(both) :]
     better = METRICS[metric].higher_is_better
     if better is None or not both:
-        return Difference(spread(gaps), interval(gaps, drawn), None, None)
+        return Difference(tuple(gaps.tolist()), spread(gaps), interval(gaps, drawn), None, None)
     improvement = probability_of_improvement(
         _values(list(ours.values()), metric), _values(list(theirs.values()), metric), higher_is_better=better
     )
+    found = wins(gaps, higher_is_better=better)
     p = sign_flip(gaps) if tested else None
-    return Difference(spread(gaps), interval(gaps, drawn), wins(gaps, higher_is_better=better), improvement, p)
+    return Difference(tuple(gaps.tolist()), spread(gaps), interval(gaps, drawn), found, improvement, p)

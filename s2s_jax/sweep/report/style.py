@@ -94,11 +94,13 @@ p{max-width:46rem;margin:.5rem 0}
 .claim{font-size:1.08rem;white-space:pre-line}.finding{font-weight:600}.note,figcaption{color:var(--mute);font-size:.88rem}
 a{color:var(--link);text-underline-offset:.18em;text-decoration-thickness:1px}
 pre,code{font:.86rem/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
-pre{background:var(--raised);border:1px solid var(--rule);border-radius:6px;padding:.6rem .8rem;overflow-x:auto;margin:.8rem 0}
+pre{background:var(--raised);border:1px solid var(--rule);border-radius:6px;padding:.6rem .8rem;
+overflow-x:auto;margin:.8rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92rem;margin-top:1rem}
 .scroll{overflow-x:auto;margin:.8rem 0;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums lining-nums}
-th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid);vertical-align:baseline}
+th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;
+border-bottom:1px solid var(--grid);vertical-align:baseline}
 thead th{border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:1.5px solid var(--mute)}
 tbody th{font-weight:600}.w{text-align:left}
@@ -113,7 +115,8 @@ td.err{white-space:normal;min-width:14rem;overflow-wrap:anywhere;color:var(--bad
 td.long{white-space:normal;min-width:12rem;overflow-wrap:anywhere;text-align:left}
 .failed,.diverged{color:var(--bad);font-weight:600}
 .key{display:inline-block;width:.7em;height:.7em;border-radius:2px;background:var(--c);margin-right:.5em}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1rem 2rem;align-items:start}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));
+gap:1rem 2rem;align-items:start}
 .figures.wide{grid-template-columns:minmax(0,1fr)}
 figure{margin:.6rem 0;min-width:0}
 figure svg{display:block;max-width:100%;height:auto}
@@ -132,7 +135,8 @@ footer{padding-top:2rem;padding-bottom:3rem}
 @media (max-width:40rem){body{font-size:15px}header{padding-top:1.4rem}h1{font-size:1.5rem}th,td{padding:.34rem .5rem}
 .maps{gap:1rem}dl{grid-template-columns:1fr}dt{margin-top:.3rem}}
 @media print{body{font-size:10pt}nav,details>summary{display:none}.scroll{overflow:visible}h2{break-after:avoid}
-figure,tr{break-inside:avoid}table{font-size:6.5pt}th,td{padding:.2rem .3rem;white-space:normal}.main th:first-child{position:static}
+figure,tr{break-inside:avoid}table{font-size:6.5pt}th,td{padding:.2rem .3rem;white-space:normal}
+.main th:first-child{position:static}
 a{color:inherit;text-decoration:none}figure.strip svg{min-width:0}}
 @page{margin:14mm}
 """

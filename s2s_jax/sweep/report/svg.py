@@ -1,9 +1,10 @@
-"""How is a picture drawn with lines and letters only? SVG as text: the same bytes at every call, readable in any browser.
+"""How is a picture drawn with lines and letters only? SVG as text: the same bytes at every call.
 
 Colours are classes, so that one drawing serves light, dark and paper; `style` holds what they mean.
 """
 
 import html
+import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -96,7 +97,7 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
                 return f"{value / size:.3g}{letter}".replace("-", "\u2212")
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value) or 1.0)
+    step = min((b - a for a, b in itertools.pairwise(ticks)), default=abs(value) or 1.0)
     decimals = next((d for d in range(6) if abs(round(step, d) - step) < 1e-6 * step), 6)
     return (f"{value:.{decimals}f}" if abs(value) > 1e-12 else f"{0:.{decimals}f}").replace("-", "\u2212")
 
@@ -166,6 +167,12 @@ def shorten(words: str, longest: int) -> str:
 
 def width_of(words: str, size: float = FONT) -> float:
     """About how wide the words are: East Asian letters are square, narrow ones narrow, marks take no room."""
-    wide = sum(1.0 if unicodedata.east_asian_width(each) in "WF" else 0.0 if unicodedata.category(each) == "Mn"
-               else 0.34 if each in "iljtfI.,:;'|! []()" else 0.85 if each in "mwMW%@" else 0.58 for each in words)  # fmt: skip
-    return wide * size
+    return size * sum(map(_width, words))
+
+
+def _width(letter: str) -> float:
+    if unicodedata.category(letter) == "Mn":
+        return 0.0
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    return 0.34 if letter in "iljtfI.,:;'|! []()" else 0.85 if letter in "mwMW%@" else 0.58
