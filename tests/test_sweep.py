@@ -15,13 +15,13 @@ import tiny
 
 from s2s_jax.cli import main
 from s2s_jax.config import override
-from s2s_jax.run.folder import read_json
 from s2s_jax.sweep.cell import outcome, run_unit
 from s2s_jax.sweep.identity import identity_of, place
 from s2s_jax.sweep.plan import lay_out, units
 from s2s_jax.sweep.status import rows, summary
 from s2s_jax.sweep.study import study
 from s2s_jax.sweep.sweep import Sweep, cells, points
+from s2s_jax.sweep.verify import verify
 
 SCORE = "model.attention.score"
 
@@ -181,6 +181,7 @@ def test_a_cell_that_diverges_is_listed(tmp_path):
 FILE = textwrap.dedent(
     """
     \"\"\"A claim.\"\"\"
+    import dataclasses
     import sys
 
     sys.path.insert(0, {tests!r})
@@ -198,7 +199,7 @@ FILE = textwrap.dedent(
     def failing():
         made = test_sweep.sweep()
         broken = {{"none": {{}}, "file": {{"data.test": "missing.tsv"}}}}
-        return test_sweep.dataclasses.replace(made, axes={{"x": broken}}, compare="x", baseline="none")
+        return dataclasses.replace(made, axes={{"x": broken}}, compare="x", baseline="none")
     """
 )
 
@@ -210,7 +211,7 @@ def file(tmp_path):
     return path
 
 
-def test_the_commands_from_plan_to_verify(file, tmp_path, capsys):
+def test_the_commands_from_plan_to_report(file, tmp_path, capsys):
     out = str(tmp_path / "out")
     assert main(["sweep", "plan", str(file), "--out", out]) == 0
     said = capsys.readouterr().out
@@ -223,14 +224,21 @@ def test_the_commands_from_plan_to_verify(file, tmp_path, capsys):
     assert "done" in (Path(out) / "report" / "report.md").read_text()
     assert main(["sweep", "status", str(file), "--out", out]) == 0
     assert "2 done" in capsys.readouterr().out
-    assert main(["sweep", "verify", str(file), "--out", out, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["same"] is True
-    scores = next(Path(out).glob("cells/*/scores.json"))
-    changed = read_json(scores)
+
+
+def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
+    _, plan = finished
+    ((work,),) = units(sweep(), plan.placed[:1], also_done=True)
+    scores = work.folder / "scores.json"
+    before = scores.read_text()
+    changed = json.loads(before)
     changed["metrics"]["exact_match"] = 0.123
     scores.write_text(json.dumps(changed))
-    assert main(["sweep", "verify", str(file), "--out", out, "--cell", scores.parent.name]) == 1
-    assert "exact_match: 0.123 before" in capsys.readouterr().out
+    found = verify(work)
+    scores.write_text(before)
+    assert found.digests[0] == found.digests[1]
+    assert found.metrics == {"exact_match": (0.123, json.loads(before)["metrics"]["exact_match"])}
+    assert not found.same
 
 
 @pytest.mark.parametrize(
