@@ -78,8 +78,8 @@ def _differences(judged: Judged) -> Iterator[Figure]:
         metric_label, better = METRICS[metric].label, METRICS[metric].higher_is_better
         way = {True: ", right of 0 is better", False: ", left of 0 is better", None: ""}[better]
         x_label = f"{metric_label}: difference to {judged.study.baseline}{way}"
-        tested = "the one that is tested" if metric == judged.tested else "not tested"
-        caption = f"The metric is {tested}. Square: mean paired difference; line: its 95 % interval; circles: seeds."
+        tested = "The tested metric" if metric == judged.tested else "Not tested"
+        caption = f"{tested}. Square: mean paired difference; line: its 95 % interval; circles: seeds."
         yield strips(f"difference-{metric}", metric_label, caption, rows, x_label=x_label, zero=True)
 
 
@@ -162,7 +162,7 @@ def _attention(judged: Judged) -> Iterator[Figure]:
                 rows.append(Strip(label_of(judged, row), row.variant, seeds, mean, mean, mean, words))
         if rows:
             label = METRICS[metric].label
-            caption = f"{label} of each seed (circles) and their mean (square)."
+            caption = "Circles: seeds; square: their mean."
             yield strips(f"attention-{metric}", label, caption, rows, x_label=label, zero=False)
 
 

@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
     anchor: str  # of its runs in the page
     point: dict[str, str]
-    variant: int  # the place of its value on the compared axis
+    variant: int  # of its colour: the baseline's is 0
     is_baseline: bool
     cells: tuple[Result, ...]  # by seed
     done: tuple[Result, ...]
@@ -135,7 +135,8 @@ def _row(study: Study, point: dict[str, str]) -> Row:
         values = _values(scored, metric)
         spreads[metric] = spread(values)
         intervals[metric] = interval(values, _drawn(scored, metric))
-    variant = study.axes[study.compare].index(point[study.compare])
+    order = sorted(study.axes[study.compare], key=lambda label: label != study.baseline)
+    variant = order.index(point[study.compare])
     base = point[study.compare] == study.baseline
     return Row("", point, variant, base, tuple(cells), done, spreads, intervals, {})
 
