@@ -10,7 +10,7 @@ import json
 import sys
 import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from s2s_jax.choices import at_least
@@ -23,14 +23,14 @@ from s2s_jax.text.tokenise import TextConfig
 from s2s_jax.train.checkpoint import CheckpointConfig
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.loop import BudgetConfig, ValidationConfig
 from s2s_jax.train.loss import LossConfig
 from s2s_jax.train.optimiser import OptimiserConfig
 from s2s_jax.train.record import RecordConfig
 
 # what may differ when a run is resumed: none of it changes what is learned up to a step
 RUNTIME = (
-    *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "batch.prefetch"),
+    *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "budget", "batch.prefetch"),
     *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
 )
 
@@ -59,6 +59,8 @@ class Experiment:
     """How gradients become steps."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     """How the run is measured on the way."""
+    budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
+    """What the run may spend."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     """When to write a checkpoint, and which ones to keep."""
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
@@ -106,20 +108,41 @@ def _meanings(kind: type) -> dict[str, str]:
     return found
 
 
-def override(experiment: Any, assignment: str) -> Any:
-    """The experiment with one setting changed: `model.attention.score=dot`; hyphens stand for low lines.
+def override(experiment: Any, *assignments: str) -> Any:
+    """The experiment with settings changed, all at once: `model.attention.score=dot`; hyphens stand for low lines.
 
     Raises:
-        ValueError: there is no such setting, with the nearest name; or its value is not of its kind or range.
+        ValueError: there is no such setting, with the nearest name; its value is not of its kind or range; or the
+            values cannot go together.
     """
-    name, equals, text = assignment.partition("=")
-    if not equals:
-        raise ValueError(f"{assignment!r} has no value; write {assignment}=VALUE.")
-    name = name.strip().replace("-", "_")
-    known = {setting.name: setting.value for setting in settings(experiment)}
-    if name not in known:
-        raise ValueError(f"no setting {name!r}{_nearest(name, list(known))}")
-    return _replaced(experiment, name.split("."), text, name)
+    given = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} has no value; write {assignment}=VALUE.")
+        given[name] = text
+    return changed(experiment, given, read=_parsed)
+
+
+def changed(experiment: Any, values: Mapping[str, Any], *, read: Callable[[Any, Any, str], Any] | None = None) -> Any:
+    """The experiment with the values of some settings, by dotted name, changed all at once.
+
+    Args:
+        read: makes (value, kind of the field, name) a value of that kind; left out, the value must be of it.
+
+    Raises:
+        ValueError: as `override`.
+    """
+    known = [setting.name for setting in settings(experiment)]
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        name = name.strip().replace("-", "_")
+        if name not in known:
+            raise ValueError(f"no setting {name!r}{_nearest(name, known)}")
+        *groups, field = name.split(".")
+        inside = functools.reduce(lambda branch, group: branch.setdefault(group, {}), groups, tree)
+        inside[field] = value
+    return _replaced(experiment, tree, read or (lambda value, kind, name: _checked(_listed(value), kind, name)), "")
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -134,13 +157,15 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else "; s2s train EXPERIMENT --help lists them all."
 
 
-def _replaced(config: Any, path: list[str], text: str, name: str) -> Any:
-    field, *rest = path
-    if rest:
-        value = _replaced(getattr(config, field), rest, text, name)
-    else:
-        value = _parsed(text, _hints(type(config))[field], name)
-    return dataclasses.replace(config, **{field: value})
+def _replaced(config: Any, tree: dict[str, Any], read: Callable[[Any, Any, str], Any], prefix: str) -> Any:
+    hints, values = _hints(type(config)), {}
+    for name, value in tree.items():
+        old = getattr(config, name)
+        if dataclasses.is_dataclass(old):
+            values[name] = _replaced(old, value, read, f"{prefix}{name}.")
+        else:
+            values[name] = read(value, hints[name], prefix + name)
+    return dataclasses.replace(config, **values)
 
 
 def _hints(kind: type) -> dict[str, Any]:

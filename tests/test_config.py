@@ -20,6 +20,14 @@ def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
         assert override(experiment, f"{setting.name}={text}") == experiment, setting.name
 
 
+def test_settings_that_only_go_together_are_changed_together():
+    changes = ("model.attention.constraint=mocha", "model.attention.normaliser=sigmoid")
+    for order in (changes, changes[::-1]):
+        assert override(Experiment(), *order).model.attention.constraint == "mocha"
+    with pytest.raises(ValueError, match="attention.constraint=mocha reads each weight"):
+        override(Experiment(), changes[0])
+
+
 def test_an_override_changes_one_setting_and_nothing_else():
     before = tiny.experiment()
     after = override(before, "model.attention.score=dot")

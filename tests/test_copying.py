@@ -568,8 +568,6 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(files):
 
 
 def test_replacing_unknown_words_needs_attention(trained):
-    blind = functools.reduce(
-        override, ("model.attention.score=none", "search.replace_unknown=true"), trained.experiment
-    )
+    blind = override(trained.experiment, "model.attention.score=none", "search.replace_unknown=true")
     with pytest.raises(ValueError, match="search.replace_unknown needs to know where the model looks"):
         run.translator(trained._replace(experiment=blind))

@@ -1,6 +1,5 @@
 """Does what the docs tell a reader to type work as they say?"""
 
-import functools
 import re
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def typed(monkeypatch):
 
 
 def test_the_score_of_the_page_trains_and_is_searched(typed):
-    config = functools.reduce(override, [*SETTINGS, "attention.score=distance"], ModelConfig())
+    config = override(ModelConfig(), *SETTINGS, "attention.score=distance")
     model = build(config, source_vocabulary=8, target_vocabulary=8)
     params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
     batch = Batch(jnp.array([[4, 5, 2], [6, 2, 0]]), jnp.array([[5, 4, 2], [7, 2, 0]]))

@@ -43,7 +43,5 @@ def test_experiments_run_two_steps(name, tmp_path):
         files = f"{tmp_path / 'a'},{tmp_path / 'b'}"
         changes += [f"data.train={files}", f"data.validation={files}", "text.source.kind=word",
                     "text.target.kind=unigram", "text.target.size=280"]  # fmt: skip
-    for change in changes:
-        experiment = override(experiment, change)
-    run.train(experiment, tmp_path / "run", Console(quiet=True))
+    run.train(override(experiment, *changes), tmp_path / "run", Console(quiet=True))
     assert len(list(run.translate(run.load(tmp_path / "run"), ["x", ""]))) == 2

@@ -1,5 +1,6 @@
 """The whole road: train, resume, translate, score, align; what is promised of runs that are cut short."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -346,3 +347,24 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
     run.train(tiny.experiment("steps=2", "record.every=1", "record.tensorboard=true"), tmp_path / "run", QUIET)
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     assert [one["step"] for one in records(tmp_path / "run", "train")] == [1, 2]
+
+
+def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    bounded = tiny.experiment("budget.tokens=2000", "checkpoint.every=1", "checkpoint.keep=50")
+    step = int(run.train(bounded, whole, QUIET).step)
+    ended = records(whole, "end")[0]
+    assert ended["reason"].startswith("its budget is spent")
+    assert ended["step"] == step < 300
+    assert 2000 <= ended["tokens"] < 2000 + 64 * 6
+    assert records(whole, "validation")[-1]["step"] == step
+    run.train(dataclasses.replace(bounded, steps=step - 1), parts, QUIET)
+    assert int(run.train(bounded, parts, QUIET).step) == step
+    assert records(parts, "end")[-1]["tokens"] == ended["tokens"]
+
+
+def test_a_run_that_lost_patience_stays_done(tmp_path):
+    impatient = tiny.experiment("steps=50", "validation.every=2", "validation.patience=1", "optimiser.learning-rate=5")
+    step = int(run.train(impatient, tmp_path, QUIET).step)
+    assert step < 50
+    assert int(run.train(impatient, tmp_path, QUIET).step) == step

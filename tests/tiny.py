@@ -1,7 +1,5 @@
 """The smallest experiment that learns something: copying up to five letters, in seconds."""
 
-import functools
-
 from s2s_jax import config
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
@@ -37,4 +35,4 @@ def experiment(*changes: str) -> config.Experiment:
         record=RecordConfig(every=50),
         device=DeviceConfig(count=1, cache=""),
     )
-    return functools.reduce(config.override, changes, tiny)
+    return config.override(tiny, *changes)

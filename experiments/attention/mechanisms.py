@@ -6,7 +6,6 @@ Leaves OUT/NAME for each run, OUT/mechanisms.png and OUT/mechanisms.md; a run th
 Hardware and time: dates, 2 CPU cores, about 2 minutes a mechanism.
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -34,13 +33,13 @@ MECHANISMS = {
 def trained(base: Experiment, changes: tuple[str, ...], folder: Path) -> runs.Trained:
     """The run of a mechanism, trained if it is not yet."""
     settings = [f"model.attention.{change}" for change in changes]
-    runs.train(functools.reduce(override, settings, base), folder, Console(stderr=True, soft_wrap=True))
+    runs.train(override(base, *settings), folder, Console(stderr=True, soft_wrap=True))
     return runs.load(folder)
 
 
 def main(name: str, out: Path, settings: list[str]) -> None:
     """Train, measure on the test split, and draw the first test pair under each mechanism."""
-    base = functools.reduce(override, settings, find(name, None)[0])
+    base = override(find(name, None)[0], *settings)
     pictures = []
     lines = ["| mechanism | exact match | alignment error rate | parameters |", "| --- | --- | --- | --- |"]
     for mechanism, changes in MECHANISMS.items():

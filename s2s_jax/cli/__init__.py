@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = parse(sys.argv[1:] if arguments is None else list(arguments))
         from s2s_jax.cli import commands  # only now: jax is not needed to say what is wrong with the arguments
 
-        commands.COMMANDS[given.command](given)
+        code = commands.COMMANDS[given.command](given)
         sys.stdout.flush()
     except UsageError as error:
         return _fail(error, YOURS)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code is None and not isinstance(error, ArithmeticError):
             raise
         return _fail(error, code or OURS)
-    return DONE
+    return code or DONE
 
 
 def _close_output() -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "log-probability of given pairs",
     "align": "draw where the decoder looks",
     "info": "what a run is",
+    "sweep": "plan, run, watch, report or verify a grid of experiments",
     "attention": "the choices of attention: formula, paper, and what goes with what",
     "bench": "measure speed against the machine's limit, and against PyTorch",
 }
@@ -89,6 +90,7 @@ def make_parser() -> Parser:
     _score(made["score"])
     _align(made["align"])
     made["attention"].add_argument("--cite", metavar="NAME", help="where a choice was published")
+    _sweep(made["sweep"])
     _bench(made["bench"])
     for one in made.values():
         one.add_argument("--json", action="store_true", help="JSON on stdout and nothing else there")
@@ -131,6 +133,20 @@ def _align(parser: Parser) -> None:
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument("--count", type=int, default=4, help="how many to draw (default: 4)")
     parser.add_argument("--output", help="the picture (default: alignment.png in the run's folder)")
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("plan", "run", "status", "report", "verify"), help="what to do with it")
+    parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
+    parser.add_argument("--form", default="sweep", help="the function of FILE that returns the Sweep (default: sweep)")
+    parser.add_argument("--out", help="folder of the sweep (default: runs/sweeps/FILE)")
+    parser.add_argument("--jobs", type=int, default=0, help="cells at a time (default: one a GPU, else one)")
+    parser.add_argument("--on", default="here", help="here (default), ray or slurm")
+    parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
+    parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
+    parser.add_argument("--replicas", action="store_true", help="train all seeds of a point in one program")
+    parser.add_argument("--watch", action="store_true", help="status: keep showing until all is done")
+    parser.add_argument("--cell", default="", help="verify: the cell to train again (default: the first)")
 
 
 def _bench(parser: Parser) -> None:

@@ -1,7 +1,6 @@
 """What does a benchmark show? A line a measurement, or one JSON object at the end."""
 
 import difflib
-import functools
 import json
 import tempfile
 from pathlib import Path
@@ -62,7 +61,7 @@ def _works(given: Given) -> dict[str, Work]:
             near = difflib.get_close_matches(name.upper(), WORKS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UsageError(f"no work {name!r}{hint} (there are {', '.join(WORKS)})")
-    return {name: functools.reduce(override, given.overrides, WORKS[name]) for name in given.options.works}
+    return {name: override(WORKS[name], *given.overrides) for name in given.options.works}
 
 
 def _variants(work: Work, words: str) -> dict[str, Work]:

@@ -1,6 +1,5 @@
 """What does each command show? It calls `s2s_jax.run` and prints; it decides nothing."""
 
-import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.attention import attention
 from s2s_jax.cli.bench import bench
 from s2s_jax.cli.experiments import find
+from s2s_jax.cli.sweep import sweep
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.lines import read_lines
@@ -29,7 +29,7 @@ def train(given: Given) -> None:
         _show_train_help(None)
         return
     experiment, directory = find(given.options.experiment, given.options.run)
-    experiment = functools.reduce(config.override, given.overrides, experiment)
+    experiment = config.override(experiment, *given.overrides)
     if given.options.help:
         _show_train_help(experiment)
         return
@@ -193,13 +193,14 @@ def info(given: Given) -> None:
         print(f"{name.replace('_', ' ')}: {value}")
 
 
-COMMANDS: dict[str, Callable[[Given], None]] = {
+COMMANDS: dict[str, Callable[[Given], int | None]] = {  # an exit code, or none for 0
     "train": train,
     "translate": translate,
     "evaluate": evaluate,
     "score": score,
     "align": align,
     "info": info,
+    "sweep": sweep,
     "attention": attention,
     "bench": bench,
 }

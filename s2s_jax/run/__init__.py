@@ -16,7 +16,7 @@ from s2s_jax.run.trained import (
     translated_pairs,
     translator,
 )
-from s2s_jax.run.training import train
+from s2s_jax.run.training import train, train_replicas
 
 __all__ = [
     "ScoredPair",
@@ -31,6 +31,7 @@ __all__ = [
     "read_experiment",
     "score_pairs",
     "train",
+    "train_replicas",
     "translate",
     "translated_pairs",
     "translator",

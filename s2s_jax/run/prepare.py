@@ -27,6 +27,7 @@ class Prepared(NamedTuple):
     training: Pairs
     validation: list[Example]
     facts: dict[str, Any]  # what must not change under a run: fingerprints, and the longest target
+    reports: dict[str, Any]  # what was found in the data, and what was done about it
 
 
 def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None]) -> Prepared:
@@ -44,7 +45,6 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
         encoded = encoded._replace(links=_gold(experiment, examples, tokenisers))
     training = _short_enough(encoded, experiment, report, pair)
     reports["train"] = dataclasses.asdict(report)
-    write_json(directory / "data_report.json", reports)
     facts = {
         "format": FORMAT,
         "version": s2s_jax.__version__,
@@ -52,8 +52,23 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
         "longest_target": int(training.lengths()[:, 1].max()),
         **{f"{side}_tokeniser": fingerprint(tokenisers[side]) for side in SIDES},
     }
-    demand_same_facts(directory / "facts.json", facts)
-    return Prepared(tokenisers, training, validation, facts)
+    prepared = Prepared(tokenisers, training, validation, facts, reports)
+    keep_prepared(prepared, directory)
+    return prepared
+
+
+def keep_prepared(prepared: Prepared, directory: Path) -> None:
+    """Write into a run's directory what it was trained from, or refuse one that was trained from something else."""
+    write_json(directory / "data_report.json", prepared.reports)
+    for side, tokeniser in prepared.tokenisers.items():
+        if not (path := tokeniser_file(directory, side)).exists():
+            save_tokeniser(tokeniser, path)
+    demand_same_facts(directory / "facts.json", prepared.facts)
+
+
+def tokeniser_file(directory: Path, side: str) -> Path:
+    """Where a run keeps the tokeniser of a side."""
+    return directory / f"{side}.tokeniser.json"
 
 
 def encode(examples: Sequence[Example], pair: PairTokeniser) -> Pairs:
@@ -77,12 +92,10 @@ def _gold(experiment: Experiment, examples: Sequence[Example], tokenisers: dict[
 
 def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Example], side: str) -> Tokeniser:
     """The run's own tokeniser, or one learned from the training split."""
-    path = directory / f"{side}.tokeniser.json"
+    path = tokeniser_file(directory, side)
     if path.exists():
         return load_tokeniser(path)
-    tokeniser = train_tokeniser((getattr(one, side) for one in examples), getattr(experiment.text, side))
-    save_tokeniser(tokeniser, path)
-    return tokeniser
+    return train_tokeniser((getattr(one, side) for one in examples), getattr(experiment.text, side))
 
 
 def _short_enough(pairs: Pairs, experiment: Experiment, report: Report, pair: PairTokeniser) -> Pairs:

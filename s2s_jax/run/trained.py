@@ -55,7 +55,7 @@ def load(directory: Path, *, changes: Sequence[str] = ()) -> Trained:
         CheckpointError: no checkpoint of it is whole.
     """
     experiment = read_experiment(directory)
-    changed = functools.reduce(configs.override, changes, experiment)
+    changed = configs.override(experiment, *changes)
     devices.keep_compiled(changed.device)
     devices.keep_freed_memory()
     facts = read_json(directory / "facts.json")

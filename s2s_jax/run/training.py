@@ -1,11 +1,16 @@
 """How is an experiment trained in a folder, from nothing or from where it was stopped?"""
 
+import contextlib
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 from rich.console import Console
 
 from s2s_jax import config as configs
@@ -18,10 +23,11 @@ from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.folder import FORMAT, SIDES, clear, demand_same, is_begun, write_json
 from s2s_jax.run.parts import abstract_state, count, longest_answer, model_of
-from s2s_jax.run.prepare import Prepared, encode, prepare, slots_of
+from s2s_jax.run.prepare import Prepared, encode, keep_prepared, prepare, slots_of
+from s2s_jax.shapes import Batch
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.own_words import PairTokeniser, different_kinds
-from s2s_jax.train import devices, loop
+from s2s_jax.train import devices, loop, replicas
 from s2s_jax.train.checkpoint import Checkpoints
 from s2s_jax.train.lock import Lock
 from s2s_jax.train.loss import make_loss, plain_sums
@@ -37,12 +43,90 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
         FileNotFoundError, ValueError: what the user asked for cannot be done, in one line.
         Interrupted: a signal asked for an end; the state is saved.
     """
-    say = functools.partial(console.print, markup=False, highlight=False)
-    build(experiment.model, source_vocabulary=8, target_vocabulary=8)  # refuses what cannot go together, at once
-    demand_sense(experiment.search)
-    _demand_alignment(experiment)
-    _demand_alike(experiment)
     mesh = devices.make_mesh(experiment.device)
+    with _opened(experiment, directory, console, mesh) as opened:
+        if opened.reason:
+            return opened.state
+        return loop.train(opened.job._replace(profile=profile), opened.state, opened.standing)
+
+
+def train_replicas(
+    experiments: Sequence[Experiment], directories: Sequence[Path], console: Console
+) -> list[str | None]:
+    """Train runs that differ in nothing but their seed in one compiled program, each in its own directory.
+
+    Each becomes what `train` would have made of it, up to rounding, and can be used and resumed alone.
+
+    Returns:
+        for each run None, or why it has stopped early.
+
+    Raises:
+        ValueError: they differ in more, may stop on their own (patience, budget), or stand at different steps.
+        Interrupted: a signal asked for an end; all states are saved.
+    """
+    _demand_replicas(experiments)
+    mesh = devices.make_mesh(experiments[0].device, replicas=len(experiments))
+    with contextlib.ExitStack() as stack:
+        opened: list[_Opened] = []
+        for experiment, directory in zip(experiments, directories, strict=True):
+            shared = opened[0].shared if opened else None
+            opened.append(stack.enter_context(_opened(experiment, directory, console, mesh, shared=shared)))
+        steps = {int(one.state.step) for one in opened}
+        if len(steps) > 1:
+            at = ", ".join(
+                f"{directory} at {int(one.state.step)}" for directory, one in zip(directories, opened, strict=True)
+            )
+            raise ValueError(f"replicas go in step, but these stand at different ones ({at}); train them one by one.")
+        if any(one.reason for one in opened):
+            return [None] * len(opened)
+        lay = functools.partial(jax.device_put, device=devices.along(mesh, "replica"))
+        return replicas.train(
+            [replicas.Replica(one.job, one.standing) for one in opened],
+            [one.state for one in opened],
+            opened[0].job.step,
+            lay,
+        )
+
+
+def _demand_replicas(experiments: Sequence[Experiment]) -> None:
+    first = experiments[0]
+    for other in experiments[1:]:
+        if dataclasses.replace(other, seed=first.seed) != first:
+            differing = configs.differences(dataclasses.replace(other, seed=first.seed), first)
+            raise ValueError(f"replicas differ in their seed alone, got {'; '.join(differing)}")
+    for name in ("validation.patience", "budget.tokens", "budget.seconds"):
+        group, field = name.split(".")
+        if value := getattr(getattr(first, group), field):
+            raise ValueError(
+                f"replicas go in step to the last one, so none may stop before it; {name}={value} must be 0."
+            )
+
+
+class _Shared(NamedTuple):
+    """What runs on the same data with the same model have in common."""
+
+    prepared: Prepared
+    model: Model
+    validate: Callable[[Params], loop.Validated]
+
+
+class _Opened(NamedTuple):
+    """A run that is about to be trained."""
+
+    job: loop.Job
+    state: TrainState
+    standing: loop.Standing
+    shared: _Shared
+    reason: str | None  # why there is nothing left to train
+
+
+@contextlib.contextmanager
+def _opened(
+    experiment: Experiment, directory: Path, console: Console, mesh: Mesh, *, shared: _Shared | None = None
+) -> Iterator[_Opened]:
+    """A run's directory, locked, with its data, its state and its recorder; all is written when it is left."""
+    say = functools.partial(console.print, markup=False, highlight=False)
+    _demand_sense(experiment)
     with Lock(directory):
         devices.keep_compiled(experiment.device)
         devices.keep_freed_memory()
@@ -50,21 +134,28 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
             demand_same(experiment, directory)
         else:
             clear(directory)
-        say(f"devices: {devices.describe(mesh)}; precision: {experiment.model.precision}")
-        if warning := devices.accelerator_left_idle():
-            say(f"warning: {warning}")
-        prepared = prepare(experiment, directory, say)
-        model = model_of(experiment, prepared.tokenisers)
+        if shared is None:
+            say(f"devices: {devices.describe(mesh)}; precision: {experiment.model.precision}")
+            if warning := devices.accelerator_left_idle():
+                say(f"warning: {warning}")
+            prepared = prepare(experiment, directory, say)
+            model = model_of(experiment, prepared.tokenisers)
+            shared = _Shared(prepared, model, _validator(experiment, model, prepared, mesh))
+        else:
+            keep_prepared(shared.prepared, directory)
+        prepared, model, validate = shared
         optimiser = make_optimiser(experiment.optimiser, experiment.steps)
         write_json(directory / "config.json", {"format": FORMAT, **configs.to_json(experiment)})
         with Checkpoints(directory / "checkpoints", experiment.checkpoint) as checkpoints:
             state, standing = _state(experiment, model, optimiser, mesh, checkpoints, say)
             first = int(state.step)
-            if first > experiment.steps or first == experiment.steps == standing.at:
-                say(f"{directory} is done: step {first} of {experiment.steps}.")
-                return state
+            end = loop.End(experiment.steps, experiment.validation, experiment.budget)
+            reason = end.reason(first, standing)
             plan = Plan(prepared.training, experiment.batch, seed=experiment.seed)
-            _say_sizes(say, state, prepared, plan)
+            if reason:
+                say(f"{directory} is done: step {first} of {experiment.steps}; {reason}.")
+            else:
+                _say_sizes(say, state, prepared, plan)
             with Recorder(
                 directory, experiment.record, steps=experiment.steps, console=console, resumed_at=first
             ) as recorder:
@@ -73,16 +164,42 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
                     step=make_step(loss, optimiser, ema=experiment.optimiser.ema, parts=experiment.batch.parts),
                     batches=plan.from_step,
                     put=functools.partial(devices.put, mesh=mesh),
-                    validate=_validator(experiment, model, prepared, mesh),
-                    validation=experiment.validation,
+                    validate=validate,
+                    end=end,
                     checkpoints=checkpoints,
                     checkpoint_every=experiment.checkpoint.every,
                     recorder=recorder,
                     directory=directory,
-                    steps=experiment.steps,
-                    profile=profile,
                 )
-                return loop.train(job, state, standing)
+                yield _Opened(job, state, standing, shared, reason)
+
+
+def demand_trainable(experiment: Experiment) -> TrainState:
+    """Refuse what cannot be trained before any data is read: its step is traced, on shapes alone.
+
+    Returns:
+        the shapes of the run's state, for vocabularies of 100 tokens.
+
+    Raises:
+        ValueError: choices that cannot go together.
+    """
+    _demand_sense(experiment)
+    model = build(experiment.model, source_vocabulary=100, target_vocabulary=100)
+    optimiser = make_optimiser(experiment.optimiser, experiment.steps)
+    state = abstract_state(experiment, model, optimiser)
+    step = make_step(make_loss(model, experiment.loss, experiment.forcing), optimiser, ema=experiment.optimiser.ema)
+    lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
+    jax.eval_shape(step, state, Batch(lines, lines, links))  # type: ignore[arg-type]
+    return state
+
+
+def _demand_sense(experiment: Experiment) -> None:
+    """Refuse what cannot go together."""
+    build(experiment.model, source_vocabulary=8, target_vocabulary=8)
+    demand_sense(experiment.search)
+    _demand_alignment(experiment)
+    _demand_alike(experiment)
 
 
 def _demand_alignment(experiment: Experiment) -> None:
@@ -116,9 +233,9 @@ def _state(
     for line in checkpoints.refused:
         say(f"refused: {line}")
     say(f"resuming at step {restored.step}")
-    about = restored.about
-    best = math.inf if about["best"] is None else about["best"]
-    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.Standing(best, about["stale"], about["at"])
+    standing = {name: restored.about[name] for name in loop.Standing._fields}
+    standing["best"] = math.inf if standing["best"] is None else standing["best"]
+    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.Standing(**standing)
 
 
 def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -> Callable[[Params], loop.Validated]:

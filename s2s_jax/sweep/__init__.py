@@ -1,1 +1,1 @@
-"""How are many experiments launched, watched, believed and told? A sweep: a grid of named runs, one table, one report."""
+"""How are many experiments launched, watched, believed and told? A grid of named runs, one table, one report."""

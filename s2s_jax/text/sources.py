@@ -49,6 +49,8 @@ class DataConfig:
     """Validation pairs, and as many test pairs, that a made-up task makes."""
     lengths: tuple[int, int] = (0, 0)
     """Shortest and longest item of a made-up task, in its symbols; 0 for the task's own."""
+    test_lengths: tuple[int, int] = (0, 0)
+    """The same for its test items alone, to test on longer ones than were trained on; 0 for data.lengths."""
     seed: int = 0
     """Seed of a made-up task's items."""
     empty: str = "drop"
@@ -161,7 +163,8 @@ def _aligned(found: Iterable[Placed | None], config: DataConfig, report: Report)
 
 def _made(name: str, split: str, config: DataConfig) -> list[Example]:
     """The items of a made-up task."""
-    shortest, longest = (length or None for length in config.lengths)
+    lengths = config.test_lengths if split == "test" and any(config.test_lengths) else config.lengths
+    shortest, longest = (length or None for length in lengths)
     setting = "count" if split == "train" else "held_out"
     bounds = {"minimum_length": shortest, "maximum_length": longest}
     try:

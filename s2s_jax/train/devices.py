@@ -2,6 +2,8 @@
 
 import ctypes
 import dataclasses
+import math
+import os
 import re
 import subprocess
 import sys
@@ -31,8 +33,8 @@ class DeviceConfig:
         one_of("device.require", self.require, ("any", "cpu", "gpu", "tpu"))
 
 
-def make_mesh(config: DeviceConfig) -> Mesh:
-    """The devices in a row, the axis `data` along them.
+def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
+    """The devices along two axes: `replica`, as many as divide the replicas, and `data`, the others.
 
     Raises:
         ValueError: fewer devices than asked for, or of another kind.
@@ -44,7 +46,9 @@ def make_mesh(config: DeviceConfig) -> Mesh:
     if config.count > len(devices):
         raise ValueError(f"device.count={config.count}, but there are {len(devices)} ({kind}); ask for fewer.")
     count = config.count or len(devices)
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
+    apart = math.gcd(count, replicas)
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((apart, count // apart), ("replica", "data"), axis_types=types, devices=devices[:count])
 
 
 def keep_compiled(config: DeviceConfig) -> None:
@@ -77,12 +81,17 @@ def on_all(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def along(mesh: Mesh, axis: str) -> NamedSharding:
+    """An array's first axis cut along one of the mesh's."""
+    return NamedSharding(mesh, PartitionSpec(axis))
+
+
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """A batch cut along its rows over the devices; rows of padding fill it up where the devices do not divide it."""
-    cut = NamedSharding(mesh, PartitionSpec("data"))
+    cut, parts = along(mesh, "data"), mesh.shape["data"]
 
     def placed(rows: np.ndarray) -> jax.Array:
-        missing = -len(rows) % mesh.devices.size
+        missing = -len(rows) % parts
         return jax.device_put(np.pad(rows, ((0, missing), *[(0, 0)] * (rows.ndim - 1))), cut)  # PAD is 0: no token
 
     return jax.tree.map(placed, batch)
@@ -90,11 +99,26 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
 
 def accelerator_left_idle() -> str | None:
     """A line of warning when this machine has an NVIDIA GPU that jax does not use."""
-    if jax.default_backend() != "cpu":
-        return None
+    found = [] if jax.default_backend() != "cpu" else gpus()
+    return f"running on the CPU although there is a {found[0]}; install jax[cuda13]." if found else None
+
+
+def gpus() -> list[str]:
+    """The NVIDIA GPUs of this machine, whether jax uses them or not; asking takes none of them into use."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5, check=True).stdout  # noqa: S607
     except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.findall(r"GPU \d+: ([^(]+)", listed)
-    return f"running on the CPU although there is a {found[0].strip()}; install jax[cuda13]." if found else None
+        return []
+    return [name.strip() for name in re.findall(r"GPU \d+: ([^(]+)", listed)]
+
+
+def keep_to_share(number: int, shares: int) -> None:
+    """Leave all but this process's share of the machine to others: its GPU, or its cores where there is none.
+
+    Call it before jax is asked for a device.
+    """
+    if listed := gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % len(listed))
+    elif shares > 1 and sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: shares])

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -79,3 +80,13 @@ def _let_go() -> None:
 
 # A forked child shares the lock of its parent and would keep it after the parent was killed.
 os.register_at_fork(after_in_child=_let_go)
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process is at work in a run directory now, by what the lock's file says; nothing is locked to ask."""
+    path = Path(directory) / "lock"
+    found = re.fullmatch(r"host (\S+) pid (\d+)\n", path.read_text(encoding="utf-8")) if path.exists() else None
+    if found is None:
+        return False
+    host, pid = found.groups()
+    return host != socket.gethostname() or Path(f"/proc/{pid}").exists()

@@ -12,7 +12,7 @@ import numpy as np
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.model.interface import Params
-from s2s_jax.shapes import Batch
+from s2s_jax.shapes import PAD, Batch
 from s2s_jax.train.checkpoint import Checkpoints
 from s2s_jax.train.interrupt import Interrupt, Interrupted
 from s2s_jax.train.profile import Profile
@@ -56,11 +56,56 @@ class Validated(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How the validations stand; saved with every checkpoint, so that a resumed run stops where it would have."""
+    """How a run stands; saved with every checkpoint, so that a resumed run stops where it would have."""
 
     best: float = math.inf  # of the metric, turned so that lower is better
     stale: int = 0  # validations since then
     at: int = 0  # step of the last validation
+    tokens: float = 0.0  # target tokens trained on
+    seconds: float = 0.0  # of training, compiling and validating left out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """What a run may spend, besides its steps; schedules go by steps all the same."""
+
+    tokens: int = 0
+    """Target tokens after which the run is measured and stops; 0 for no such bound."""
+    seconds: float = 0.0
+    """Seconds of training, compiling and validating left out, after which it is measured and stops; 0 for no bound."""
+
+    def __post_init__(self):
+        at_least("budget.tokens", self.tokens, 0)
+        at_least("budget.seconds", self.seconds, 0)
+
+    def is_spent(self, standing: Standing) -> bool:
+        """Whether a bound is reached."""
+        return 0 < self.tokens <= standing.tokens or 0 < self.seconds <= standing.seconds
+
+
+class End(NamedTuple):
+    """When a run is measured, and when it has reached its end."""
+
+    steps: int
+    validation: ValidationConfig
+    budget: BudgetConfig
+
+    def is_measured(self, step: int, standing: Standing) -> bool:
+        """Whether a validation belongs to a step."""
+        due = step % self.validation.every == 0 or step == self.steps
+        return step > 0 and (due or self.budget.is_spent(standing))
+
+    def reason(self, step: int, standing: Standing) -> str | None:
+        """Why the run has reached its end, in words; None while it has not, or is still to be measured."""
+        if step > self.steps:
+            return "all steps are taken"
+        if standing.at < step:
+            return None
+        if 0 < self.validation.patience <= standing.stale:
+            return f"{standing.stale} validations without a better one"
+        if self.budget.is_spent(standing):
+            return f"its budget is spent: {standing.tokens:,.0f} target tokens, {standing.seconds:,.0f} s"
+        return "all steps are taken" if step == self.steps else None
 
 
 class Job(NamedTuple):
@@ -70,12 +115,11 @@ class Job(NamedTuple):
     batches: Callable[[int, int], Iterable[Batch]]  # (first step, one past the last) -> their global batches
     put: Callable[[Batch], Batch]
     validate: Callable[[Params], Validated]
-    validation: ValidationConfig
+    end: End
     checkpoints: Checkpoints
     checkpoint_every: int
     recorder: Recorder
     directory: Path
-    steps: int
     profile: Path | None = None  # where a trace of some steps goes
 
 
@@ -88,42 +132,40 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
         Interrupted: a signal asked for an end; the state is saved.
         NotFinite: a step could not be taken; the batch is kept in the run's folder, the last checkpoint is untouched.
     """
-    first = int(state.step)
-    if _is_due(job, first) and standing.at < first:  # the run was stopped between this step and its validation
-        standing, _, loss = _validate(job, state, first, standing)
-        _save(job, state, first, standing, loss)
+    first, spent = int(state.step), standing.seconds
+    if standing.at < first and job.end.is_measured(first, standing):  # stopped between a step and its validation
+        standing, _, loss = measure(job, state, first, standing)
+        save(job, state, first, standing, loss)
+    reason = job.end.reason(first, standing)
     shapes: set[tuple[int, ...]] = set()
     pending: tuple[int, Metrics, Batch] | None = None
     with Interrupt() as interrupt, Profile(job.profile, job.recorder.say) as profile:
-        for number, batch in enumerate(job.batches(first, job.steps), first + 1):
+        for number, batch in enumerate(job.batches(first, first if reason else job.end.steps), first + 1):
             profile.before_step()
             state, metrics = _compiled_step(job, state, batch, shapes)
-            _read(job, pending)
+            tell(job, pending)
             pending = (number, metrics, batch)
-            measuring = _is_due(job, number)
-            saving = number % job.checkpoint_every == 0 or number == job.steps
+            tokens = standing.tokens + int((batch.target != PAD).sum())
+            standing = standing._replace(tokens=tokens, seconds=spent + job.recorder.seconds)
+            measuring = job.end.is_measured(number, standing)
+            saving = number % job.checkpoint_every == 0
             if not (measuring or saving or interrupt.number):
                 continue
-            _read(job, pending)
+            tell(job, pending)
             pending = None
             loss, better = None, False
             if measuring and not interrupt.number:
-                standing, better, loss = _validate(job, state, number, standing)
-            stopping = 0 < job.validation.patience <= standing.stale
-            if saving or better or stopping or interrupt.number:
-                _save(job, state, number, standing, loss)
+                standing, better, loss = measure(job, state, number, standing)
+                reason = job.end.reason(number, standing)
+            if saving or better or reason or interrupt.number:
+                save(job, state, number, standing, loss)
             if interrupt.number:
                 job.checkpoints.wait()
                 raise Interrupted(interrupt.number, number)
-            if stopping:
-                job.recorder.say(f"stopped at step {number}: {standing.stale} validations without a better one")
+            if reason:
                 break
+    job.recorder.end(int(state.step), tokens=standing.tokens, seconds=standing.seconds, reason=str(reason))
     return state
-
-
-def _is_due(job: Job, step: int) -> bool:
-    """Whether a validation belongs to a step."""
-    return step > 0 and (step % job.validation.every == 0 or step == job.steps)
 
 
 def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tuple[TrainState, Metrics]:
@@ -138,8 +180,12 @@ def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tu
     return state, metrics
 
 
-def _read(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
-    """Count a finished step, or say why it could not be taken."""
+def tell(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
+    """Tell of a finished step.
+
+    Raises:
+        NotFinite: it could not be taken.
+    """
     if pending is None:
         return
     number, metrics, batch = pending
@@ -158,17 +204,19 @@ def _read(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
     job.recorder.step(Progress(number, nats, tokens, float(values.sums.correct), norm, auxiliary))
 
 
-def _validate(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:
+def measure(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:
+    """Validate: how the run stands then, whether this is its best, and the value, turned so that lower is better."""
     began = time.monotonic()
     found = job.validate(state.shown)
     job.recorder.validation(number, found.values, found.sample, seconds=time.monotonic() - began)
-    metric = job.validation.metric
+    metric = job.end.validation.metric
     value = found.values[metric] if LOWER_IS_BETTER[metric] else -found.values[metric]
     better = value < standing.best
-    after = Standing(value, 0, number) if better else Standing(standing.best, standing.stale + 1, number)
-    return after, better, value
+    best, stale = (value, 0) if better else (standing.best, standing.stale + 1)
+    return standing._replace(best=best, stale=stale, at=number), better, value
 
 
-def _save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
+def save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
+    """Write a checkpoint."""
     about = standing._asdict() | {"best": None if math.isinf(standing.best) else standing.best}
     job.checkpoints.save(number, state, metrics=None if loss is None else {"loss": loss}, about=about)

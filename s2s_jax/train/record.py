@@ -81,6 +81,17 @@ class Recorder:
         self._since += seconds
         self._started += seconds
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of training since the start, compiling and validating left out."""
+        return time.monotonic() - self._started
+
+    def end(self, step: int, *, tokens: float, seconds: float, reason: str) -> None:
+        """Tell that the run is done, and what it took."""
+        self.write("end", step, tokens=tokens, seconds=seconds, reason=reason)
+        if step < self.steps:
+            self.say(f"stopped at step {step}: {reason}")
+
     def step(self, progress: Progress) -> None:
         """Count a step, and tell when it is time to."""
         sums = self._sums

@@ -1,0 +1,100 @@
+"""Which scoring functions differ, and which do not.
+
+Without any score (one thought vector) quality is far below all others; among the scores differences are small
+(Britz et al. 2017, arXiv:1703.03906: additive slightly ahead of multiplicative). The unscaled dot product suffers as
+the width grows, and scaling heals it (Vaswani et al. 2017, arXiv:1706.03762).
+
+Command: s2s sweep run scores --jobs 2 --data.manual-dir DIR     (SCAN; sounds: --form sounds; widths: --form widths;
+with a gold alignment: --form dates)
+Hardware and time: 2 CPU cores, about 10 minutes each.
+To expect: none last by far; AER (dates) tells apart what exact match does not.
+"""
+
+from s2s_jax.config import Experiment, override
+from s2s_jax.decode.search_config import SearchConfig
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.scores import SCORES
+from s2s_jax.model.seq2seq import ModelConfig
+from s2s_jax.sweep.sweep import Point, Sweep
+from s2s_jax.text.batches import BatchConfig
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
+from s2s_jax.train.checkpoint import CheckpointConfig
+from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.optimiser import OptimiserConfig
+
+SCORE = "model.attention.score"
+LOOKS_BACK = ("location-aware", "dynamic-convolution")  # scores that read where was looked before
+
+
+def base() -> Experiment:
+    """A GRU of 64 both ways on SCAN."""
+    words = TokeniserConfig(kind="word")
+    return Experiment(
+        steps=400,
+        data=DataConfig(train="tfds:scan/simple"),
+        text=TextConfig(source=words, target=words),
+        batch=BatchConfig(sentences=32, shapes=3),
+        model=ModelConfig(
+            embedding=32,
+            encoder=EncoderConfig(cell="gru", size=32),
+            attention=AttentionConfig(score="general", size=64),
+            decoder=DecoderConfig(cell="gru", size=64, input_feeding=False),
+        ),
+        optimiser=OptimiserConfig(learning_rate=1e-2, schedule="cosine", warmup=50, clip=1.0),
+        validation=ValidationConfig(every=200, sentences=0),
+        checkpoint=CheckpointConfig(every=400, keep=1),
+        search=SearchConfig(sentences=512),
+    )
+
+
+def history(point: Point) -> dict[str, str]:
+    """What a score needs beside it."""
+    return {"model.attention.history": "previous"} if point[SCORE] in LOOKS_BACK else {}
+
+
+def scores_of(experiment: Experiment, *metrics: str) -> Sweep:
+    """Every score there is, with the ten seeds that 17 comparisons need."""
+    return Sweep(
+        base=experiment,
+        axes={SCORE: ["none", *(score for score in SCORES if score != "none")]},
+        compare=SCORE,
+        baseline="general",
+        seeds=range(10),
+        metrics=metrics,
+        sentences=1000,
+        adapt=history,
+    )
+
+
+def sweep() -> Sweep:
+    """On SCAN."""
+    return scores_of(base(), "exact_match", "token_accuracy")
+
+
+def dates() -> Sweep:
+    """On dates, where the gold alignment is known."""
+    changes = ("data.train=task:dates", "text.source.kind=char", "text.target.kind=char", "data.count=10000")
+    return scores_of(override(base(), *changes), "exact_match", "aer", "token_accuracy")
+
+
+def sounds() -> Sweep:
+    """On CMUdict."""
+    changes = ("data.train=tfds:cmudict_g2p", "text.source.kind=char", "batch.sentences=128", "evaluation.unit=phone")
+    return scores_of(override(base(), *changes), "wer", "per", "token_accuracy")
+
+
+def widths() -> Sweep:
+    """Dot products with and without scale, as the width grows, on dates."""
+    changes = ("data.train=task:dates", "text.source.kind=char", "text.target.kind=char", "data.count=10000")
+    sizes = {str(size): {"model.encoder.size": size // 2, "model.decoder.size": size} for size in (32, 128, 512)}
+    return Sweep(
+        base=override(base(), *changes),
+        axes={"width": sizes, SCORE: ["dot", "scaled-dot"]},
+        compare=SCORE,
+        baseline="dot",
+        seeds=range(6),
+        metrics=("exact_match", "token_accuracy", "aer"),
+    )

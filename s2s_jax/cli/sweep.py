@@ -1,0 +1,195 @@
+"""What does `s2s sweep` show? It finds the sweep's file, calls `s2s_jax.sweep`, and prints."""
+
+import dataclasses
+import difflib
+import json
+import runpy
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+
+from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.experiments import SHIPPED
+from s2s_jax.config import override
+from s2s_jax.sweep.launch import Where, launch
+from s2s_jax.sweep.plan import lay_out, units
+from s2s_jax.sweep.report import write_report
+from s2s_jax.sweep.status import Row, rows, summary, table
+from s2s_jax.sweep.study import study
+from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.sweep.verify import verify
+
+FOLDER = "lecture"  # where the shipped sweeps lie, below experiments/
+
+
+class Named(NamedTuple):
+    """A sweep as the user named it."""
+
+    sweep: Sweep
+    folder: Path
+    name: str
+    claim: str
+    command: str
+
+
+def sweep(given: Given) -> int:
+    """Plan, run, watch, report or verify a sweep."""
+    named = _find(given)
+    return ACTIONS[given.options.action](named, given)
+
+
+def _plan(named: Named, given: Given) -> int:
+    plan = lay_out(named.sweep, named.folder)
+    record = {
+        "cells": [str(one.folder) for one in plan.placed],
+        "done": plan.done,
+        "failed": plan.failed,
+        "seconds": plan.seconds,
+        "megabytes": plan.megabytes,
+        "seeds": plan.allowed,
+    }
+    if given.options.json:
+        print(json.dumps(record))
+        return 0
+    for one in plan.placed:
+        print(one.folder)
+    print(f"{len(plan.placed)} cells: {plan.done} done, {plan.failed} failed; each was built and its step traced")
+    left = "unknown until a cell is done" if plan.seconds is None else f"{plan.seconds / 60:.0f} minutes one by one"
+    print(f"still to come: {left}; up to {plan.megabytes:.0f} MB of checkpoints")
+    print(plan.allowed)
+    return 0
+
+
+def _run(named: Named, given: Given) -> int:
+    options = given.options
+    console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
+    slurm = dict(pair.split("=", 1) for pair in options.slurm)
+    where = Where(on=options.on, jobs=options.jobs, address=options.address, options=slurm)
+    launched = launch(named.sweep, named.folder, where, console.print)
+    if launched.signal:
+        console.print("stopped; the same command goes on from there")
+        return 128 + launched.signal
+    _write_report(named, launched.plan.placed)
+    if options.json:
+        print(json.dumps({"sweep": str(named.folder), "cells": len(launched.plan.placed),
+                          "failed": [str(folder) for folder in launched.failed]}))  # fmt: skip
+    for folder in launched.failed:
+        print(f"s2s: no numbers from {folder}; see its log.txt", file=sys.stderr)
+    console.print(f"report: {named.folder / 'report' / 'report.html'}")
+    return 1 if launched.failed else 0
+
+
+def _status(named: Named, given: Given) -> int:
+    placed = lay_out(named.sweep, named.folder).placed
+    metric = named.sweep.metrics[0]
+    found = rows(placed, metric)
+    if given.options.json:
+        print(json.dumps([row._asdict() for row in found]))
+        return 0
+    console = Console(highlight=False)
+    if given.options.watch and console.is_terminal:
+        found = _watched(placed, metric, console)
+    console.print(table(found, metric))
+    print(summary(found))
+    return 0
+
+
+def _watched(placed: list, metric: str, console: Console) -> list[Row]:
+    """The table, made anew every two seconds until nothing waits or runs, or until Ctrl-C."""
+    found = rows(placed, metric)
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while any(row.status in ("waiting", "running") for row in found):
+            live.update(table(found, metric), refresh=True)
+            time.sleep(2)
+            found = rows(placed, metric)
+    return found
+
+
+def _report(named: Named, given: Given) -> int:
+    folder = _write_report(named, lay_out(named.sweep, named.folder).placed)
+    print(json.dumps({"report": str(folder)}) if given.options.json else f"report: {folder / 'report.html'}")
+    return 0
+
+
+def _write_report(named: Named, placed: list) -> Path:
+    folder = named.folder / "report"
+    write_report(study(named.sweep, placed, name=named.name, claim=named.claim, command=named.command), folder)
+    return folder
+
+
+def _verify(named: Named, given: Given) -> int:
+    placed = lay_out(named.sweep, named.folder).placed
+    chosen = [one for one in placed if given.options.cell in ("", one.folder.name)]
+    if not chosen:
+        near = difflib.get_close_matches(given.options.cell, [one.folder.name for one in placed], n=1)
+        raise UsageError(f"no cell {given.options.cell!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    everything = dataclasses.replace(named.sweep, replicas=False)
+    work = units(everything, chosen, also_done=True)[0][0]
+    found = verify(work)
+    if given.options.json:
+        print(json.dumps({"cell": work.folder.name, "same": found.same, **found._asdict()}))
+    elif found.same:
+        print(f"{work.folder.name}: the same bits again (parameters {found.digests[0][:16]}) and the same numbers")
+    else:
+        print(f"{work.folder.name}: parameters {found.digests[0][:16]} before, {found.digests[1][:16]} now")
+        for name, (before, now) in found.metrics.items():
+            print(f"  {name}: {before} before, {now} now")
+    return 0 if found.same else 1
+
+
+ACTIONS = {"plan": _plan, "run": _run, "status": _status, "report": _report, "verify": _verify}
+
+
+def _find(given: Given) -> Named:
+    """The sweep that a file or a name stands for.
+
+    Raises:
+        UsageError: there is none.
+    """
+    options = given.options
+    path = Path(options.file)
+    if path.suffix != ".py":
+        path = _named(options.file)
+    if not path.is_file():
+        raise UsageError(f"no sweep {path}; give a Python file with {options.form}(), or one of {', '.join(_known())}")
+    try:
+        names = runpy.run_path(str(path))
+    except SyntaxError as error:
+        raise UsageError(f"{path}:{error.lineno}: {error.msg}") from None
+    made: Any = names.get(options.form)
+    if made is None:
+        raise UsageError(f"{path} has no function {options.form}(); write one that returns a Sweep")
+    found = made()
+    if not isinstance(found, Sweep):
+        raise UsageError(f"{options.form}() in {path} returned {type(found).__name__}, a Sweep is wanted")
+    found = dataclasses.replace(found, base=override(found.base, *given.overrides))
+    if options.replicas:
+        found = dataclasses.replace(found, replicas=True)
+    name = path.stem if options.form == "sweep" else f"{path.stem}-{options.form}"
+    settings = [
+        part for change in given.overrides for part in (f"--{change.split('=', 1)[0]}", change.split("=", 1)[1])
+    ]
+    form = [] if options.form == "sweep" else ["--form", options.form]
+    command = shlex.join(["s2s", "sweep", "run", options.file, *form, *(["--replicas"] * options.replicas), *settings])
+    folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
+    claimed = (names.get("__doc__") or "").split("\nCommand:")[0].strip().split("\n\n")
+    claim = "\n\n".join(" ".join(paragraph.split()) for paragraph in claimed)
+    return Named(found, folder, name, claim, command)
+
+
+def _named(name: str) -> Path:
+    for folder in (Path("experiments"), SHIPPED):
+        if (folder / FOLDER / f"{name}.py").is_file():
+            return folder / FOLDER / f"{name}.py"
+    near = difflib.get_close_matches(name, _known(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"no sweep {name!r}{hint} (there are {', '.join(_known())}, or give a Python file)")
+
+
+def _known() -> list[str]:
+    return sorted({path.stem for folder in (Path("experiments"), SHIPPED) for path in (folder / FOLDER).glob("*.py")})

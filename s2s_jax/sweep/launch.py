@@ -1,0 +1,71 @@
+"""How does a sweep go from its plan to trained and scored cells, wherever they run?"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from s2s_jax.choices import one_of
+from s2s_jax.sweep.cell import Unit, outcome
+from s2s_jax.sweep.here import run_here
+from s2s_jax.sweep.plan import Plan, lay_out, units
+from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.train.devices import gpus
+from s2s_jax.train.lock import Lock
+
+PLACES = ("here", "ray", "slurm")
+
+
+class Where(NamedTuple):
+    """Which machines run the cells."""
+
+    on: str = "here"  # one of PLACES
+    jobs: int = 0  # cells at a time; 0: as many as GPUs, else one (here), or as the cluster likes
+    address: str = ""  # of a Ray cluster; empty for one on this machine
+    options: dict[str, str] = {}  # noqa: RUF012 - of Slurm, such as partition
+
+
+class Launched(NamedTuple):
+    """How a sweep went."""
+
+    plan: Plan
+    failed: list[Path]  # folders of cells without numbers
+    signal: int  # that asked for an end; 0 for none
+
+
+def launch(sweep: Sweep, folder: Path, where: Where, say: Callable[[str], None]) -> Launched:
+    """Run what is left of a sweep; cells that fail are tried again, then listed, and the others go on.
+
+    Raises:
+        ValueError: a cell cannot be trained, or was trained from something else.
+        RunLockedError: another process runs this sweep.
+    """
+    one_of("on", where.on, PLACES)
+    plan = lay_out(sweep, folder)
+    left = units(sweep, plan.placed)
+    say(f"{plan.done} of {len(plan.placed)} cells are done; {plan.allowed}")
+    told = 0
+
+    def tell(unit: Unit, status: str) -> None:
+        nonlocal told
+        told += len(unit)
+        for work in unit:
+            found = outcome(work.folder)
+            why = f": {found['error']}" if "error" in found else ""
+            say(f"{plan.done + told} of {len(plan.placed)}: {work.folder.name} {status}{why}")
+
+    with Lock(folder):
+        signal = _run(left, tell, where, sweep.retries) if left else 0
+    failed = [one.folder for one in plan.placed if outcome(one.folder)["status"] in ("failed", "diverged")]
+    return Launched(plan, failed, signal)
+
+
+def _run(left: list[Unit], tell: Callable[[Unit, str], None], where: Where, retries: int) -> int:
+    if where.on == "here":
+        return run_here(left, tell, jobs=where.jobs or max(1, len(gpus())), retries=retries)
+    if where.on == "ray":
+        from s2s_jax.sweep.on_ray import run_on_ray
+
+        return run_on_ray(left, tell, address=where.address, jobs=where.jobs, retries=retries)
+    from s2s_jax.sweep.on_slurm import run_on_slurm
+
+    return run_on_slurm(left, tell, options=where.options, jobs=where.jobs, retries=retries)

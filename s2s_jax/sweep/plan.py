@@ -1,0 +1,91 @@
+"""What will a sweep do, what has it done already, and would every cell of it train? Asked first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from s2s_jax.run.training import demand_trainable
+from s2s_jax.sweep.cell import Unit, Work, outcome
+from s2s_jax.sweep.identity import Placed, place
+from s2s_jax.sweep.statistics import what_seeds_allow
+from s2s_jax.sweep.sweep import Sweep, cells
+
+
+class Plan(NamedTuple):
+    """A sweep, laid out."""
+
+    placed: list[Placed]
+    done: int
+    failed: int
+    allowed: str  # what so many seeds can show
+    seconds: float | None  # still to come, one cell after the other; None while no cell is done
+    megabytes: float  # of disk, for the cells still to come
+
+    @property
+    def waiting(self) -> list[Placed]:
+        """The cells that are not done."""
+        return [one for one in self.placed if outcome(one.folder)["status"] != "done"]
+
+
+def lay_out(sweep: Sweep, folder: Path) -> Plan:
+    """The plan of a sweep; every configuration is built, and its training step traced, without any array.
+
+    Raises:
+        ValueError: a cell that could not be trained, or one that was trained from something else.
+    """
+    placed = place(list(cells(sweep)), folder)
+    sizes = [size for one in placed if one.cell.seed == sweep.seeds[0] for size in [_size(one)]]
+    outcomes = [outcome(one.folder) for one in placed]
+    done = [found for found in outcomes if found["status"] == "done"]
+    failed = sum(found["status"] in ("failed", "diverged") for found in outcomes)
+    left = len(placed) - len(done)
+    compared = len(sweep.labels()[sweep.compare]) - 1
+    allowed = what_seeds_allow(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared."
+    each = float(np.mean([found["seconds"] for found in done])) if done else None
+    share = left / len(placed)
+    return Plan(
+        placed,
+        len(done),
+        failed,
+        allowed,
+        None if each is None else each * left,
+        sum(sizes) * len(sweep.seeds) * share,
+    )
+
+
+def _size(placed: Placed) -> float:
+    """Megabytes of a cell's checkpoints; its step is traced on the way."""
+    experiment = placed.cell.experiment
+    try:
+        state = demand_trainable(experiment)
+    except ValueError as error:
+        raise ValueError(f"{placed.cell.title}: {error}") from None
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
+    return numbers * 4e-6 * (experiment.checkpoint.keep + experiment.checkpoint.best)
+
+
+def units(sweep: Sweep, placed: Sequence[Placed], *, also_done: bool = False) -> list[Unit]:
+    """What is left to do, as the workers get it: a cell each, or the seeds of a point together."""
+    left = [one for one in placed if also_done or outcome(one.folder)["status"] != "done"]
+    works = [_work(sweep, one) for one in left]
+    if not sweep.replicas:
+        return [(work,) for work in works]
+    together: dict[str, list[Work]] = {}
+    for work in works:
+        together.setdefault(str(work.point), []).append(work)
+    return [tuple(group) for group in together.values()]
+
+
+def _work(sweep: Sweep, placed: Placed) -> Work:
+    return Work(
+        folder=placed.folder,
+        experiment=placed.cell.experiment,
+        point=placed.cell.point,
+        identity=placed.identity,
+        split=sweep.split,
+        sentences=sweep.sentences,
+        gallery=sweep.gallery,
+    )
