@@ -7,8 +7,9 @@ differences are paired by seed. Nothing here knows of runs or files; every numbe
 
 import functools
 import math
+import typing
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -238,8 +239,10 @@ def paired_test(
     one_of("kind", kind, ("ar", "bs"))
     one_of("unit", unit, UNITS)
     scorer = BLEU(tokenize=TOKENIZERS[unit], force=True) if metric == "bleu" else CHRF()
-    systems = [("baseline", list(baseline)), ("other", list(other))]
+    systems: list[tuple[str, Sequence[str]]] = [("baseline", list(baseline)), ("other", list(other))]
     _, results = PairedTest(systems, {metric: scorer}, by_rank(references), test_type=kind, n_samples=draws)()
-    first, second = next(scores for name, scores in results.items() if name != "System")  # it names metrics its own way
+    first, second = next(
+        typing.cast(list[Any], scores) for name, scores in results.items() if name != "System"
+    )  # sacreBLEU names metrics its own way
     same = list(baseline) == list(other)  # of which sacreBLEU says p = 1 / (draws + 1): no draw is further apart than 0
     return OutputTest(float(first.score), float(second.score), 1.0 if same else float(second.p_value))

@@ -147,8 +147,9 @@ def _values(cells: Sequence[Result], metric: str) -> np.ndarray:
 
 def _drawn(cells: Sequence[Result], metric: str) -> np.ndarray | None:
     """The scores on draws of the sentences; None where a cell has no counts, or other sentences than the rest."""
-    counts = [cell.counts.get(metric) for cell in cells]
-    if not counts or any(each is None or not len(each) for each in counts) or len({len(each) for each in counts}) > 1:
+    counts = [cell.counts[metric] for cell in cells if metric in cell.counts]
+    sentences = {len(each) for each in counts}
+    if not counts or len(counts) < len(cells) or len(sentences) > 1 or 0 in sentences:
         return None
     return redrawn(metric, counts)
 

@@ -101,7 +101,8 @@ nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92rem;margin-top:1re
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
 th,td{padding:.36rem .55rem;text-align:right;white-space:nowrap;
 border-bottom:1px solid var(--grid);vertical-align:baseline}
-thead th{white-space:normal;border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
+thead th{white-space:normal;
+border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:1.5px solid var(--mute)}
 tbody th{font-weight:600}td small{display:block;font-size:.88em;color:var(--mute);font-weight:400}
 .w{text-align:left}
