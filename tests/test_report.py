@@ -235,7 +235,7 @@ def test_pairs_are_of_seeds_that_both_sides_have():
     )
 
 
-def test_a_sweep_with_two_few_seeds_says_so(tmp_path):
+def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
     text = write_report(study(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
     assert "5 comparisons with Holm need 8 seeds, there are 3: no difference can be significant." in text
     assert "no difference to dot is significant (smallest corrected p 1.000)" in text

@@ -1,7 +1,7 @@
 """What do the page and its pictures look like, by day, by night and on paper?
 
-Series colours keep 3 : 1 against their ground and stay apart for colour-blind eyes (a test measures both); the baseline
-is the grey one. Text keeps 4.5 : 1.
+Series colours are those of Okabe & Ito (2008), darker by day, so that they keep 3 : 1 against their ground; text keeps
+4.5 : 1 (a test measures both). The baseline is the grey one.
 """
 
 LIGHT = {
