@@ -278,7 +278,7 @@ def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_p
     )
     (tmp_path / "go.py").write_text(script)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen([sys.executable, tmp_path / "go.py"], env=environment, stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, tmp_path / "go.py"], env=environment, stdout=subprocess.DEVNULL)
     placed = lay_out(long, tmp_path / "out").placed
 
     def steps():
