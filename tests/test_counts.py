@@ -18,7 +18,7 @@ ITEM = some.tuples(LINE, some.lists(LINE, min_size=1, max_size=3))
 TEXT_METRICS = ("exact_match", "wer", "per", "bleu", "chrf")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(some.lists(ITEM, min_size=1, max_size=6), some.sampled_from(["word", "phone"]), some.randoms())
 def test_counts_of_drawn_sources_add_up_to_their_quality(items, unit, random):
     texts, references = map(list, zip(*items, strict=True))

@@ -110,6 +110,10 @@ def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
     )  # fmt: skip
 
 
+def two_axes():
+    return study(seeds=4, labels=("none", "dot", "additive", "location-aware"), other=("gru", "lstm"))
+
+
 class Page(HTMLParser):
     """Links, ids, what is loaded, and the balance of tags."""
 
@@ -138,7 +142,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    write_report(study(other=("gru", "lstm")), folder)
+    write_report(two_axes(), folder)
     return folder
 
 
@@ -149,7 +153,7 @@ def files(folder):
 def test_made_twice_it_has_the_same_bytes(written, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").write_text("of an earlier report")
-    assert write_report(study(other=("gru", "lstm")), tmp_path) == tmp_path / "report.html"
+    assert write_report(two_axes(), tmp_path) == tmp_path / "report.html"
     assert files(tmp_path) == files(written)
     assert {"report.html", "report.md", "table.csv", "table.tex"} < files(tmp_path).keys()
 
@@ -159,7 +163,11 @@ def test_page_is_whole_and_alone(written):
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+<<<<<<< HEAD
     assert len(page.links) > 100
+=======
+    assert len(page.links) > 80
+>>>>>>> main
     assert page.loads == ["data:,"]
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     for section in (
@@ -193,9 +201,15 @@ def test_pictures_are_xml_and_know_their_colours(written):
 
 def test_failures_are_counted_and_told(written):
     text = (written / "report.html").read_text(encoding="utf-8")
+<<<<<<< HEAD
     assert "94 of 96 runs done, 1 failed, 1 diverged" in text
     assert "7 of 8, 1 failed" in text
     assert "7 of 8, 1 diverged" in text
+=======
+    assert "30 of 32 runs done, 1 failed, 1 diverged" in text
+    assert "3 of 4<small>1 failed</small>" in text
+    assert "3 of 4<small>1 diverged</small>" in text
+>>>>>>> main
     assert "out of memory in &lt;lambda&gt; &amp; co" in text
     assert "loss is NaN at step 120" in text
     assert "out of memory in &lt;lambda&gt; &amp; co" in (written / "report.md").read_text(encoding="utf-8")
@@ -203,12 +217,12 @@ def test_failures_are_counted_and_told(written):
 
 def test_csv_holds_the_numbers_in_full(written):
     rows = list(csv.DictReader(io.StringIO((written / "table.csv").read_text(encoding="utf-8"))))
-    judged = judge(study(other=("gru", "lstm")))
-    assert len(rows) == len(judged.rows) == 12
+    judged = judge(two_axes())
+    assert len(rows) == len(judged.rows) == 8
     for record, row in zip(rows, judged.rows, strict=True):
         seeds = [each.metrics["exact_match"] for each in row.done]
         assert float(record["exact_match_mean"]) == pytest.approx(np.mean(seeds))
-        assert int(record["done"]) == len(seeds) == 8 - int(record["failed"]) - int(record["diverged"])
+        assert int(record["done"]) == len(seeds) == 4 - int(record["failed"]) - int(record["diverged"])
         assert (record["p"] == "") == row.is_baseline == (record["attention"] == "dot")
         assert float(record["exact_match_low"]) < float(record["exact_match_mean"]) < float(record["exact_match_high"])
 
@@ -231,7 +245,7 @@ def test_pairs_are_of_seeds_that_both_sides_have():
     )
 
 
-def test_a_sweep_with_two_few_seeds_says_so(tmp_path):
+def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
     text = write_report(study(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
     assert "5 comparisons with Holm need 8 seeds, there are 3: no difference can be significant." in text
     assert "no difference to dot is significant (smallest corrected p 1.000)" in text
@@ -271,7 +285,11 @@ def test_ties_missing_and_infinite_numbers(tmp_path):
     assert "NaN</td>" in text
     assert "∞</td>" in text
     assert "(2 of 3)" in text
+<<<<<<< HEAD
     assert "0 of 2, 2 tied" in text
+=======
+    assert "0 of 2<small>2 tied</small>" in text
+>>>>>>> main
 
 
 def test_other_test_sets_are_not_paired_by_sentence():
@@ -354,7 +372,11 @@ def test_text_is_literal():
     assert literal('<b>x & "y" \u200e') == "&lt;b&gt;x &amp; &quot;y&quot; U+200E"
     assert literal("\u0301a") == "\u25cc\u0301a"
     assert literal("\ud800") == "U+D800"
+<<<<<<< HEAD
     assert token_text("a b") == "a␣b"
+=======
+    assert token_text("a b\u200e") == "a␣bU+200E"
+>>>>>>> main
     assert token_text("") == "∅"
     assert shorten("abcdefghij", 6) == "ab…hij"
 

@@ -22,7 +22,6 @@ from s2s_jax.decode.translate import WINDOW
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.examples import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.train import loop
 from s2s_jax.train.interrupt import Interrupted
 from s2s_jax.train.leaves import digest
 from s2s_jax.train.loop import NotFinite
@@ -180,12 +179,12 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
 
 def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatch):
     """The signal comes with the step that a validation belongs to: it is saved at once, and measured when resumed."""
-    interrupt, batches = loop.Interrupt(), Plan.from_step
-    monkeypatch.setattr(loop, "Interrupt", lambda: interrupt)
+    batches = Plan.from_step
 
     def signalled(plan, start, stop):
         for number, batch in enumerate(batches(plan, start, stop), start + 1):
-            interrupt.number = signal.SIGTERM if number == 10 else 0
+            if number == 10:
+                signal.raise_signal(signal.SIGTERM)
             yield batch
 
     experiment = tiny.experiment("steps=20", "validation.every=10")
@@ -194,7 +193,6 @@ def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatc
         with pytest.raises(Interrupted, match="SIGTERM: saved at step 10"):
             run.train(experiment, tmp_path / "run", QUIET)
     assert records(tmp_path / "run", "validation") == []
-    interrupt.number = 0
     run.train(experiment, tmp_path / "run", QUIET)
     assert [one["step"] for one in records(tmp_path / "run", "validation")] == [10, 20]
 

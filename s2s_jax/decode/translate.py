@@ -127,7 +127,7 @@ class Translator:
         return [answers[number] for number in range(len(lines))]
 
     def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:
-        real = [slot for slot, score in enumerate(found.scores[row]) if np.isfinite(score)]
+        real = np.flatnonzero(np.isfinite(found.scores[row])).tolist()
         hypotheses = [self._hypothesis(line, found, row, slot, len(ids)) for slot in real]
         if self.search.utility != "none" and hypotheses:
             texts = [hypothesis.text for hypothesis in hypotheses]

@@ -67,7 +67,7 @@ def _results(judged: Judged) -> str:
         for number, column in enumerate(table):
             tag = "th" if column.are_words else "td"
             key = _key(row) if column.head == judged.study.compare and column.are_words else ""
-            text = f"<bdi>{literal(column.texts[place])}</bdi>"
+            text = _number(column.texts[place], are_words=column.are_words)
             text = f"<strong>{text}</strong>" if place in column.strong else text
             scope = ' scope="row"' if number == 0 else ""
             link = f'<a href="#{row.anchor}">{key}{text}</a>' if column.texts[place] else ""
@@ -75,13 +75,29 @@ def _results(judged: Judged) -> str:
         group = ' class="group"' if row.anchor in first_of_groups else ""
         body.append(f"<tr{group}>{''.join(cells)}</tr>")
     one = "" if judged.others else " one"
-    meanings = "; ".join(f"{column.head}: {column.meaning}" for column in table if column.meaning)
+    meanings = "".join(f"<dt>{literal(c.head)}</dt><dd>{literal(c.meaning)}</dd>" for c in table if c.meaning)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Results">'
         f'<table class="main{one}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
+<<<<<<< HEAD
         f'<p class="note">{literal(meanings)}. Every number leads to its runs.</p>'
+=======
+        f'<details class="note"><summary>What the columns say</summary><dl>{meanings}</dl></details>'
+>>>>>>> main
     )
+
+
+def _number(text: str, *, are_words: bool) -> str:
+    """A number, and below it in small what it comes with: a deviation, an interval, failed runs, ties."""
+    if are_words:
+        return f"<bdi>{literal(text)}</bdi>"
+    at = min(
+        (place for place in (text.find(" ±"), text.find(" ["), text.find(", "), text.find(" (")) if place > 0),
+        default=len(text),
+    )
+    small = text[at:].removeprefix(",").strip()
+    return literal(text[:at]) + (f"<small>{literal(small)}</small>" if small else "")
 
 
 def _kind(are_words: bool) -> str:
@@ -107,9 +123,9 @@ def _grid(shown: Sequence[Figure], *, wide: bool = False) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    kind = ' class="strip"' if figure.width == STRIP_WIDTH else ""
+    kind = "strip" if figure.width == STRIP_WIDTH else "chart"
     return (
-        f'<figure{kind} id="{figure.name}"><div class="scroll">{figure.svg()}</div>'
+        f'<figure class="{kind}" id="{figure.name}"><div class="scroll">{figure.svg()}</div>'
         f"<figcaption><b>{literal(figure.title)}.</b> {literal(figure.caption)}</figcaption></figure>"
     )
 

@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
     anchor: str  # of its runs in the page
     point: dict[str, str]
-    variant: int  # the place of its value on the compared axis
+    variant: int  # of its colour: the baseline's is 0
     is_baseline: bool
     cells: tuple[Result, ...]  # by seed
     done: tuple[Result, ...]
@@ -135,7 +135,8 @@ def _row(study: Study, point: dict[str, str]) -> Row:
         values = _values(scored, metric)
         spreads[metric] = spread(values)
         intervals[metric] = interval(values, _drawn(scored, metric))
-    variant = study.axes[study.compare].index(point[study.compare])
+    order = sorted(study.axes[study.compare], key=lambda label: label != study.baseline)
+    variant = order.index(point[study.compare])
     base = point[study.compare] == study.baseline
     return Row("", point, variant, base, tuple(cells), done, spreads, intervals, {})
 
@@ -146,8 +147,9 @@ def _values(cells: Sequence[Result], metric: str) -> np.ndarray:
 
 def _drawn(cells: Sequence[Result], metric: str) -> np.ndarray | None:
     """The scores on draws of the sentences; None where a cell has no counts, or other sentences than the rest."""
-    counts = [cell.counts.get(metric) for cell in cells]
-    if not counts or any(each is None or not len(each) for each in counts) or len({len(each) for each in counts}) > 1:
+    counts = [cell.counts[metric] for cell in cells if metric in cell.counts]
+    sentences = {len(each) for each in counts}
+    if not counts or len(counts) < len(cells) or len(sentences) > 1 or 0 in sentences:
         return None
     return redrawn(metric, counts)
 

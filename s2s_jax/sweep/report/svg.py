@@ -78,7 +78,7 @@ def axis_of(values: Sequence[float], *, start: float, end: float, is_log: bool =
 
 def _round_step(rough: float) -> float:
     size = 10.0 ** math.floor(math.log10(rough))
-    return next(step * size for step in (1, 2, 2.5, 5, 10) if step * size >= rough * (1 - 1e-9))
+    return next(step * size for step in (1, 2, 2.5, 5, 10) if step * size >= 0.75 * rough)
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
@@ -138,11 +138,14 @@ def text(x: float, y: float, words: str, kind: str = "label", *, anchor: str = "
 
 
 def literal(words: str) -> str:
-    """The words as a page must spell them so that they are seen as they are; what cannot be seen is its code point."""
+    """The words as a page must spell them so that they are seen as they are."""
+    return html.escape(visible(words), quote=True)
+
+
+def visible(words: str) -> str:
+    """The words with each letter that cannot be seen as its code point; a mark without a letter sits on a circle."""
     seen = "".join(_seen(letter, alone=len(words) == 1) for letter in words)
-    if seen and unicodedata.category(seen[0]).startswith("M"):
-        seen = DOTTED_CIRCLE + seen
-    return html.escape(seen, quote=True)
+    return DOTTED_CIRCLE + seen if seen and unicodedata.category(seen[0]).startswith("M") else seen
 
 
 def _seen(letter: str, *, alone: bool) -> str:
@@ -154,7 +157,7 @@ def _seen(letter: str, *, alone: bool) -> str:
 
 def token_text(token: str, longest: int = 18) -> str:
     """A token as a label: a space is an open box, a long one is cut in the middle."""
-    shown = token.replace(" ", OPEN_BOX).replace("\n", "U+000A")
+    shown = visible(token.replace("\n", "U+000A")).replace(" ", OPEN_BOX)
     return shorten(shown, longest) if shown else "∅"
 
 
@@ -175,4 +178,9 @@ def _width(letter: str) -> float:
         return 0.0
     if unicodedata.east_asian_width(letter) in "WF":
         return 1.0
+<<<<<<< HEAD
+=======
+    if letter.isupper():
+        return 0.72
+>>>>>>> main
     return 0.34 if letter in "iljtfI.,:;'|! []()" else 0.85 if letter in "mwMW%@" else 0.58
