@@ -98,9 +98,9 @@ def encode(encoder, config, sentence):
     read, carries = sentence, []
     for layer in range(config.layers):
         outputs, ends = [], []
-        for direction in range(1 + config.bidirectional):
+        for direction, backward in enumerate(config.backward):
             cell = {name: array[direction] for name, array in encoder["cells"][layer].items()}
-            order = range(len(sentence)) if direction == 0 else range(len(sentence) - 1, -1, -1)
+            order = range(len(sentence))[::-1] if backward else range(len(sentence))
             carry = (np.zeros(config.size),) * LEAVES[config.cell]
             said = np.zeros((len(sentence), config.size))
             for position in order:

@@ -41,6 +41,7 @@ SHAPES = [{"cell": cell} for cell in sorted(oracles.CELLS)] + [
     {"cell": "lstm", "residual_from": 2},
     {"cell": "gru", "residual_from": 1},
     {"cell": "lstm", "residual_from": 1, "bidirectional": False},
+    {"cell": "gru", "bidirectional": False, "reversed": True},
 ]
 
 

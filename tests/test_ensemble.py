@@ -146,7 +146,7 @@ def test_a_sample_is_drawn_from_what_both_say():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="at least one model, got none"):
         ensemble([])
-    with pytest.raises(ValueError, match="search.mixing must be one of linear, log-linear, got 'log'"):
+    with pytest.raises(ValueError, match="mixing must be one of linear, log-linear, got 'log'"):
         ensemble([MODEL], mixing="log")
     with pytest.raises(ValueError, match="search.language_weight must be above 0, got 0; for 0 leave"):
         fused(MODEL, MODEL, weight=0)

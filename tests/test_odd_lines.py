@@ -11,11 +11,12 @@ import pytest
 import tiny
 
 from s2s_jax.decode.rules import Rules
-from s2s_jax.decode.search_config import SearchConfig
+from s2s_jax.decode.search_config import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.decode.wanted import Wanted
 from s2s_jax.model.seq2seq import build
 from s2s_jax.shapes import SPECIAL, UNK
+from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import Words
 
 TYPED = [*SPECIAL, "é", "a", "b"]  # what a person typed, the names of the special tokens among it
@@ -27,7 +28,7 @@ def translator() -> Translator:
     words = Words(TYPED, "NFC")
     model = build(tiny.experiment().model, source_vocabulary=words.size, target_vocabulary=words.size)
     search = SearchConfig(beam=2, rules=Rules(min_length=3))
-    return Translator(model, source=words, target=words, search=search, max_length=LONGEST)
+    return Translator(compiled_search(model, search, LONGEST), PairTokeniser(words, words), search)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A made-up sweep with failures and hostile tokens in it, told as page, Markdown, CSV and LaTeX, and looked at in a browser."""
+"""A made-up sweep with failures and hostile tokens in it, told in four formats and looked at in a browser."""
 
 import csv
 import html
@@ -23,14 +23,26 @@ from s2s_jax.sweep.result import Result, Shown, Study
 from s2s_jax.sweep.statistics import sign_flip
 
 HOSTILE = ("</s>", "<b>x", "&amp;", "東京", "سلام", "▁the", '"q"', "a\u0000b", "\u202eevil")
-SCORES = {"none": 0.42, "dot": 0.72, "general": 0.74, "additive": 0.80, "location-aware": 0.81, "gaussian-mixture": 0.66}
+SCORES = {
+    "none": 0.42,
+    "dot": 0.72,
+    "general": 0.74,
+    "additive": 0.80,
+    "location-aware": 0.81,
+    "gaussian-mixture": 0.66,
+}
 SENTENCES = 240
 
 
 def shown(random, *, attends=True):
-    source, tokens = ("東京", "<b>x", "سلام", "▁the", "&amp;", "</s>"), ("Tokyo", "&amp;", "a\u0000b", "\u202eevil", '"q"', "</s>")
+    source, tokens = (
+        ("東京", "<b>x", "سلام", "▁the", "&amp;", "</s>"),
+        ("Tokyo", "&amp;", "a\u0000b", "\u202eevil", '"q"', "</s>"),
+    )
     weights = random.dirichlet(np.full(6, 0.15), size=6) if attends else np.zeros((6, 6))
-    return Shown("東京 <b>x سلام &amp; C:\\new_file | 100%", ("Tokyo <b>x",), "Tokyo &amp; \u202eevil", source, tokens, weights)
+    return Shown(
+        "東京 <b>x سلام &amp; C:\\new_file | 100%", ("Tokyo <b>x",), "Tokyo &amp; \u202eevil", source, tokens, weights
+    )
 
 
 def cell(name, point, seed, quality, *, attends, random, curve_steps=12):
@@ -88,7 +100,7 @@ def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
         results[-1] = results[-1]._replace(status="diverged", error="loss is NaN at step 120", **bare)
     return Study(
         name="Scores of attention on dates",
-        claim="A learned score beats the dot product on dates, and any attention beats none.\nThe gap is larger than the noise of seeds.",
+        claim="A learned score beats the dot product, and any attention beats none.\nThe gap is no noise.",
         command="s2s sweep experiments/attention/scores.py",
         axes=axes,
         compare="attention",
@@ -96,6 +108,10 @@ def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
         metrics=("exact_match", "bleu", "perplexity"),
         results=tuple(results),
     )  # fmt: skip
+
+
+def two_axes():
+    return study(seeds=4, labels=("none", "dot", "additive", "location-aware"), other=("gru", "lstm"))
 
 
 class Page(HTMLParser):
@@ -126,7 +142,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    write_report(study(other=("gru", "lstm")), folder)
+    write_report(two_axes(), folder)
     return folder
 
 
@@ -137,7 +153,7 @@ def files(folder):
 def test_made_twice_it_has_the_same_bytes(written, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").write_text("of an earlier report")
-    assert write_report(study(other=("gru", "lstm")), tmp_path) == tmp_path / "report.html"
+    assert write_report(two_axes(), tmp_path) == tmp_path / "report.html"
     assert files(tmp_path) == files(written)
     assert {"report.html", "report.md", "table.csv", "table.tex"} < files(tmp_path).keys()
 
@@ -146,19 +162,34 @@ def test_page_is_whole_and_alone(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links) and len(page.links) > 100
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert len(page.links) > 80
     assert page.loads == ["data:,"]
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
-    for section in ("results", "differences", "learning", "lengths", "attention", "alignments", "choices", "settings", "runs"):
+    for section in (
+        "results",
+        "differences",
+        "learning",
+        "lengths",
+        "attention",
+        "alignments",
+        "choices",
+        "settings",
+        "runs",
+    ):
         assert section in page.ids
     for token in ("</s>", "<b>x", "&amp;", "東京", "سلام"):
         assert f">{html.escape(token)}</text>" in text
-    assert "\u202e" not in text and "\x00" not in text and "U+202E" in text  # nothing unseen moves what is seen
+    assert "\u202e" not in text
+    assert "\x00" not in text
+    assert "U+202E" in text
 
 
 def test_pictures_are_xml_and_know_their_colours(written):
     found = sorted((written / "figures").glob("*.svg"))
-    assert {"difference-exact_match.svg", "learning-loss-1.svg", "length-2.svg", "parallel.svg"} < {p.name for p in found}
+    assert {"difference-exact_match.svg", "learning-loss-1.svg", "length-2.svg", "parallel.svg"} < {
+        p.name for p in found
+    }
     for path in found:
         assert "var(" not in path.read_text(encoding="utf-8")
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
@@ -166,20 +197,22 @@ def test_pictures_are_xml_and_know_their_colours(written):
 
 def test_failures_are_counted_and_told(written):
     text = (written / "report.html").read_text(encoding="utf-8")
-    assert "94 of 96 runs done, 1 failed, 1 diverged" in text
-    assert "7 of 8, 1 failed" in text and "7 of 8, 1 diverged" in text
-    assert "out of memory in &lt;lambda&gt; &amp; co" in text and "loss is NaN at step 120" in text
+    assert "30 of 32 runs done, 1 failed, 1 diverged" in text
+    assert "3 of 4<small>1 failed</small>" in text
+    assert "3 of 4<small>1 diverged</small>" in text
+    assert "out of memory in &lt;lambda&gt; &amp; co" in text
+    assert "loss is NaN at step 120" in text
     assert "out of memory in &lt;lambda&gt; &amp; co" in (written / "report.md").read_text(encoding="utf-8")
 
 
 def test_csv_holds_the_numbers_in_full(written):
     rows = list(csv.DictReader(io.StringIO((written / "table.csv").read_text(encoding="utf-8"))))
-    judged = judge(study(other=("gru", "lstm")))
-    assert len(rows) == len(judged.rows) == 12
+    judged = judge(two_axes())
+    assert len(rows) == len(judged.rows) == 8
     for record, row in zip(rows, judged.rows, strict=True):
         seeds = [each.metrics["exact_match"] for each in row.done]
         assert float(record["exact_match_mean"]) == pytest.approx(np.mean(seeds))
-        assert int(record["done"]) == len(seeds) == 8 - int(record["failed"]) - int(record["diverged"])
+        assert int(record["done"]) == len(seeds) == 4 - int(record["failed"]) - int(record["diverged"])
         assert (record["p"] == "") == row.is_baseline == (record["attention"] == "dot")
         assert float(record["exact_match_low"]) < float(record["exact_match_mean"]) < float(record["exact_match_high"])
 
@@ -191,13 +224,18 @@ def test_pairs_are_of_seeds_that_both_sides_have():
     shared = sorted(by_seed[True].keys() & by_seed[False].keys())
     assert shared == [0, 1, 2, 4, 5, 6]
     gaps = np.array([by_seed[False][seed] - by_seed[True][seed] for seed in shared])
-    assert gap.spread.mean == pytest.approx(gaps.mean()) and gap.p == sign_flip(gaps) == 2 / 2**6
-    assert gap.interval.low < gaps.mean() < gap.interval.high and gap.interval.over == "seeds and sentences"
-    assert gap.wins == (0, 0, 6) and gap.improvement == 0.0
-    assert judged.allows.startswith("1 comparison needs 6 seeds, there are 6: the smallest p that can come out is 0.031")
+    assert gap.spread.mean == pytest.approx(gaps.mean())
+    assert gap.p == sign_flip(gaps) == 2 / 2**6
+    assert gap.interval.low < gaps.mean() < gap.interval.high
+    assert gap.interval.over == "seeds and sentences"
+    assert gap.wins == (0, 0, 6)
+    assert gap.improvement == 0.0
+    assert judged.allows.startswith(
+        "1 comparison needs 6 seeds, there are 6: the smallest p that can come out is 0.031"
+    )
 
 
-def test_a_sweep_with_two_few_seeds_says_so(tmp_path):
+def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
     text = write_report(study(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
     assert "5 comparisons with Holm need 8 seeds, there are 3: no difference can be significant." in text
     assert "no difference to dot is significant (smallest corrected p 1.000)" in text
@@ -207,13 +245,15 @@ def test_one_seed_one_value_no_attention(tmp_path):
     text = write_report(study(seeds=1, labels=("none",), failing=False), tmp_path).read_text(encoding="utf-8")
     ids = Page(text).ids
     assert "There is nothing to compare: the axis has one value." in text
-    assert not {"alignments", "attention", "differences", "choices", "settings"} & set(ids) and "learning" in ids
+    assert not {"alignments", "attention", "differences", "choices", "settings"} & set(ids)
+    assert "learning" in ids
 
 
 def test_nothing_is_done_yet(tmp_path):
     waiting = tuple(Result(f"c{n}", {"attention": label}, 0, "waiting") for n, label in enumerate(("dot", "none")))
     text = write_report(study(labels=("dot", "none"))._replace(results=waiting), tmp_path).read_text(encoding="utf-8")
-    assert "No run is done yet" in text and "0 of 2 runs done, 2 waiting" in text
+    assert "No run is done yet" in text
+    assert "0 of 2 runs done, 2 waiting" in text
     assert set(Page(text).ids) == {"results", "methods", "runs", "runs-1", "runs-2"}
     write_report(study()._replace(results=()), tmp_path)  # not even planned
 
@@ -226,24 +266,33 @@ def test_ties_missing_and_infinite_numbers(tmp_path):
     results[6:] = [each._replace(point={"attention": "general"}, name=f"g{each.seed}") for each in same]
     judged = judge(made._replace(results=tuple(results)))
     gap = judged.rows[2].differences["exact_match"]
-    assert gap.wins == (0, 2, 2) and gap.p == 1.0 and gap.improvement == 0.5 and gap.spread == (0.0, 0.0, 2)
+    assert gap.wins == (0, 2, 2)
+    assert gap.p == 1.0
+    assert gap.improvement == 0.5
+    assert gap.spread == (0.0, 0.0, 2)
     assert gap.interval.low == gap.interval.high == 0.0
     text = write_report(made._replace(results=tuple(results)), tmp_path).read_text(encoding="utf-8")
-    assert "NaN</td>" in text and "∞</td>" in text and "(2 of 3)" in text and "0 of 2, 2 tied" in text
+    assert "NaN</td>" in text
+    assert "∞</td>" in text
+    assert "(2 of 3)" in text
+    assert "0 of 2<small>2 tied</small>" in text
 
 
 def test_other_test_sets_are_not_paired_by_sentence():
     made = study(seeds=3, labels=("dot", "none"), failing=False)
-    cut = [each._replace(counts={m: c[: 100 + each.seed] for m, c in each.counts.items()}) if each.point["attention"] == "none"
-           else each for each in made.results]  # fmt: skip
-    judged = judge(made._replace(results=tuple(cut)))
+
+    def cut(each):
+        return each._replace(counts={metric: counts[: 100 + each.seed] for metric, counts in each.counts.items()})
+
+    results = [cut(each) if each.point["attention"] == "none" else each for each in made.results]
+    judged = judge(made._replace(results=tuple(results)))
     assert judged.rows[0].intervals["bleu"].over == "seeds and sentences"
     assert judged.rows[1].intervals["bleu"].over == judged.rows[1].differences["bleu"].interval.over == "seeds"
 
 
 def test_what_cannot_be_judged_is_refused():
     made = study(seeds=1)
-    with pytest.raises(ValueError, match="compare must be one of attention, got 'atention'; did you mean 'attention'?"):
+    with pytest.raises(ValueError, match="compare must be one of attention, got 'atention'; did you mean"):
         judge(made._replace(compare="atention"))
     with pytest.raises(ValueError, match="baseline must be one of .*, got 'dott'; did you mean 'dot'?"):
         judge(made._replace(baseline="dott"))
@@ -251,31 +300,49 @@ def test_what_cannot_be_judged_is_refused():
         judge(made._replace(metrics=("blue",)))
     with pytest.raises(ValueError, match="metrics must name at least one, the tested one first, got none"):
         judge(made._replace(metrics=()))
-    with pytest.raises(ValueError, match="metrics must begin with one that has a better direction, got 'attention_entropy'"):
+    with pytest.raises(
+        ValueError, match="metrics must begin with one that has a better direction, got 'attention_entropy'"
+    ):
         judge(made._replace(metrics=("attention_entropy",)))
 
 
 def test_latex_and_markdown_take_no_sign_for_an_order(written):
-    assert latex(r"100% & $x_1$ #{a}~^\ <b>|") == (
-        r"100\% \& \$x\_1\$ \#\{a\}\textasciitilde{}\textasciicircum{}\textbackslash{} \textless{}b\textgreater{}\textbar{}"
-    )
+    assert latex("100% & $x_1$ #{a}") == r"100\% \& \$x\_1\$ \#\{a\}"
+    assert latex("~^\\") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert latex("<b>|") == r"\textless{}b\textgreater{}\textbar{}"
     assert markdown("a|b <i> *x* _y_ `z` [1] &amp;") == r"a\|b &lt;i&gt; \*x\* \_y\_ \`z\` \[1\] &amp;amp;"
     tex = (written / "table.tex").read_text(encoding="utf-8")
     lines = tex.splitlines()
     width = len(re.search(r"tabular\}\{([lr]+)\}", tex)[1])
     assert all(len(re.findall(r"(?<!\\)&", each)) == width - 1 for each in lines if each.endswith(r"\\"))
-    table = [each for each in (written / "report.md").read_text(encoding="utf-8").splitlines() if each.startswith("| gru")]
+    table = [
+        each for each in (written / "report.md").read_text(encoding="utf-8").splitlines() if each.startswith("| gru")
+    ]
     assert {len(re.findall(r"(?<!\\)\|", each)) for each in table} == {width + 1}
 
 
 def test_numbers_say_no_more_than_they_know():
-    assert [numbers.decimals_for(each) for each in ([0.012], [3.2, None], [120.0], [], [0.0], [1e-9])] == [3, 1, 0, 3, 3, 5]
-    assert numbers.with_spread(0.81234, 0.0123, 3) == "0.812 ± 0.012" and numbers.with_spread(1.0, None, 2) == "1.00"
+    assert [numbers.decimals_for(each) for each in ([0.012], [3.2, None], [120.0], [], [0.0], [1e-9])] == [
+        3,
+        1,
+        0,
+        3,
+        3,
+        5,
+    ]
+    assert numbers.with_spread(0.81234, 0.0123, 3) == "0.812 ± 0.012"
+    assert numbers.with_spread(1.0, None, 2) == "1.00"
     assert [numbers.signed(each, 2) for each in (0.5, -0.5, 0.001, -0.001, math.nan, None)] == (
         ["+0.50", "−0.50", "0.00", "0.00", "NaN", "–"]
     )
     assert [numbers.p_value(each) for each in (1.0, 0.0312, 0.0001, None)] == ["1.000", "0.031", "< 0.001", "–"]
-    assert [numbers.compact(each) for each in (0, 999, 1234567, 12.5e9, None)] == ["0", "999", "1.23\u202fM", "12.5\u202fG", "–"]
+    assert [numbers.compact(each) for each in (0, 999, 1234567, 12.5e9, None)] == [
+        "0",
+        "999",
+        "1.23\u202fM",
+        "12.5\u202fG",
+        "–",
+    ]
     assert numbers.whole(1234567.4) == "1\u202f234\u202f567"
 
 
@@ -284,13 +351,16 @@ def test_ticks_are_round():
     assert [tick_text(tick, axis.ticks()) for tick in axis.ticks()] == ["0.2", "0.4", "0.6", "0.8"]
     assert Axis(0.9, 4000, 0, 100, True).ticks() == [1, 10, 100, 1000]
     assert axis_of([3.0, 3.0], start=0, end=10).place(3.0) == 5
-    assert [tick_text(each, [0.0, each]) for each in (-2500.0, 25_000.0, 0.25)] == ["−2500", "25k", "0.25"]
+    assert [tick_text(each, sorted([0.0, each])) for each in (-2500.0, 25_000.0, 0.25)] == ["−2500", "25k", "0.25"]
 
 
 def test_text_is_literal():
-    assert literal("<b>x & \"y\" \u200e") == "&lt;b&gt;x &amp; &quot;y&quot; U+200E"
-    assert literal("\u0301a") == "\u25cc\u0301a" and literal("\ud800") == "U+D800"
-    assert token_text("a b") == "a␣b" and token_text("") == "∅" and shorten("abcdefghij", 6) == "ab…hij"
+    assert literal('<b>x & "y" \u200e') == "&lt;b&gt;x &amp; &quot;y&quot; U+200E"
+    assert literal("\u0301a") == "\u25cc\u0301a"
+    assert literal("\ud800") == "U+D800"
+    assert token_text("a b\u200e") == "a␣bU+200E"
+    assert token_text("") == "∅"
+    assert shorten("abcdefghij", 6) == "ab…hij"
 
 
 def luminance(colour):

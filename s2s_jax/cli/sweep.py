@@ -177,7 +177,9 @@ def _find(given: Given) -> Named:
     form = [] if options.form == "sweep" else ["--form", options.form]
     command = shlex.join(["s2s", "sweep", "run", options.file, *form, *(["--replicas"] * options.replicas), *settings])
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
-    return Named(found, folder, name, (names.get("__doc__") or "").strip(), command)
+    claimed = (names.get("__doc__") or "").split("\nCommand:")[0].strip().split("\n\n")
+    claim = "\n\n".join(" ".join(paragraph.split()) for paragraph in claimed)
+    return Named(found, folder, name, claim, command)
 
 
 def _named(name: str) -> Path:

@@ -116,8 +116,9 @@ def search(
         allowed = followed(step.logits, rules, limits, time=now.time, said=said)
         normaliser = by_slot(step.normaliser)
         # what a neighbour still waits for must not change a row that is done: it has no live hypotheses here
-        quiet = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live[:2])
-        picked = way.pick(Live(*quiet, now.live.held), by_slot(allowed), normaliser=normaliser, time=now.time)
+        total, merit = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live[:2])
+        live = Live(total, merit, now.live.held)
+        picked = way.pick(live, by_slot(allowed), normaliser=normaliser, time=now.time)
         choice, kept = picked.best, picked.open
         own = [log_probs_of(one, by_slot(step.logits), normaliser) for one in (choice, kept)]
         looked = jnp.zeros((rows, width))
@@ -130,8 +131,9 @@ def search(
         carried = jax.tree.map(lambda leaf: gathered(leaf, kept.parent), (state, said, covered))
         if said is not None:
             carried = (carried[0], carried[1].at[:, now.time].set(kept.token.reshape(-1)), carried[2])
-        new = (kept.total, kept.merit)
-        live = Live(*(jnp.where(now.done[:, None], *pair) for pair in zip(now.live[:2], new, strict=True)), picked.held)
+        fresh = zip(now.live[:2], (kept.total, kept.merit), strict=True)
+        total, merit = (jnp.where(now.done[:, None], old, new) for old, new in fresh)
+        live = Live(total, merit, picked.held)
         tokens = jnp.where(now.done, now.tokens, now.time + 1)
         done = now.done | is_done(live, ends, tokens)
         return Progress(now.time + 1, carried, kept.token, live, tokens, done, history, ends)

@@ -17,7 +17,6 @@ from s2s_jax.decode.result import Found
 from s2s_jax.decode.rules import Rules
 from s2s_jax.decode.sample import Sampling, row_keys, sample
 from s2s_jax.decode.stochastic import stochastic
-from s2s_jax.model.ensemble import MIXINGS
 from s2s_jax.model.interface import Model, Params
 
 METHODS = ("beam", "sample", "stochastic")
@@ -61,14 +60,14 @@ class SearchConfig:
     """
     rules: Rules = dataclasses.field(default_factory=Rules)
     """What a translation must keep to."""
-    mixing: str = "log-linear"
-    """How several models speak as one: log-linear, the geometric mean of their probabilities, or linear."""
     language_model: str = ""
     """Folder of a run that learned targets without sources (data.train=lines:FILE), to have a say in each token."""
     language_weight: float = 0.0
     """Times its log-probability, what it adds to a token's. Gulcehre et al. 2015, arXiv:1503.03535, 4.1."""
     max_length: int = 0
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
+    max_source: int = 4096
+    """Most tokens of a line that are read, the end counted; the rest of a longer one is left out; 0 for no bound."""
     sentences: int = 64
     """Most source lines decoded together."""
     replace_unknown: bool = False
@@ -77,11 +76,12 @@ class SearchConfig:
     def __post_init__(self):
         one_of("search.method", self.method, METHODS)
         one_of("search.stopping", self.stopping, STOPPING)
-        one_of("search.mixing", self.mixing, MIXINGS)
         one_of("search.utility", self.utility, ("none", *UTILITIES))
         for name in ("beam", "groups", "samples", "sentences"):
             at_least(f"search.{name}", getattr(self, name), 1)
-        for name in ("n_best", "group_penalty", "sibling_penalty", "language_weight", "seed", "max_length"):
+        for name in ("n_best", "group_penalty", "sibling_penalty", "language_weight"):
+            at_least(f"search.{name}", getattr(self, name), 0)
+        for name in ("seed", "max_length", "max_source"):
             at_least(f"search.{name}", getattr(self, name), 0)
         self.scoring()
 

@@ -27,12 +27,24 @@ class Wanted(NamedTuple):
         return line if isinstance(line, Wanted) else cls(line)
 
 
-def prefix_ids(wanted: Sequence[Wanted], pair: PairTokeniser, rows: int) -> Int[np.ndarray, "B P"] | None:
-    """The tokens that each row begins with, PAD behind them; None where no row has any.
+def token_arrays(
+    wanted: Sequence[Wanted], pair: PairTokeniser, rules: Rules, *, rows: int
+) -> dict[str, Int[np.ndarray, "B ..."]]:
+    """What a search takes beside the source: `prefix` [B, P], `phrases` [B, N, L], PAD behind each; what nobody wants
+    is left out.
 
     Args:
         rows: how many there are, those that only fill a batch up counted.
+
+    Raises:
+        ValueError: a phrase can never be said.
     """
+    found = {"prefix": prefix_ids(wanted, pair, rows), "phrases": phrase_ids(wanted, pair, rows, rules)}
+    return {name: ids for name, ids in found.items() if ids is not None}
+
+
+def prefix_ids(wanted: Sequence[Wanted], pair: PairTokeniser, rows: int) -> Int[np.ndarray, "B P"] | None:
+    """The tokens that each row begins with; None where no row has any."""
     ids = [pair.encode_target(one.prefix, one.line) for one in wanted]
     longest = max(map(len, ids))
     return _filled([[one] for one in ids], (rows, 1, rounded(longest)))[:, 0] if longest else None
@@ -41,11 +53,7 @@ def prefix_ids(wanted: Sequence[Wanted], pair: PairTokeniser, rows: int) -> Int[
 def phrase_ids(
     wanted: Sequence[Wanted], pair: PairTokeniser, rows: int, rules: Rules
 ) -> Int[np.ndarray, "B N L"] | None:
-    """The tokens of each phrase of each row, PAD behind and beside them; None where no row has any.
-
-    Raises:
-        ValueError: a phrase can never be said.
-    """
+    """The tokens of each phrase of each row; None where no row has any."""
     ids = [_outermost([_sayable(phrase, one.line, pair, rules) for phrase in one.phrases]) for one in wanted]
     longest = max((len(phrase) for phrases in ids for phrase in phrases), default=0)
     return _filled(ids, (rows, rounded(max(map(len, ids))), rounded(longest))) if longest else None

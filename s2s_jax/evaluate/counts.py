@@ -64,13 +64,13 @@ def counts_of(answers: Answers) -> dict[str, Numbers]:
 
 
 def value(metric: str, summed: Float[np.ndarray, " K"]) -> float | None:
-    """The metric of summed counts: the number that `quality` or `evaluate` gives. None where there is nothing to divide by.
+    """The metric of summed counts: the number that `quality` or `evaluate` gives; None where nothing is to divide by.
 
     Raises:
         ValueError: no such metric.
     """
     one_of("metric", metric, tuple(METRICS))
-    found = float(METRICS[metric].values(np.asarray(summed, np.float64)))
+    found = float(METRICS[metric].values(np.asarray(summed, np.float64)[None])[0])
     return None if np.isnan(found) and not np.isnan(summed).any() else found
 
 

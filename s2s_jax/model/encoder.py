@@ -31,6 +31,8 @@ class EncoderConfig:
     """Stacked layers."""
     bidirectional: bool = True
     """Read from both ends; the two outputs of a token stand side by side, so the memory is 2 x size wide."""
+    reversed: bool = False
+    """Read from the end alone, which bidirectional=false allows. Sutskever et al. 2014, arXiv:1409.3215."""
     transitions: int = 1
     """Cells that a layer's state goes through at each token, those after the first without input."""
     residual_from: int = 0
@@ -46,13 +48,20 @@ class EncoderConfig:
         at_least("encoder.layers", self.layers, 1)
         at_least("encoder.transitions", self.transitions, 1)
         at_least("encoder.residual_from", self.residual_from, 0)
+        if self.bidirectional and self.reversed:
+            raise ValueError("encoder.reversed reads one way and encoder.bidirectional both; set one of them to false.")
         share("encoder.dropout", self.dropout)
         share("encoder.recurrent_dropout", self.recurrent_dropout)
 
     @property
+    def backward(self) -> tuple[bool, ...]:
+        """Whether each direction reads from the end."""
+        return (False, True) if self.bidirectional else (self.reversed,)
+
+    @property
     def directions(self) -> int:
         """How many ways the source is read: 1 or 2."""
-        return 1 + self.bidirectional
+        return len(self.backward)
 
 
 Ways = tuple[Shaped[Array, "S ..."], ...]  # one array a direction, time first, as that direction reads
@@ -104,12 +113,12 @@ class Encoder(nnx.Module):
             shape = (self.config.directions, len(inputs), cell.size)
             drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
         start = cell.start(self.config.directions, len(inputs))
-        ways = from_both_ends(inputs.swapaxes(0, 1), self.config.directions)
+        ways = as_read(inputs.swapaxes(0, 1), self.config.backward)
         projected = tuple(cell.project(x, way=way) for way, x in enumerate(ways))
-        real = from_both_ends(mask.T, self.config.directions)
+        real = as_read(mask.T, self.config.backward)
         carry, outputs = masked_scan(cell, start, projected, real, drop, remat=self.remat)
         joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
-        return tuple(joined), side_by_side(outputs)
+        return tuple(joined), side_by_side(outputs, self.config.backward)
 
 
 def masked_scan(
@@ -138,14 +147,14 @@ def masked_scan(
     return scan(body, inside, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
 
 
-def from_both_ends(x: Shaped[Array, "S ..."], directions: int) -> Ways:
-    """Time first, and for the second direction reversed in time."""
-    return (x, x[::-1])[:directions]
+def as_read(x: Shaped[Array, "S ..."], backward: tuple[bool, ...]) -> Ways:
+    """Time first, once a direction, reversed in time for one that reads from the end."""
+    return tuple(x[::-1] if from_end else x for from_end in backward)
 
 
-def side_by_side(outputs: Ways) -> Float[Array, "B S M"]:
-    """The directions' outputs [S, B, H] of each token next to each other, in reading order."""
-    ways = [outputs[0], *(way[::-1] for way in outputs[1:])]
+def side_by_side(outputs: Ways, backward: tuple[bool, ...]) -> Float[Array, "B S M"]:
+    """The directions' outputs [S, B, H] of each token next to each other, in the order of the sentence."""
+    ways = [way[::-1] if from_end else way for way, from_end in zip(outputs, backward, strict=True)]
     return jnp.concatenate(ways, axis=-1).swapaxes(0, 1)
 
 

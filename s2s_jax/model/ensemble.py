@@ -37,7 +37,7 @@ def ensemble(models: Sequence[Model], *, mixing: str = "log-linear") -> Model:
     """
     if not models:
         raise ValueError("an ensemble needs at least one model, got none.")
-    one_of("search.mixing", mixing, MIXINGS)
+    one_of("mixing", mixing, MIXINGS)
 
     def init(key: Key[Array, ""]) -> Params:
         return [model.init(own) for model, own in zip(models, jax.random.split(key, len(models)), strict=True)]
@@ -51,7 +51,7 @@ def ensemble(models: Sequence[Model], *, mixing: str = "log-linear") -> Model:
         told = zip(models, params, memory.keys, state.carry, _keys(key, len(models)), strict=True)
         states, steps = zip(*(model.step(*given, token, noise) for model, *given, noise in told), strict=True)
         context = jnp.concatenate([one.context for one in steps], axis=-1)
-        alignment = sum(one.alignment for one in steps) / len(steps)
+        alignment = jnp.stack([one.alignment for one in steps]).mean(0)
         return State(states, (), ()), Step(MIXINGS[mixing]([one.logits for one in steps]), alignment, context)
 
     return Model(init, encode, step)

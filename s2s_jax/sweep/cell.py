@@ -16,6 +16,7 @@ from s2s_jax import run
 from s2s_jax.config import Experiment, to_json
 from s2s_jax.run.folder import read_json, write_json
 from s2s_jax.sweep.scoring import scored, spoken
+from s2s_jax.train.interrupt import Interrupt, Interrupted
 from s2s_jax.train.leaves import digest
 from s2s_jax.train.loop import NotFinite
 
@@ -41,13 +42,12 @@ Told = Callable[[Unit, str], None]  # what is called with a unit and its status
 def obedient(unit: Unit) -> str:
     """Run a unit in a worker; "stopped" where it was asked to, and has saved itself."""
     try:
-        return run_unit(unit)
-    except KeyboardInterrupt:
+        with (
+            Interrupt()
+        ):  # whatever is under way when a signal comes: training saves itself, all else goes on to its end
+            return run_unit(unit)
+    except Interrupted:
         return "stopped"
-    except Exception as error:
-        if hasattr(error, "code"):
-            return "stopped"
-        raise
 
 
 def run_unit(unit: Unit) -> str:
@@ -66,9 +66,9 @@ def run_unit(unit: Unit) -> str:
             lost = run.train_replicas(
                 [work.experiment for work in unit], [work.folder / "run" for work in unit], _console(log)
             )
+        except Interrupted:
+            raise
         except Exception as error:
-            if hasattr(error, "code"):
-                raise
             traceback.print_exc(file=log)
             for work in unit:
                 fail(work.folder, error)
@@ -104,7 +104,7 @@ def run_cell(work: Work) -> str:
         "done", "diverged" or "failed".
 
     Raises:
-        Interrupted, KeyboardInterrupt: somebody asked for an end; all is saved.
+        Interrupted: somebody asked for an end; all is saved.
     """
     began = time.monotonic()
     begin(work)
@@ -112,9 +112,9 @@ def run_cell(work: Work) -> str:
         try:
             run.train(work.experiment, work.folder / "run", _console(log))
             judge(work)
+        except Interrupted:
+            raise
         except Exception as error:
-            if hasattr(error, "code"):  # it was asked to stop
-                raise
             traceback.print_exc(file=log)
             return fail(work.folder, error)
     return succeed(work.folder, seconds=time.monotonic() - began)

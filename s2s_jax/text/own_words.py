@@ -90,9 +90,12 @@ class PairTokeniser:
 
     def _plain(self, ids: Sequence[int], source: str, instead: Sequence[str]) -> tuple[list[int], list[str]]:
         """Target ids with UNK for all that the vocabulary does not know, and what each of these UNKs is."""
+        size = self.target.size
+        if UNK not in ids and max(ids, default=0) < size:
+            return list(ids), []
         words, plain, unknown = self.own_words(source), [], []
         for place, number in enumerate(map(int, ids)):
-            slot = number - self.target.size
+            slot = number - size
             if slot >= 0:
                 unknown.append(words[slot] if slot < len(words) else SPECIAL[UNK])
             elif number == UNK:

@@ -16,17 +16,29 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Interrupt:
-    """While it is entered, a signal is noted instead of obeyed; `number` says which one came."""
+    """While it is entered, a signal is noted instead of obeyed; `number` says which one came.
+
+    One inside another is the same one: what came before the inner was entered is not lost.
+    """
 
     signals = (signal.SIGINT, signal.SIGTERM)
+    _outermost: "Interrupt | None" = None
 
     def __init__(self):
-        self.number = 0
+        self._noted = 0
         self._before: dict[int, object] = {}
 
+    @property
+    def number(self) -> int:
+        """The signal that came, 0 for none."""
+        return (Interrupt._outermost or self)._noted
+
     def __enter__(self) -> "Interrupt":
+        if Interrupt._outermost is not None:
+            return self
         try:
             self._before = {number: signal.signal(number, self._note) for number in self.signals}
+            Interrupt._outermost = self
         except ValueError:  # not the main thread: whoever runs this in a thread has his own way of stopping
             self._before = {}
         return self
@@ -34,10 +46,12 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
+        if Interrupt._outermost is self:
+            Interrupt._outermost = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if self._noted:
             for other in self.signals:
                 signal.signal(other, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.number = number
+        self._noted = number

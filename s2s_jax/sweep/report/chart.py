@@ -137,5 +137,3 @@ def middle_and_band(x: float, values: Sequence[float]) -> Point:
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else 0.0
     return Point(x, mean, mean - sd, mean + sd)
-
-

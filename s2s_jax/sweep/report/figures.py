@@ -74,12 +74,12 @@ def _differences(judged: Judged) -> Iterator[Figure]:
             mean = gap.spread.mean or 0.0
             low, high = gap.interval[:2] if gap.interval else (mean, mean)
             words = f"{numbers.signed(mean, decimals)} {numbers.range_of(low, high, decimals) if gap.interval else ''}"
-            rows.append(Strip(label_of(judged, row), row.variant, (), mean, low, high, words.strip()))
+            rows.append(Strip(label_of(judged, row), row.variant, gap.seeds, mean, low, high, words.strip()))
         metric_label, better = METRICS[metric].label, METRICS[metric].higher_is_better
         way = {True: ", right of 0 is better", False: ", left of 0 is better", None: ""}[better]
         x_label = f"{metric_label}: difference to {judged.study.baseline}{way}"
-        tested = "the tested metric" if metric == judged.tested else "not tested"
-        caption = f"{metric_label}, {tested}: mean paired difference to {judged.study.baseline} with its 95 % interval."
+        tested = "The tested metric" if metric == judged.tested else "Not tested"
+        caption = f"{tested}. Square: mean paired difference; line: its 95 % interval; circles: seeds."
         yield strips(f"difference-{metric}", metric_label, caption, rows, x_label=x_label, zero=True)
 
 
@@ -95,9 +95,17 @@ def _learning(judged: Judged) -> Iterator[Figure]:
             ys = [point.y for one in series for point in one.points]
             title = f"{name}{f' – {group}' if group else ''}"
             caption = "Mean over seeds and one standard deviation, at the steps that all seeds of a variant reached."
-            words = {"x_label": "step", "y_label": f"validation {name}"}
-            wide = {"log_x": is_wide(xs, ratio=100), "log_y": is_wide(ys, ratio=50)}
-            yield curves(f"learning-{_file(name)}-{place}", title, caption, series, **words, **wide)
+            log_x, log_y = is_wide(xs, ratio=100), is_wide(ys, ratio=50)
+            yield curves(
+                f"learning-{_file(name)}-{place}",
+                title,
+                caption,
+                series,
+                x_label="step",
+                y_label=f"validation {name}",
+                log_x=log_x,
+                log_y=log_y,
+            )
 
 
 def _curve(row: Row, name: str) -> list[Point]:
@@ -121,9 +129,16 @@ def _lengths(judged: Judged) -> Iterator[Figure]:
         lows = [1 + edge for edge in [min(int(cell.lengths.min()) for cell in cells) - 1, *edges]]
         names = [str(low) if low == high else f"{low}–{high}" for low, high in zip(lows, edges, strict=False)]
         label = METRICS[metric].label
-        caption = f"{label} of the test sources of each length, in buckets of about as many; band: one standard deviation over seeds."
-        words = {"x_label": "source tokens", "y_label": label, "x_names": names}
-        yield curves(f"length-{place}", f"{label}{f' – {group}' if group else ''}", caption, series, **words)
+        caption = "Test sources of each length, in buckets of about as many; band: one standard deviation over seeds."
+        yield curves(
+            f"length-{place}",
+            f"{label}{f' – {group}' if group else ''}",
+            caption,
+            series,
+            x_label="source tokens",
+            y_label=label,
+            x_names=names,
+        )
 
 
 def _has_lengths(cell, metric: str) -> bool:
@@ -162,7 +177,7 @@ def _attention(judged: Judged) -> Iterator[Figure]:
                 rows.append(Strip(label_of(judged, row), row.variant, seeds, mean, mean, mean, words))
         if rows:
             label = METRICS[metric].label
-            caption = f"{label} of each seed (circles) and their mean (square)."
+            caption = "Circles: seeds; square: their mean."
             yield strips(f"attention-{metric}", label, caption, rows, x_label=label, zero=False)
 
 

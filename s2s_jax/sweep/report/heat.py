@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.sweep.report.svg import Figure, box, literal, n, text, token_text, width_of
+from s2s_jax.sweep.report.svg import Figure, box, n, text, token_text, width_of
 from s2s_jax.sweep.result import Shown
 
 CELL = 20.0
@@ -46,8 +46,6 @@ def _cells(weights: Float[np.ndarray, "T S"], *, left: float, top: float) -> str
         if np.isnan(weight):
             parts.append(f'<rect class="nan" {place}><title>NaN</title></rect>')
             continue
-        strength = min(1.0, weight)
-        parts.append(
-            f'<rect class="weight" fill-opacity="{strength:.3f}" {place}><title>{literal(f"{weight:.3f}")}</title></rect>'
-        )
+        strength = f'fill-opacity="{min(1.0, weight):.3f}"'
+        parts.append(f'<rect class="weight" {strength} {place}><title>{weight:.3f}</title></rect>')
     return "".join(parts)

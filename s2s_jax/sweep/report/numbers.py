@@ -71,9 +71,7 @@ def compact(value: float | None) -> str:
 
 
 def _three(value: float) -> str:
-    decimals = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    text = f"{value:.{min(decimals, 2)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.{min(2, max(0, 2 - math.floor(math.log10(abs(value)))))}f}"
 
 
 def mean_of(values: Iterable[float]) -> float | None:

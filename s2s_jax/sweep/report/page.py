@@ -33,7 +33,8 @@ def to_html(judged: Judged, figures: Figures) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{literal(judged.study.name)}</title><style>{PAGE}</style></head><body>\n'
+        f'<link rel="icon" href="data:,"><title>{literal(judged.study.name)}</title>'
+        f"<style>{PAGE}</style></head><body>\n"
         f"{_header(judged)}<nav>{links}</nav></header>\n<main>{bodies}</main>\n"
         "<footer></footer></body></html>\n"
     )
@@ -66,7 +67,7 @@ def _results(judged: Judged) -> str:
         for number, column in enumerate(table):
             tag = "th" if column.are_words else "td"
             key = _key(row) if column.head == judged.study.compare and column.are_words else ""
-            text = f"<bdi>{literal(column.texts[place])}</bdi>"
+            text = _number(column.texts[place], are_words=column.are_words)
             text = f"<strong>{text}</strong>" if place in column.strong else text
             scope = ' scope="row"' if number == 0 else ""
             link = f'<a href="#{row.anchor}">{key}{text}</a>' if column.texts[place] else ""
@@ -74,12 +75,25 @@ def _results(judged: Judged) -> str:
         group = ' class="group"' if row.anchor in first_of_groups else ""
         body.append(f"<tr{group}>{''.join(cells)}</tr>")
     one = "" if judged.others else " one"
-    meanings = "; ".join(f"{column.head}: {column.meaning}" for column in table if column.meaning)
+    meanings = "".join(f"<dt>{literal(c.head)}</dt><dd>{literal(c.meaning)}</dd>" for c in table if c.meaning)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Results"><table class="main{one}"><thead><tr>{heads}</tr>'
-        f"</thead><tbody>{''.join(body)}</tbody></table></div>"
-        f'<p class="note">{literal(meanings)}. Every number leads to its runs.</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Results">'
+        f'<table class="main{one}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f'<details class="note"><summary>What the columns say</summary><dl>{meanings}</dl></details>'
     )
+
+
+def _number(text: str, *, are_words: bool) -> str:
+    """A number, and below it in small what it comes with: a deviation, an interval, failed runs, ties."""
+    if are_words:
+        return f"<bdi>{literal(text)}</bdi>"
+    at = min(
+        (place for place in (text.find(" ±"), text.find(" ["), text.find(", "), text.find(" (")) if place > 0),
+        default=len(text),
+    )
+    small = text[at:].removeprefix(",").strip()
+    return literal(text[:at]) + (f"<small>{literal(small)}</small>" if small else "")
 
 
 def _kind(are_words: bool) -> str:
@@ -105,9 +119,9 @@ def _grid(shown: Sequence[Figure], *, wide: bool = False) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    kind = ' class="strip"' if figure.width == STRIP_WIDTH else ""
+    kind = "strip" if figure.width == STRIP_WIDTH else "chart"
     return (
-        f'<figure{kind} id="{figure.name}"><div class="scroll">{figure.svg()}</div>'
+        f'<figure class="{kind}" id="{figure.name}"><div class="scroll">{figure.svg()}</div>'
         f"<figcaption><b>{literal(figure.title)}.</b> {literal(figure.caption)}</figcaption></figure>"
     )
 
@@ -143,7 +157,8 @@ def _settings(judged: Judged) -> str:
     )
     return (
         f'<div class="scroll"><table><thead><tr><th class="w" scope="col">point</th>{head}</tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="note">All other settings are the same in every run, but the seed.</p>'
+        f"<tbody>{body}</tbody></table></div>"
+        '<p class="note">All other settings are the same in every run, but the seed.</p>'
     )
 
 

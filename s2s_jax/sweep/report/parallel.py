@@ -23,7 +23,10 @@ def parallel(judged: Judged) -> Figure | None:
         points = [(x, _height(study.axes[name], row.point[name])) for x, name in zip(places, names, strict=False)]
         parts.append(path([*points, (places[-1], up.place(value))], f"thread {colour(row.variant)}"))
     for x, name in zip(places, names, strict=False):
-        parts += [line(x, TOP, x, HEIGHT - BOTTOM, "axis"), text(x, TOP - 18, shorten(name, 26), "head", anchor="middle")]
+        parts += [
+            line(x, TOP, x, HEIGHT - BOTTOM, "axis"),
+            text(x, TOP - 18, shorten(name, 26), "head", anchor="middle"),
+        ]
         for label in study.axes[name]:
             y = _height(study.axes[name], label)
             parts += [dot(x, y, "knot"), text(x + 8, y - 6, shorten(label, 20), "label over")]

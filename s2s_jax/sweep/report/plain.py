@@ -44,7 +44,10 @@ def to_latex(judged: Judged) -> str:
 
 def _latex_line(texts: Sequence[str], strong: Sequence[bool] = ()) -> str:
     cells = [latex(text) for text in texts]
-    marked = [f"\\textbf{{{cell}}}" if bold else cell for cell, bold in zip(cells, strong or [False] * len(cells), strict=True)]
+    marked = [
+        f"\\textbf{{{cell}}}" if bold else cell
+        for cell, bold in zip(cells, strong or [False] * len(cells), strict=True)
+    ]
     return " & ".join(marked) + r" \\"
 
 

@@ -28,6 +28,7 @@ from s2s_jax.sweep.statistics import (
 class Difference(NamedTuple):
     """A row against its baseline in one metric, over the seeds that both have."""
 
+    seeds: tuple[float, ...]  # the difference of each
     spread: Spread
     interval: Interval | None
     wins: Wins | None  # as all below, None where the metric has no better direction, or no pair
@@ -41,7 +42,7 @@ class Row(NamedTuple):
 
     anchor: str  # of its runs in the page
     point: dict[str, str]
-    variant: int  # the place of its value on the compared axis
+    variant: int  # of its colour: the baseline's is 0
     is_baseline: bool
     cells: tuple[Result, ...]  # by seed
     done: tuple[Result, ...]
@@ -61,6 +62,7 @@ class Judged(NamedTuple):
 
     @property
     def tested(self) -> str:
+        """The metric that the baseline is tested in."""
         return self.study.metrics[0]
 
     @property
@@ -69,7 +71,8 @@ class Judged(NamedTuple):
         return tuple(axis for axis in self.study.axes if axis != self.study.compare)
 
     def groups(self) -> list[tuple[str, list[Row]]]:
-        """The rows that share the values of all other axes, under the name of those; one nameless where there are none."""
+        """The rows that share the values of all other axes, under the names of those; nameless without any."""
+
         def name(row: Row) -> str:
             return ", ".join(f"{axis} {row.point[axis]}" for axis in self.others)
 
@@ -132,7 +135,8 @@ def _row(study: Study, point: dict[str, str]) -> Row:
         values = _values(scored, metric)
         spreads[metric] = spread(values)
         intervals[metric] = interval(values, _drawn(scored, metric))
-    variant = study.axes[study.compare].index(point[study.compare])
+    order = sorted(study.axes[study.compare], key=lambda label: label != study.baseline)
+    variant = order.index(point[study.compare])
     base = point[study.compare] == study.baseline
     return Row("", point, variant, base, tuple(cells), done, spreads, intervals, {})
 
@@ -143,8 +147,9 @@ def _values(cells: Sequence[Result], metric: str) -> np.ndarray:
 
 def _drawn(cells: Sequence[Result], metric: str) -> np.ndarray | None:
     """The scores on draws of the sentences; None where a cell has no counts, or other sentences than the rest."""
-    counts = [cell.counts.get(metric) for cell in cells]
-    if not counts or any(each is None or not len(each) for each in counts) or len({len(each) for each in counts}) > 1:
+    counts = [cell.counts[metric] for cell in cells if metric in cell.counts]
+    sentences = {len(each) for each in counts}
+    if not counts or len(counts) < len(cells) or len(sentences) > 1 or 0 in sentences:
         return None
     return redrawn(metric, counts)
 
@@ -162,9 +167,10 @@ def _difference(row: Row, base: Row, metric: str, *, tested: bool) -> Difference
     drawn = None if all_drawn is None else all_drawn[:, : len(both)] - all_drawn[:, len(both) :]
     better = METRICS[metric].higher_is_better
     if better is None or not both:
-        return Difference(spread(gaps), interval(gaps, drawn), None, None)
+        return Difference(tuple(gaps.tolist()), spread(gaps), interval(gaps, drawn), None, None)
     improvement = probability_of_improvement(
         _values(list(ours.values()), metric), _values(list(theirs.values()), metric), higher_is_better=better
     )
+    found = wins(gaps, higher_is_better=better)
     p = sign_flip(gaps) if tested else None
-    return Difference(spread(gaps), interval(gaps, drawn), wins(gaps, higher_is_better=better), improvement, p)
+    return Difference(tuple(gaps.tolist()), spread(gaps), interval(gaps, drawn), found, improvement, p)

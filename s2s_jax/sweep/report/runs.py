@@ -9,7 +9,7 @@ from s2s_jax.sweep.report.rows import Judged, Row
 from s2s_jax.sweep.report.svg import literal
 from s2s_jax.sweep.result import Result, Shown
 
-EXAMPLES = 5  # of each cell
+EXAMPLES = 5  # sentences of each row
 
 
 def runs(judged: Judged) -> str:
@@ -30,7 +30,7 @@ def _part(judged: Judged, row: Row, decimals: dict[str, int]) -> str:
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     shown = f'<div class="scroll">{table}</div>' if row.cells else "<p>No run of this point is planned yet.</p>"
     title = f"<h3><bdi>{literal(label_of(judged, row))}</bdi></h3>"
-    return f'<div class="runs" id="{row.anchor}">{title}{shown}{"".join(map(_examples, row.done))}</div>'
+    return f'<div class="runs" id="{row.anchor}">{title}{shown}{_examples(row.done)}</div>'
 
 
 def _left(is_word: bool) -> str:
@@ -42,7 +42,7 @@ def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int]) -> str
     is_done = cell.status == "done"
     work = [cell.best_step, cell.steps, cell.tokens, cell.seconds]
     amounts = "".join(f"<td>{numbers.whole(each) if is_done or each else numbers.MISSING}</td>" for each in work)
-    how = "with other seeds" if cell.how == "replicas" else "alone"
+    how = "together" if cell.how == "replicas" else "alone"
     return (
         f'<tr><td class="w"><bdi>{literal(cell.name)}</bdi></td><td>{cell.seed}</td>'
         f'<td class="w {cell.status}">{cell.status}</td>{scores}{amounts}<td class="w">{how}</td>'
@@ -50,14 +50,17 @@ def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int]) -> str
     )
 
 
-def _examples(cell: Result) -> str:
-    if not cell.gallery:
+def _examples(cells: Sequence[Result]) -> str:
+    """The same sentences under every seed."""
+    most = min(EXAMPLES, max((len(cell.gallery) for cell in cells), default=0))
+    sentences = [[(cell.seed, cell.gallery[at]) for cell in cells if at < len(cell.gallery)] for at in range(most)]
+    if not most:
         return ""
-    shown = "".join(map(_example, cell.gallery[:EXAMPLES]))
-    return f"<details><summary>Examples of seed {cell.seed}</summary>{shown}</details>"
+    return f"<details><summary>What it said</summary>{''.join(map(_example, sentences))}</details>"
 
 
-def _example(shown: Shown) -> str:
-    lines = [("source", shown.source), *(("wanted", line) for line in shown.references), ("said", shown.text)]
-    lines.append(("tokens", " ".join(shown.tokens)))
+def _example(said: Sequence[tuple[int, Shown]]) -> str:
+    first = said[0][1]
+    lines = [("source", first.source), *(("wanted", line) for line in first.references)]
+    lines += [(f"seed {seed}", shown.text) for seed, shown in said]
     return f"<dl>{''.join(f'<dt>{name}</dt><dd><bdi dir=auto>{literal(text)}</bdi></dd>' for name, text in lines)}</dl>"

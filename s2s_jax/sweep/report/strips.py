@@ -17,7 +17,7 @@ from s2s_jax.sweep.report.svg import (
     width_of,
 )
 
-WIDTH, ROW, TOP, BOTTOM = 660.0, 26.0, 14.0, 46.0
+WIDTH, ROW, TOP, BOTTOM = 660.0, 28.0, 14.0, 46.0
 LABEL_ROOM = 200.0
 
 
@@ -39,7 +39,7 @@ def strips(
     """Strips below each other; with `zero` a line stands where there is no difference."""
     labels = [shorten(row.label, 30) for row in rows]
     left = min(LABEL_ROOM, max(map(width_of, labels), default=0)) + 16
-    right = width - 14 - max((width_of(row.words) for row in rows), default=0)
+    right = width - 28 - max((width_of(row.words) for row in rows), default=0)
     ends = [end for row in rows for end in (*row.seeds, row.mean, row.low, row.high)]
     across = axis_of(ends, start=left, end=right, at_zero=zero)
     bottom = TOP + ROW * len(rows)
@@ -65,8 +65,9 @@ def _grid(across: Axis, bottom: float, x_label: str, *, zero: bool) -> str:
 
 def _strip(row: Strip, label: str, across: Axis, y: float, width: float) -> str:
     kind = colour(row.variant)
-    seeds = "".join(dot(across.place(seed), y, f"seed {kind}", radius=2.8) for seed in row.seeds)
-    reach = line(across.place(row.low), y, across.place(row.high), y, f"reach {kind}")
-    middle = box(across.place(row.mean) - 3.5, y - 3.5, 7, 7, f"mean {kind}")
+    above = y - 4  # the mean and its interval; the seeds lie below them
+    seeds = "".join(dot(across.place(seed), y + 6, f"seed {kind}", radius=2.4) for seed in row.seeds)
+    reach = line(across.place(row.low), above, across.place(row.high), above, f"reach {kind}")
+    middle = box(across.place(row.mean) - 3.5, above - 3.5, 7, 7, f"mean {kind}")
     name = text(across.start - 12, y + 4, label, "label", anchor="end")
     return name + reach + seeds + middle + text(width - 4, y + 4, row.words, "number", anchor="end")

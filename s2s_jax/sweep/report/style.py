@@ -1,7 +1,7 @@
 """What do the page and its pictures look like, by day, by night and on paper?
 
-Series colours keep 3 : 1 against their ground and stay apart for colour-blind eyes (a test measures both); the baseline
-is the grey one. Text keeps 4.5 : 1.
+Series colours are those of Okabe & Ito (2008), darker by day, so that they keep 3 : 1 against their ground; text keeps
+4.5 : 1 (a test measures both). The baseline is the grey one.
 """
 
 LIGHT = {
@@ -45,7 +45,7 @@ FIGURE = (
     + """
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif;fill:var(--ink);
 unicode-bidi:isolate;font-variant-numeric:tabular-nums}
-svg .tick{fill:var(--mute);font-size:11px}svg .head{font-weight:600}svg .token{font-size:11px;white-space:pre}
+svg .tick{fill:var(--mute)}svg .head{font-weight:600}svg .token{font-size:11px;white-space:pre}
 svg .number{font-size:12px}svg .over{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}
 .paper{fill:var(--paper)}.grid{stroke:var(--grid)}.axis{stroke:var(--mute)}.zero{stroke:var(--ink);stroke-dasharray:3 3}
 .curve,.thread{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}.thread{stroke-width:1.3;stroke-opacity:.75}
@@ -94,18 +94,23 @@ p{max-width:46rem;margin:.5rem 0}
 .claim{font-size:1.08rem;white-space:pre-line}.finding{font-weight:600}.note,figcaption{color:var(--mute);font-size:.88rem}
 a{color:var(--link);text-underline-offset:.18em;text-decoration-thickness:1px}
 pre,code{font:.86rem/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
-pre{background:var(--raised);border:1px solid var(--rule);border-radius:6px;padding:.6rem .8rem;overflow-x:auto;margin:.8rem 0}
+pre{background:var(--raised);border:1px solid var(--rule);border-radius:6px;padding:.6rem .8rem;
+overflow-x:auto;margin:.8rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92rem;margin-top:1rem}
 .scroll{overflow-x:auto;margin:.8rem 0;-webkit-overflow-scrolling:touch}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums lining-nums}
-th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid);vertical-align:baseline}
-thead th{border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
+table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
+th,td{padding:.36rem .55rem;text-align:right;white-space:nowrap;
+border-bottom:1px solid var(--grid);vertical-align:baseline}
+thead th{white-space:normal;
+border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:1.5px solid var(--mute)}
-tbody th{font-weight:600}.w{text-align:left}
+tbody th{font-weight:600}td small{display:block;font-size:.88em;color:var(--mute);font-weight:400}
+.w{text-align:left}
 tbody tr:hover>*{background:var(--raised)}
 .main th:first-child{position:sticky;left:0;background:var(--paper);z-index:1}
 .main tbody tr:hover th:first-child{background:var(--raised)}
 .main td a,.main th a{color:inherit;text-decoration:none}
+.main td{vertical-align:top}.main tbody th{vertical-align:top}
 .main td a:hover,.main th a:hover,.main td a:focus,.main th a:focus{text-decoration:underline;color:var(--link)}
 tr.group>*{border-top:1.5px solid var(--rule)}
 .main.one tr.group>*{border-top:0}
@@ -113,11 +118,13 @@ td.err{white-space:normal;min-width:14rem;overflow-wrap:anywhere;color:var(--bad
 td.long{white-space:normal;min-width:12rem;overflow-wrap:anywhere;text-align:left}
 .failed,.diverged{color:var(--bad);font-weight:600}
 .key{display:inline-block;width:.7em;height:.7em;border-radius:2px;background:var(--c);margin-right:.5em}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:1rem 2rem;align-items:start}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));
+gap:1rem 2rem;align-items:start}
 .figures.wide{grid-template-columns:minmax(0,1fr)}
-figure{margin:.6rem 0;min-width:0}
+figure{margin:.4rem 0;min-width:0}figure .scroll{margin:0}
 figure svg{display:block;max-width:100%;height:auto}
-figure .scroll svg{max-width:none}
+figure .scroll svg{max-width:none}figure.chart .scroll svg{max-width:34rem}
+figure.chart svg{width:100%}
 figure.strip svg{width:100%;max-width:46rem;min-width:34rem}
 .maps{display:flex;flex-wrap:wrap;gap:1.2rem 2.2rem;align-items:flex-start}
 .maps figure{max-width:100%}
@@ -132,7 +139,8 @@ footer{padding-top:2rem;padding-bottom:3rem}
 @media (max-width:40rem){body{font-size:15px}header{padding-top:1.4rem}h1{font-size:1.5rem}th,td{padding:.34rem .5rem}
 .maps{gap:1rem}dl{grid-template-columns:1fr}dt{margin-top:.3rem}}
 @media print{body{font-size:10pt}nav,details>summary{display:none}.scroll{overflow:visible}h2{break-after:avoid}
-figure,tr{break-inside:avoid}table{font-size:6.5pt}th,td{padding:.2rem .3rem;white-space:normal}.main th:first-child{position:static}
+figure,tr{break-inside:avoid}table{font-size:6.5pt}th,td{padding:.2rem .3rem;white-space:normal}
+.main th:first-child{position:static}
 a{color:inherit;text-decoration:none}figure.strip svg{min-width:0}}
 @page{margin:14mm}
 """

@@ -1,9 +1,10 @@
-"""How is a picture drawn with lines and letters only? SVG as text: the same bytes at every call, readable in any browser.
+"""How is a picture drawn with lines and letters only? SVG as text: the same bytes at every call.
 
 Colours are classes, so that one drawing serves light, dark and paper; `style` holds what they mean.
 """
 
 import html
+import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def axis_of(values: Sequence[float], *, start: float, end: float, is_log: bool =
 
 def _round_step(rough: float) -> float:
     size = 10.0 ** math.floor(math.log10(rough))
-    return next(step * size for step in (1, 2, 2.5, 5, 10) if step * size >= rough * (1 - 1e-9))
+    return next(step * size for step in (1, 2, 2.5, 5, 10) if step * size >= 0.75 * rough)
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
@@ -96,7 +97,7 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
                 return f"{value / size:.3g}{letter}".replace("-", "\u2212")
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value) or 1.0)
+    step = min((b - a for a, b in itertools.pairwise(ticks)), default=abs(value) or 1.0)
     decimals = next((d for d in range(6) if abs(round(step, d) - step) < 1e-6 * step), 6)
     return (f"{value:.{decimals}f}" if abs(value) > 1e-12 else f"{0:.{decimals}f}").replace("-", "\u2212")
 
@@ -137,11 +138,14 @@ def text(x: float, y: float, words: str, kind: str = "label", *, anchor: str = "
 
 
 def literal(words: str) -> str:
-    """The words as a page must spell them so that they are seen as they are; what cannot be seen is its code point."""
+    """The words as a page must spell them so that they are seen as they are."""
+    return html.escape(visible(words), quote=True)
+
+
+def visible(words: str) -> str:
+    """The words with each letter that cannot be seen as its code point; a mark without a letter sits on a circle."""
     seen = "".join(_seen(letter, alone=len(words) == 1) for letter in words)
-    if seen and unicodedata.category(seen[0]).startswith("M"):
-        seen = DOTTED_CIRCLE + seen
-    return html.escape(seen, quote=True)
+    return DOTTED_CIRCLE + seen if seen and unicodedata.category(seen[0]).startswith("M") else seen
 
 
 def _seen(letter: str, *, alone: bool) -> str:
@@ -153,7 +157,7 @@ def _seen(letter: str, *, alone: bool) -> str:
 
 def token_text(token: str, longest: int = 18) -> str:
     """A token as a label: a space is an open box, a long one is cut in the middle."""
-    shown = token.replace(" ", OPEN_BOX).replace("\n", "U+000A")
+    shown = visible(token.replace("\n", "U+000A")).replace(" ", OPEN_BOX)
     return shorten(shown, longest) if shown else "∅"
 
 
@@ -166,6 +170,14 @@ def shorten(words: str, longest: int) -> str:
 
 def width_of(words: str, size: float = FONT) -> float:
     """About how wide the words are: East Asian letters are square, narrow ones narrow, marks take no room."""
-    wide = sum(1.0 if unicodedata.east_asian_width(each) in "WF" else 0.0 if unicodedata.category(each) == "Mn"
-               else 0.34 if each in "iljtfI.,:;'|! []()" else 0.85 if each in "mwMW%@" else 0.58 for each in words)  # fmt: skip
-    return wide * size
+    return size * sum(map(_width, words))
+
+
+def _width(letter: str) -> float:
+    if unicodedata.category(letter) == "Mn":
+        return 0.0
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    if letter.isupper():
+        return 0.72
+    return 0.34 if letter in "iljtfI.,:;'|! []()" else 0.85 if letter in "mwMW%@" else 0.58

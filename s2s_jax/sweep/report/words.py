@@ -32,7 +32,8 @@ def finding(judged: Judged) -> list[str]:
         names = listed(label_of(judged, row) for row in sure)
         first = f"{metric}: significantly different from {study.baseline} after Holm's correction: {names}."
     elif known:
-        first = f"{metric}: no difference to {study.baseline} is significant (smallest corrected p {numbers.p_value(min(known))})."
+        least = numbers.p_value(min(known))
+        first = f"{metric}: no difference to {study.baseline} is significant (smallest corrected p {least})."
     else:
         first = f"{metric}: no value has a seed in common with {study.baseline} yet."
     return [first, judged.allows]
@@ -56,8 +57,8 @@ def _grid(judged: Judged) -> str:
     many = f"{_plural(len(seeds), 'seed')} ({', '.join(map(str, seeds))})" if seeds else "no seed yet"
     return (
         f"The grid has {_plural(len(judged.rows), 'point')} ({axes}), each trained with {many}; "
-        f"{study.compare} is compared, with {study.baseline} as the baseline. Of these, {standing(judged)}; what is not done "
-        "is counted in the table and has no part in any mean."
+        f"{study.compare} is compared, with {study.baseline} as the baseline. Of these, {standing(judged)}; what is "
+        "not done is counted in the table and has no part in any mean."
     )
 
 
@@ -99,27 +100,42 @@ def _measures(judged: Judged) -> str:
     size = f" on {_between(sources)} test sources" if sources else ""
     labels = listed(METRICS[metric].label for metric in judged.study.metrics)
     return (
-        f"Reported are {labels}{size}, as mean ± standard deviation over seeds; {METRICS[judged.tested].label} alone is "
-        "tested, the other metrics describe."
+        f"Reported are {labels}{size}, as mean ± standard deviation over seeds; {METRICS[judged.tested].label} alone "
+        "is tested, all else describes."
     )
 
 
 def _tests(judged: Judged) -> list[str]:
+    if not judged.comparisons:
+        return ["Nothing is compared, so nothing is tested."]
     exact = judged.pairs <= EXACT_SEEDS
     flips = f"an exact sign-flip permutation test over the seeds (all 2^{judged.pairs} flips)"
     drawn = f"a sign-flip permutation test over the seeds ({FLIPS:,} seeded flips)"
     many = _plural(judged.comparisons, "comparison")
     floor = f"{smallest_p(judged.pairs):.2g}"
     return [
-        "Differences are paired by seed. Their 95 % intervals are t intervals over seeds and sentences: the variance "
-        f"between seeds, and that of the test sentences by {DRAWS} bootstrap draws, which are the same for all seeds and "
-        "both sides of a comparison (a crossed design; Satterthwaite's degrees of freedom).",
+        f"Differences are paired by seed. {_intervals(judged)}",
         f"p values are two-sided and of {flips if exact else drawn}.",
-        f"Holm's correction covers {many}. With {_plural(judged.pairs, 'paired seed')} no p can be below {floor} before "
-        f"the correction. {judged.allows}",
+        f"Holm's correction covers {many}. With {_plural(judged.pairs, 'paired seed')} no p can be below {floor} "
+        f"before the correction. {judged.allows}",
         "P(better) is the probability of improvement over all pairs of seeds, ties counted half (Agarwal et al. 2021, "
         "arXiv:2108.13264); wins are paired seeds that are strictly better.",
     ]
+
+
+def _intervals(judged: Judged) -> str:
+    """By what the intervals of the tested differences could be taken over."""
+    gaps = [row.differences[judged.tested] for row in judged.rows if judged.tested in row.differences]
+    over = {gap.interval.over for gap in gaps if gap.interval}
+    drawn = f"{DRAWS} bootstrap draws, which are the same for all seeds and both sides of a comparison"
+    said = {
+        "seeds and sentences": "95 % intervals are t intervals over seeds and sentences: the variance between "
+        f"seeds, and that of the test sentences by {drawn} (a crossed design; Satterthwaite's degrees of freedom).",
+        "seeds": "Where sentences could not be paired, 95 % intervals are Student's, over seeds only.",
+        "sentences": f"With a single pair of seeds, 95 % intervals are over test sentences only, by {drawn}: they say "
+        "nothing of other seeds.",
+    }
+    return " ".join(sentence for kind, sentence in said.items() if kind in over)
 
 
 def _values(judged: Judged, key: str) -> list[str]:

@@ -1,0 +1,305 @@
+"""A grid of tiny runs: planned, run, killed, failed, watched, verified and reported, as a user would."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from s2s_jax.cli import main
+from s2s_jax.config import override
+from s2s_jax.sweep.cell import outcome, run_unit
+from s2s_jax.sweep.identity import identity_of, place
+from s2s_jax.sweep.plan import lay_out, units
+from s2s_jax.sweep.status import rows, summary
+from s2s_jax.sweep.study import study
+from s2s_jax.sweep.sweep import Sweep, cells, points
+from s2s_jax.sweep.verify import verify
+
+SCORE = "model.attention.score"
+
+
+def sweep(**changes):
+    settings = {
+        "base": tiny.experiment("steps=3", "data.count=200", "data.held-out=20", "validation.every=3"),
+        "axes": {SCORE: ["none", "dot"]},
+        "compare": SCORE,
+        "baseline": "none",
+        "seeds": (0,),
+    }
+    return Sweep(**settings | changes)
+
+
+def run_all(made, folder):
+    for unit in units(made, lay_out(made, folder).placed):
+        run_unit(unit)
+    return lay_out(made, folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep that is done."""
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder, run_all(sweep(), folder)
+
+
+def test_the_grid_is_every_combination_that_is_kept():
+    made = sweep(
+        seeds=(0, 7),
+        axes={SCORE: ["none", "dot"], "width": {"narrow": {"model.embedding": 8}, "wide": {"model.embedding": 24}}},
+        keep=lambda point: point["width"] == "wide" or point[SCORE] == "none",
+        adapt=lambda point: {"steps": 5} if point[SCORE] == "dot" else {},
+    )
+    assert [tuple(point.values()) for point in points(made)] == [("none", "narrow"), ("none", "wide"), ("dot", "wide")]
+    found = list(cells(made))
+    assert [(cell.experiment.model.embedding, cell.experiment.steps, cell.seed) for cell in found] == [
+        (8, 3, 0), (8, 3, 7), (24, 3, 0), (24, 3, 7), (24, 5, 0), (24, 5, 7)
+    ]  # fmt: skip
+    assert all(cell.experiment.seed == cell.seed for cell in found)
+    assert found[-1].title == "dot-wide-seed7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare": "model.attention.scor"}, "compare must be one of model.attention.score, got"),
+        ({"baseline": "dto"}, "did you mean 'dot'"),
+        ({"axes": {SCORE: []}}, "axis 'model.attention.score' has no values"),
+        ({"seeds": (1, 1)}, "seeds must differ, got [1, 1]"),
+        ({"seeds": ()}, "needs one seed and one metric at least"),
+        ({"metrics": ("exact",)}, "metrics must be one of"),
+        ({"keep": lambda point: False}, "keep() leaves no point with model.attention.score=none"),
+        ({"axes": {SCORE: ["none", "dto"]}}, "the point model.attention.score=dto: "),
+        ({"axes": {SCORE: ["none"], "model.sise": [3]}}, "no setting 'model.sise'; did you mean"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_in_one_line(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        list(cells(sweep(**changes)))
+
+
+def test_a_cell_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
+    made = sweep(axes={SCORE: ["dot"], "model.decoder.size": [33]}, baseline="dot")  # dot needs equal widths
+    with pytest.raises(ValueError, match="dot-33-seed0: "):
+        lay_out(made, tmp_path)
+    assert not (tmp_path / "cells").exists()
+
+
+def test_identity_is_what_is_trained_and_not_where():
+    base, known = sweep().base, {}
+
+    def identity(*changes):
+        return identity_of(override(base, *changes), known)
+
+    for same in ("device.count=2", "record.every=1", "search.beam=4", "evaluation.unit=phone", "data.directory=/x"):
+        assert identity(same) == identity(), same
+    for other in ("steps=4", "seed=9", "model.embedding=8", "search.rules.min-length=2", "data.seed=3"):
+        assert identity(other) != identity(), other
+
+
+def test_files_count_by_their_content(tmp_path):
+    known = {}
+
+    def written(name, text):
+        (tmp_path / name).write_text(text)
+        changes = (f"data.{split}={tmp_path / name}" for split in ("train", "validation", "test"))
+        return identity_of(override(sweep().base, "data.lengths=[0,0]", *changes), known)
+
+    one, copied = written("a.tsv", "a\tb\nc\td\n"), written("b.tsv", "a\tb\nc\td\n")
+    assert one == copied
+    assert written("a.tsv", "a\tb\nc\tx\n") != one
+    assert len(known) == 3
+
+
+def test_all_is_told_from_the_files_alone(finished):
+    _, plan = finished
+    assert (plan.done, plan.failed, plan.seconds) == (2, 0, 0.0)
+    told = study(sweep(), plan.placed, name="tiny", claim="c", command="x")
+    assert [(result.point[SCORE], result.seed, result.status) for result in told.results] == [
+        ("none", 0, "done"), ("dot", 0, "done")
+    ]  # fmt: skip
+    for result in told.results:
+        assert result.steps == result.best_step == 3
+        assert result.tokens > 3 * 64
+        assert result.metrics["exact_match"] == result.counts["exact_match"][:, 0].mean()
+        assert len(result.lengths) == len(result.counts["exact_match"]) == 20
+        assert result.curves["loss"][-1][0] == 3
+        assert ("aer" in result.metrics) == (result.point[SCORE] == "dot")
+        assert [shown.source for shown in result.gallery] == [shown.source for shown in told.results[0].gallery]
+        assert result.gallery[0].alignment.shape == (
+            len(result.gallery[0].tokens), len(result.gallery[0].source_tokens)
+        )  # fmt: skip
+    found = rows(plan.placed, "exact_match")
+    assert summary(found) == "2 done"
+
+
+def test_what_is_done_is_not_done_again_and_search_does_not_retrain(finished):
+    folder, plan = finished
+    assert units(sweep(), plan.placed) == []
+    cell = plan.placed[1].folder
+    before = {name: (cell / name).stat().st_mtime_ns for name in ("translations.json", "scores.json")}
+    trained = (cell / "run" / "metrics.jsonl").read_bytes()
+    wide = sweep(base=override(sweep().base, "search.beam=2"))
+    (unit,) = [unit for unit in units(wide, lay_out(wide, folder).placed, also_done=True) if unit[0].folder == cell]
+    assert run_unit(unit) == "done"
+    after = {name: (cell / name).stat().st_mtime_ns for name in before}
+    assert all(after[name] > before[name] for name in before)
+    assert run_unit(unit) == "done"
+    assert {name: (cell / name).stat().st_mtime_ns for name in before} == after  # nothing new to ask
+    assert (cell / "run" / "metrics.jsonl").read_bytes() == trained
+
+
+def test_drift_is_refused_with_the_difference(finished):
+    folder, _ = finished
+    drifted = sweep(base=override(sweep().base, "optimiser.learning-rate=0.5"))
+    with pytest.raises(ValueError, match=r"none-seed0-\w{8} was trained from other settings \(optimiser.learning_rate: "
+                                         r"0\.02 before, 0\.5 now\); set them back"):  # fmt: skip
+        place(list(cells(drifted)), folder)
+
+
+def test_a_cell_that_diverges_is_listed(tmp_path):
+    made = sweep(base=override(sweep().base, "optimiser.name=sgd", "optimiser.learning-rate=1e38", "optimiser.warmup=0",
+                               "optimiser.clip=0"), axes={SCORE: ["none"]})  # fmt: skip
+    plan = run_all(made, tmp_path)
+    found = outcome(plan.placed[0].folder)
+    assert found["status"] == "diverged"
+    assert "the step was not taken" in found["error"]
+    assert (plan.done, plan.failed) == (0, 1)
+    assert [unit[0].folder for unit in units(made, plan.placed)] == [plan.placed[0].folder]  # to be tried again
+    told = rows(plan.placed, "exact_match")
+    assert summary(told) == "1 diverged"
+    assert told[0].error == found["error"]
+
+
+FILE = textwrap.dedent(
+    """
+    \"\"\"A claim.\"\"\"
+    import dataclasses
+    import sys
+
+    sys.path.insert(0, {tests!r})
+    import test_sweep
+
+
+    def sweep():
+        return test_sweep.sweep()
+
+
+    def wrong():
+        return 3
+
+
+    def failing():
+        made = test_sweep.sweep()
+        broken = {{"none": {{}}, "file": {{"data.test": "missing.tsv"}}}}
+        return dataclasses.replace(made, axes={{"x": broken}}, compare="x", baseline="none")
+    """
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "claim.py"
+    path.write_text(FILE.format(tests=str(Path(__file__).parent)))
+    return path
+
+
+def test_the_commands_from_plan_to_report(file, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main(["sweep", "plan", str(file), "--out", out]) == 0
+    said = capsys.readouterr().out
+    assert "2 cells: 0 done, 0 failed" in said
+    assert "1 comparison needs 6 seeds" in said
+    assert main(["sweep", "verify", str(file), "--out", out]) == 2
+    assert "is not done, so there is nothing to verify" in capsys.readouterr().err
+    assert main(["sweep", "run", str(file), "--out", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == []
+    assert "done" in (Path(out) / "report" / "report.md").read_text()
+    assert main(["sweep", "status", str(file), "--out", out]) == 0
+    assert "2 done" in capsys.readouterr().out
+
+
+def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
+    _, plan = finished
+    ((work,),) = units(sweep(), plan.placed[:1], also_done=True)
+    scores = work.folder / "scores.json"
+    before = scores.read_text()
+    changed = json.loads(before)
+    changed["metrics"]["exact_match"] = 0.123
+    scores.write_text(json.dumps(changed))
+    found = verify(work)
+    scores.write_text(before)
+    assert found.digests[0] == found.digests[1]
+    assert found.metrics == {"exact_match": (0.123, json.loads(before)["metrics"]["exact_match"])}
+    assert not found.same
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "nowhere"], "no sweep 'nowhere' (there are "),
+        (["plan", "FILE", "--form", "wrong"], "wrong() in FILE returned int, a Sweep is wanted"),
+        (["plan", "FILE", "--form", "other"], "FILE has no function other()"),
+        (["run", "FILE", "--on", "moon"], "on must be one of here, ray, slurm, got 'moon'"),
+        (["plan", "FILE", "--modle.embedding", "3"], "did you mean 'model.embedding'"),
+        (["plan", "FILE", "--form", "failing"], "missing.tsv"),
+    ],
+)
+def test_mistakes_get_one_line(file, tmp_path, capsys, arguments, message):
+    given = [str(file) if word == "FILE" else word for word in arguments]
+    assert main(["sweep", *given, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert message.replace("FILE", str(file)) in said
+    assert said.count("\n") == 1
+
+
+def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_path):
+    long = sweep(base=override(sweep().base, "steps=4000", "record.every=1"))
+    script = textwrap.dedent(
+        f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_sweep
+        from s2s_jax.sweep.launch import Where, launch
+
+        if __name__ == "__main__":
+            base = test_sweep.override(test_sweep.sweep().base, "steps=4000", "record.every=1")
+            launched = launch(test_sweep.sweep(base=base), Path({str(tmp_path / "out")!r}), Where(), print)
+            sys.exit(launched.signal)
+        """
+    )
+    (tmp_path / "go.py").write_text(script)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen([sys.executable, tmp_path / "go.py"], env=environment, stdout=subprocess.DEVNULL)
+    placed = lay_out(long, tmp_path / "out").placed
+
+    def steps():
+        return rows(placed, "exact_match")[0].step
+
+    def wait(condition):
+        began = time.monotonic()
+        while not condition():
+            assert process.poll() is None or condition()
+            assert time.monotonic() - began < 120
+            time.sleep(0.1)
+
+    def owner():
+        found = re.search(r"pid (\d+)", (placed[0].folder / "run" / "lock").read_text())
+        return int(found[1]) if found else 0
+
+    wait(lambda: steps() > 3)
+    first = owner()
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: owner() not in (0, first) and steps() > 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == signal.SIGINT
+    assert outcome(placed[0].folder)["status"] == "waiting"
+    assert any((placed[0].folder / "run" / "checkpoints").glob("[0-9]*"))
