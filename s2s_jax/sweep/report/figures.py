@@ -78,13 +78,8 @@ def _differences(judged: Judged) -> Iterator[Figure]:
         metric_label, better = METRICS[metric].label, METRICS[metric].higher_is_better
         way = {True: ", right of 0 is better", False: ", left of 0 is better", None: ""}[better]
         x_label = f"{metric_label}: difference to {judged.study.baseline}{way}"
-<<<<<<< HEAD
-        tested = "the one that is tested" if metric == judged.tested else "not tested"
-        caption = f"The metric is {tested}. Square: mean paired difference; line: its 95 % interval; circles: seeds."
-=======
         tested = "The tested metric" if metric == judged.tested else "Not tested"
         caption = f"{tested}. Square: mean paired difference; line: its 95 % interval; circles: seeds."
->>>>>>> main
         yield strips(f"difference-{metric}", metric_label, caption, rows, x_label=x_label, zero=True)
 
 
@@ -135,10 +130,6 @@ def _lengths(judged: Judged) -> Iterator[Figure]:
         names = [str(low) if low == high else f"{low}–{high}" for low, high in zip(lows, edges, strict=False)]
         label = METRICS[metric].label
         caption = "Test sources of each length, in buckets of about as many; band: one standard deviation over seeds."
-<<<<<<< HEAD
-        words = {"x_label": "source tokens", "y_label": label, "x_names": names}
-        yield curves(f"length-{place}", f"{label}{f' – {group}' if group else ''}", caption, series, **words)
-=======
         yield curves(
             f"length-{place}",
             f"{label}{f' – {group}' if group else ''}",
@@ -148,7 +139,6 @@ def _lengths(judged: Judged) -> Iterator[Figure]:
             y_label=label,
             x_names=names,
         )
->>>>>>> main
 
 
 def _has_lengths(cell, metric: str) -> bool:

@@ -80,11 +80,7 @@ def _results(judged: Judged) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="Results">'
         f'<table class="main{one}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
-<<<<<<< HEAD
-        f'<p class="note">{literal(meanings)}. Every number leads to its runs.</p>'
-=======
         f'<details class="note"><summary>What the columns say</summary><dl>{meanings}</dl></details>'
->>>>>>> main
     )
 
 

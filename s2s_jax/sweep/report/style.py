@@ -98,18 +98,11 @@ pre{background:var(--raised);border:1px solid var(--rule);border-radius:6px;padd
 overflow-x:auto;margin:.8rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92rem;margin-top:1rem}
 .scroll{overflow-x:auto;margin:.8rem 0;-webkit-overflow-scrolling:touch}
-<<<<<<< HEAD
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums lining-nums}
-th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;
-border-bottom:1px solid var(--grid);vertical-align:baseline}
-thead th{border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
-=======
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
 th,td{padding:.36rem .55rem;text-align:right;white-space:nowrap;
 border-bottom:1px solid var(--grid);vertical-align:baseline}
 thead th{white-space:normal;
 border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}
->>>>>>> main
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:1.5px solid var(--mute)}
 tbody th{font-weight:600}td small{display:block;font-size:.88em;color:var(--mute);font-weight:400}
 .w{text-align:left}

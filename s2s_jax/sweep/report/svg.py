@@ -178,9 +178,6 @@ def _width(letter: str) -> float:
         return 0.0
     if unicodedata.east_asian_width(letter) in "WF":
         return 1.0
-<<<<<<< HEAD
-=======
     if letter.isupper():
         return 0.72
->>>>>>> main
     return 0.34 if letter in "iljtfI.,:;'|! []()" else 0.85 if letter in "mwMW%@" else 0.58

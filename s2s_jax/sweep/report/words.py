@@ -129,13 +129,8 @@ def _intervals(judged: Judged) -> str:
     over = {gap.interval.over for gap in gaps if gap.interval}
     drawn = f"{DRAWS} bootstrap draws, which are the same for all seeds and both sides of a comparison"
     said = {
-<<<<<<< HEAD
-        "seeds and sentences": "95 % intervals are t intervals over seeds and sentences: the variance between seeds, and "
-        f"that of the test sentences by {drawn} (a crossed design; Satterthwaite's degrees of freedom).",
-=======
         "seeds and sentences": "95 % intervals are t intervals over seeds and sentences: the variance between "
         f"seeds, and that of the test sentences by {drawn} (a crossed design; Satterthwaite's degrees of freedom).",
->>>>>>> main
         "seeds": "Where sentences could not be paired, 95 % intervals are Student's, over seeds only.",
         "sentences": f"With a single pair of seeds, 95 % intervals are over test sentences only, by {drawn}: they say "
         "nothing of other seeds.",
