@@ -72,6 +72,8 @@ def test_own_token_is_the_best_or_a_sample_of_the_models_probabilities():
         ({"schedule": "liner"}, "did you mean 'linear'"),
         ({"tail": "sampel"}, "did you mean 'sample'"),
         ({"start": 1.5}, r"forcing.start must be a probability in \[0, 1\], got 1.5"),
+        ({"temperature": 0.0}, "forcing.temperature must be positive, got 0.0"),
+        ({"tail": "soft", "passes": 2}, "forcing.passes finds tokens, which forcing.tail=soft does not feed"),
         ({"decay": 0}, "forcing.decay must be positive, got 0"),
         ({"schedule": "piecewise"}, "forcing.points and forcing.schedule=piecewise need each other"),
         ({"schedule": "piecewise", "points": ((5, 1.0), (2, 0.5))}, "in order of their steps"),

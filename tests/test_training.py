@@ -114,6 +114,51 @@ def test_epsilon_zero_runs_free(model, params, tail):
             token = step.logits.argmax(-1).astype(jnp.int32)
 
 
+@pytest.fixture(scope="module")
+def softly(model):
+    """What is fed, and the sums under it, by a soft tail at an epsilon and a temperature; both traced."""
+
+    @functools.partial(jax.jit, static_argnames="tail")
+    def run(params, epsilon, temperature, key, tail):
+        config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
+        object.__setattr__(config, "temperature", temperature)
+        choose = scheduled_sampling(model, params, epsilon=epsilon, config=config)
+        fed = choose(*model.encode(params, BATCH.source), shifted(BATCH.target), None, key)
+        return fed, batch_sums(model, params, BATCH, key, config=LossConfig(), feed=choose).nats
+
+    return run
+
+
+def test_soft_tails_feed_true_tokens_where_the_coin_says_so(model, params, softly):
+    fed, nats = softly(params, 1.0, 1.0, jax.random.key(0), tail="soft")
+    np.testing.assert_array_equal(fed.argmax(-1), shifted(BATCH.target))
+    np.testing.assert_array_equal(fed.max(-1), 1.0)
+    np.testing.assert_allclose(nats, batch_sums(model, params, BATCH, config=LossConfig()).nats, rtol=1e-5)
+
+
+def test_a_cold_soft_tail_is_an_argmax_and_gumbel_feeds_a_sample(model, params, softly):
+    key = jax.random.key(1)
+    for soft, hard, temperature in (("soft", "argmax", 1e-4), ("gumbel", "sample", 1.0)):
+        fed, _ = softly(params, 0.3, temperature, key, tail=soft)
+        config = ForcingConfig(schedule="constant", start=0.5, tail=hard)
+        choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
+        wanted = choose(*model.encode(params, BATCH.source), shifted(BATCH.target), None, key)
+        np.testing.assert_allclose(fed, jax.nn.one_hot(wanted, 11), atol=1e-5)
+
+
+def test_gradients_pass_through_a_soft_tail(params, softly):
+    """Central differences of the whole: what is fed moves with the parameters too."""
+
+    def nats(params):
+        return softly(params, 0.2, 0.7, jax.random.key(2), tail="soft")[1]
+
+    along = oracles.drawn(params, seed=5)
+    found = oracles.along_gradient(jax.grad(nats)(params), along)
+    ahead, behind = (float(nats(jax.tree.map(step, params, along))) for step in (lambda p, v: p + 0.01 * v,
+                                                                                 lambda p, v: p - 0.01 * v))  # fmt: skip
+    assert float(found) == pytest.approx((ahead - behind) / 0.02, rel=2e-2)
+
+
 def test_there_is_a_coin_a_token_not_a_coin_a_batch(model, params, feed):
     """Rows, and steps within a row, differ in what they were fed: a named defect of peers."""
     free, true = (np.asarray(feed(params, epsilon, jax.random.key(0)).logits) for epsilon in (0.0, 1.0))

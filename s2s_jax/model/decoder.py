@@ -20,7 +20,7 @@ from s2s_jax.model.cells import CELLS, Carry, Weights, make_cell
 from s2s_jax.model.copying import COPYING, Copied, Sizes, check_copying, known
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
-from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, time_first
+from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, Token, Tokens, time_first
 from s2s_jax.model.products import matched, scan, wide
 from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
 
@@ -230,12 +230,14 @@ class Decoder(nnx.Module):
             jax.random.key_data(jax.random.split(keys[3], batch)) if self.attention.noisy else None,
         )
 
-    def embed(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B E"]:
-        """The embeddings of target tokens."""
+    def embed(self, tokens: Int[Array, "*B"] | Float[Array, "*B V"]) -> Float[Array, "*B E"]:
+        """The embeddings of target tokens, or, of weights over the vocabulary, the mean that they make."""
         with jax.named_scope("embedding"):
+            if jnp.issubdtype(tokens.dtype, jnp.floating):
+                return jnp.einsum("...v,ve->...e", tokens, self.embedding[...])
             return self.embedding[known(tokens, self.vocabulary) if self.copying else tokens]
 
-    def step(self, memory: Memory, state: State, token: Int[Array, " B"]) -> tuple[State, Step]:
+    def step(self, memory: Memory, state: State, token: Token) -> tuple[State, Step]:
         """The decoder step: everything that decodes, decodes with this."""
         embedded = self._dropped(memory, self.embed(token))
         projected = self.cells[0].project(embedded)
@@ -243,22 +245,22 @@ class Decoder(nnx.Module):
         return state, Step(self._spoken(said.vector, self._copied(memory, said, embedded)), *said[1:-1])
 
     def unroll(
-        self, memory: Memory, state: State, tokens: Int[Array, "B T"], reading: Reading | None = None
+        self, memory: Memory, state: State, tokens: Tokens, reading: Reading | None = None
     ) -> tuple[State, Step]:
         """The scan of `step` over given tokens, with what does not feed back taken out of the scan.
 
         The token's share of the gates and the vocabulary product always leave it; where nothing that attention
         finds feeds back, attention and readout leave it too and see all steps at once.
         """
-        embedded = self._dropped(memory, self.embed(tokens.T))
+        embedded = self._dropped(memory, self.embed(time_first(tokens)))
         with jax.named_scope("decoder"):
-            state, said = self._unrolled(memory, state, embedded, tokens.T)
+            state, said = self._unrolled(memory, state, embedded, time_first(tokens))
         said, copied = jax.tree.map(time_first, (said, self._copied(memory, said, embedded)))
         spoken = self._spoken(said.vector, copied) if reading is None else self._read(said.vector, copied, reading)
         return state, Step(spoken, *said[1:-1])
 
     def _unrolled(
-        self, memory: Memory, state: State, embedded: Float[Array, "T B E"], tokens: Int[Array, "T B"]
+        self, memory: Memory, state: State, embedded: Float[Array, "T B E"], tokens: Tokens
     ) -> tuple[State, Said]:
         """The last state, and what all steps said, time first."""
         reads = self.copying is not None and self.copying.reads
@@ -326,7 +328,7 @@ class Decoder(nnx.Module):
         state: State,
         projected: Float[Array, "B G"],
         embedded: Float[Array, "B E"],
-        token: Int[Array, " B"],
+        token: Token,
     ) -> tuple[State, Said]:
         """One step up to the vector that predicts."""
         carry, fed = state.carry, state.fed if self.config.feeds else None
@@ -355,7 +357,7 @@ class Decoder(nnx.Module):
         said = Said(vector, found.alignment, found.context, found.heads, looked)
         return State(carry, fed, found.state, remembered), said
 
-    def _beside(self, memory: Memory, state: State, token: Int[Array, " B"], extra: Float[Array, "B X"] | None):
+    def _beside(self, memory: Memory, state: State, token: Token, extra: Float[Array, "B X"] | None):
         """What enters the lowest cell beside the token: `extra`, and what the source says of the token, where read."""
         if self.copying is None or not self.copying.reads:
             return extra

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from s2s_jax.shapes import BOS, Batch
 
+Token = Int[Array, " B"] | Float[Array, "B V"]  # what a step is fed: a token, or weights over the vocabulary
+Tokens = Int[Array, "B T"] | Float[Array, "B T V"]  # the same of all steps
 Params = PyTree  # a nested dict for our own models, whatever its author likes for others
 Noise = Key[Array, ""] | None  # a key means noise, no key means none
 
@@ -70,7 +72,8 @@ class Model:
     """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` where it has one.
 
     `unroll(params, memory, state, tokens, key=None, reading=None) -> State, Step` is *defined* as the scan of `step`
-    over the given tokens [B, T]. A model may compute it faster; a law test holds it to that scan.
+    over the given tokens [B, T]. A model may compute it faster; a law test holds it to that scan. A model that is
+    trained with soft tails (`train.forcing`) is fed weights over the vocabulary in the place of tokens.
     """
 
     init: Init
@@ -90,7 +93,7 @@ def scan_of_step(step: StepOf) -> StepOf:
         params: Params,
         memory: Memory,
         state: State,
-        tokens: Int[Array, "B T"],
+        tokens: Tokens,
         key: Noise = None,
         reading: Reading | None = None,
     ) -> tuple[State, Step]:
@@ -106,7 +109,7 @@ def scan_of_step(step: StepOf) -> StepOf:
         once, wanted = body, ()
         if reading is not None:
             once, wanted = jax.checkpoint(body), jax.tree.map(time_first, reading.wanted)
-        state, steps = jax.lax.scan(once, state, (tokens.T, times, wanted))
+        state, steps = jax.lax.scan(once, state, (time_first(tokens), times, wanted))
         return state, jax.tree.map(time_first, steps)
 
     return unroll
@@ -123,8 +126,8 @@ def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return jnp.concatenate([first, target[:, :-1]], axis=1)
 
 
-# (memory, state, true tokens, noise of the unroll, key) -> tokens fed
-Feed = Callable[[Memory, State, Int[Array, "B T"], Noise, Key[Array, ""]], Int[Array, "B T"]]
+# (memory, state, true tokens, noise of the unroll, key) -> what is fed
+Feed = Callable[[Memory, State, Int[Array, "B T"], Noise, Key[Array, ""]], Tokens]
 
 
 def forced(
@@ -142,7 +145,7 @@ def forced(
     """
     for_encode, for_steps, for_feed = (None, None, None) if key is None else jax.random.split(key, 3)
     memory, state = model.encode(params, batch.source, for_encode)
-    tokens = shifted(batch.target)
+    tokens: Tokens = shifted(batch.target)
     if feed is not None:
         if for_feed is None:
             raise ValueError("feed chooses by chance, so it needs a key.")

@@ -16,7 +16,7 @@ from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.copying import identity, known, said_by
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
-from s2s_jax.model.interface import Memory, Model, Noise, Params, Reading, State
+from s2s_jax.model.interface import Memory, Model, Noise, Params, Reading, State, Token, Tokens
 from s2s_jax.model.products import PRECISIONS
 from s2s_jax.shapes import real
 
@@ -115,14 +115,14 @@ def build(
     def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
         return bound(params).encode(source, says, key)
 
-    def step(params: Params, memory: Memory, state: State, token: Int[Array, " B"], key: Noise = None):
+    def step(params: Params, memory: Memory, state: State, token: Token, key: Noise = None):
         return bound(params).decoder.step(memory, state, token)
 
     def unroll(
         params: Params,
         memory: Memory,
         state: State,
-        tokens: Int[Array, "B T"],
+        tokens: Tokens,
         key: Noise = None,
         reading: Reading | None = None,
     ):

@@ -29,6 +29,7 @@ from s2s_jax.text.batches import Plan
 from s2s_jax.text.own_words import PairTokeniser, different_kinds
 from s2s_jax.train import devices, loop, replicas
 from s2s_jax.train.checkpoint import Checkpoints
+from s2s_jax.train.forcing import SOFT
 from s2s_jax.train.lock import Lock
 from s2s_jax.train.loss import make_loss, plain_sums
 from s2s_jax.train.optimiser import make_optimiser
@@ -200,6 +201,7 @@ def _demand_sense(experiment: Experiment) -> None:
     demand_sense(experiment.search)
     _demand_alignment(experiment)
     _demand_alike(experiment)
+    _demand_tokens(experiment)
 
 
 def _demand_alignment(experiment: Experiment) -> None:
@@ -210,6 +212,16 @@ def _demand_alignment(experiment: Experiment) -> None:
         raise ValueError(
             f"loss.{terms[0]}={weight} is about the alignment, and model.attention.score=none has none; choose a "
             f"score, or say loss.{terms[0]}=0."
+        )
+
+
+def _demand_tokens(experiment: Experiment) -> None:
+    """Refuse to feed anything but tokens where words are copied by their ids."""
+    tail, copy = experiment.forcing.tail, experiment.model.decoder.copy
+    if tail in SOFT and copy != "none" and not experiment.forcing.always_true:
+        raise ValueError(
+            f"forcing.tail={tail} feeds weights over the vocabulary, and model.decoder.copy={copy} asks for tokens; "
+            "take forcing.tail=argmax or sample."
         )
 
 

@@ -1,7 +1,8 @@
 """What is the decoder fed while it learns: the truth, and how much of what it would say itself?
 
 Which tokens are fed is found first, without gradient, since no gradient passes through the choice of a token. The loss
-then sees them as it sees true ones, through the same fast `unroll`.
+then sees them as it sees true ones, through the same fast `unroll`. Soft tails feed weights over the vocabulary
+instead, found first likewise, through which gradients do pass.
 """
 
 from typing import NamedTuple
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from s2s_jax.model.interface import Feed, Memory, Model, Noise, Params, Reading, State
-from s2s_jax.train.forcing import ForcingConfig, own_token
+from s2s_jax.model.interface import Feed, Memory, Model, Noise, Params, Reading, State, Tokens, time_first
+from s2s_jax.train.forcing import SOFT, ForcingConfig, own_token, own_weights
 
 
 class Draw(NamedTuple):
@@ -33,16 +34,15 @@ def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""
     Args:
         epsilon: probability of the true token, traced. At 1 every token fed is the true one, at 0 none is but BOS.
     """
-    choose = _in_passes if config.passes else _one_by_one
+    choose = _in_passes if config.passes else _softly if config.tail in SOFT else _one_by_one
 
-    def feed(
-        memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]
-    ) -> Int[Array, "B T"]:
+    def feed(memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]) -> Tokens:
         for_coins, for_choice = jax.random.split(key)
         coins = jax.random.uniform(for_coins, true.shape) < epsilon
         coins = coins.at[:, 0].set(True)  # before the first step there is nothing of the model's own
-        fixed = jax.lax.stop_gradient((params, memory, state))
-        return choose(model, *fixed, Draw(true, coins, noise, for_choice), config)
+        given = (params, memory, state)
+        given = given if config.tail in SOFT else jax.lax.stop_gradient(given)
+        return choose(model, *given, Draw(true, coins, noise, for_choice), config)
 
     return feed
 
@@ -61,6 +61,26 @@ def _one_by_one(model: Model, params: Params, memory: Memory, state: State, draw
     times = jnp.arange(true.shape[1] - 1)
     _, tokens = jax.lax.scan(body, (state, true[:, 0]), (true.T[1:], coins.T[1:], times))
     return jnp.concatenate([true[:, :1], tokens.T], axis=1)
+
+
+def _softly(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):
+    """Weights [B, T, V]: all on the true token where the coin shows heads."""
+    true, coins, noise, key = draw
+    vocabulary = jax.eval_shape(model.step, params, memory, state, true[:, 0])[1].logits.shape[-1]
+    first = jax.nn.one_hot(true[:, 0], vocabulary)
+
+    def body(last, now):
+        state, fed = last
+        true, heads, time = now
+        now_noise = None if noise is None else jax.random.fold_in(noise, time)
+        state, step = model.step(params, memory, state, fed, now_noise)
+        own = own_weights(step.logits, config, jax.random.fold_in(key, time))
+        fed = jnp.where(heads[:, None], jax.nn.one_hot(true, vocabulary), own)
+        return (state, fed), fed
+
+    times = jnp.arange(true.shape[1] - 1)
+    _, fed = jax.lax.scan(body, (state, first), (true.T[1:], coins.T[1:], times))
+    return jnp.concatenate([first[:, None], time_first(fed)], axis=1)
 
 
 def _in_passes(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int, Key
 from s2s_jax.choices import at_least, one_of
 
 SCHEDULES = ("constant", "linear", "exponential", "inverse-sigmoid", "piecewise")
-TAILS = ("argmax", "sample")
+TAILS = ("argmax", "sample", "soft", "gumbel")
+SOFT = ("soft", "gumbel")  # tails through which the gradient passes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,12 @@ class ForcingConfig:
     points: tuple[tuple[int, float], ...] = ()
     """Piecewise: (step, probability) pairs in order of step, joined by straight lines."""
     tail: str = "argmax"
-    """What is fed when the coin shows tails: argmax or sample, both of the model's own last prediction."""
+    """What is fed of the model's own last prediction when the coin shows tails: argmax or sample, a token; soft, the
+    mean embedding under its distribution (Goyal et al. 2017, arXiv:1704.06970); gumbel, a sampled token through which
+    the gradient passes as if it were soft (Jang et al. 2017, arXiv:1611.01144). The last two cost a vocabulary product
+    more a step."""
+    temperature: float = 1.0
+    """Of the soft and gumbel tails: below 1 sharper, towards 0 an argmax or a sample."""
     passes: int = 0
     """0: the model's own tokens are found one step after the other; k: in k passes over all steps at once, which is
     faster and only nearly the same (`train.feed`)."""
@@ -40,6 +46,10 @@ class ForcingConfig:
         if not self.decay > 0:
             raise ValueError(f"forcing.decay must be positive, got {self.decay}")
         at_least("forcing.passes", self.passes, 0)
+        if not self.temperature > 0:
+            raise ValueError(f"forcing.temperature must be positive, got {self.temperature}")
+        if self.passes and self.tail in SOFT:
+            raise ValueError(f"forcing.passes finds tokens, which forcing.tail={self.tail} does not feed; set it to 0.")
         for _, probability in self.points:
             _probability("forcing.points", probability)
         steps = [step for step, _ in self.points]
@@ -82,6 +92,15 @@ def own_token(logits: Float[Array, "B V"], tail: str, key: Key[Array, ""]) -> In
     if tail == "argmax":
         return logits.argmax(-1).astype(jnp.int32)
     return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def own_weights(logits: Float[Array, "B V"], config: ForcingConfig, key: Key[Array, ""]) -> Float[Array, "B V"]:
+    """The model's own prediction as weights over the vocabulary, by a soft tail; gradients pass."""
+    if config.tail == "soft":
+        return jax.nn.softmax(logits / config.temperature)
+    noisy = (logits + jax.random.gumbel(key, logits.shape)) / config.temperature
+    soft = jax.nn.softmax(noisy)
+    return jax.nn.one_hot(noisy.argmax(-1), noisy.shape[-1]) + soft - jax.lax.stop_gradient(soft)
 
 
 def _probability(setting: str, value: float) -> None:
