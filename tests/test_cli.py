@@ -64,7 +64,7 @@ def test_mistakes_are_one_line_and_exit_code_two(s2s, arguments, message):
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "score", "align", "info"])
+@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "score", "export", "align", "info"])
 def test_every_command_has_help(s2s, command):
     try:
         code, out, _ = s2s(command, "--help")
@@ -158,6 +158,114 @@ def test_score_gives_a_number_a_pair(s2s, directory, tmp_path):
     assert right > wrong
     code, out, _ = s2s("score", str(directory), "--input", str(file), "--json")
     assert json.loads(out.splitlines()[0])["log_probability"] == pytest.approx(right, abs=1e-3)
+
+
+def test_score_as_json_says_what_filters_and_rerankers_need(s2s, directory, monkeypatch):
+    type_in(monkeypatch, b"a b\ta b\n")
+    code, out, _ = s2s("score", str(directory), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["cross_entropy"] == pytest.approx(-sum(found["log_probs"]) / 3, abs=1e-6)
+    assert found["tokens"] == ["a", "b", "</s>"]
+    assert [len(row) for row in found["alignment"]] == [3, 3, 3]
+    code, out, _ = s2s("translate", str(directory), "--json", "--input", "/dev/null")
+    assert (code, out) == (0, "")
+
+
+def test_score_puts_n_best_lists_in_order(s2s, directory, tmp_path):
+    """Pairs of one source that stand together are one list; the same source further on is another."""
+    file = tmp_path / "lists.tsv"
+    file.write_text("a b\tb a\na b\ta b\nc\tc\na b\tx y z\na b\ta b\n")
+    code, out, _ = s2s("score", str(directory), "--n-best", str(file))
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert code == 0
+    assert [row[1] for row in rows] == ["a b", "a b", "c", "a b", "a b"]
+    assert [row[2] for row in rows] == ["a b", "b a", "c", "a b", "x y z"]
+    scores = [float(row[0]) for row in rows]
+    assert scores[0] == scores[3] > scores[1]
+    settings = ("--search.ranking", "average", "--search.length-penalty", "1", "--json")
+    code, out, _ = s2s("score", str(directory), "--n-best", str(file), *settings)
+    first = json.loads(out.splitlines()[0])
+    assert first["score"] == pytest.approx(-first["cross_entropy"], abs=1e-6)
+
+
+def test_pairs_that_are_none_are_refused_with_their_line(s2s, directory, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("a\nb\n")
+    two.write_text("a\n")
+    code, out, errors = s2s("score", str(directory), "--input", f"{one},{two}")
+    assert (code, out) == (2, "")
+    assert "two ends before line 2, the other file goes on" in errors
+    code, out, errors = s2s("score", str(directory), "--input", str(one))
+    assert (code, out) == (2, "")
+    assert "one:1: 1 tab-separated columns, 2 are wanted" in errors
+
+
+def test_a_person_who_types_is_answered_line_by_line(s2s, directory, monkeypatch, capfdbinary):
+    told = []
+
+    def typed():
+        for line in (b"a b\n", b"c\n"):
+            yield line
+            told.append(capfdbinary.readouterr().out)
+
+    class Terminal:
+        buffer = typed()
+        isatty = staticmethod(lambda: True)
+
+    monkeypatch.setattr(sys, "stdin", Terminal)
+    assert s2s("translate", str(directory))[0] == 0
+    assert told == [b"a b\n", b"c\n"]
+
+
+def test_a_line_that_is_far_too_long_is_read_in_part_and_said(s2s, directory, monkeypatch):
+    """Rows 15 and 16 of the faults: a megabyte on the last line, without an end; still a line for each line."""
+    type_in(monkeypatch, b"a b\n" + b"a " * 500_000)
+    code, out, errors = s2s("translate", str(directory), "--search.max-source", "16", "--search.max-length", "20")
+    assert code == 0
+    assert out.splitlines()[0] == "a b"
+    assert len(out.splitlines()) == 2
+    assert (
+        errors
+        == "stdin:2: 500,000 tokens, only the first 15 were read (search.max_source); cut the line into sentences.\n"
+    )
+
+
+def test_special_tokens_that_are_typed_are_words_like_others(s2s, directory, monkeypatch):
+    """Rows 20, 21 and 34 of the faults: nothing known in a line, the end token typed, an answer cut off."""
+    type_in(monkeypatch, b"</s>\na </s> b\nno word known\na b c\n")
+    code, out, _ = s2s("translate", str(directory), "--json", "--search.max-length", "2")
+    typed, inside, unknown, cut = map(json.loads, out.splitlines())
+    assert code == 0
+    assert typed["source_tokens"] == ["<unk>", "</s>"]
+    assert inside["source_tokens"] == ["a", "<unk>", "b", "</s>"]
+    assert unknown["source_tokens"] == ["<unk>"] * 3 + ["</s>"]
+    for one in (typed, inside, unknown):
+        assert all(value <= 0 for value in one["hypotheses"][0]["log_probs"])  # finite: JSON has no other
+    assert cut["hypotheses"][0]["truncated"] is True
+
+
+def test_an_export_is_made_and_translated(s2s, directory, tmp_path, monkeypatch):
+    folder = str(tmp_path / "out")
+    code, out, errors = s2s("export", str(directory), folder, "--beam", "2", "--search.sentences", "1", "--json")
+    assert (code, errors) == (0, "")
+    assert set(json.loads(out)["files"]) == {
+        *("parameters.safetensors", "source.tokeniser.json", "target.tokeniser.json"),
+        *("greedy.rows1.program", "beam2.rows1.program"),
+    }
+    type_in(monkeypatch, b"a b\n")
+    code, out, _ = s2s("translate", folder, "--n-best", "2")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    code, _, errors = s2s("translate", folder, "--search.seed", "3")
+    assert code == 2
+    assert "search.seed was settled when" in errors
+    code, _, errors = s2s("translate", folder, "--beam", "4")
+    assert code == 2
+    assert "beam must be one that was exported (1 and 2), got 4" in errors
+    code, _, errors = s2s("export", str(directory), str(tmp_path / "other"), "--beam", "0")
+    assert code == 2
+    assert "--beam must be at least 1, got 0" in errors
 
 
 def test_align_draws_and_writes(s2s, directory, tmp_path):

@@ -29,7 +29,6 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Reading, forced, scan_of_step
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
-from s2s_jax.text.examples import Example
 from s2s_jax.text.own_words import NOTHING, PairTokeniser
 from s2s_jax.text.tokenise import Subwords, TokeniserConfig, Words
 from s2s_jax.train.leaves import digest
@@ -518,24 +517,24 @@ def trained(request, files):
 
 
 def test_it_learns_to_copy_words_that_it_has_never_seen(trained):
-    measured = run.evaluate_split(trained, "test")
+    measured = trained.evaluate("test")
     assert measured["exact_match"] > 0.9, measured
 
 
 def test_without_copying_the_same_model_cannot(files):
     run.train(experiment(files), files / "none", QUIET)
-    measured = run.evaluate_split(run.load(files / "none"), "test")
+    measured = run.load(files / "none").evaluate("test")
     known = sum(set(line.split()) <= set(KNOWN) for line in lines(2, 100))
     assert measured["exact_match"] <= known / 100 < 0.5
     replaced = run.load(files / "none", changes=["search.replace_unknown=true"])
-    assert run.evaluate_split(replaced, "test")["exact_match"] > 0.9  # as it attends to what it means
+    assert replaced.evaluate("test")["exact_match"] > 0.9  # as it attends to what it means
 
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_all_that_is_told_of_a_translation_has_the_words(trained, files, width):
     line = "from qwertyu"
     run_with_beam = run.load(files / trained.experiment.model.decoder.copy, changes=[f"search.beam={width}"])
-    answer = next(run.translate(run_with_beam, [line]))
+    (answer,) = run_with_beam.translate([line])
     assert answer.text == line
     assert answer.source_tokens == (*line.split(), "</s>")
     assert answer.hypotheses[0].tokens == (*line.split(), "</s>")
@@ -543,14 +542,14 @@ def test_all_that_is_told_of_a_translation_has_the_words(trained, files, width):
         ended = hypothesis.tokens[: None if hypothesis.truncated else -1]
         assert hypothesis.text == " ".join(ended)
         assert len(hypothesis.log_probs) == len(hypothesis.tokens) == len(hypothesis.alignment)
-    scored = next(run.score_pairs(trained, [Example(line, line)]))
+    (scored,) = trained.score([(line, line)])
     assert scored.tokens == answer.hypotheses[0].tokens
     np.testing.assert_allclose(scored.log_probs, answer.hypotheses[0].log_probs, atol=1e-4)
     json.dumps(answer.source_tokens + answer.hypotheses[0].tokens)
 
 
 def test_neighbours_do_not_share_their_words(trained):
-    answers = list(run.translate(trained, ["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"]))
+    answers = trained.translate(["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"])
     assert [answer.text for answer in answers] == ["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"]
 
 
@@ -570,4 +569,4 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(files):
 def test_replacing_unknown_words_needs_attention(trained):
     blind = override(trained.experiment, "model.attention.score=none", "search.replace_unknown=true")
     with pytest.raises(ValueError, match="search.replace_unknown needs to know where the model looks"):
-        run.translator(trained._replace(experiment=blind))
+        dataclasses.replace(trained, experiment=blind).translator()

@@ -44,4 +44,4 @@ def test_experiments_run_two_steps(name, tmp_path):
         changes += [f"data.train={files}", f"data.validation={files}", "text.source.kind=word",
                     "text.target.kind=unigram", "text.target.size=280"]  # fmt: skip
     run.train(override(experiment, *changes), tmp_path / "run", Console(quiet=True))
-    assert len(list(run.translate(run.load(tmp_path / "run"), ["x", ""]))) == 2
+    assert len(run.load(tmp_path / "run").translate(["x", ""])) == 2

@@ -1,6 +1,7 @@
 """The whole road: train, resume, translate, score, align; what is promised of runs that are cut short."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from rich.console import Console
 
 import s2s_jax
 from s2s_jax import run
+from s2s_jax.decode.translate import WINDOW
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.examples import Example
 from s2s_jax.text.sources import read_split
@@ -51,7 +53,7 @@ def test_it_learns_to_copy(trained):
 
 
 def test_every_number_of_an_evaluation_is_there(loaded):
-    found = run.evaluate_split(loaded, "test")
+    found = loaded.evaluate("test")
     assert found["exact_match"] > 0.9
     assert found["token_accuracy"] > 0.95
     assert 1 <= found["perplexity"] < 1.2
@@ -66,7 +68,7 @@ def test_every_number_of_an_evaluation_is_there(loaded):
 def test_lines_come_back_in_order_and_blank_ones_stay_blank(trained, beam):
     """Rows 11 and 12 of the faults: one output line an input line, in order, always."""
     lines = ["a b c", "", "z", " \u00a0\u200b", "d e f g h", "unheard of", "a b c"]
-    answers = list(run.translate(run.load(trained, changes=[f"search.beam={beam}"]), lines))
+    answers = run.load(trained, changes=[f"search.beam={beam}"]).translate(lines)
     assert [answer.source for answer in answers] == lines
     assert answers[0].text == answers[-1].text == "a b c"
     assert [answers[place].text for place in (1, 3)] == ["", ""]
@@ -84,25 +86,81 @@ def test_lines_come_back_in_order_and_blank_ones_stay_blank(trained, beam):
 
 def test_neighbours_do_not_change_a_translation(loaded):
     """Row 32 of the faults: batch neighbours and padding never change a number beyond rounding."""
-    alone = next(run.translate(loaded, ["q r"])).hypotheses[0]
-    crowd = list(run.translate(loaded, ["a b c d e", "q r", "x"] * 5))[1].hypotheses[0]
+    alone = loaded.translate(["q r"])[0].best
+    crowd = loaded.translate(["a b c d e", "q r", "x"] * 5)[1].best
     assert alone.text == crowd.text
     assert alone.score == pytest.approx(crowd.score, abs=1e-5)
     np.testing.assert_allclose(alone.alignment, crowd.alignment, atol=1e-5)
 
 
 def test_a_scored_translation_has_the_probability_that_search_gave_it(loaded):
-    answer = next(run.translate(loaded, ["k l m"])).hypotheses[0]
-    scored = next(run.score_pairs(loaded, [Example("k l m", answer.text)]))
+    (answer,) = loaded.translate(["k l m"])
+    (scored,) = loaded.score([("k l m", answer.text)])
     np.testing.assert_allclose(scored.log_probs, answer.log_probs, atol=1e-5)
     np.testing.assert_allclose(scored.alignment, answer.alignment, atol=1e-5)
+    assert scored.score == pytest.approx(answer.score, abs=1e-5)
 
 
 def test_scores_come_in_order(loaded):
     pairs = [Example("a b c d", "a b c d"), Example("x", "x"), Example("a b", "b a")]
-    scored = list(run.score_pairs(loaded, pairs))
+    scored = list(loaded.score(pairs))
     assert [one.example for one in scored] == pairs
     assert scored[1].log_probs.sum() > scored[2].log_probs.sum()
+
+
+def test_settings_of_a_search_are_for_one_question_and_compiled_once(loaded):
+    lines = ["a b c", "d e"]
+    before = loaded.translate(lines)
+    wide = loaded.translate(lines, beam=3, rules={"min_length": 2}, length_penalty=1.0)
+    assert [len(one.hypotheses) for one in wide] == [3, 3]
+    programs = loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._find._cache_size()
+    assert loaded.translate(lines, beam=3, rules={"min_length": 2}, length_penalty=1.0)[0].tokens == wide[0].tokens
+    assert loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._find._cache_size() == programs
+    assert [one.text for one in loaded.translate(lines)] == [one.text for one in before]
+    one = wide[0]
+    assert (one.score, one.tokens, one.log_probs, one.truncated) == (
+        *(one.best.score, one.best.tokens, one.best.log_probs, one.best.truncated),
+    )
+    assert one.alignment.shape == (len(one.tokens), 4)
+    (blank,) = loaded.translate([" "])
+    assert (blank.text, blank.score, blank.tokens, blank.hypotheses) == ("", 0.0, (), ())
+
+
+def test_a_mistyped_setting_of_a_search_is_answered(loaded):
+    with pytest.raises(ValueError, match="no setting 'search.baem'; did you mean 'search.beam'?"):
+        loaded.translate(["a"], baem=3)
+    with pytest.raises(ValueError, match="search.beam must be a whole number, got 'five'"):
+        loaded.translate(["a"], beam="five")
+    with pytest.raises(TypeError, match="lines must be several, got one text"):
+        loaded.translate("a b")
+
+
+@pytest.mark.parametrize("ask", ["stream", "score"])
+def test_a_stream_is_read_a_window_at_a_time(loaded, ask):
+    read = []
+
+    def endless():
+        for number in itertools.count():
+            read.append(number)
+            yield "a b" if ask == "stream" else ("a b", "a b")
+
+    answers = getattr(loaded, ask)(endless())
+    window = loaded.experiment.search.sentences * WINDOW
+    next(answers)
+    assert len(read) == window
+    assert len(list(itertools.islice(answers, window))) == window
+    assert len(read) == 2 * window
+
+
+def test_the_package_offers_loading_without_importing_jax_for_it():
+    code = (
+        "import sys, s2s_jax\nassert not {'jax', 'numpy', 'flax'} & set(sys.modules)\n"
+        "assert 'load' in s2s_jax.__all__\n"
+        "try: s2s_jax.lood\nexcept AttributeError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "module 's2s_jax' has no attribute 'lood'\n", done.stderr
+    assert s2s_jax.load is run.load
 
 
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
@@ -284,7 +342,7 @@ def test_fewer_pairs_than_a_batch_are_enough(tmp_path):
     file.write_text("a b\tb a\n")
     changes = ("steps=2", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
     run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
-    assert next(run.translate(run.load(tmp_path / "run"), ["a b"])).hypotheses
+    assert run.load(tmp_path / "run").translate(["a b"])[0].hypotheses
 
 
 def test_an_empty_target_in_validation_is_kept_and_measured(tmp_path):
@@ -294,7 +352,7 @@ def test_an_empty_target_in_validation_is_kept_and_measured(tmp_path):
     held.write_text("a b\t\nc\t\n")
     changes = ("steps=1", f"data.train={train}", f"data.validation={held}", "data.lengths=[0, 0]")
     run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
-    found = run.evaluate_split(run.load(tmp_path / "run"), "validation")
+    found = run.load(tmp_path / "run").evaluate("validation")
     assert found["sources"] == 2
     assert found["wer"] is None
     assert np.isfinite(found["perplexity"])
@@ -305,13 +363,13 @@ def test_references_of_one_source_count_together(tmp_path):
     file.write_text("a\tx\na\ty\nb\tz\n")
     changes = ("steps=1", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
     run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
-    found = run.evaluate_split(run.load(tmp_path / "run"), "test")
+    found = run.load(tmp_path / "run").evaluate("test")
     assert (found["sources"], found["references"]) == (2, 3)
 
 
 def test_a_picture_is_drawn_with_gold_links(loaded, tmp_path):
     examples, _ = read_split(loaded.experiment.data, "test")
-    path = run.align(loaded, list(run.score_pairs(loaded, examples[:2])), tmp_path / "picture.png")
+    path = run.draw(loaded, list(loaded.score(examples[:2])), tmp_path / "picture.png")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

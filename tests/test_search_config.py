@@ -11,6 +11,7 @@ from s2s_jax.decode.rules import Rules
 from s2s_jax.decode.sample import Sampling
 from s2s_jax.decode.search_config import SearchConfig, compiled_search, demand_sense
 from s2s_jax.decode.translate import Translator
+from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import Characters
 
 LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
@@ -75,7 +76,8 @@ def test_overrides_may_come_in_any_order():
 
 def translator(**settings) -> Translator:
     tokeniser = Characters(["a"])
-    return Translator(MODEL, source=tokeniser, target=tokeniser, search=SearchConfig(**settings), max_length=6)
+    search = SearchConfig(**settings)
+    return Translator(compiled_search(MODEL, search, 6), PairTokeniser(tokeniser, tokeniser), search)
 
 
 def answers(params=None, **settings) -> list:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from s2s_jax import run
+from s2s_jax.run.prepare import encode, prepare
 from s2s_jax.text import datasets, tasks
 from s2s_jax.text.batches import Plan
 from s2s_jax.text.examples import Example
@@ -362,22 +362,22 @@ def test_a_megabyte_in_one_line_without_an_end_is_a_pair(file, form):
     assert read(spec)[0] == [pair]
 
 
-# --- lengths: what `run.prepare` does with them -----------------------------------------------------------------------
+# --- lengths: what `prepare` does with them -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def lengths(file, tmp_path):
     """Prepares a run on 20 training pairs, one of them (or two) of 9 words, and three validation pairs, one as long."""
 
-    def prepare(*changes, long: int = 1):
+    def prepared(*changes, long: int = 1):
         pairs = [Example("a b", "a b")] * (20 - long) + [Example(" ".join("abcabcabc"), "a")] * long
         train = file("train.tsv", tsv(pairs))
         held = file("held.tsv", tsv([Example("z", ""), Example(" ".join("abcabcabc"), "a"), Example("a", "b")]))
         files = (f"data.train={train}", f"data.validation={held}", "data.lengths=[0, 0]")
         (tmp_path / "run").mkdir()
-        return run.prepare(tiny.experiment(*files, *changes), tmp_path / "run", lambda _: None)
+        return prepare(tiny.experiment(*files, *changes), tmp_path / "run", lambda _: None)
 
-    return prepare
+    return prepared
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("error", 19), ("drop", 19), ("truncate", 20)])
@@ -400,7 +400,7 @@ def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
 def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths):
     """Rows 10 and 14 of the faults."""
     prepared = lengths("data.max_length=4")
-    plan = Plan(run.encode(prepared.validation, PairTokeniser(**prepared.tokenisers)), tiny.experiment().batch, seed=0)
+    plan = Plan(encode(prepared.validation, PairTokeniser(**prepared.tokenisers)), tiny.experiment().batch, seed=0)
     batches = list(plan.in_order())
     assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
     assert max(batch.source.shape[1] for batch in batches) == 10

@@ -44,9 +44,9 @@ def main(name: str, out: Path, settings: list[str]) -> None:
     lines = ["| mechanism | exact match | alignment error rate | parameters |", "| --- | --- | --- | --- |"]
     for mechanism, changes in MECHANISMS.items():
         run = trained(base, changes, out / mechanism.replace(" ", "-"))
-        numbers = runs.evaluate_split(run, "test")
+        numbers = run.evaluate("test")
         examples, _ = read_split(run.experiment.data, "test")
-        (pair,) = runs.score_pairs(run, examples[:1])
+        (pair,) = run.score(examples[:1])
         gold = None if pair.example.links is None else token_links(pair.example, **run.tokenisers)
         pictures.append(Picture(pair.source_tokens, pair.tokens, pair.alignment, mechanism, gold))
         error = "" if numbers.get("aer") is None else f"{numbers['aer']:.3f}"

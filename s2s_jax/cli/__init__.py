@@ -1,6 +1,7 @@
 """How is the toolkit used from a shell? Reads arguments, shows results, turns errors into one line and an exit code."""
 
 import errno
+import importlib
 import io
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from s2s_jax.cli.arguments import UsageError, parse
 
 DONE, OURS, YOURS, INTERRUPTED = 0, 1, 2, 130
+OWN_FILE = ("translate", "score", "export", "sweep", "attention", "bench")  # the other commands stand together
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -21,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
     try:
         given = parse(sys.argv[1:] if arguments is None else list(arguments))
-        from s2s_jax.cli import commands  # only now: jax is not needed to say what is wrong with the arguments
-
-        code = commands.COMMANDS[given.command](given)
+        # only now: jax is not needed to say what is wrong with the arguments, nor flax for what was exported
+        file = given.command if given.command in OWN_FILE else "commands"
+        code = getattr(importlib.import_module(f"s2s_jax.cli.{file}"), given.command)(given)
         sys.stdout.flush()
     except UsageError as error:
         return _fail(error, YOURS)

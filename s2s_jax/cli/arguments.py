@@ -13,12 +13,14 @@ COMMANDS = {
     "translate": "translate lines from stdin or a file",
     "evaluate": "measure a run on a split of its data",
     "score": "log-probability of given pairs",
+    "export": "write a run as programs that need no flax, and its parameters as safetensors",
     "align": "draw where the decoder looks",
     "info": "what a run is",
     "sweep": "plan, run, watch, report or verify a grid of experiments",
     "attention": "the choices of attention: formula, paper, and what goes with what",
     "bench": "measure speed against the machine's limit, and against PyTorch",
 }
+EXPORTED = ", or of an exported one"
 OVERRIDES = "any setting may be overridden: --model.attention.score dot; `s2s train EXPERIMENT --help` lists them all"
 
 
@@ -83,11 +85,16 @@ def make_parser() -> Parser:
         for name, meaning in COMMANDS.items()
     }
     _train(made["train"])
-    for name in ("translate", "evaluate", "score", "align", "info"):
-        made[name].add_argument("run", help="the folder of a trained run")
+    for name in ("translate", "evaluate", "score", "export", "align", "info"):
+        made[name].add_argument("run", help="the folder of a trained run" + EXPORTED * (name == "translate"))
+    for name in ("translate", "evaluate", "score", "export", "align"):
+        _average(made[name])
+    for name in ("translate", "evaluate", "score", "align"):
+        _ensemble(made[name])
     _translate(made["translate"])
     _evaluate(made["evaluate"])
     _score(made["score"])
+    _export(made["export"])
     _align(made["align"])
     made["attention"].add_argument("--cite", metavar="NAME", help="where a choice was published")
     _sweep(made["sweep"])
@@ -112,8 +119,28 @@ def _search(parser: Parser) -> None:
     parser.add_argument("--beam", type=int, help="hypotheses followed at once; 1 is greedy (default: the run's)")
 
 
+def _average(parser: Parser) -> None:
+    parser.add_argument("--average", type=int, default=0, metavar="N", help="the mean of the N newest checkpoints")
+
+
+def _ensemble(parser: Parser) -> None:
+    parser.add_argument(
+        "--with",
+        dest="beside",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a run that speaks together with the first; may be given again",
+    )
+    parser.add_argument("--mixing", default="log-linear", help="how they do: log-linear (default) or linear")
+
+
 def _translate(parser: Parser) -> None:
     _search(parser)
+    parser.add_argument("--prefix", metavar="FILE", help="what each translation begins with, a line for each line")
+    parser.add_argument(
+        "--constraints", metavar="FILE", help="what each translation holds: phrases between tabs, a line for each line"
+    )
     parser.add_argument("--input", help="file of lines, plain or .gz (default: stdin)")
     parser.add_argument("--n-best", type=int, default=1, help="translations a line, best first (default: 1)")
 
@@ -125,6 +152,20 @@ def _evaluate(parser: Parser) -> None:
 
 def _score(parser: Parser) -> None:
     parser.add_argument("--input", help="pairs: TSV, JSON lines, or two files as A,B (default: TSV from stdin)")
+    parser.add_argument(
+        "--n-best",
+        metavar="FILE",
+        help="pairs instead whose equal sources stand together: put them in order, best first",
+    )
+
+
+def _export(parser: Parser) -> None:
+    parser.add_argument("output", help="the folder to write; it must not exist")
+    parser.add_argument(
+        "--beam", type=int, default=5, help="hypotheses of the search beside greedy search (default: 5)"
+    )
+    parser.add_argument("--max-length", type=int, default=0, help="most tokens of a translation (default: the run's)")
+    parser.add_argument("--parameters-only", action="store_true", help="no programs")
 
 
 def _align(parser: Parser) -> None:

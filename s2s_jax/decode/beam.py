@@ -114,10 +114,12 @@ def search(
         state, said, covered = now.carried
         state, step = model.step(params, memory, state, now.token.reshape(-1))
         allowed = followed(step.logits, rules, limits, time=now.time, said=said)
-        normaliser = by_slot(jax.nn.logsumexp(step.logits, axis=-1))
+        normaliser = by_slot(step.normaliser)
         # what a neighbour still waits for must not change a row that is done: it has no live hypotheses here
-        live = Live(*(jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live))
-        choice, kept = way.pick(live, by_slot(allowed), normaliser=normaliser, time=now.time)
+        total, merit = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live[:2])
+        live = Live(total, merit, now.live.held)
+        picked = way.pick(live, by_slot(allowed), normaliser=normaliser, time=now.time)
+        choice, kept = picked.best, picked.open
         own = [log_probs_of(one, by_slot(step.logits), normaliser) for one in (choice, kept)]
         looked = jnp.zeros((rows, width))
         if covered is not None:
@@ -129,8 +131,9 @@ def search(
         carried = jax.tree.map(lambda leaf: gathered(leaf, kept.parent), (state, said, covered))
         if said is not None:
             carried = (carried[0], carried[1].at[:, now.time].set(kept.token.reshape(-1)), carried[2])
-        fresh = Live(kept.total, kept.merit)
-        live = Live(*(jnp.where(now.done[:, None], old, new) for old, new in zip(now.live, fresh, strict=True)))
+        fresh = zip(now.live[:2], (kept.total, kept.merit), strict=True)
+        total, merit = (jnp.where(now.done[:, None], old, new) for old, new in fresh)
+        live = Live(total, merit, picked.held)
         tokens = jnp.where(now.done, now.tokens, now.time + 1)
         done = now.done | is_done(live, ends, tokens)
         return Progress(now.time + 1, carried, kept.token, live, tokens, done, history, ends)
@@ -172,7 +175,7 @@ def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -
         jnp.zeros((), jnp.int32),
         (),
         jnp.full((rows, width), BOS, jnp.int32),
-        Live(total, way.first(total)),
+        way.first(total),
         jnp.zeros((rows,), jnp.int32),
         empty,
         history,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from s2s_jax.decode.largest import largest
 from s2s_jax.decode.ranking import Ranking
-from s2s_jax.decode.slots import Choice, Live, pooled, still_open
+from s2s_jax.decode.slots import Choice, Live, Picked, pooled, still_open
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,13 @@ class Best:
     sibling_penalty: float = 0.0
     open_last = True
 
-    def first(self, total: Array) -> Array:
-        """The log-probability; it is not looked at."""
-        return total
+    def first(self, total: Array) -> Live:
+        """Chosen by its log-probability."""
+        return Live(total, total)
 
     def pick(
         self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Array
-    ) -> tuple[Choice, Choice]:
+    ) -> Picked:
         """The likeliest continuations of all groups, and the open ones among them."""
         if self.groups == 1 or not self.group_penalty:
             return self._of_group(live.total, logits, normaliser, None)
@@ -44,7 +44,7 @@ class Best:
         said, picks = jnp.zeros((batch, vocabulary)), []
         for group in range(self.groups):
             picks.append(self._of_group(total[:, group], logits[:, group], normaliser[:, group], said))
-            chosen = picks[-1][1]
+            chosen = picks[-1].open
             counts = jnp.where(jnp.isfinite(chosen.total), 1.0, 0.0)
             said = said.at[jnp.arange(batch)[:, None], chosen.token].add(counts)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1).reshape(rows, -1), *picks)
@@ -55,7 +55,7 @@ class Best:
         logits: Float[Array, "B K V"],
         normaliser: Float[Array, "B K"],
         said: Float[Array, "B V"] | None,
-    ) -> tuple[Choice, Choice]:
+    ) -> Picked:
         """Found slot by slot first, since a slot can give no more than 2K of them."""
         width = total.shape[1]
         priced = logits if said is None else logits - self.group_penalty * said[:, None]
@@ -66,7 +66,7 @@ class Best:
         if self.sibling_penalty:
             merit -= self.sibling_penalty * jnp.arange(token.shape[-1], dtype=merit.dtype)[None, None]
         choice = pooled(Choice(merit, totals, token, token), width)
-        return choice, still_open(choice, width)
+        return Picked(choice, still_open(choice, width))
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
         """The score."""

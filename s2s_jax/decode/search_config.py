@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.decode.beam import STOPPING, beam
+from s2s_jax.decode.constrained import constrained
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.mbr import UTILITIES
 from s2s_jax.decode.ranking import Ranking
@@ -59,8 +60,14 @@ class SearchConfig:
     """
     rules: Rules = dataclasses.field(default_factory=Rules)
     """What a translation must keep to."""
+    language_model: str = ""
+    """Folder of a run that learned targets without sources (data.train=lines:FILE), to have a say in each token."""
+    language_weight: float = 0.0
+    """Times its log-probability, what it adds to a token's. Gulcehre et al. 2015, arXiv:1503.03535, 4.1."""
     max_length: int = 0
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
+    max_source: int = 4096
+    """Most tokens of a line that are read, the end counted; the rest of a longer one is left out; 0 for no bound."""
     sentences: int = 64
     """Most source lines decoded together."""
     replace_unknown: bool = False
@@ -72,7 +79,9 @@ class SearchConfig:
         one_of("search.utility", self.utility, ("none", *UTILITIES))
         for name in ("beam", "groups", "samples", "sentences"):
             at_least(f"search.{name}", getattr(self, name), 1)
-        for name in ("n_best", "group_penalty", "sibling_penalty", "seed", "max_length"):
+        for name in ("n_best", "group_penalty", "sibling_penalty", "language_weight"):
+            at_least(f"search.{name}", getattr(self, name), 0)
+        for name in ("seed", "max_length", "max_source"):
             at_least(f"search.{name}", getattr(self, name), 0)
         self.scoring()
 
@@ -117,6 +126,11 @@ def demand_sense(search: SearchConfig) -> None:
             f"search.rules.min_length must be at most search.max_length={search.max_length}, got "
             f"{search.rules.min_length}"
         )
+    if bool(search.language_model) != bool(search.language_weight):
+        raise ValueError(
+            f"search.language_model={search.language_model!r} and search.language_weight={search.language_weight} "
+            "need each other; set both, such as a run's folder and 0.3, or neither."
+        )
     for name, methods in OF_METHOD.items():
         if search.method not in methods and getattr(search, name) != getattr(DEFAULT, name):
             raise ValueError(
@@ -143,18 +157,41 @@ OF_METHOD = {
 }
 
 
-# (params, source [B, S], the number of each line [B], tokens to begin with [B, P] or None) -> what was found
+def demand_beam(search: SearchConfig) -> None:
+    """Refuse to look for given phrases in a way that cannot make sure of them.
+
+    Raises:
+        ValueError: naming the setting and what to do.
+    """
+    for name in ("method", "groups", "sibling_penalty"):
+        if getattr(search, name) != getattr(DEFAULT, name):
+            raise ValueError(
+                f"phrases that a translation must hold need search.{name}={getattr(DEFAULT, name)}, got "
+                f"{getattr(search, name)}; leave it out, or the phrases."
+            )
+
+
+# (params, source [B, S], the number of each line [B], tokens to begin with [B, P] or None, phrases to hold [B, P, L] or
+# None) -> what was found
 Find = Callable[..., Found]
 
 
 def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Find:
-    """The search as one compiled program for each source shape: (params, source, numbers of the lines, prefix=None)."""
+    """The search as one compiled program for each source shape, and for each shape of a prefix and phrases."""
     demand_sense(search)
     shared = {"max_length": max_length, "ranking": search.scoring(), "rules": search.rules}
 
     def find(
-        params: Params, source: Int[Array, "B S"], numbers: Int[Array, " B"], prefix: Int[Array, "B P"] | None = None
+        params: Params,
+        source: Int[Array, "B S"],
+        numbers: Int[Array, " B"],
+        prefix: Int[Array, "B P"] | None = None,
+        phrases: Int[Array, "B N L"] | None = None,
     ) -> Found:
+        if phrases is not None:
+            demand_beam(search)
+            options = {"width": search.beam, "stopping": search.stopping, "n_best": search.n_best or None}
+            return constrained(model, params, source, phrases, prefix=prefix, **options, **shared)
         ask = functools.partial(_asked(search), model, params, source, prefix=prefix, **shared)
         return ask() if search.method == "beam" else ask(row_keys(search.seed, numbers))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from s2s_jax.shapes import EOS
 
@@ -17,6 +17,7 @@ class Live(NamedTuple):
 
     total: Float[Array, "R K"]  # log-probability, after the rules; -inf where a slot is empty
     merit: Float[Array, "R K"]  # what they were chosen by
+    held: PyTree = ()  # what a way remembers of each of them, leaves [R, K, ...]; () when nothing
 
 
 class Choice(NamedTuple):
@@ -28,6 +29,14 @@ class Choice(NamedTuple):
     parent: Int[Array, "R C"]  # the slot that is continued
 
 
+class Picked(NamedTuple):
+    """What a step makes of the open hypotheses."""
+
+    best: Choice  # the best continuations, enough of them that K are still open when K end
+    open: Choice  # the K that go on
+    held: PyTree = ()  # what the way remembers of those that go on
+
+
 @runtime_checkable
 class Way(Protocol):
     """A way to choose: what a beam is the best by."""
@@ -37,15 +46,12 @@ class Way(Protocol):
         """Beams of each sentence."""
         ...
 
-    def first(self, total: Array) -> Array:
-        """The merit of the beginning that holds no token yet, given its log-probability [R, K]."""
+    def first(self, total: Array) -> Live:
+        """The beginning that holds no token yet, given its log-probability [R, K]."""
         ...
 
-    def pick(self, live: Live, logits: Array, *, normaliser: Array, time: Array) -> tuple[Choice, Choice]:
-        """The best continuations, 2K of them so that K are still open when K end; and the K best open ones.
-
-        `logits` are those that the rules leave, `normaliser` the logsumexp of the model's own.
-        """
+    def pick(self, live: Live, logits: Array, *, normaliser: Array, time: Array) -> Picked:
+        """The continuations; `logits` are those that the rules leave, `normaliser` is what to take off each."""
         ...
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:

@@ -16,7 +16,7 @@ from s2s_jax.decode.largest import largest
 from s2s_jax.decode.ranking import LIKELIHOOD, Ranking, uncovered
 from s2s_jax.decode.result import Found
 from s2s_jax.decode.rules import FREE, Rules
-from s2s_jax.decode.slots import Choice, Live, pooled, still_open
+from s2s_jax.decode.slots import Choice, Live, Picked, pooled, still_open
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import real
 
@@ -29,9 +29,9 @@ class Noisy:
     groups: int = 1
     open_last = False  # one cut off is a leaf of the tree like any other
 
-    def first(self, total: Float[Array, "R K"]) -> Float[Array, "R K"]:
+    def first(self, total: Float[Array, "R K"]) -> Live:
         """Noise too: with a fixed number the order would be as exact, but not the threshold, nor any weight."""
-        return total + self._noise(jnp.zeros((), jnp.int32), (1,))
+        return Live(total, total + self._noise(jnp.zeros((), jnp.int32), (1,)))
 
     def _noise(self, place: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "R *N"]:
         """Gumbel noise, for the beginning at 0 and for each step after it."""
@@ -39,7 +39,7 @@ class Noisy:
 
     def pick(
         self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Int[Array, ""]
-    ) -> tuple[Choice, Choice]:
+    ) -> Picked:
         """The continuations of the largest noisy log-probability."""
         width = live.total.shape[1]
         left = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -47,7 +47,7 @@ class Noisy:
         noisy, token = largest(total + self._noise(time + 1, logits.shape[1:]), min(2 * width, logits.shape[-1]))
         merit = below(noisy, noisy[..., :1], live.merit[..., None])
         choice = pooled(Choice(merit, jnp.take_along_axis(total, token, axis=-1), token, token), width)
-        return choice, still_open(choice, width)
+        return Picked(choice, still_open(choice, width))
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
         """The noisy log-probability."""

@@ -1,12 +1,13 @@
 """Lines in, translations out: in the order of the input, with memory that does not grow with it.
 
 Lines are decoded in windows, sorted by length inside a window; source lengths and row counts are rounded up to few
-shapes, so that little is compiled. A blank line is answered with an empty line and never reaches the model.
+shapes, so that little is compiled. A blank line is answered with an empty line and never reaches the model. While a
+device decodes one batch, the host makes lines of the one before.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -14,15 +15,16 @@ from jaxtyping import Float
 
 from s2s_jax.decode.mbr import UTILITIES, consensus
 from s2s_jax.decode.result import Found
-from s2s_jax.decode.search_config import SearchConfig, compiled_search
-from s2s_jax.model.interface import Model, Params
+from s2s_jax.decode.search_config import Find, SearchConfig
+from s2s_jax.decode.wanted import Wanted, token_arrays
+from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK
-from s2s_jax.text.batches import ended
 from s2s_jax.text.lines import is_blank
 from s2s_jax.text.own_words import PairTokeniser
-from s2s_jax.text.tokenise import Tokeniser
+from s2s_jax.text.tokenise import ended
 
 WINDOW = 16  # batches sorted together
+T = TypeVar("T")
 
 
 class Hypothesis(NamedTuple):
@@ -36,63 +38,99 @@ class Hypothesis(NamedTuple):
     truncated: bool  # cut off at the length bound, without an end
 
 
+NOTHING = Hypothesis("", 0.0, (), (), np.zeros((0, 0), np.float32), truncated=False)  # the translation of a blank line
+
+
 class Translation(NamedTuple):
-    """A line and what became of it; no hypothesis for a blank line."""
+    """A line and what became of it: the best hypothesis, and all of them."""
 
     source: str
-    source_tokens: tuple[str, ...]  # the end token counted
+    source_tokens: tuple[str, ...]  # the end token counted; none of a blank line
     hypotheses: tuple[Hypothesis, ...]  # best first: by score, by search.utility, or samples as they were drawn
+    unread: int = 0  # source tokens that search.max_source left out
+
+    @property
+    def best(self) -> Hypothesis:
+        """The first hypothesis; one without a token for a blank line, which has none."""
+        return self.hypotheses[0] if self.hypotheses else NOTHING
 
     @property
     def text(self) -> str:
         """The best translation; empty for a blank line."""
-        return self.hypotheses[0].text if self.hypotheses else ""
+        return self.best.text
+
+    @property
+    def score(self) -> float:
+        """The best one's score, by search.ranking."""
+        return self.best.score
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The best one's tokens, the end token counted."""
+        return self.best.tokens
+
+    @property
+    def log_probs(self) -> tuple[float, ...]:
+        """The log-probability of each of these tokens, nats."""
+        return self.best.log_probs
+
+    @property
+    def alignment(self) -> Float[np.ndarray, "T S"]:
+        """The weights of the source tokens for each of these tokens."""
+        return self.best.alignment
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the best one was cut off at the length bound."""
+        return self.best.truncated
 
 
 class Translator:
-    """A model with its parameters, tokenisers and search, ready to translate."""
+    """A search and the tokenisers on both sides of it, ready to translate."""
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        source: Tokeniser,
-        target: Tokeniser,
-        search: SearchConfig,
-        max_length: int,
-        slots: int = 0,
-    ):
-        """Slots: the model's decoder.copy_slots where it copies words."""
-        self.pair, self.search = PairTokeniser(source, target, slots=slots), search
-        self._find = compiled_search(model, search, search.max_length or max_length)
+    def __init__(self, find: Find, pair: PairTokeniser, search: SearchConfig):
+        """`find` is the search that `search` asks for, as `compiled_search` makes it."""
+        self._find, self.pair, self.search = find, pair, search
 
-    def translate(self, params: Params, lines: Iterable[str], *, first: int = 0) -> Iterator[Translation]:
-        """A translation for each line, in their order; lines are read a window at a time.
+    def translate(self, params: Params, lines: Iterable[str | Wanted], *, window: int = 0) -> Iterator[Translation]:
+        """A translation for each line, in their order.
 
         Args:
-            first: the number of the first line, by which chance differs from line to line.
+            window: lines that are read before the first of them is answered; 0 for as many as pay.
         """
-        lines = iter(lines)
-        while window := list(itertools.islice(lines, self.search.sentences * WINDOW)):
-            yield from self._window(params, window, first)
-            first += len(window)
+        lines, first = iter(lines), 0
+        while read := list(itertools.islice(lines, window or self.search.sentences * WINDOW)):
+            yield from self._window(params, [Wanted.of(line) for line in read], first)
+            first += len(read)
 
-    def _window(self, params: Params, lines: list[str], first: int) -> list[Translation]:
-        encoded = [ended([]) if is_blank(line) else ended(self.pair.encode_source(line)) for line in lines]
+    def _window(self, params: Params, wanted: list[Wanted], first: int) -> list[Translation]:
+        """The translations of lines, `first` being the number of the first one, by which chance differs."""
+        lines = [one.line for one in wanted]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
-        waiting = sorted(set(range(len(lines))) - set(answers), key=lambda number: len(encoded[number]))
-        for start in range(0, len(waiting), self.search.sentences):
-            members = waiting[start : start + self.search.sentences]
+        tokens = {n: self.pair.encode_source(line) for n, line in enumerate(lines) if n not in answers}
+        most = self.search.max_source
+        encoded = {number: ended(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
+        waiting = sorted(encoded, key=lambda number: len(encoded[number]))
+
+        def sent(members: list[int]) -> Found:
             source = filled([encoded[member] for member in members])
             numbers = np.zeros(len(source), np.int32)
             numbers[: len(members)] = [(first + member) % 2**31 for member in members]
-            found = jax.device_get(self._find(params, source, numbers))
+            asked = token_arrays([wanted[member] for member in members], self.pair, self.search.rules, rows=len(source))
+            return self._find(params, source, numbers, **asked)
+
+        batches = [
+            waiting[start : start + self.search.sentences] for start in range(0, len(waiting), self.search.sentences)
+        ]
+        for members, found in one_ahead((members, sent(members)) for members in batches):
+            found = jax.device_get(found)
             for row, member in enumerate(members):
-                answers[member] = self._answer(lines[member], encoded[member], found, row)
+                unread = len(tokens[member]) + 1 - len(encoded[member])
+                answers[member] = self._answer(lines[member], encoded[member], found, row)._replace(unread=unread)
         return [answers[number] for number in range(len(lines))]
 
     def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:
-        real = [slot for slot, score in enumerate(found.scores[row]) if np.isfinite(score)]
+        real = np.flatnonzero(np.isfinite(found.scores[row])).tolist()
         hypotheses = [self._hypothesis(line, found, row, slot, len(ids)) for slot in real]
         if self.search.utility != "none" and hypotheses:
             texts = [hypothesis.text for hypothesis in hypotheses]
@@ -126,6 +164,12 @@ class Translator:
             for token, weights in zip(tokens, looking, strict=True)
         ]
         return ["" if place is None else line[slice(*spans[place])].strip(" ") for place in places]
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each handed out when the next one has been begun."""
+    for item, _ in itertools.pairwise(itertools.chain(items, [None])):
+        yield item  # type: ignore[misc]  # None is never the first of two
 
 
 def filled(lines: Sequence[np.ndarray]) -> np.ndarray:

@@ -59,8 +59,9 @@ def walk(
         state, step = model.step(params, memory, now.state, now.token)
         allowed = followed(step.logits, rules, limits, time=now.time, said=now.tokens.T if rules.look_back else None)
         token = pick(allowed, now.time)
-        own = log_prob_of(token, step.logits, step.logits)
-        ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, step.logits, allowed)
+        normaliser = step.normaliser
+        own = log_prob_of(token, step.logits, normaliser)
+        ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, allowed, normaliser)
         said = jnp.stack([own, ruled])
         token, said = jnp.where(now.done, PAD, token), jnp.where(now.done[None], 0.0, said)
         return Progress(
@@ -99,8 +100,7 @@ def walk(
 
 
 def log_prob_of(
-    token: Int[Array, " N"], logits: Float[Array, "N V"], changed: Float[Array, "N V"]
+    token: Int[Array, " N"], logits: Float[Array, "N V"], normaliser: Float[Array, " N"]
 ) -> Float[Array, " N"]:
-    """What `changed` holds for each token, as a log-probability among the logits as they were."""
-    chosen = jnp.take_along_axis(changed, token[:, None], axis=-1)[:, 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    """What each token counts by logits from which a normaliser is still to be taken."""
+    return jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - normaliser

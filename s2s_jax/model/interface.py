@@ -47,6 +47,12 @@ class Step(NamedTuple):
     alignment: Float[Array, "*B S"]
     context: Float[Array, "*B M"]
     heads: PyTree = ()  # the alignment of each head, [*B, N, S], of which `alignment` is the mean; () for one head
+    total: PyTree = ()  # [*B], what to take off the logits of what counts for a token; () for their own logsumexp
+
+    @property
+    def normaliser(self) -> Float[Array, "*B"]:
+        """What to take off each logit: what is left is a log-probability, unless the model wants it otherwise."""
+        return jax.nn.logsumexp(self.logits, axis=-1) if isinstance(self.total, tuple) else self.total
 
 
 class Reading(NamedTuple):

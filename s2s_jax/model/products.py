@@ -139,7 +139,7 @@ def scan(
     With `chunk`, only the carry of every so many steps is kept for the way back, and the steps between are computed
     again: long sequences in little memory.
     """
-    steps = len(jax.tree.leaves(xs)[0])
+    steps = jax.tree.leaves(xs)[0].shape[0]  # a symbol while a program is exported
     once = functools.partial(_scan, body, weights, rows=rows, dtype=dtype)
     if not 0 < chunk < steps:
         return once(carry, xs)
@@ -154,7 +154,7 @@ def scan(
 
 
 def _scan(body, weights, carry, xs, *, rows, dtype):
-    steps = len(jax.tree.leaves(xs)[0])
+    steps = jax.tree.leaves(xs)[0].shape[0]  # a symbol while a program is exported
     constants = jax.tree.map(lambda weight: jax.lax.stop_gradient(weight.astype(dtype)), weights)
     places = jax.tree.map(lambda weight: _places(weight, (steps, *weight.shape[:-2], *rows), dtype), weights)
 

@@ -12,12 +12,12 @@ import s2s_jax
 from s2s_jax.config import Experiment
 from s2s_jax.evaluate.evaluation import token_links
 from s2s_jax.run.folder import FORMAT, SIDES, demand_same_facts, write_json
-from s2s_jax.text.batches import Pairs, ended
+from s2s_jax.text.batches import Pairs
 from s2s_jax.text.examples import Example
 from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.report import Report
 from s2s_jax.text.sources import read_split
-from s2s_jax.text.tokenise import Tokeniser, fingerprint, load_tokeniser, save_tokeniser, train_tokeniser
+from s2s_jax.text.tokenise import Tokeniser, ended, fingerprint, load_tokeniser, save_tokeniser, train_tokeniser
 
 
 class Prepared(NamedTuple):
@@ -91,11 +91,15 @@ def _gold(experiment: Experiment, examples: Sequence[Example], tokenisers: dict[
 
 
 def _tokeniser(experiment: Experiment, directory: Path, examples: Sequence[Example], side: str) -> Tokeniser:
-    """The run's own tokeniser, or one learned from the training split."""
-    path = tokeniser_file(directory, side)
+    """The run's own tokeniser, or the one that was asked for, or one learned from the training split."""
+    path, config = tokeniser_file(directory, side), getattr(experiment.text, side)
     if path.exists():
         return load_tokeniser(path)
-    return train_tokeniser((getattr(one, side) for one in examples), getattr(experiment.text, side))
+    if config.file:
+        return load_tokeniser(Path(config.file))
+    lines = [getattr(one, side) for one in examples]
+    # no pieces can be learned from nothing, and none are needed
+    return train_tokeniser(lines, config if any(lines) else dataclasses.replace(config, kind="char"))
 
 
 def _short_enough(pairs: Pairs, experiment: Experiment, report: Report, pair: PairTokeniser) -> Pairs:

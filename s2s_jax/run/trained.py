@@ -1,39 +1,41 @@
-"""What can be done with a trained run? One function for each thing that a user wants."""
+"""What can be asked of a trained run? To translate, to score, to be measured."""
 
-import contextlib
+import dataclasses
 import functools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
-import numpy as np
+from typing import Any
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
-from s2s_jax.decode.score import Scored, score
-from s2s_jax.decode.translate import Translation, Translator, filled
+from s2s_jax.decode.scorer import ScoredPair, Scorer
+from s2s_jax.decode.search_config import Find, SearchConfig, compiled_search, demand_sense
+from s2s_jax.decode.translate import Translation, Translator
+from s2s_jax.decode.wanted import Wanted
 from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
-from s2s_jax.evaluate.pictures import Picture, grid
+from s2s_jax.model.ensemble import ensemble
+from s2s_jax.model.fusion import fused
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.folder import SIDES, read_experiment, read_json
-from s2s_jax.run.parts import abstract_state, count, longest_answer, model_of
-from s2s_jax.run.prepare import encode, slots_of
-from s2s_jax.shapes import Batch
+from s2s_jax.run.parts import abstract_state, longest_answer, model_of
+from s2s_jax.run.prepare import slots_of
 from s2s_jax.text.examples import Example
 from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenise import Tokeniser, fingerprint, load_tokeniser
 from s2s_jax.train import devices
+from s2s_jax.train.average import newest_average
 from s2s_jax.train.checkpoint import Checkpoints
-from s2s_jax.train.leaves import digest
 from s2s_jax.train.optimiser import make_optimiser
-from s2s_jax.train.step import TrainState
 
 
-class Trained(NamedTuple):
-    """A run as its users see it."""
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """A run as its users see it. What was compiled for one question is kept for the next.
+
+    Every method that searches takes settings of the search, such as `beam=5` or `rules={"min_length": 3}`, for this
+    question alone; those left out are the run's.
+    """
 
     experiment: Experiment
     model: Model
@@ -42,18 +44,143 @@ class Trained(NamedTuple):
     tokenisers: dict[str, Tokeniser]
     facts: dict[str, Any]
     refused: list[str]  # checkpoints that were damaged and passed over
+    averaged: tuple[int, ...] = ()  # the steps whose parameters these are the mean of; () where they are one step's
+    translators: dict[SearchConfig, Translator] = dataclasses.field(default_factory=dict, repr=False)
+
+    def translate(self, lines: Iterable[str | Wanted], **search: Any) -> list[Translation]:
+        """A translation for each line, in order; `Wanted` says of a line what its translation must keep to.
+
+        Raises:
+            ValueError: there is no such setting of the search, or it cannot have this value.
+        """
+        if isinstance(lines, str):
+            raise TypeError("lines must be several, got one text; put it in a list: [text].")
+        return list(self.stream(lines, **search))
+
+    def stream(self, lines: Iterable[str | Wanted], *, window: int = 0, **search: Any) -> Iterator[Translation]:
+        """The same, as they come: neither lines nor translations are held longer than they must.
+
+        Args:
+            window: lines that are read before the first of them is answered; 0 for as many as pay.
+        """
+        return self.translator(**search).translate(self.params, lines, window=window)
+
+    def score(self, pairs: Iterable[tuple[str, str] | Example]) -> Iterator[ScoredPair]:
+        """Log-probability and alignment of (source, target) pairs, in order, as they come."""
+        examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
+        return self._scorer.score(self.params, examples)
+
+    def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
+        """All numbers of a split of the run's data."""
+        examples, _ = read_split(self.experiment.data, split)
+        items: Grouped = grouped(examples)
+        translations = self.translate(items.sources, **search)
+        scored = list(self.score(examples))
+        return evaluate(
+            translations,
+            items,
+            nats=-sum(pair.log_probability for pair in scored),
+            tokens=sum(len(pair.tokens) for pair in scored),
+            correct=sum(pair.correct for pair in scored),
+            unit=self.experiment.evaluation.unit,
+            aer=self.alignment_error(scored),
+        )
+
+    def alignment_error(self, pairs: Sequence[ScoredPair]) -> float | None:
+        """AER of forced alignments where gold ones are known and the model attends at all."""
+        judged = [pair for pair in pairs if pair.example.links is not None]
+        if not judged or self.experiment.model.attention.score == "none":
+            return None
+        gold = [token_links(pair.example, **self.tokenisers) for pair in judged]
+        return error_of_alignments([pair.alignment for pair in judged], gold)
+
+    @property
+    def max_length(self) -> int:
+        """The bound on a translation's length, where search.max_length sets none."""
+        return longest_answer(self.facts)
+
+    @functools.cached_property
+    def pair(self) -> PairTokeniser:
+        """Both tokenisers, and between them a sentence's own words."""
+        return PairTokeniser(**self.tokenisers, slots=slots_of(self.experiment))
+
+    @functools.cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.model, self.pair, self.experiment.search)
+
+    def translator(self, **search: Any) -> Translator:
+        """The search that the settings ask for, compiled at most once."""
+        asked = self.search(**search)
+        if asked not in self.translators:
+            self.translators[asked] = Translator(self._find(asked), self.pair, asked)
+        return self.translators[asked]
+
+    def _find(self, search: SearchConfig) -> Find:
+        demand_sense(search)
+        longest = search.max_length or self.max_length
+        if not search.language_model:
+            return compiled_search(self.model, search, longest)
+        language = self._language(search.language_model)
+        find = compiled_search(fused(self.model, language.model, weight=search.language_weight), search, longest)
+        return lambda params, *given, **wanted: find((params, language.params), *given, **wanted)
+
+    def _language(self, directory: str) -> "Trained":
+        """A language model that says the same tokens."""
+        if slots_of(self.experiment):
+            raise ValueError(
+                f"search.language_model={directory} knows no word that a model copies "
+                f"(model.decoder.copy={self.experiment.model.decoder.copy}); leave it out."
+            )
+        language = load(directory)
+        _demand_same_tokeniser(self, language, "target", of=f"search.language_model={directory}")
+        return language
+
+    def search(self, **search: Any) -> SearchConfig:
+        """The run's settings of the search, with these changed."""
+        asked = configs.changed(self.experiment, dict(_named(search, "search."))).search
+        if asked.replace_unknown and self.experiment.model.attention.score == "none":
+            raise ValueError(
+                "search.replace_unknown needs to know where the model looks, and this one has no attention "
+                "(model.attention.score=none); leave it out."
+            )
+        return asked
 
 
-def load(directory: Path, *, changes: Sequence[str] = ()) -> Trained:
+def _named(values: Mapping[str, Any], group: str) -> Iterator[tuple[str, Any]]:
+    """Each setting by its dotted name; a mapping, or a config, stands for settings of a group."""
+    for name, value in values.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if isinstance(value, Mapping):
+            yield from _named(value, f"{group}{name}.")
+        else:
+            yield group + name, value
+
+
+def load(
+    directory: str | Path,
+    *,
+    changes: Sequence[str] = (),
+    average: int = 0,
+    beside: Sequence[str | Path] = (),
+    mixing: str = "log-linear",
+) -> Trained:
     """A trained run: its best checkpoint, or its newest where none was validated.
 
     Args:
         changes: overrides of settings that do not change the model, such as `search.beam=5`.
+        average: take the mean of the parameters of so many of the newest checkpoints instead.
+        beside: other runs that speak together with this one, an ensemble; settings and data are the first one's.
+        mixing: how they do: log-linear, by the geometric mean of their probabilities, or linear.
 
     Raises:
         FileNotFoundError, ValueError: there is no run, or it does not fit together.
-        CheckpointError: no checkpoint of it is whole.
+        CheckpointError: no checkpoint of it is whole, or one that is to be averaged is not.
     """
+    if beside:
+        first = load(directory, changes=changes, average=average)
+        return _together(first, [(str(one), load(one, average=average)) for one in beside], mixing)
+    directory = Path(directory)
     experiment = read_experiment(directory)
     changed = configs.override(experiment, *changes)
     devices.keep_compiled(changed.device)
@@ -65,9 +192,57 @@ def load(directory: Path, *, changes: Sequence[str] = ()) -> Trained:
     model = model_of(experiment, tokenisers)
     example = abstract_state(experiment, model, make_optimiser(experiment.optimiser, experiment.steps))
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(example, best=True)
+        if average:
+            params, averaged = newest_average(checkpoints, example, average)
+            step = averaged[-1]
+        else:
+            restored = checkpoints.restore(example, best=True)
+            params, averaged, step = restored.tree.shown, (), restored.step
         refused = list(checkpoints.refused)
-    return Trained(changed, model, restored.tree.shown, restored.step, tokenisers, facts, refused)
+    return Trained(
+        experiment=changed,
+        model=model,
+        params=params,
+        step=step,
+        tokenisers=tokenisers,
+        facts=facts,
+        refused=refused,
+        averaged=averaged,
+    )
+
+
+def _together(first: Trained, others: Sequence[tuple[str, Trained]], mixing: str) -> Trained:
+    """Several runs as one.
+
+    Raises:
+        ValueError: their tokens are not the same; the run is named.
+    """
+    for name, other in others:
+        for side in SIDES:
+            _demand_same_tokeniser(first, other, side, of=name)
+        here, there = (slots_of(run.experiment) for run in (first, other))
+        if here != there:
+            raise ValueError(
+                f"{name} copies words by {there} slots (model.decoder.copy_slots), {here} are wanted; runs that speak "
+                "together must copy alike."
+            )
+    runs = [first, *(other for _, other in others)]
+    return dataclasses.replace(
+        first,
+        model=ensemble([run.model for run in runs], mixing=mixing),
+        params=[run.params for run in runs],
+        facts={**first.facts, "longest_target": max(run.facts["longest_target"] for run in runs)},
+        refused=[line for run in runs for line in run.refused],
+    )
+
+
+def _demand_same_tokeniser(run: Trained, other: Trained, side: str, *, of: str) -> None:
+    here, there = (fingerprint(one.tokenisers[side])[:12] for one in (run, other))
+    if here != there:
+        raise ValueError(
+            f"{of} has another {side} tokeniser (sha256 {there}, {here} is wanted); train it with text.{side}.file, "
+            f"the {side}.tokeniser.json of the first run."
+        )
 
 
 def _demand_fingerprint(directory: Path, side: str, now: str, then: str) -> None:
@@ -76,152 +251,3 @@ def _demand_fingerprint(directory: Path, side: str, now: str, then: str) -> None
             f"{directory}/{side}.tokeniser.json is not the one the run was trained with (sha256 {now[:12]}, the run "
             f"has {then[:12]}); restore it from a copy."
         )
-
-
-def translator(run: Trained) -> Translator:
-    """The run's search over the run's model."""
-    search, slots = run.experiment.search, slots_of(run.experiment)
-    if search.replace_unknown and run.experiment.model.attention.score == "none":
-        raise ValueError(
-            "search.replace_unknown needs to know where the model looks, and this one has no attention "
-            "(model.attention.score=none); leave it out."
-        )
-    longest = longest_answer(run.facts)
-    return Translator(run.model, search=search, max_length=longest, slots=slots, **run.tokenisers)
-
-
-def translate(run: Trained, lines: Iterable[str]) -> Iterator[Translation]:
-    """A translation for each line, in order."""
-    return translator(run).translate(run.params, lines)
-
-
-class ScoredPair(NamedTuple):
-    """A given pair under forced decoding."""
-
-    example: Example
-    source_tokens: tuple[str, ...]
-    tokens: tuple[str, ...]  # the end token counted
-    log_probs: np.ndarray
-    alignment: np.ndarray
-    correct: int  # tokens that would have been said in their place
-
-
-def score_pairs(run: Trained, examples: Sequence[Example]) -> Iterator[ScoredPair]:
-    """Log-probability and alignment of given pairs, in order; pairs of like length are scored together."""
-    pair = PairTokeniser(**run.tokenisers, slots=slots_of(run.experiment))
-    pairs = encode(examples, pair)
-    lengths = pairs.lengths().sum(1)
-    order = np.argsort(lengths, kind="stable")
-    compiled = jax.jit(functools.partial(score, run.model))
-    step = run.experiment.search.sentences
-    found: dict[int, ScoredPair] = {}
-    for first in range(0, len(order), step):
-        members = order[first : first + step]
-        batch = Batch(*(filled([side[member] for member in members]) for side in (pairs.sources, pairs.targets)))
-        scored: Scored = jax.device_get(compiled(run.params, batch))
-        for row, member in enumerate(members):
-            given = examples[member], pairs.sources[member], pairs.targets[member]
-            found[int(member)] = _scored_pair(pair, *given, scored, row)
-    return (found[number] for number in range(len(examples)))
-
-
-def _scored_pair(
-    pair: PairTokeniser, example: Example, source: np.ndarray, target: np.ndarray, scored: Scored, row: int
-) -> ScoredPair:
-    return ScoredPair(
-        example,
-        tuple(pair.source_symbols(source.tolist(), example.source)),
-        tuple(pair.target_symbols(target.tolist(), example.source)),
-        np.array(scored.log_probs[row, : len(target)]),
-        np.array(scored.alignment[row, : len(target), : len(source)]),
-        int(scored.correct[row, : len(target)].sum()),
-    )
-
-
-def evaluate_split(run: Trained, split: str) -> dict[str, Any]:
-    """All numbers of a split of the run's data."""
-    examples, _ = read_split(run.experiment.data, split)
-    items: Grouped = grouped(examples)
-    translations = list(translate(run, items.sources))
-    scored = list(score_pairs(run, examples))
-    return evaluate(
-        translations,
-        items,
-        nats=-float(sum(pair.log_probs.sum() for pair in scored)),
-        tokens=sum(len(pair.tokens) for pair in scored),
-        correct=sum(pair.correct for pair in scored),
-        unit=run.experiment.evaluation.unit,
-        aer=alignment_error(run, scored),
-    )
-
-
-def alignment_error(run: Trained, pairs: Sequence[ScoredPair]) -> float | None:
-    """AER of forced alignments where gold ones are known and the model attends at all."""
-    judged = [pair for pair in pairs if pair.example.links is not None]
-    if not judged or run.experiment.model.attention.score == "none":
-        return None
-    gold = [token_links(pair.example, **run.tokenisers) for pair in judged]
-    return error_of_alignments([pair.alignment for pair in judged], gold)
-
-
-def align(run: Trained, pairs: Sequence[ScoredPair], path: Path) -> Path:
-    """A picture of the alignments of pairs, gold links outlined where they are known."""
-    pictures = [
-        Picture(
-            source=pair.source_tokens,
-            target=pair.tokens,
-            alignment=pair.alignment,
-            title=f"{pair.example.source} → {pair.example.target}",
-            gold=None if pair.example.links is None else token_links(pair.example, **run.tokenisers),
-        )
-        for pair in pairs
-    ]
-    return grid(path, pictures)
-
-
-def translated_pairs(run: Trained, lines: Sequence[str]) -> list[ScoredPair]:
-    """Lines with the run's own translations of them, scored: what `align` shows of new lines."""
-    examples = [Example(line, translation.text) for line, translation in zip(lines, translate(run, lines), strict=True)]
-    return list(score_pairs(run, [example for example in examples if example.target]))
-
-
-def info(directory: Path) -> dict[str, Any]:
-    """What a run is: step, parameters, a digest over all of their bytes, settings, data and checkpoints."""
-    run = load(directory)
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        newest = _newest(run, checkpoints)
-        steps = checkpoints.steps()
-    return {
-        "step": newest.step,
-        "best_step": run.step,
-        "parameters": count(newest.tree.params),
-        "parameters_digest": digest(newest.tree.params),
-        "checkpoints": steps,
-        "refused": sorted({*run.refused, *newest.refused}),
-        "facts": run.facts,
-        "config": configs.to_json(run.experiment),
-    }
-
-
-class Newest(NamedTuple):
-    """The newest good checkpoint of a run."""
-
-    step: int
-    tree: TrainState
-    refused: list[str]
-
-
-def _newest(run: Trained, checkpoints: Checkpoints) -> Newest:
-    optimiser = make_optimiser(run.experiment.optimiser, run.experiment.steps)
-    restored = checkpoints.restore(abstract_state(run.experiment, run.model, optimiser))
-    return Newest(restored.step, restored.tree, list(checkpoints.refused))
-
-
-def newest_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The last lines of a run's metrics.jsonl: one of each kind."""
-    path, found = directory / "metrics.jsonl", {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            found[record["kind"]] = record
-    return list(found.values())

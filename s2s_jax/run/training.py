@@ -15,7 +15,7 @@ from rich.console import Console
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
-from s2s_jax.decode.search_config import SearchConfig, demand_sense
+from s2s_jax.decode.search_config import SearchConfig, compiled_search, demand_sense
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import grouped
 from s2s_jax.evaluate.quality import quality
@@ -252,8 +252,8 @@ def _state(
 
 def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -> Callable[[Params], loop.Validated]:
     """The function that measures parameters: loss over the whole split, quality over its first lines."""
-    slots = slots_of(experiment)
-    pairs = encode(prepared.validation, PairTokeniser(**prepared.tokenisers, slots=slots))
+    pair = PairTokeniser(**prepared.tokenisers, slots=slots_of(experiment))
+    pairs = encode(prepared.validation, pair)
     plan = Plan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.chunk))
     items = grouped(prepared.validation[: experiment.validation.sentences])
@@ -263,8 +263,7 @@ def _validator(experiment: Experiment, model: Model, prepared: Prepared, mesh) -
         rules=experiment.search.rules,
         replace_unknown=experiment.search.replace_unknown,
     )
-    longest = longest_answer(prepared.facts)
-    translator = Translator(model, search=search, max_length=longest, slots=slots, **prepared.tokenisers)
+    translator = Translator(compiled_search(model, search, longest_answer(prepared.facts)), pair, search)
 
     def validate(params: Params) -> loop.Validated:
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]

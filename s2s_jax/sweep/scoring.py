@@ -17,8 +17,8 @@ def spoken(trained: run.Trained, split: str, *, sentences: int, gallery: int) ->
     """All that scoring needs of the model, as JSON says it: translations, alignments, sums under forced decoding."""
     examples = read_split(trained.experiment.data, split)[0][: sentences or None]
     items = grouped(examples)
-    translations = list(run.translate(trained, items.sources))
-    pairs = list(run.score_pairs(trained, examples))
+    translations = trained.translate(items.sources)
+    pairs = list(trained.score(examples))
     forced = np.array([(-pair.log_probs.sum(), len(pair.tokens), pair.correct) for pair in pairs], np.float64)
     found: dict[str, Any] = {
         "sources": items.sources,

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from s2s_jax.choices import at_least
-from s2s_jax.shapes import EOS, PAD, Batch
+from s2s_jax.shapes import PAD, Batch
+from s2s_jax.text.tokenise import ended
 
 Shape = tuple[int, int]  # padded source and target lengths
 GRID = 32  # lengths of a side that shapes are chosen from
@@ -60,11 +61,6 @@ class Pairs(NamedTuple):
         """The first tokens of each side, EOS behind them, and the links between what is left."""
         sides = ([ended(ids[:-1][:longest]) for ids in side] for side in (self.sources, self.targets))
         return Pairs(*sides, links=[links[(links < longest).all(1)] for links in self.links])
-
-
-def ended(ids: Sequence[int] | Int[np.ndarray, " I"]) -> Int[np.ndarray, " S"]:
-    """Ids with EOS behind them, as they stand in a batch."""
-    return np.array([*ids, EOS], np.int32)
 
 
 def choose_shapes(lengths: Int[np.ndarray, "N 2"], *, shapes: int) -> list[Shape]:

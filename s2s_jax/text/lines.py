@@ -7,7 +7,7 @@ out of step, silently. Here a line is what `wc -l` counts.
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s2s_jax.text.report import Report
@@ -38,12 +38,27 @@ def read_lines(path: Path, report: Report, *, encoding_errors: str = "strict") -
         FileNotFoundError: there is no such file.
         ValueError: it is no UTF-8 text, with the line, the byte and what it looks like instead.
     """
-    raw = list(_raw_lines(path))
+    raw = list(raw_lines(path))
     if raw and raw[0].startswith(BOM):
         raw[0] = raw[0].removeprefix(BOM)
         report.add("byte order mark at the start, taken off", f"{path}:1")
     lines = _without_ends(raw, path, report)
     return [_decoded(line, path, number, encoding_errors, report) for number, line in enumerate(lines, 1)]
+
+
+def stream_lines(raw: Iterable[bytes], name: str) -> Iterator[str]:
+    """Lines without their ends as they come; CR LF ends each line that has it, for nobody knows how others will end.
+
+    Raises:
+        ValueError: one is not UTF-8, with its number.
+    """
+    for number, line in enumerate(raw, 1):
+        if number == 1:
+            line = line.removeprefix(BOM)
+        try:
+            yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}:{number}: byte {error.start} is not UTF-8; convert it: iconv -t utf-8.") from None
 
 
 def _without_ends(raw: list[bytes], path: Path, report: Report) -> list[bytes]:
@@ -59,8 +74,8 @@ def _without_ends(raw: list[bytes], path: Path, report: Report) -> list[bytes]:
     return lines
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    """All lines with their ends."""
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a plain or gzipped file with their ends, one by one."""
     if path.is_dir():
         raise ValueError(f"{path} is a directory; a text file is wanted.")
     if not path.exists():

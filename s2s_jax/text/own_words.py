@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from s2s_jax.shapes import EOS, SPECIAL, UNK
+from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
 from s2s_jax.text.tokenise import Tokeniser, until_end
 
 NOTHING = -1  # the target id of a source token that no target token equals
@@ -90,9 +90,12 @@ class PairTokeniser:
 
     def _plain(self, ids: Sequence[int], source: str, instead: Sequence[str]) -> tuple[list[int], list[str]]:
         """Target ids with UNK for all that the vocabulary does not know, and what each of these UNKs is."""
+        ids, size = list(map(int, ids)), self.target.size
+        if UNK not in ids and max(ids, default=PAD) < size:
+            return ids, []
         words, plain, unknown = self.own_words(source), [], []
-        for place, number in enumerate(map(int, ids)):
-            slot = number - self.target.size
+        for place, number in enumerate(ids):
+            slot = number - size
             if slot >= 0:
                 unknown.append(words[slot] if slot < len(words) else SPECIAL[UNK])
             elif number == UNK:

@@ -1,25 +1,24 @@
 """Where do the pairs come from, and which of them go on?
 
-One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, or two parallel files joined by a comma.
+One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, two parallel files joined by a comma, or
+`lines:FILE`, targets without sources.
 """
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.text import datasets, tasks
-from s2s_jax.text.examples import Example, WordLinks
+from s2s_jax.text.examples import Example
 from s2s_jax.text.lines import POLICIES, has_control, is_blank, read_lines
+from s2s_jax.text.pairs import is_json, is_parallel, json_pair, links_of, tsv_pair
 from s2s_jax.text.report import Report
 
 SPLITS = ("train", "validation", "test")
+ALONE = "lines:"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,9 @@ class DataConfig:
     """What to learn from and what to measure on."""
 
     train: str = ""
-    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz."""
+    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz.
+    Or lines:FILE: each line is a target, and all sources are empty, for a language model.
+    """
     validation: str = ""
     """The same for validation; empty: the validation split of a task: or tfds: source."""
     test: str = ""
@@ -126,9 +127,11 @@ def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterat
         folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
         read = datasets.read(spec, split=split, source=config.source, target=config.target, **folders)
         found = _numbered(read, f"{spec}@{split}")
-    elif _is_parallel(spec):
+    elif spec.startswith(ALONE):
+        found = _alone(Path(spec.removeprefix(ALONE)), config, report)
+    elif is_parallel(spec):
         found = _parallel(spec, config, report)
-    elif _is_json(Path(spec)):
+    elif is_json(Path(spec)):
         found = _json_lines(Path(spec), config, report)
     else:
         found = _tsv(Path(spec), config, report)
@@ -139,7 +142,7 @@ def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterat
 
 def _demand_lines(spec: str, config: DataConfig) -> None:
     """Refuse a file of alignments beside what has its own, or lines in no order that a user could know."""
-    if spec.startswith(("task:", "tfds:")) or (_is_json(Path(spec)) and not _is_parallel(spec)):
+    if spec.startswith(("task:", "tfds:", ALONE)) or (is_json(Path(spec)) and not is_parallel(spec)):
         raise ValueError(
             f"data.alignment={config.alignment} goes with a TSV file or two parallel ones, not with data.train={spec}; "
             "leave it empty. Made-up tasks know their alignment, JSON lines have the field 'alignment'."
@@ -158,7 +161,7 @@ def _aligned(found: Iterable[Placed | None], config: DataConfig, report: Report)
     for number, (placed, line) in enumerate(zip(pairs, lines, strict=True), 1):
         if placed is not None:
             example, place = placed
-            yield example._replace(links=_links(line, example.source, example.target, f"{path}:{number}")), place
+            yield example._replace(links=links_of(line, example.source, example.target, f"{path}:{number}")), place
 
 
 def _made(name: str, split: str, config: DataConfig) -> list[Example]:
@@ -175,6 +178,12 @@ def _made(name: str, split: str, config: DataConfig) -> list[Example]:
 
 def _numbered(examples: Iterable[Example], where: str) -> Iterator[Placed]:
     return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
+
+
+def _alone(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+    """A target a line, None for one that a policy skips."""
+    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
+        yield None if line is None else (Example("", line), f"{path}:{number}")
 
 
 def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[Placed | None]:
@@ -221,7 +230,7 @@ def _first_shift(left: list[str | None], right: list[str | None]) -> int:
 
 def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | None]:
     """A pair a line, None for one that a policy skips."""
-    columns = [_column("source", config.source, 1), _column("target", config.target, 2)]
+    columns = _column("source", config.source, 1), _column("target", config.target, 2)
     if columns[0] == columns[1]:
         raise ValueError(f"source and target are both column {columns[0]} of {path}; say data.source=1 data.target=2.")
     named = bool(config.source or config.target)
@@ -229,13 +238,8 @@ def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | No
         if line is None:
             yield None
             continue
-        cells = line.split("\t")
-        if len(cells) < max(columns) or (len(cells) > 2 and not named):
-            raise ValueError(
-                f"{path}:{number}: {len(cells)} tab-separated columns, 2 are wanted (source, target); for other "
-                "columns say data.source=1 data.target=3, for two parallel files A,B."
-            )
-        yield Example(cells[columns[0] - 1], cells[columns[1] - 1]), f"{path}:{number}"
+        place = f"{path}:{number}"
+        yield tsv_pair(line, place, columns=columns, exact=not named), place
 
 
 def _column(setting: str, value: str, default: int) -> int:
@@ -244,74 +248,18 @@ def _column(setting: str, value: str, default: int) -> int:
     return int(value or default)
 
 
-def _is_parallel(spec: str) -> bool:
-    return "," in spec and not Path(spec).exists()
-
-
-def _is_json(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
-
-
 def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[Placed]:
     names = config.source or "source", config.target or "target"
     for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
         if line is None:
             continue
         place = f"{path}:{number}"
-        record = _record(line, place)
-        source, target = (_field(record, name, place) for name in names)
-        yield Example(source, target, _links(record.get("alignment"), source, target, place)), place
-
-
-def _record(line: str, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # RecursionError: ten thousand brackets
-        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ValueError(f"{place}: not JSON ({why}); one object a line is wanted.") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{place}: a JSON {type(record).__name__}, one object a line is wanted.")
-    return record
-
-
-def _field(record: dict[str, Any], name: str, place: str) -> str:
-    text = record.get(name)
-    if not isinstance(text, str):
-        raise ValueError(
-            f"{place}: no text field {name!r} (found: {', '.join(record)}); say data.source and data.target."
-        )
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(
-            f"{place}: field {name!r} holds half a surrogate pair, which is no character; write all of it."
-        )
-    return text
-
-
-def _links(written: Any, source: str, target: str, place: str) -> WordLinks | None:
-    """Pharaoh's `i-j` over space-separated words, counted from 0, as links; None where nothing is written."""
-    if written is None:
-        return None
-    sides = [_word_spans(source), _word_spans(target)]
-    words = []
-    for pair in str(written).split():
-        i, _, j = pair.partition("-")
-        if not (i.isdecimal() and j.isdecimal() and int(i) < len(sides[0]) and int(j) < len(sides[1])):
-            raise ValueError(f"{place}: alignment {pair!r} is no i-j inside {len(sides[0])} and {len(sides[1])} words.")
-        words.append((*sides[0][int(i)], *sides[1][int(j)]))
-    return WordLinks(np.array(words, np.int32).reshape(-1, 4))
-
-
-def _word_spans(line: str) -> list[tuple[int, int]]:
-    spans, start = [], 0
-    for word in line.split(" "):
-        if word:
-            spans.append((start, start + len(word)))
-        start += len(word) + 1
-    return spans
+        yield json_pair(line, place, names=names), place
 
 
 def _usable(example: Example, place: str, config: DataConfig, report: Report) -> bool:
-    blank = [side for side in ("source", "target") if is_blank(getattr(example, side))]
+    sides = ("target",) if config.train.startswith(ALONE) else ("source", "target")
+    blank = [side for side in sides if is_blank(getattr(example, side))]
     if blank and config.empty == "error":
         raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.empty=drop or keep to go on.")
     if blank:

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import sentencepiece
+from jaxtyping import Int
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
@@ -35,6 +37,8 @@ class TokeniserConfig:
     """Most tokens in the vocabulary, the four special ones counted; char and word keep the most frequent."""
     unicode: str = "none"
     """Unicode normalisation before all else: none, NFC, NFD, NFKC or NFKD."""
+    file: str = ""
+    """A tokeniser of another run, such as RUN/target.tokeniser.json, to be taken as it is; empty to learn one."""
 
     def __post_init__(self):
         one_of("text.kind", self.kind, TOKENISERS)
@@ -338,6 +342,11 @@ def load_tokeniser(path: Path) -> Tokeniser:
 def fingerprint(tokeniser: Tokeniser) -> str:
     """SHA-256 over all that a tokeniser knows: two with one fingerprint give the same ids."""
     return hashlib.sha256(json.dumps(tokeniser.state(), sort_keys=True).encode()).hexdigest()
+
+
+def ended(ids: Sequence[int] | Int[np.ndarray, " I"]) -> Int[np.ndarray, " S"]:
+    """Ids with EOS behind them, as they stand in a batch."""
+    return np.array([*ids, EOS], np.int32)
 
 
 def until_end(ids: Sequence[int]) -> list[int]:

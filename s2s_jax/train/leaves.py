@@ -77,7 +77,7 @@ def rebuilt(example: Any, leaves: Mapping[str, np.ndarray]) -> Any:
     return jax.tree_util.tree_map_with_path(lambda entries, leaf: _placed(leaf, leaves[_path(entries)]), example)
 
 
-def nested(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves as dicts in dicts, for whoever has no example of the tree."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():

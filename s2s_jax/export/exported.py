@@ -1,0 +1,107 @@
+"""How does an exported run translate? With jax and the tokenisers alone: the programs hold the model and the search."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from jaxtyping import Array, Int
+
+from s2s_jax.decode.result import Found
+from s2s_jax.decode.search_config import Find, SearchConfig
+from s2s_jax.decode.translate import Translation, Translator
+from s2s_jax.decode.wanted import Wanted
+from s2s_jax.export.artefact import PARAMETERS, SIDES, read_description, tokeniser_file
+from s2s_jax.text.own_words import PairTokeniser
+from s2s_jax.text.tokenise import load_tokeniser
+from s2s_jax.train import devices
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Exported:
+    """An exported run; it translates as the run itself did."""
+
+    description: dict[str, Any]  # export.json
+    params: dict[str, jax.Array]  # by name, as in parameters.safetensors
+    translators: dict[int, Translator]  # by beam; 1 is greedy search
+
+    def translate(self, lines: Iterable[str | Wanted], *, beam: int | None = None) -> list[Translation]:
+        """A translation for each line, in order.
+
+        Args:
+            beam: one of the exported searches; the widest where it is None.
+        """
+        if isinstance(lines, str):
+            raise TypeError("lines must be several, got one text; put it in a list: [text].")
+        return list(self.stream(lines, beam=beam))
+
+    def stream(self, lines: Iterable[str | Wanted], *, window: int = 0, beam: int | None = None) -> Iterator[Translation]:
+        """The same, as they come; of `window` lines before the first answer, see `Trained.stream`."""
+        return self.translator(beam=beam).translate(self.params, lines, window=window)
+
+    def search(self, *, beam: int | None = None) -> SearchConfig:
+        """The settings of one of the searches."""
+        return self.translator(beam=beam).search
+
+    def translator(self, *, beam: int | None = None) -> Translator:
+        """One of the searches.
+
+        Raises:
+            ValueError: there is none of this beam.
+        """
+        wanted = max(self.translators) if beam is None else beam
+        if wanted not in self.translators:
+            known = " and ".join(map(str, sorted(self.translators)))
+            raise ValueError(f"beam must be one that was exported ({known}), got {wanted}; s2s export has --beam.")
+        return self.translators[wanted]
+
+
+def load_exported(directory: str | Path) -> Exported:
+    """What `s2s export` wrote, every file of it checked.
+
+    Raises:
+        ValueError: there is none, a file of it has changed, or it holds no programs.
+    """
+    directory = Path(directory)
+    said = read_description(directory)
+    if not said["searches"]:
+        raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
+    devices.keep_compiled(devices.DeviceConfig(**said["config"]["device"]))
+    devices.keep_freed_memory()
+    pair = PairTokeniser(*(load_tokeniser(directory / tokeniser_file(side)) for side in SIDES), slots=said["slots"])
+    translators = {
+        search["settings"]["beam"]: Translator(
+            _find({int(rows): directory / file for rows, file in search["programs"].items()}),
+            pair,
+            SearchConfig(**search["settings"]),
+        )
+        for search in said["searches"]
+    }
+    return Exported(description=said, params=_parameters(directory / PARAMETERS), translators=translators)
+
+
+def _parameters(path: Path) -> dict[str, jax.Array]:
+    from safetensors.numpy import load_file  # an extra
+
+    return jax.device_put(load_file(path))
+
+
+def _find(programs: dict[int, Path]) -> Find:
+    """A search as a run's own ones are called, from its program for each number of rows, read when it is wanted."""
+
+    @functools.cache
+    def program(rows: int) -> Callable[..., tuple[Array, ...]]:
+        return jax.jit(export.deserialize(bytearray(programs[rows].read_bytes())).call)
+
+    def find(
+        params: dict[str, Array], source: Int[np.ndarray, "B S"], numbers: Int[np.ndarray, " B"], **wanted: np.ndarray
+    ) -> Found:
+        if wanted:
+            raise ValueError(f"what was exported knows no {' and no '.join(wanted)}; translate with the run itself.")
+        return Found(*program(len(source))(params, source))
+
+    return find

@@ -1,0 +1,201 @@
+"""Phrases that a translation must hold, against brute force over all strings of the fake model."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+from fake import MODEL, table
+
+from s2s_jax.decode.beam import beam
+from s2s_jax.decode.constrained import constrained, dealt, phrases_of
+from s2s_jax.decode.ranking import Ranking
+from s2s_jax.decode.rules import Rules
+from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.shapes import EOS, PAD
+
+SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
+RANKING = Ranking(length=0.6)
+# two phrases of at most two tokens for each of three rows; the last row has none
+ASKED = [
+    [[[3, 4], [0, 0]], [[4, 4], [3, 0]], [[0, 0], [0, 0]]],
+    [[[4, 0], [3, 3]], [[3, 4], [4, 3]], [[0, 0], [0, 0]]],
+    [[[3, 3], [3, 3]], [[3, 0], [3, 4]], [[0, 0], [0, 0]]],
+]
+
+
+@functools.cache
+def compiled(**options):
+    """A constrained search, compiled once for all tests that ask for it."""
+    options = {"ranking": RANKING, **options}
+    return jax.jit(
+        lambda params, source, asked, prefix=None: constrained(MODEL, params, source, asked, prefix=prefix, **options)
+    )
+
+
+def holds(string: tuple[int, ...], phrases) -> bool:
+    """Whether each phrase stands somewhere in a string."""
+    wanted = [tuple(token for token in phrase if token != PAD) for phrase in phrases]
+    places = range(len(string))
+    return all(any(string[at : at + len(phrase)] == phrase for at in places) for phrase in wanted)
+
+
+def by_hand(phrase: list[int], said: list[int]) -> int:
+    """How many tokens of a phrase stand at the end of what was said; all, once it was met."""
+    text = tuple(said)
+    if any(text[at : at + len(phrase)] == tuple(phrase) for at in range(len(text))):
+        return len(phrase)
+    return max(length for length in range(len(phrase)) if text[len(text) - length :] == tuple(phrase[:length]))
+
+
+def in_time(string: tuple[int, ...], phrases, longest: int) -> bool:
+    """Whether, wherever it stood, the room that was left was enough for all that was lacking, one after another."""
+    wanted = [[token for token in phrase if token != PAD] for phrase in phrases if any(phrase)]
+    for time in range(len(string)):
+        begun = [by_hand(phrase, list(string[:time])) for phrase in wanted]
+        lacking = [(len(phrase), done) for phrase, done in zip(wanted, begun, strict=True) if done < len(phrase)]
+        missing = sum(length for length, _ in lacking) - max((done for _, done in lacking), default=0)
+        if wanted and time + missing + 1 > longest:
+            return False
+    return True
+
+
+def found_of(found, row: int) -> list[tuple[int, ...]]:
+    return [slow.said(tokens) for tokens in found.tokens[row][np.isfinite(found.scores[row])]]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_a_beam_that_holds_everything_finds_every_string_that_holds_the_phrases(asked):
+    found = jax.device_get(compiled(width=48, max_length=5, stopping="never")(table(), SOURCE, jnp.array(asked)))
+    for row in range(3):
+        of = functools.partial(slow.score, np.asarray(table()), np.asarray(SOURCE[row]), weight=0.6)
+        holding = [one for one in slow.strings(5) if holds(one, asked[row]) and in_time(one, asked[row], 5)]
+        expected = sorted(((of(string), string) for string in holding), reverse=True)
+        complete = ~found.truncated[row] & np.isfinite(found.scores[row])
+        assert complete.sum() == len(expected) > 0
+        np.testing.assert_allclose(found.scores[row][complete], [score for score, _ in expected], atol=1e-5)
+        assert found_of(found, row)[: len(expected)] == [string for _, string in expected]
+
+
+NARROW = {"width": 2, "max_length": 5, "rules": Rules(min_length=4)}
+
+
+@pytest.mark.parametrize("options", [{"width": 1, "max_length": 6}, {"width": 4, "max_length": 6}, NARROW], ids=str)
+def test_however_narrow_every_translation_holds_its_phrases_and_ends(options):
+    """With fewer slots than tokens that are asked for, and no more room than is needed."""
+    nothing = (jnp.zeros((3, 3), jnp.int32),) if options is NARROW else ()
+    for seed in range(6):
+        for asked in ASKED:
+            found = jax.device_get(compiled(**options)(table(seed), SOURCE, jnp.array(asked), *nothing))
+            for row in range(2):
+                strings = found_of(found, row)
+                assert strings
+                assert all(string[-1] == EOS and holds(string, asked[row]) for string in strings)
+                assert not found.truncated[row].any()
+
+
+def test_it_finds_what_is_likely_and_not_just_anything():
+    """The best of all strings, 26 times of 40 with four slots for four banks; by chance it would be once."""
+    right = 0
+    for seed in range(20):
+        found = compiled(width=4, max_length=6)(table(seed), SOURCE, jnp.array(ASKED[0]))
+        for row in range(2):
+            of = functools.partial(slow.score, np.asarray(table(seed)), np.asarray(SOURCE[row]), weight=0.6)
+            best = max((of(string), string) for string in slow.strings(6) if holds(string, ASKED[0][row]))
+            right += slow.said(np.asarray(found.tokens[row, 0])) == best[1]
+    assert right >= 24
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbours_ask_for(width):
+    plain = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=width, max_length=6, ranking=RANKING))
+    for seed in range(10):
+        wanted = plain(table(seed))
+        for ours, theirs in zip(
+            compiled(width=width, max_length=6)(table(seed), SOURCE, jnp.array(ASKED[1])), wanted, strict=True
+        ):
+            np.testing.assert_allclose(ours[2], theirs[2], atol=1e-6)
+
+
+def test_neighbours_and_padding_change_nothing():
+    """Neither rows, nor phrases that others have more of."""
+    find = compiled(width=4, max_length=6)
+    for seed in range(10):
+        together = find(table(seed), SOURCE, jnp.array(ASKED[2]))
+        for row in range(3):
+            only = jnp.where(jnp.arange(3)[:, None] == row, SOURCE, PAD)
+            alone = find(table(seed), only, jnp.pad(jnp.array(ASKED[2]), ((0, 0), (0, 1), (0, 2))))
+            for one, all_of_them in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(one[row], all_of_them[row])
+            assert not bool(jnp.isfinite(alone.scores[jnp.arange(3) != row]).any())
+
+
+def test_a_prefix_counts_and_rules_hold():
+    """Row 0 is left no room for its phrases: it goes on to the bound and is flagged."""
+    prefix = jnp.array([[4, 3, 4], [3, 4, 0], [0, 0, 0]], jnp.int32)
+    for seed in range(6):
+        found = jax.device_get(compiled(**NARROW)(table(seed), SOURCE, jnp.array(ASKED[1]), prefix))
+        assert found.truncated[0].all()
+        for row, begin in enumerate(((4, 3, 4), (3, 4), ())):
+            for string in found_of(found, row):
+                assert string[: len(begin)] == begin
+                assert len(string) >= 4
+                assert row != 1 or (string[-1] == EOS and holds(string, ASKED[1][1]))
+
+
+def test_a_phrase_that_is_broken_off_goes_on_where_its_own_beginning_stands():
+    """3 3 4 after 3 3 3 lacks the 4 alone: three thousand random strings."""
+    random = np.random.default_rng(0)
+    asked = np.array([[[3, 3, 4, 0], [3, 4, 3, 3], [4, 0, 0, 0], [0, 0, 0, 0]]], np.int32)
+    phrases, lists = phrases_of(jnp.array(asked)), [[token for token in one if token] for one in asked[0].tolist()]
+    said = random.integers(3, 6, (3000, 7))
+    begun = jnp.zeros((1, 3000, 4), jnp.int32)
+    for time in range(7):
+        begun = phrases.after(begun, jnp.array(said[None, :, time], jnp.int32))
+        for place in range(0, 3000, 7):
+            assert begun[0, place].tolist() == [
+                by_hand(one, said[place, : time + 1].tolist()) if one else 0 for one in lists
+            ]
+
+
+def test_missing_is_enough_to_meet_all_and_the_next_tokens_are_told_once():
+    phrases = phrases_of(jnp.array([[[3, 4], [3, 5], [6, 0]]]))
+    begun = jnp.array([[[0, 0, 0], [1, 1, 0], [2, 1, 0], [2, 0, 1], [2, 2, 1]]])
+    assert phrases.missing(begun).tolist() == [[5, 4, 2, 2, 0]]
+    assert phrases.following(begun).tolist() == [[[3, PAD, 6], [4, 5, 6], [PAD, 5, 6], [PAD, 3, PAD], [PAD] * 3]]
+
+
+def test_slots_are_dealt_out_evenly_and_what_is_left_goes_down():
+    """Best first; four slots, banks 0, 1 and 2, so a share of one and the last bank has two."""
+    nobody = -np.inf
+    for met, merit, wanted in (
+        ([0, 0, 0, 1, 1, 2, 2, 2], [-1, -2, -3, -4, -5, -6, -7, -8], [0, 3, 5, 6]),
+        ([0, 0, 0, 1, 1, 2, 2, 2], [-1, -2, -3, -4, -5, -6, nobody, nobody], [0, 3, 4, 5]),
+        ([0, 0, 0, 1, 2, 2, 2, 2], [-1, -2, -3, -4, nobody, nobody, nobody, nobody], [0, 1, 2, 3]),
+        ([2, 2, 2, 2, 2, 2, 2, 2], [-1, -2, -3, -4, -5, -6, -7, -8], [0, 1, 2, 3]),
+    ):
+        place = dealt(jnp.array([merit], jnp.float32), jnp.array([met]), jnp.array([2]), banks=4, width=4)
+        assert sorted(place[0].tolist()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "sample"}, "must hold need search.method=beam, got sample; leave it out, or the phrases"),
+        ({"beam": 4, "groups": 2}, "must hold need search.groups=1, got 2"),
+        ({"beam": 4, "sibling_penalty": 0.5}, "must hold need search.sibling_penalty=0.0, got 0.5"),
+    ],
+)
+def test_searches_that_cannot_make_sure_of_phrases_are_refused(settings, said):
+    find = compiled_search(MODEL, SearchConfig(**settings), 5)
+    with pytest.raises(ValueError, match=said):
+        find(table(), SOURCE, jnp.arange(3), None, jnp.array(ASKED[0]))
+
+
+def test_the_settings_of_the_beam_are_those_of_a_constrained_one():
+    find = compiled_search(MODEL, SearchConfig(beam=4, n_best=2, stopping="bounded", length_penalty=0.6), 6)
+    found = find(table(), SOURCE, jnp.arange(3), None, jnp.array(ASKED[0]))
+    assert found.scores.shape == (3, 2)
+    assert all(holds(string, ASKED[0][row]) for row in range(2) for string in found_of(jax.device_get(found), row))

@@ -1,0 +1,125 @@
+"""A run that left the toolkit: the same translations bit for bit, without flax, and no damage unnoticed."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from safetensors.numpy import load_file
+
+from s2s_jax import run
+from s2s_jax.export.exported import load_exported
+from s2s_jax.export.write import export_run, named_parameters
+from s2s_jax.run.parts import model_of
+from s2s_jax.run.prepare import prepare
+
+LINES = ["a b c", "", "z", " \u00a0", "d e f g h", "unheard of", "a b c d e f g h i j"]  # of two shapes
+SHORT = LINES[:3]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run at its first step: what its parameters are does not matter here."""
+    settings = ("search.sentences=2", "search.max_length=12", "data.count=200", "data.held_out=10")
+    experiment = tiny.experiment(*settings)
+    prepared = prepare(experiment, tmp_path_factory.mktemp("export"), lambda said: None)
+    model = model_of(experiment, prepared.tokenisers)
+    return run.Trained(
+        experiment=experiment,
+        model=model,
+        params=model.init(jax.random.key(1)),
+        step=0,
+        tokenisers=prepared.tokenisers,
+        facts=prepared.facts,
+        refused=[],
+    )
+
+
+@pytest.fixture(scope="session")
+def folder(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "out ü"
+    export_run(trained, path, beam=3)
+    return path
+
+
+@pytest.mark.parametrize(("beam", "lines"), [(1, LINES), (3, SHORT)])
+def test_it_translates_as_the_run_itself_to_the_bit(trained, folder, beam, lines):
+    told = load_exported(folder).translate(lines, beam=beam)
+    for one, other in zip(told, trained.translate(lines, beam=beam), strict=True):
+        assert one._replace(hypotheses=()) == other._replace(hypotheses=())
+        for left, right in zip(one.hypotheses, other.hypotheses, strict=True):
+            np.testing.assert_array_equal(left.alignment, right.alignment)
+            assert left._replace(alignment=None) == right._replace(alignment=None)  # pyright: ignore
+
+
+def test_the_command_needs_no_flax(trained, folder, tmp_path):
+    file = tmp_path / "lines"
+    file.write_text("".join(line + "\n" for line in SHORT))
+    code = f"""if True:
+        import sys
+        from s2s_jax.cli import main
+        assert main(["translate", {str(folder)!r}, "--input", {str(file)!r}, "--beam", "1"]) == 0
+        heavy = {{"flax", "optax", "orbax", "grain", "tensorflow_datasets"}}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stderr == ""
+    *told, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert told == [one.text for one in trained.translate(SHORT, beam=1)]
+
+
+def test_parameters_have_names_and_are_those_of_the_run(trained, folder):
+    stored = load_file(folder / "parameters.safetensors")
+    own = named_parameters(trained)
+    assert set(stored) == set(own)
+    assert {"embedding", "decoder.attention.score.weight"} <= set(stored)
+    for name, value in own.items():
+        np.testing.assert_array_equal(stored[name], value)
+
+
+def test_every_damaged_file_is_named(folder):
+    files = sorted(path for path in folder.iterdir())
+    assert len(files) >= 8
+    for path in files:
+        raw = path.read_bytes()
+        try:
+            for damaged in (raw[: len(raw) // 2], raw[:40] + bytes([raw[40] ^ 1]) + raw[41:]):
+                path.write_bytes(damaged)
+                with pytest.raises(ValueError, match=f"{path.name} is damaged .*; restore it from a copy") as refused:
+                    load_exported(folder)
+                assert "\n" not in str(refused.value)
+            path.unlink()
+            if path.name != "export.json":
+                with pytest.raises(ValueError, match=f"{path.name} is missing; restore it"):
+                    load_exported(folder)
+        finally:
+            path.write_bytes(raw)
+    load_exported(folder)
+
+
+def test_a_folder_of_a_newer_version_is_refused(folder):
+    path = folder / "export.json"
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text) | {"format": 2}))
+    try:
+        with pytest.raises(ValueError, match="written by a newer s2s_jax"):
+            load_exported(folder)
+    finally:
+        path.write_text(text)
+
+
+def test_what_was_not_exported_is_said(trained, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"beam must be one that was exported \(1 and 3\), got 2"):
+        load_exported(folder).translate(["a"], beam=2)
+    with pytest.raises(ValueError, match="exists already; name a new folder"):
+        export_run(trained, folder)
+    with pytest.raises(TypeError, match="lines must be several"):
+        load_exported(folder).translate("a b")
+    export_run(trained, tmp_path / "bare", programs=False)
+    assert {path.suffix for path in (tmp_path / "bare").iterdir()} == {".json", ".safetensors"}
+    with pytest.raises(ValueError, match="holds parameters alone, no programs"):
+        load_exported(tmp_path / "bare")
