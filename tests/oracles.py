@@ -224,14 +224,14 @@ def bridge(weight, name, config, memory, ends):
 
 
 def decoder_start(decoder, config, memory, ends):
-    """The state before the first token: what the bridge gives, and nothing fed yet."""
+    """The state before the first token: what the bridge gives, nothing fed yet, and no states before it."""
     carries = bridge(decoder.get("bridge", {}).get("weight"), config.bridge, config, memory, ends)
-    return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds else 0)
+    return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds else 0), []
 
 
 def decoder_step(decoder, config, score, memory, state, token, drops=None):
     """The next state, and (logits, alignment, context) of one step of one sentence."""
-    carries, fed = state
+    carries, fed, before = state
     # Dropped once, for all that read it: the cell and the vector that predicts.
     embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
     of_score = decoder.get("attention", {}).get("score", {})
@@ -253,10 +253,20 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         extra = fed if config.input_feeding else np.zeros(0)
         carries, asking = stack(decoder["cells"], config, carries, embedded, extra, drops)
         context, alignment = attend(of_score, score, asking, memory)
-    vector = predicting(decoder["readout"], config, context, asking, embedded)
+    seen = asking
+    if config.past:
+        seen = np.concatenate([asking, own_past(decoder["past"]["weight"], asking, before[-config.past :])])
+    vector = predicting(decoder["readout"], config, context, seen, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
-    return (carries, vector), (vector @ out_of + decoder["output_bias"], alignment, context)
+    return (carries, vector, [*before, asking]), (vector @ out_of + decoder["output_bias"], alignment, context)
+
+
+def own_past(weight, state, before):
+    """Paulus et al. 2018, eq. 6-8: e = h_t W h_j, weights by softmax, the sum of the weighted h_j; zeros at first."""
+    energies = [sum(state[a] * weight[a, b] * old[b] for a, b in np.ndindex(weight.shape)) for old in before]
+    shares = np.exp(np.array(energies) - max(energies, default=0.0))
+    return sum((share / shares.sum() * old for share, old in zip(shares, before, strict=True)), np.zeros(state.size))
 
 
 def predicting(readout, config, context, asking, embedded):

@@ -22,7 +22,8 @@ NEEDS_SIGMOID = (
 )
 NO_KEYS = (
     "attention.score={0} has no keys that attention.history={1} could mark; "
-    "take attention.history=none, or a score with keys such as additive."
+    "take attention.score=location-aware or one of content such as additive, or attention.history=none or "
+    "intra-temporal, which needs no keys."
 )
 NOT_LEFT = (
     "attention.normaliser=constrained-softmax needs to know how much weight each token has left, "
@@ -62,12 +63,12 @@ REFUSED = [
     (
         {"score": "location", "history": "coverage"},
         NO_KEYS.format("location", "coverage"),
-        [{"history": "none"}, {"score": "additive"}],
+        [{"score": "location-aware"}, {"score": "additive"}, {"history": "none"}, {"history": "intra-temporal"}],
     ),
     (
         {"score": "gaussian-mixture", "history": "coverage-gru"},
         NO_KEYS.format("gaussian-mixture", "coverage-gru"),
-        [{"history": "none"}, {"score": "additive"}],
+        [{"score": "location-aware"}, {"score": "additive"}, {"history": "none"}, {"history": "intra-temporal"}],
     ),
     ({"constraint": "monotonic"}, NEEDS_SIGMOID.format("monotonic", "softmax"), [{"normaliser": "sigmoid"}]),
     (

@@ -16,8 +16,9 @@ from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig
 from s2s_jax.model.interface import scan_of_step
+from s2s_jax.model.own_past import Past
 
-LENGTHS, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), 3, 4, 7, 5
+LENGTHS, SAID, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), (0, 1, 4), 3, 4, 7, 5
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
 TOKENS = np.array([[1, 5], [6, 2], [1, 4]])  # two steps from any state stand for all that follow
 ENCODER = EncoderConfig(cell="gru", size=3)  # the memory is 6 wide
@@ -52,7 +53,8 @@ def given_for(graph, weights, *, dropped):
     """All that the steps depend on, drawn: weights, memory, a state in mid-sentence, and what dropout multiplies by."""
     given = {"weights": weights, "encoded": oracles.drawn(left_by(ENCODER), seed=2)}
     memory, state = jax.eval_shape(lambda given: start(graph, given, jax.random.key(0)), given)
-    shapes = {"carry": state.carry, "fed": state.fed, "drops": memory.noise if dropped else ()}
+    past = state.past.states if state.past else ()
+    shapes = {"carry": state.carry, "fed": state.fed, "drops": memory.noise if dropped else (), "past": past}
     return {**given, **oracles.drawn(shapes, seed=3)}
 
 
@@ -61,6 +63,9 @@ def both(graph, given):
     memory, state = start(graph, given)
     memory = memory._replace(noise=given["drops"])
     state = state._replace(carry=given["carry"], fed=given["fed"])
+    if state.past:
+        count = jnp.minimum(jnp.array(SAID), state.past.states.shape[1])
+        state = state._replace(past=Past(given["past"], count))
     decoder, tokens = nnx.merge(graph, given["weights"]), jnp.asarray(TOKENS)
     one_by_one = scan_of_step(lambda _, memory, state, token, key=None: decoder.step(memory, state, token))
     return decoder.unroll(memory, state, tokens), one_by_one((), memory, state, tokens)
@@ -70,21 +75,23 @@ def oracle(config, score, given):
     """What the papers say: sentence by sentence, without padding."""
     decoder, rows = oracles.precise(nnx.to_pure_dict(given["weights"])), []
     for row, length in enumerate(LENGTHS):
-        memory, carries, fed, drops = jax.tree.map(
+        memory, carries, fed, drops, past = jax.tree.map(
             lambda leaf, row=row: np.asarray(leaf[row], np.float64),
-            (given["encoded"].outputs, given["carry"], given["fed"], given["drops"]),
+            (given["encoded"].outputs, given["carry"], given["fed"], given["drops"], given["past"]),
         )
+        before = list(past[max(0, config.past - SAID[row]) :])
         state, (logits, alignments, contexts) = oracles.decoder_steps(
-            decoder, config, score, memory[:length], (carries, fed), TOKENS[row], drops or None
+            decoder, config, score, memory[:length], (carries, fed, before), TOKENS[row], drops or None
         )
         alignments = np.pad(alignments, ((0, 0), (0, SOURCE - length)))
-        rows.append((tuple(state[0]), state[1] if config.feeds else (), logits, alignments, contexts))
+        kept = np.array([*past, *state[2][len(before) :]][-config.past :]) if config.past else ()
+        rows.append((tuple(state[0]), state[1] if config.feeds else (), kept, logits, alignments, contexts))
     return jax.tree.map(lambda *leaves: np.array(leaves), *rows)
 
 
 def in_order(said):
     state, step = said
-    return state.carry, state.fed, *step
+    return state.carry, state.fed, state.past.states if state.past else (), *step
 
 
 ORDERS = {
@@ -149,6 +156,8 @@ OTHERS = {
     "bottom-asks-unfed": {"asks": "bottom", "layers": 2, "input_feeding": False},
     "gated": {"gate": "both"},
     "gated-source-unfed": {"gate": "source", "input_feeding": False},
+    "past-bahdanau": {"past": 2, "order": "bahdanau", "cell": "lstm"},
+    "past-thought-vector": {"past": 3, "score": "none", "input_feeding": False},
     "transitions": {"transitions": 3, "layers": 2},
     "transitions-lstm-bahdanau": {"transitions": 2, "cell": "lstm", "order": "bahdanau"},
 }
@@ -163,6 +172,45 @@ def test_every_other_choice_is_the_papers(name):
     wanted = oracle(config, OTHERS[name].get("score", "general"), given)
     oracles.same(in_order(stepped), wanted, tolerance=1e-5)
     oracles.same(in_order(unrolled), wanted, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("input_feeding", [True, False])
+def test_slopes_through_the_own_past_are_the_papers(input_feeding):
+    """Also those of the states from before the unroll; what stands where there was no step yet has none."""
+    config, graph, weights = made(cell="gru", bridge="zero", past=3, input_feeding=input_feeding)
+    given = given_for(graph, weights, dropped=True)
+    with jax.disable_jit():
+        (_, stepped), pull = jax.vjp(lambda given: tuple(map(in_order, both(graph, given))), given)
+        weights, zero = oracles.drawn(stepped, seed=9), jax.tree.map(jnp.zeros_like, stepped)
+        weights = (weights[0], weights[1], jnp.zeros_like(weights[2]), *weights[3:])  # the buffer shows its own slopes
+        (of_unrolled,), (of_stepped,) = pull((weights, zero)), pull((zero, weights))
+    along = oracles.drawn(given, seed=4)
+    slopes = oracles.slope(lambda given: oracle(config, "general", given), given, along)
+    oracles.same(oracles.along_gradient(of_stepped, along), oracles.along_gradient(weights, slopes), tolerance=2e-4)
+    oracles.same(of_unrolled, of_stepped, tolerance=1e-5)
+    reached = np.abs(of_unrolled["past"]).max(-1) > 0
+    np.testing.assert_array_equal(reached, np.arange(3) >= 3 - np.minimum(SAID, 3)[:, None])
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf])
+def test_what_an_encoder_left_on_padding_changes_nothing(fill):
+    """No value, and no slope of anything: 0 x NaN is NaN, so zero weights alone would let it through."""
+    _, graph, weights = made(score="additive", bridge="mean", cell="gru", order="bahdanau")
+    given = given_for(graph, weights, dropped=False)
+    clean, dirty = (
+        {**given, "encoded": given["encoded"]._replace(outputs=jnp.where(MASK[..., None], outputs, filling))}
+        for outputs in (given["encoded"].outputs,)
+        for filling in (0.0, fill)
+    )
+
+    def told(given):
+        memory, state = start(graph, given)
+        said = nnx.merge(graph, given["weights"]).unroll(memory, state, jnp.asarray(TOKENS))
+        return oracles.weighed((memory.values, *said))
+
+    with jax.disable_jit():
+        wanted, ours = (jax.value_and_grad(told)(given) for given in (clean, dirty))
+    jax.tree.map(np.testing.assert_array_equal, ours, wanted)
 
 
 @pytest.mark.parametrize("order", ["unfed", "bahdanau"])
@@ -234,6 +282,7 @@ def test_a_bridge_that_copies_refuses_what_does_not_fit():
         ({"context_to_all": True}, "decoder.context_to_all needs the context before the upper layers run"),
         ({"asks": "botom"}, "did you mean 'bottom'"),
         ({"transitions": 0}, "decoder.transitions must be positive, got 0"),
+        ({"past": -1}, "decoder.past must be zero or more, got -1"),
     ],
 )
 def test_choices_that_make_no_sense_are_refused(settings, message):

@@ -154,8 +154,10 @@ def test_gradients_pass_through_a_soft_tail(params, softly):
 
     along = oracles.drawn(params, seed=5)
     found = oracles.along_gradient(jax.grad(nats)(params), along)
-    ahead, behind = (float(nats(jax.tree.map(step, params, along))) for step in (lambda p, v: p + 0.01 * v,
-                                                                                 lambda p, v: p - 0.01 * v))  # fmt: skip
+    ahead, behind = (
+        float(nats(jax.tree.map(step, params, along)))
+        for step in (lambda p, v: p + 0.01 * v, lambda p, v: p - 0.01 * v)
+    )
     assert float(found) == pytest.approx((ahead - behind) / 0.02, rel=2e-2)
 
 

@@ -53,7 +53,8 @@ RULES = (
             and config.normaliser != "constrained-softmax"
         ),
         "attention.score={score} has no keys that attention.history={history} could mark",
-        "take attention.history=none, or a score with keys such as additive",
+        "take attention.score=location-aware or one of content such as additive, or attention.history=none or "
+        "intra-temporal, which needs no keys",
     ),
     Rule(
         lambda config: CONSTRAINTS[config.constraint].monotonic and config.normaliser != "sigmoid",

@@ -21,6 +21,7 @@ from s2s_jax.model.copying import COPYING, Copied, Sizes, check_copying, known
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
 from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, Token, Tokens, time_first
+from s2s_jax.model.own_past import OwnPast
 from s2s_jax.model.products import matched, scan, wide
 from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
 
@@ -57,6 +58,9 @@ class DecoderConfig:
     """What the first state is made of: zero, last, projected (from the last state) or mean (of all outputs)."""
     readout: int = 0
     """Width of the vector that predicts the token; 0 means decoder.size, or the embedding's when they are tied."""
+    past: int = 0
+    """How many of its own last states the decoder attends to; what it finds stands beside the state that predicts. 0
+    for none. Paulus et al. 2018, arXiv:1705.04304, section 2.2 (intra-decoder attention), over the whole past there."""
     tied_embeddings: bool = False
     """Predict with the target embeddings instead of an own matrix. Press & Wolf 2017, arXiv:1608.05859."""
     residual_from: int = 0
@@ -82,6 +86,7 @@ class DecoderConfig:
         at_least("decoder.layers", self.layers, 1)
         at_least("decoder.transitions", self.transitions, 1)
         at_least("decoder.readout", self.readout, 0)
+        at_least("decoder.past", self.past, 0)
         at_least("decoder.residual_from", self.residual_from, 0)
         at_least("decoder.copy_slots", self.copy_slots, 0)
         share("decoder.dropout", self.dropout)
@@ -133,6 +138,7 @@ class Inside(NamedTuple):
     cells: tuple[Weights, ...]  # of each layer
     attention: Weights
     second: Weights  # of the conditional order's second cell, else ()
+    past: Weights  # of attention over the decoder's own states, else ()
     readout: Weights
 
 
@@ -163,7 +169,9 @@ class Decoder(nnx.Module):
                 f"got {config.readout}; leave decoder.readout at 0."
             )
         check_copying(config.copy, attention)
-        sizes, slots = Sizes(encoder.width, self.attention.width, size, embedding), config.copy_slots
+        seen = size * (1 + bool(config.past))  # what predicts of the target: the state, and what it sees of its past
+        self.past = OwnPast(size, config.past, dtype=dtype, rngs=rngs) if config.past else None
+        sizes, slots = Sizes(encoder.width, self.attention.width, seen, embedding), config.copy_slots
         copies = config.copy != "none"
         self.copying = COPYING[config.copy](sizes, slots=slots, dtype=dtype, rngs=rngs) if copies else None
         self.vocabulary, self.width = vocabulary, vocabulary + slots * copies
@@ -186,7 +194,7 @@ class Decoder(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        widths = self.attention.width, size, embedding, self.readout_size
+        widths = self.attention.width, seen, embedding, self.readout_size
         self.readout = self._readout()(*widths, dtype=dtype, rngs=rngs)
         if not config.tied_embeddings:
             self.output = nnx.Param(initial.glorot(rngs.params(), vocabulary, self.readout_size))
@@ -205,10 +213,12 @@ class Decoder(nnx.Module):
         Args:
             says: where words are copied, the target id of each source token.
         """
+        encoded = encoded._replace(outputs=jnp.where(mask[..., None], encoded.outputs, 0.0))  # 0 x NaN would be NaN
         keys = self.attention.prepare(encoded.outputs)
         noise = () if key is None else self._drops(key, len(mask))
         fed = jnp.zeros((len(mask), self.readout_size)) if self.config.feeds else ()
-        state = State(self.bridge(encoded, mask), fed, self.attention.start(keys, mask))
+        past = self.past.start(len(mask)) if self.past else ()
+        state = State(self.bridge(encoded, mask), fed, self.attention.start(keys, mask), past=past)
         memory = Memory(keys, self.attention.values(encoded.outputs), mask, noise)
         if self.copying is None:
             return memory, state
@@ -319,7 +329,8 @@ class Decoder(nnx.Module):
         widths = [self.embedding_size] + [0] * (self.config.layers - 1)
         cells = (cell.inside(hoisted=width) for cell, width in zip(self.cells, widths, strict=True))
         second = self.second.inside(hoisted=0) if self.config.order == "conditional" else ()
-        return Inside(tuple(cells), self.attention.inside(), second, self.readout.inside())
+        past = self.past.inside() if self.past else ()
+        return Inside(tuple(cells), self.attention.inside(), second, past, self.readout.inside())
 
     def _advance(
         self,
@@ -350,12 +361,13 @@ class Decoder(nnx.Module):
                 upper, output = self._upper(inside, memory, carry[1:], output)
                 found = self._attend(inside, memory, state, output)
             carry = bottom, *upper
-        vector = self._read_out(inside, memory, found.context, output, embedded)
+        past, seen = self._with_past(inside, state, output)
+        vector = self._read_out(inside, memory, found.context, seen, embedded)
         fed = vector if self.config.feeds else ()
-        looked = self.copying.look(memory.copyable, output) if self.copying else ()
+        looked = self.copying.look(memory.copyable, seen) if self.copying else ()
         remembered = looked if self.copying and self.copying.reads else ()
         said = Said(vector, found.alignment, found.context, found.heads, looked)
-        return State(carry, fed, found.state, remembered), said
+        return State(carry, fed, found.state, remembered, past), said
 
     def _beside(self, memory: Memory, state: State, token: Token, extra: Float[Array, "B X"] | None):
         """What enters the lowest cell beside the token: `extra`, and what the source says of the token, where read."""
@@ -408,10 +420,18 @@ class Decoder(nnx.Module):
             carries.append(carry)
         inside = self.inside()
         found = jax.vmap(lambda query: self._attend(inside, memory, state, query))(outputs)
-        vectors = self._read_out(inside, memory, found.context, outputs, embedded)
-        looked = self.copying.look(memory.copyable, outputs) if self.copying else ()
+        past, seen = self._with_past(inside, state, outputs)
+        vectors = self._read_out(inside, memory, found.context, seen, embedded)
+        looked = self.copying.look(memory.copyable, seen) if self.copying else ()
         said = Said(vectors, found.alignment, found.context, found.heads, looked)
-        return State(tuple(carries), (), ()), said
+        return State(tuple(carries), (), (), past=past), said
+
+    def _with_past(self, inside: Inside, state: State, output: Float[Array, "*T B H"]):
+        """What is kept of the states so far, and what predicts of the target: the state, and what it sees of them."""
+        if self.past is None:
+            return state.past, output
+        past, found = self.past(inside.past, state.past, output)
+        return past, jnp.concatenate([output, found], axis=-1)
 
     def _residual(self, layer: int, below, output):
         return output + below if 0 < self.config.residual_from <= layer + 1 else output

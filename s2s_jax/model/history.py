@@ -238,9 +238,9 @@ class IntraTemporal(History):
         return jnp.zeros(mask.shape), jnp.zeros((len(mask), 1))
 
     def scores(self, state, scores):
-        """Scores less the log of the sum; unchanged at the first step."""
-        total, begun = state
-        return scores - begun * total
+        """Scores less the log of the sum, for which 0 stands at the first step."""
+        total, _ = state
+        return scores - total
 
     def after(self, prepared, state, scores, alignment, asked, mask):
         """The score added to the sum, both as logs."""

@@ -37,6 +37,7 @@ class State(NamedTuple):
     fed: PyTree  # what the last step feeds to the next one beside the token; () when nothing
     attention: PyTree  # what the attention remembers; () when nothing
     copying: PyTree = ()  # what copying remembers; () when nothing
+    past: PyTree = ()  # the decoder's own last states; () where it does not look back at them
 
 
 class Step(NamedTuple):
@@ -74,12 +75,16 @@ class Model:
     `unroll(params, memory, state, tokens, key=None, reading=None) -> State, Step` is *defined* as the scan of `step`
     over the given tokens [B, T]. A model may compute it faster; a law test holds it to that scan. A model that is
     trained with soft tails (`train.forcing`) is fed weights over the vocabulary in the place of tokens.
+
+    `embed(params, source) -> [B, S, E]` is what `encode` reads of the tokens, and `encode(..., embedded=...)` reads
+    that argument in their place; only who looks into a model needs the two (`evaluate.gradients`).
     """
 
     init: Init
     encode: Encode
     step: StepOf
     unroll: StepOf = None  # type: ignore[assignment]  # filled in below, so that callers never see None
+    embed: Callable[[Params, Int[Array, "B S"]], Float[Array, "B S E"]] | None = None
 
     def __post_init__(self):
         if self.unroll is None:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.model import initial
@@ -63,17 +63,23 @@ class Seq2Seq(nnx.Module):
             rngs=rngs,
         )
 
+    def embed(self, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
+        """The embeddings of source tokens."""
+        with jax.named_scope("embedding"):
+            return self.embedding[known(source, self.embedding.shape[0]) if self.decoder.copying else source]
+
     def encode(
-        self, source: Int[Array, "B S"], says: Int[np.ndarray, " V"] | None, key: Noise = None
+        self,
+        source: Int[Array, "B S"],
+        says: Int[np.ndarray, " V"] | None,
+        key: Noise = None,
+        embedded: Float[Array, "B S E"] | None = None,
     ) -> tuple[Memory, State]:
         """Read the source once."""
-        mask, says_here = real(source), None
-        if says is not None:
-            says_here = said_by(source, mask, says, self.decoder.width)
-            source = known(source, self.embedding.shape[0])
+        mask = real(source)
+        says_here = None if says is None else said_by(source, mask, says, self.decoder.width)
         for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
-        with jax.named_scope("embedding"):
-            embedded = self.embedding[source]
+        embedded = self.embed(source) if embedded is None else embedded
         with jax.named_scope("encoder"):
             encoded = self.encoder(embedded, mask, for_encoder)
         return self.decoder.start(encoded, mask, for_decoder, says=says_here)
@@ -112,8 +118,17 @@ def build(
     def init(key: Key[Array, ""]) -> Params:
         return _named(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key)))))
 
-    def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
-        return bound(params).encode(source, says, key)
+    def encode(
+        params: Params,
+        source: Int[Array, "B S"],
+        key: Noise = None,
+        *,
+        embedded: Float[Array, "B S E"] | None = None,
+    ) -> tuple[Memory, State]:
+        return bound(params).encode(source, says, key, embedded)
+
+    def embed(params: Params, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
+        return bound(params).embed(source)
 
     def step(params: Params, memory: Memory, state: State, token: Token, key: Noise = None):
         return bound(params).decoder.step(memory, state, token)
@@ -128,7 +143,7 @@ def build(
     ):
         return bound(params).decoder.unroll(memory, state, tokens, reading)
 
-    return Model(jax.jit(init), encode, step, unroll)
+    return Model(jax.jit(init), encode, step, unroll, embed)
 
 
 def _named(tree: Any) -> Any:

@@ -1,0 +1,73 @@
+"""What the decoder should be fed while it learns.
+
+Teacher forcing learns fastest and is then asked to live on its own words; scheduled sampling (Bengio et al. 2015,
+arXiv:1506.03099) narrows the gap between the loss on true and on own words (the exposure gap), and whether that buys
+better translations is what this sweep asks.
+
+Command: s2s sweep run forcing --jobs 2
+Hardware and time: 2 CPU cores, about 10 minutes.
+To expect: every schedule that shows the model its own words narrows the exposure gap; differences in exact match are
+small beside it, and feeding nothing but own words from the first step learns least.
+"""
+
+from s2s_jax.config import Experiment
+from s2s_jax.decode.search_config import SearchConfig
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.seq2seq import ModelConfig
+from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.text.batches import BatchConfig
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
+from s2s_jax.train.checkpoint import CheckpointConfig
+from s2s_jax.train.loop import ValidationConfig
+from s2s_jax.train.optimiser import OptimiserConfig
+
+STEPS = 500
+LINEAR = {"forcing.schedule": "linear", "forcing.decay": float(STEPS), "forcing.end": 0.25}
+SCHEDULES = {
+    "teacher forcing": {},
+    "constant 0.5": {"forcing.start": 0.5},
+    "linear": LINEAR,
+    "exponential": {"forcing.schedule": "exponential", "forcing.decay": STEPS / 2},
+    "inverse sigmoid": {"forcing.schedule": "inverse-sigmoid", "forcing.decay": STEPS / 8},
+    "late switch": {"forcing.schedule": "piecewise", "forcing.points": [[STEPS // 2, 1.0], [STEPS // 2 + 1, 0.25]]},
+    "linear, in parallel": LINEAR | {"forcing.passes": 2},
+    "linear, soft": LINEAR | {"forcing.tail": "soft"},
+    "linear, Gumbel": LINEAR | {"forcing.tail": "gumbel"},
+    "own words only": {"forcing.start": 0.0},
+}
+
+
+def base() -> Experiment:
+    """Dates in 18 locales with a GRU of 64, additive attention."""
+    characters = TokeniserConfig(kind="char")
+    return Experiment(
+        steps=STEPS,
+        data=DataConfig(train="task:dates", count=10_000),
+        text=TextConfig(source=characters, target=characters),
+        batch=BatchConfig(sentences=32, shapes=2),
+        model=ModelConfig(
+            embedding=32,
+            encoder=EncoderConfig(cell="gru", size=48),
+            attention=AttentionConfig(score="additive", size=48),
+            decoder=DecoderConfig(cell="gru", size=64, input_feeding=False),
+        ),
+        optimiser=OptimiserConfig(learning_rate=5e-3, schedule="cosine", warmup=50, clip=1.0),
+        validation=ValidationConfig(every=250, sentences=0),
+        checkpoint=CheckpointConfig(every=500, keep=1),
+        search=SearchConfig(sentences=256),
+    )
+
+
+def sweep() -> Sweep:
+    """Nine comparisons, for which Holm's correction needs nine seeds."""
+    return Sweep(
+        base=base(),
+        axes={"fed": SCHEDULES},
+        compare="fed",
+        baseline="teacher forcing",
+        seeds=range(9),
+        metrics=("exact_match", "exposure_gap", "perplexity"),
+    )

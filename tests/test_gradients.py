@@ -1,0 +1,128 @@
+"""Are the slopes by the source tokens those of small changes, and is what is taken away what is missed?"""
+
+import dataclasses
+import functools
+
+import fake
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from scipy.stats import kendalltau
+
+from s2s_jax.decode.score import score
+from s2s_jax.evaluate.agreement import agreement
+from s2s_jax.evaluate.gradients import NUMBERS, gradient_norms, log_odds, occlusion, saliency
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.interface import forced
+from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.shapes import EOS, PAD, UNK, Batch
+
+BATCH = Batch(jnp.array([[4, 5, 6, EOS], [7, EOS, PAD, PAD]]), jnp.array([[4, 5, EOS], [8, EOS, PAD]]))
+REAL = np.asarray(BATCH.target != PAD)[:, :, None] & np.asarray(BATCH.source != PAD)[:, None]
+CONFIG = ModelConfig(
+    embedding=3,
+    encoder=EncoderConfig(cell="gru", size=2, bidirectional=False),
+    attention=AttentionConfig(score="general"),
+    decoder=DecoderConfig(cell="gru", size=3, input_feeding=False),
+)
+
+
+@pytest.fixture(scope="module")
+def told():
+    """A drawn model, and all matrices of it from one compilation."""
+    model = build(CONFIG, source_vocabulary=8, target_vocabulary=9)
+    params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
+
+    def tell(params):
+        slopes = {
+            (of, by.__name__): by(model, params, BATCH, of=of) for of in NUMBERS for by in (gradient_norms, saliency)
+        }
+        falls = {instead: occlusion(model, params, BATCH, instead=instead) for instead in ("unknown", "zero")}
+        return slopes, falls
+
+    return model, params, *jax.tree.map(np.asarray, oracles.compiled(tell)(params))
+
+
+def numbers(model, params, embedded, of):
+    """[B, T] with other embeddings read."""
+    encode = functools.partial(model.encode, embedded=embedded)
+    return NUMBERS[of](forced(dataclasses.replace(model, encode=encode), params, BATCH).logits, BATCH.target)
+
+
+@pytest.mark.parametrize("of", sorted(NUMBERS))
+def test_slopes_are_those_of_small_changes(told, of):
+    model, params, slopes, _ = told
+    embedded, step = np.asarray(model.embed(params, BATCH.source)), 5e-3
+    shifts = step * np.eye(embedded[0].size, dtype=np.float32).reshape(-1, 1, *embedded[0].shape)
+    changed = oracles.compiled(jax.vmap(lambda shift: numbers(model, params, embedded + shift, of)))
+    by_entry = (np.asarray(changed(shifts), np.float64) - np.asarray(changed(-shifts), np.float64)) / (2 * step)
+    by_entry = np.moveaxis(by_entry.reshape(*embedded[0].shape, *BATCH.target.shape), (0, 1), (2, 3))  # [B, T, S, E]
+    oracles.same(slopes[of, "gradient_norms"], np.linalg.norm(by_entry, axis=-1) * REAL, tolerance=1e-3)
+    weighed = np.linalg.norm(by_entry * embedded[:, None], axis=-1)
+    oracles.same(slopes[of, "saliency"], weighed * REAL, tolerance=1e-3)
+
+
+def test_nothing_comes_from_padding_and_something_from_every_token(told):
+    _, _, slopes, falls = told
+    for matrix in (*slopes.values(), *falls.values()):
+        np.testing.assert_array_equal(matrix[~REAL], 0.0)
+        assert (matrix[REAL] != 0).all()
+
+
+def test_log_odds_are_those_of_the_right_token():
+    logits = np.array(oracles.drawn(np.zeros((4, 5)), seed=3))
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    right = np.array([0, 1, 4, 2])
+    wanted = np.log(shares[np.arange(4), right] / (1 - shares[np.arange(4), right]))
+    np.testing.assert_allclose(log_odds(jnp.asarray(logits), jnp.asarray(right)), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("instead", ["unknown", "zero"])
+def test_occlusion_is_what_is_missed(told, instead):
+    model, params, _, falls = told
+    plain = jax.jit(functools.partial(score, model))
+    there = plain(params, BATCH).log_probs
+    for place in range(BATCH.source.shape[1]):
+        if instead == "unknown":
+            source = np.array(BATCH.source)
+            source[:, place] = np.where(source[:, place] == PAD, PAD, UNK)
+            without = plain(params, BATCH._replace(source=jnp.asarray(source))).log_probs
+        else:
+            embedded = np.array(model.embed(params, BATCH.source))
+            embedded[:, place] = 0
+            without = np.asarray(numbers(model, params, jnp.asarray(embedded), "loss")) * np.asarray(
+                BATCH.target != PAD
+            )
+        oracles.same(falls[instead][:, :, place], np.asarray(there - without) * REAL[:, :, place], tolerance=1e-5)
+
+
+def test_occlusion_by_the_unknown_token_needs_no_more_than_three_functions():
+    """The fake model's answers hang on the first source token, odd or even, and on no other."""
+    source, target = jnp.array([[4, 4, EOS]]), jnp.array([[4, EOS]])
+    falls = occlusion(fake.MODEL, fake.table(), Batch(source, target))
+    assert (np.asarray(falls)[0, :, 0] != 0).all()
+    np.testing.assert_array_equal(np.asarray(falls)[0, :, 1:], 0.0)
+
+
+def test_what_cannot_be_asked_is_refused():
+    with pytest.raises(ValueError, match="slopes by the source tokens need Model.embed, which this model has not"):
+        gradient_norms(fake.MODEL, fake.table(), BATCH)
+    with pytest.raises(ValueError, match="of must be one of log-odds, loss, got 'los'; did you mean 'loss'?"):
+        saliency(fake.MODEL, fake.table(), BATCH, of="los")
+    with pytest.raises(ValueError, match="instead must be one of unknown, zero, got 'zeros'; did you mean 'zero'?"):
+        occlusion(fake.MODEL, fake.table(), BATCH, instead="zeros")
+
+
+def test_agreement_counts_pairs_in_one_order_and_equal_tops():
+    one = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.0, 0.0, 0.0], [0.6, 0.2, 0.2]])
+    other = np.array([[1.0, 9.0, 2.0], [-3.0, 0.0, 4.0], [1.0, 2.0, 3.0], [0.3, 0.2, 0.1]])
+    found = agreement(one, other)
+    np.testing.assert_allclose(found.tau[[0, 1]], [1.0, -1.0])
+    assert np.isnan(found.tau[2])
+    assert 0 < found.tau[3] < 1  # a tie
+    assert found.tau[3] == pytest.approx(kendalltau(one[3], other[3]).statistic)
+    assert found.top.tolist() == [True, False, False, True]
