@@ -39,7 +39,9 @@ class Exported:
             raise TypeError("lines must be several, got one text; put it in a list: [text].")
         return list(self.stream(lines, beam=beam))
 
-    def stream(self, lines: Iterable[str | Wanted], *, window: int = 0, beam: int | None = None) -> Iterator[Translation]:
+    def stream(
+        self, lines: Iterable[str | Wanted], *, window: int = 0, beam: int | None = None
+    ) -> Iterator[Translation]:
         """The same, as they come; of `window` lines before the first answer, see `Trained.stream`."""
         return self.translator(beam=beam).translate(self.params, lines, window=window)
 
