@@ -270,7 +270,11 @@ class Decoder(nnx.Module):
         return state, Step(spoken, *said[1:-1])
 
     def _unrolled(
-        self, memory: Memory, state: State, embedded: Float[Array, "T B E"], tokens: Tokens
+        self,
+        memory: Memory,
+        state: State,
+        embedded: Float[Array, "T B E"],
+        tokens: Int[Array, "T B"] | Float[Array, "T B V"],
     ) -> tuple[State, Said]:
         """The last state, and what all steps said, time first."""
         reads = self.copying is not None and self.copying.reads
