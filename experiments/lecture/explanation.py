@@ -16,7 +16,6 @@ saliency in 0.95 and 0.97, with tau 0.40 and 0.44. location-aware was not run.
 """
 
 import argparse
-import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from s2s_jax import run as runs
 from s2s_jax.choices import one_of
 from s2s_jax.cli.experiments import find
 from s2s_jax.config import override
+from s2s_jax.decode.scorer import ScoredPair
 from s2s_jax.decode.translate import filled
 from s2s_jax.evaluate.agreement import agreement
 from s2s_jax.evaluate.alignment import Link
@@ -39,10 +39,9 @@ from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
 from s2s_jax.evaluate.pictures import Picture, grid
 from s2s_jax.model.interface import Params
-from s2s_jax.run.prepare import encode, slots_of
+from s2s_jax.run.prepare import encode
 from s2s_jax.shapes import Batch
 from s2s_jax.text.examples import Example
-from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.sources import read_split
 
 SCORES = {
@@ -62,7 +61,7 @@ Matrix = Float[np.ndarray, "T S"]
 class Seen(NamedTuple):
     """A test pair and what each way of looking says of it, the true target given."""
 
-    pair: runs.ScoredPair
+    pair: ScoredPair
     gold: set[Link]
     sights: dict[str, Matrix]  # a matrix for each of SIGHTS
 
@@ -70,15 +69,13 @@ class Seen(NamedTuple):
 def trained(score: str, steps: int, folder: Path) -> runs.Trained:
     """The dates experiment, small, with this score."""
     changes = [*SMALL, f"steps={steps}", *(f"model.attention.{change}" for change in SCORES[score])]
-    runs.train(
-        functools.reduce(override, changes, find("dates", None)[0]), folder, Console(stderr=True, soft_wrap=True)
-    )
+    runs.train(override(find("dates", None)[0], *changes), folder, Console(stderr=True, soft_wrap=True))
     return runs.load(folder)
 
 
 def looked(run: runs.Trained, examples: Sequence[Example]) -> list[Seen]:
     """The pairs under all three."""
-    encoded = encode(examples, PairTokeniser(**run.tokenisers, slots=slots_of(run.experiment)))
+    encoded = encode(examples, run.pair)
     batch = Batch(filled(encoded.sources), filled(encoded.targets))
 
     def slopes_and_falls(params: Params, batch: Batch):
@@ -86,7 +83,7 @@ def looked(run: runs.Trained, examples: Sequence[Example]) -> list[Seen]:
 
     found = jax.device_get(jax.jit(slopes_and_falls)(run.params, jax.tree.map(jnp.asarray, batch)))
     seen = []
-    for row, pair in enumerate(runs.score_pairs(run, examples)):
+    for row, pair in enumerate(run.score(examples)):
         real = np.s_[row, : len(pair.tokens), : len(pair.source_tokens)]
         matrices = pair.alignment, *(matrix[real] for matrix in found)
         gold = token_links(pair.example, **run.tokenisers)
@@ -96,8 +93,7 @@ def looked(run: runs.Trained, examples: Sequence[Example]) -> list[Seen]:
 
 def error_in_search(run: runs.Trained, examples: Sequence[Example], beam: int) -> tuple[float, float | None]:
     """The share of answers that are right, and the alignment error of those: of the others nobody knows the gold."""
-    searching = run._replace(experiment=override(run.experiment, f"search.beam={beam}"))
-    answers = list(runs.translate(searching, [example.source for example in examples]))
+    answers = run.translate([example.source for example in examples], beam=beam)
     right = [
         (answer, example) for answer, example in zip(answers, examples, strict=True) if answer.text == example.target
     ]

@@ -38,6 +38,7 @@ class Answers(NamedTuple):
     nats: Float[np.ndarray, " N"] | None = None
     tokens: Float[np.ndarray, " N"] | None = None
     correct: Float[np.ndarray, " N"] | None = None
+    exposed: Float[np.ndarray, " N"] | None = None  # nats on the model's own words less those on true ones
     alignments: Sequence[Float[np.ndarray, "_ _"]] | None = None  # of the texts, where the model attends
     links: Float[np.ndarray, "N 2"] | None = None  # `link_counts` of the pairs, by source, where gold is known
 
@@ -198,6 +199,7 @@ METRICS = {
     "chrf": Metric("chrF", True, _chrf, _chrf_values),
     "token_accuracy": Metric("Token accuracy", True, _forced("correct"), _rate),
     "perplexity": Metric("Perplexity", False, _forced("nats"), _perplexity),
+    "exposure_gap": Metric("Exposure gap (nats a token)", False, _forced("exposed"), _rate),
     "aer": Metric("AER", False, _links, _one_minus_rate),
     "attention_entropy": Metric("Attention entropy (nats)", None, _entropies, _rate),
 }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.choices import at_least, one_of, share
 from s2s_jax.model import initial
@@ -270,7 +270,11 @@ class Decoder(nnx.Module):
         return state, Step(spoken, *said[1:-1])
 
     def _unrolled(
-        self, memory: Memory, state: State, embedded: Float[Array, "T B E"], tokens: Shaped[Array, "T B ..."]
+        self,
+        memory: Memory,
+        state: State,
+        embedded: Float[Array, "T B E"],
+        tokens: Int[Array, "T B"] | Float[Array, "T B V"],
     ) -> tuple[State, Said]:
         """The last state, and what all steps said, time first."""
         reads = self.copying is not None and self.copying.reads

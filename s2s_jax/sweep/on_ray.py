@@ -1,5 +1,6 @@
 """How are cells run on a Ray cluster? One task a unit; folders lie on a disk that all machines see."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +25,12 @@ def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, re
     except ImportError:
         raise ValueError("--on ray needs Ray; pip install 's2s_jax[ray]'.") from None
     try:
-        ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error}).") from None
     try:
-        needs = {"num_cpus": 1, "num_gpus": 1 if gpus() else 0, "max_retries": 0}
-        return _Tasks(ray, ray.remote(**needs)(_attempt), units, told, retries).run(most=jobs or len(units))
+        attempt: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus() else 0, max_retries=0)(_attempt)
+        return _Tasks(ray, attempt, units, told, retries).run(most=jobs or len(units))
     finally:
         ray.shutdown()
 

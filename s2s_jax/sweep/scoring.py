@@ -1,15 +1,21 @@
 """What did a trained cell say about a split, and which numbers, sentence by sentence, follow from it?"""
 
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from s2s_jax import run
-from s2s_jax.decode.translate import Translation
+from s2s_jax.decode.translate import Translation, filled
 from s2s_jax.evaluate.alignment import entropy
 from s2s_jax.evaluate.counts import Answers, by_source, counts_of, link_counts, value
 from s2s_jax.evaluate.evaluation import grouped, token_links
+from s2s_jax.evaluate.exposure import free_running_nats
+from s2s_jax.run.prepare import encode
+from s2s_jax.shapes import Batch
 from s2s_jax.sweep.result import Shown
+from s2s_jax.text.examples import Example
 from s2s_jax.text.sources import read_split
 
 
@@ -19,7 +25,9 @@ def spoken(trained: run.Trained, split: str, *, sentences: int, gallery: int) ->
     items = grouped(examples)
     translations = trained.translate(items.sources)
     pairs = list(trained.score(examples))
-    forced = np.array([(-pair.log_probs.sum(), len(pair.tokens), pair.correct) for pair in pairs], np.float64)
+    forced = np.array([(-pair.log_probability, len(pair.tokens), pair.correct) for pair in pairs], np.float64)
+    exposed = _free_running(trained, examples) - forced[:, :1]
+    forced = np.concatenate([forced, exposed], axis=1)
     found: dict[str, Any] = {
         "sources": items.sources,
         "references": items.references,
@@ -37,6 +45,18 @@ def spoken(trained: run.Trained, split: str, *, sentences: int, gallery: int) ->
         counts = link_counts([pair.alignment for pair in pairs], gold)
         found["links"] = by_source(counts, [example.source for example in examples]).tolist()
     return found
+
+
+def _free_running(trained: run.Trained, examples: list[Example]) -> np.ndarray:
+    """The nats of each pair when the model is fed its own words, [N, 1]."""
+    pairs, step = encode(examples, trained.pair), trained.experiment.search.sentences
+    compiled = jax.jit(functools.partial(free_running_nats, trained.model))
+    found = []
+    for first in range(0, len(examples), step):
+        sides = [side[first : first + step] for side in (pairs.sources, pairs.targets)]
+        nats = compiled(trained.params, Batch(*map(filled, sides)))
+        found.append(np.asarray(nats, np.float64)[: len(sides[0])])
+    return np.concatenate(found)[:, None]
 
 
 def _shown(translation: Translation, references: list[str]) -> dict[str, Any]:
@@ -63,7 +83,7 @@ def _spread(translation: Translation) -> tuple[float, int]:
 
 def scored(said: dict[str, Any], *, unit: str) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
     """The metrics of a split, and the numbers of each source that they are made of."""
-    nats, tokens, correct = np.array(said["forced"], np.float64).T
+    nats, tokens, correct, exposed = np.array(said["forced"], np.float64).T
     answers = Answers(
         texts=said["texts"],
         references=said["references"],
@@ -71,6 +91,7 @@ def scored(said: dict[str, Any], *, unit: str) -> tuple[dict[str, float | None],
         nats=nats,
         tokens=tokens,
         correct=correct,
+        exposed=exposed,
         links=np.array(said["links"], np.float64) if "links" in said else None,
     )
     counts = counts_of(answers)
