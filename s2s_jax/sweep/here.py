@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
@@ -95,3 +96,13 @@ def _settle(number: int, lanes: int) -> None:
     """A worker leaves the terminal's group, so that Ctrl-C reaches it once, through the lane, and takes its share."""
     os.setpgrp()
     keep_to_share(number, lanes)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Save and end when the process that started this one is gone: nobody would ask for anything more."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)  # for what is under way to save itself
+    os._exit(1)
