@@ -1,5 +1,7 @@
 """Do the lecture's experiments run, and say what they saw in a picture and a table?"""
 
+import dataclasses
+import re
 import runpy
 from pathlib import Path
 
@@ -10,6 +12,13 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from s2s_jax import run
+from s2s_jax.config import override
+from s2s_jax.sweep.cell import run_cell
+from s2s_jax.sweep.identity import place
+from s2s_jax.sweep.plan import units
+from s2s_jax.sweep.statistics import seeds_needed
+from s2s_jax.sweep.study import result
+from s2s_jax.sweep.sweep import cells, points
 from s2s_jax.text.examples import Example
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "lecture"
@@ -22,15 +31,50 @@ def loaded(name):
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
 def test_every_file_says_what_it_claims_and_how_to_see_it(name):
     text = (FOLDER / f"{name}.py").read_text()
-    for part in (
-        "Claim: ",
-        f"Command: python experiments/lecture/{name}.py",
-        "Hardware and time: ",
-        "Expect: ",
-        "Seen: ",
-    ):
-        assert part in text
-    assert "PLACE_" not in text
+    for part in ("Claim: ", "Hardware and time: ", "Expect: ", "Seen: "):
+        assert f"\n{part}" in text
+    command = f"s2s sweep run {name}" if "def sweep()" in text else f"python experiments/lecture/{name}.py"
+    assert f"\nCommand: {command}" in text
+
+
+FORMS = [
+    (path.stem, form)
+    for path in sorted(FOLDER.glob("*.py"))
+    for form in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
+]
+SMALL = ("steps=2", "data.count=60", "data.held-out=20", "validation.every=2", "batch.sentences=4", "device.cache=",
+         "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.every=1")  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
+    made = loaded(name)[form]()
+    assert len(list(cells(made))) == len(points(made)) * len(made.seeds)
+    comparisons = (len(made.labels()[made.compare]) - 1) * len(points(made)) // len(made.labels()[made.compare])
+    assert len(made.seeds) >= seeds_needed(comparisons)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "label"),
+    [
+        ("bottleneck", "sweep", "attention"),
+        ("forcing", "sweep", "linear, Gumbel"),
+        ("init_and_order", "sweep", "source read from its end"),
+        ("scores", "dates", "location-aware"),
+    ],
+)
+def test_sweeps_run_two_steps(name, form, label, tmp_path):
+    made = loaded(name)[form]()
+    small = dataclasses.replace(
+        made,
+        base=override(made.base, *SMALL),
+        seeds=(0,),
+        keep=lambda point: point[made.compare] in (label, made.baseline),
+    )
+    placed = [one for one in place(list(cells(small)), tmp_path) if one.cell.point[made.compare] == label]
+    ((work,),) = units(small, placed)
+    assert run_cell(work) == "done"
+    assert np.isfinite(result(placed[0]).metrics[made.metrics[0]])
 
 
 def test_slopes_by_distance(tmp_path):

@@ -245,7 +245,7 @@ def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
     ("arguments", "message"),
     [
         (["plan", "nowhere"], "no sweep 'nowhere' (there are "),
-        (["plan", "FILE", "--form", "wrong"], "wrong() in FILE returned int, a Sweep is wanted"),
+        (["plan", "FILE", "--form", "wrong"], "wrong() in FILE returned int, a Sweep or a Tuning is wanted"),
         (["plan", "FILE", "--form", "other"], "FILE has no function other()"),
         (["run", "FILE", "--on", "moon"], "on must be one of here, ray, slurm, got 'moon'"),
         (["plan", "FILE", "--modle.embedding", "3"], "did you mean 'model.embedding'"),

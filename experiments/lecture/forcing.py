@@ -1,13 +1,12 @@
 """What the decoder should be fed while it learns.
 
-Teacher forcing learns fastest and is then asked to live on its own words; scheduled sampling (Bengio et al. 2015,
-arXiv:1506.03099) narrows the gap between the loss on true and on own words (the exposure gap), and whether that buys
-better translations is what this sweep asks.
-
+Claim: teacher forcing learns fastest and is then asked to live on its own words; scheduled sampling (Bengio et al.
+2015, arXiv:1506.03099) narrows the gap between the loss on true and on own words.
 Command: s2s sweep run forcing --jobs 2
 Hardware and time: 2 CPU cores, about 10 minutes.
-To expect: every schedule that shows the model its own words narrows the exposure gap; differences in exact match are
-small beside it, and feeding nothing but own words from the first step learns least.
+Expect: every schedule that shows the model its own words narrows the exposure gap; differences in exact match are small
+beside it; nothing but own words from the first step learns least.
+Seen: not yet.
 """
 
 from s2s_jax.config import Experiment

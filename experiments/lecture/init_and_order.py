@@ -1,12 +1,12 @@
 """How much each part of the encoder-decoder gives: an ablation ladder.
 
-From a thought vector up, one change a rung: source reversal and bidirectionality help the thought vector, attention
-outweighs both, and with attention the bridge and input feeding matter little (Sutskever et al. 2014, arXiv:1409.3215;
-Luong et al. 2015, arXiv:1508.04025; Britz et al. 2017, arXiv:1703.03906).
-
+Claim: source reversal and reading both ways help the thought vector, attention outweighs both, and with attention the
+bridge and input feeding matter little (Sutskever et al. 2014, arXiv:1409.3215; Luong et al. 2015, arXiv:1508.04025;
+Britz et al. 2017, arXiv:1703.03906).
 Command: s2s sweep run init_and_order --jobs 2
 Hardware and time: 2 CPU cores, about 10 minutes.
-To expect: the rungs with attention above all without.
+Expect: the rungs with attention above all without.
+Seen: not yet.
 """
 
 from s2s_jax.config import Experiment

@@ -22,6 +22,7 @@ from s2s_jax.sweep.report import write_report
 from s2s_jax.sweep.status import Row, rows, summary, table
 from s2s_jax.sweep.study import study
 from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.sweep.tune import Tuning, tune
 from s2s_jax.sweep.verify import verify
 
 FOLDER = "lecture"  # where the shipped sweeps lie, below experiments/
@@ -30,7 +31,7 @@ FOLDER = "lecture"  # where the shipped sweeps lie, below experiments/
 class Named(NamedTuple):
     """A sweep as the user named it."""
 
-    sweep: Sweep
+    sweep: Any  # a Sweep or a Tuning
     folder: Path
     name: str
     claim: str
@@ -38,9 +39,30 @@ class Named(NamedTuple):
 
 
 def sweep(given: Given) -> int:
-    """Plan, run, watch, report or verify a sweep."""
+    """Plan, run, watch, report or verify a sweep; or run a tuning."""
     named = _find(given)
+    if isinstance(named.sweep, Tuning):
+        return _tune(named.sweep, named.folder, given)
     return ACTIONS[given.options.action](named, given)
+
+
+def _tune(tuning: Tuning, folder: Path, given: Given) -> int:
+    options = given.options
+    if options.action != "run":
+        raise UsageError(f"a tuning can be run, and not {options.action}; its trials are in {folder}")
+    console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
+    tuned = tune(tuning, folder, console.print)
+    if tuned.signal:
+        console.print("stopped; the same command goes on from there")
+        return 128 + tuned.signal
+    if options.json:
+        print(json.dumps({"trials": tuned.trials, "settings": tuned.settings, "value": tuned.value}))
+    elif tuned.value is None:
+        print(f"none of {tuned.trials} trials came to its end; see the log.txt of each in {folder / 'cells'}")
+    else:
+        changes = " ".join(f"--{name} {value}" for name, value in tuned.settings.items())
+        print(f"best {tuning.base.validation.metric} {tuned.value:.4f}: {changes}")
+    return 0 if tuned.value is not None else 1
 
 
 def _plan(named: Named, given: Given) -> int:
@@ -165,10 +187,12 @@ def _find(given: Given) -> Named:
     if made is None:
         raise UsageError(f"{path} has no function {options.form}(); write one that returns a Sweep")
     found = made()
-    if not isinstance(found, Sweep):
-        raise UsageError(f"{options.form}() in {path} returned {type(found).__name__}, a Sweep is wanted")
+    if not isinstance(found, Sweep | Tuning):
+        raise UsageError(f"{options.form}() in {path} returned {type(found).__name__}, a Sweep or a Tuning is wanted")
     found = dataclasses.replace(found, base=override(found.base, *given.overrides))
     if options.replicas:
+        if isinstance(found, Tuning):
+            raise UsageError("a tuning tries one setting at a time; leave out --replicas")
         found = dataclasses.replace(found, replicas=True)
     name = path.stem if options.form == "sweep" else f"{path.stem}-{options.form}"
     settings = [
@@ -178,7 +202,7 @@ def _find(given: Given) -> Named:
     command = shlex.join(["s2s", "sweep", "run", options.file, *form, *(["--replicas"] * options.replicas), *settings])
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
     claimed = (names.get("__doc__") or "").split("\nCommand:")[0].strip().split("\n\n")
-    claim = "\n\n".join(" ".join(paragraph.split()) for paragraph in claimed)
+    claim = "\n\n".join(" ".join(paragraph.removeprefix("Claim: ").split()) for paragraph in claimed)
     return Named(found, folder, name, claim, command)
 
 

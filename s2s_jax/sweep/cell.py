@@ -30,7 +30,7 @@ class Work(NamedTuple):
     experiment: Experiment
     point: dict[str, str]
     identity: dict[str, Any]
-    split: str
+    split: str  # that is scored; empty for none
     sentences: int
     gallery: int
 
@@ -111,7 +111,8 @@ def run_cell(work: Work) -> str:
     with (work.folder / "log.txt").open("a", encoding="utf-8") as log:
         try:
             run.train(work.experiment, work.folder / "run", _console(log))
-            judge(work)
+            if work.split:
+                judge(work)
         except Interrupted:
             raise
         except Exception as error:

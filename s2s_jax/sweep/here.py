@@ -27,7 +27,7 @@ def run_here(units: Sequence[Unit], told: Told, *, jobs: int, retries: int) -> i
     waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
     for unit in units:
         waiting.put(unit)
-    lanes = [_Lane(number, jobs, waiting, told, retries) for number in range(min(jobs, len(units)))]
+    lanes = [Lane(number, jobs, waiting, told, retries) for number in range(min(jobs, len(units)))]
     with Interrupt() as interrupt, concurrent.futures.ThreadPoolExecutor(max(1, len(lanes))) as threads:
         running = {threads.submit(lane.run) for lane in lanes}
         asked = False
@@ -42,7 +42,7 @@ def run_here(units: Sequence[Unit], told: Told, *, jobs: int, retries: int) -> i
         return interrupt.number
 
 
-class _Lane:
+class Lane:
     """One process after another, each running units until it dies or there is nothing left."""
 
     def __init__(self, number: int, lanes: int, waiting: queue.SimpleQueue[Unit], told: Told, retries: int):
@@ -63,10 +63,11 @@ class _Lane:
                 self.process.shutdown()
 
     def stop(self) -> None:
-        """Ask the unit that runs now to save itself; no other is begun."""
-        self.stopping.set()
-        if self.busy is not None:
-            os.kill(self.busy, signal.SIGINT)
+        """Ask the unit that runs now, once, to save itself; no other is begun."""
+        if not self.stopping.is_set():
+            self.stopping.set()
+            if self.busy is not None:
+                os.kill(self.busy, signal.SIGINT)
 
     def _tried(self, unit: Unit) -> str:
         status = "failed"
@@ -89,7 +90,7 @@ class _Lane:
             fresh = multiprocessing.get_context("spawn")
             self.process = ProcessPoolExecutor(1, mp_context=fresh, initializer=_settle, initargs=self.share)
         self.busy = self.process.submit(os.getpid).result()
-        return self.process.submit(obedient, unit).result()
+        return "stopped" if self.stopping.is_set() else self.process.submit(obedient, unit).result()
 
 
 def _settle(number: int, lanes: int) -> None:

@@ -41,7 +41,7 @@ def result(placed: Placed) -> Result:
     if ended := [record for record in records if record["kind"] == "end"]:
         known = {name: ended[-1][name] for name in ("tokens", "seconds")} | {"steps": ended[-1]["step"]}
         known["tokens"] = int(known["tokens"])
-    if status == "done":
+    if status == "done" and (folder / "scores.json").exists():
         known |= _scores(folder)
     return Result(
         name=folder.name,
@@ -51,7 +51,7 @@ def result(placed: Placed) -> Result:
         error=found.get("error", ""),
         how=found.get("how", "single"),
         settings={setting.name: setting.value for setting in settings(cell.experiment)},
-        curves=_curves(records),
+        curves=curves(records),
         **known,
     )
 
@@ -68,14 +68,15 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
+def curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Each metric of validation by step."""
+    found: dict[str, list[tuple[int, float]]] = {}
     for record in records:
         if record["kind"] == "validation":
             for name, value in record.items():
                 if name not in ("kind", "step", "time", "seconds") and value is not None:
-                    curves.setdefault(name, []).append((record["step"], value))
-    return curves
+                    found.setdefault(name, []).append((record["step"], value))
+    return found
 
 
 def _scores(folder: Path) -> dict[str, Any]:
