@@ -15,12 +15,16 @@ import tiny
 
 from s2s_jax.cli import main
 from s2s_jax.config import override
+from s2s_jax.run.folder import read_json
 from s2s_jax.sweep.cell import outcome, run_unit
 from s2s_jax.sweep.identity import identity_of, place
+from s2s_jax.sweep.on_ray import run_on_ray
+from s2s_jax.sweep.on_slurm import run_on_slurm
 from s2s_jax.sweep.plan import lay_out, units
 from s2s_jax.sweep.status import rows, summary
-from s2s_jax.sweep.study import study
+from s2s_jax.sweep.study import curves, metrics_of, study
 from s2s_jax.sweep.sweep import Sweep, cells, points
+from s2s_jax.sweep.tune import Range, Tuning, tune
 from s2s_jax.sweep.verify import verify
 
 SCORE = "model.attention.score"
@@ -303,3 +307,66 @@ def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_p
     assert process.wait(60) == signal.SIGINT
     assert outcome(placed[0].folder)["status"] == "waiting"
     assert any((placed[0].folder / "run" / "checkpoints").glob("[0-9]*"))
+
+
+def test_slurm_runs_cells_tries_again_and_lists_what_fails(tmp_path):
+    """submitit's own local executor: the same hand-over, processes for jobs."""
+    options = {"cluster": "local", "timeout_min": "10"}
+    bad = {"data.validation": str(tmp_path / "missing.tsv"), "data.train": str(tmp_path / "missing.tsv")}
+    made = sweep(axes={"data": {"made up": {}, "missing": bad}}, compare="data", baseline="made up")
+    (tmp_path / "missing.tsv").write_text("a\tb\n" * 3)
+    plan = lay_out(made, tmp_path / "out")
+    (tmp_path / "missing.tsv").unlink()  # after it was planned
+    told = []
+    signalled = run_on_slurm(
+        units(made, plan.placed), lambda unit, status: told.append(status), options=options, jobs=2, retries=1
+    )
+    assert signalled == 0
+    assert sorted(told) == ["done", "failed"]
+    assert "missing.tsv" in outcome(plan.placed[1].folder)["error"]
+    assert summary(rows(plan.placed, "exact_match")) == "1 done, 1 failed"
+
+
+@pytest.mark.wide
+def test_ray_runs_cells_on_a_cluster_of_two_workers(tmp_path):
+    made = sweep(seeds=(0, 1), axes={SCORE: ["none"]})
+    told = []
+    signalled = run_on_ray(
+        units(made, lay_out(made, tmp_path).placed),
+        lambda unit, status: told.append(status),
+        address="",
+        jobs=2,
+        retries=0,
+    )
+    assert (signalled, told) == (0, ["done", "done"])
+    with pytest.raises(ValueError, match="no Ray cluster answers there"):
+        run_on_ray([], lambda *_: None, address="127.0.0.1:1", jobs=1, retries=0)
+
+
+def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
+    made = Tuning(base=sweep().base, ranges={"optimiser.learning_rate": [0.0, 0.05]}, trials=3, sampler="random")
+    tuned = tune(made, tmp_path, lambda line: None)
+    assert (tuned.trials, tuned.signal) == (3, 0)
+    assert tuned.value is not None
+    assert not list(tmp_path.glob("cells/*/scores.json"))  # nobody read the test split
+    assert tune(made, tmp_path, lambda line: None) == tuned  # all of it is there already
+    losses = {}
+    for cell in tmp_path.glob("cells/*"):
+        rate = read_json(cell / "cell.json")["point"]["optimiser.learning_rate"]
+        losses[rate] = curves(metrics_of(cell))["loss"][-1][1]
+    assert tuned.value == min(losses.values())
+    assert str(tuned.settings["optimiser.learning_rate"]) == min(losses, key=losses.get)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ranges": {}}, "needs one range at least"),
+        ({"ranges": {"optimiser.learning_rat": [1.0]}}, "no setting 'optimiser.learning_rat'"),
+        ({"trials": 0}, "trials must be positive, got 0"),
+        ({"sampler": "tpee"}, "did you mean 'tpe'"),
+    ],
+)
+def test_a_tuning_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Tuning(**{"base": sweep().base, "ranges": {"steps": Range(1, 3)}} | changes)
