@@ -15,6 +15,7 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.model.interface import forced
 from s2s_jax.model.seq2seq import build
+from s2s_jax.run.prepare import prepare as prepare_run
 from s2s_jax.shapes import EOS, Batch, real
 from s2s_jax.text.batches import BatchConfig, Plan
 from s2s_jax.train import auxiliary, devices, loss
@@ -342,7 +343,7 @@ def prepared(tmp_path):
         letters = ("text.source.kind=char", "text.target.kind=char", "data.lengths=[0, 0]")
         (tmp_path / folder).mkdir(exist_ok=True)
         changes = (f"data.alignment={tmp_path / 'gold'}", *changes)
-        return run.prepare(tiny.experiment(*files, *letters, *changes), tmp_path / folder, lambda _: None).training
+        return prepare_run(tiny.experiment(*files, *letters, *changes), tmp_path / folder, lambda _: None).training
 
     return prepare
 

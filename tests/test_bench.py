@@ -94,6 +94,7 @@ def fake(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.wide
 def test_a_ratio_is_ours_over_theirs_so_more_is_better(fake):
     config = BenchConfig(against="torch", precisions=("float32",), batches=(2,), rounds=3, python=sys.executable)
     rows = list(measure.rows("W1", TINY, config, Limit({"float32": 1.0}, 1.0)))
@@ -131,6 +132,7 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
     assert "reference" not in row
 
 
+@pytest.mark.wide
 def test_what_a_setting_costs_is_told_by_its_first_value(fake):
     wordy = dataclasses.replace(TINY, target_vocabulary=3000)
     variants = {chunk: override(wordy, f"loss.chunk={chunk}") for chunk in ("0", "1")}
@@ -141,6 +143,7 @@ def test_what_a_setting_costs_is_told_by_its_first_value(fake):
     assert (chunked["setting"], chunked["value"]) == ("loss.chunk", "1")
 
 
+@pytest.mark.wide
 def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
     ours = Ours(TINY, "train", works.training_batches(TINY, 1, shapes=1), replicas=2)
     ours.seconds()

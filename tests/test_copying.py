@@ -510,7 +510,7 @@ def experiment(files, *changes):
     return tiny.experiment(*own, *changes)
 
 
-@pytest.fixture(scope="session", params=["pointer", "copynet"])
+@pytest.fixture(scope="session", params=["pointer", pytest.param("copynet", marks=pytest.mark.wide)])
 def trained(request, files):
     run.train(experiment(files, f"model.decoder.copy={request.param}"), files / request.param, QUIET)
     return run.load(files / request.param)
@@ -521,6 +521,7 @@ def test_it_learns_to_copy_words_that_it_has_never_seen(trained):
     assert measured["exact_match"] > 0.9, measured
 
 
+@pytest.mark.wide
 def test_without_copying_the_same_model_cannot(files):
     run.train(experiment(files), files / "none", QUIET)
     measured = run.load(files / "none").evaluate("test")
@@ -553,6 +554,7 @@ def test_neighbours_do_not_share_their_words(trained):
     assert [answer.text for answer in answers] == ["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"]
 
 
+@pytest.mark.wide
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(files):
     changes = (
         "model.decoder.copy=copynet", "forcing.schedule=linear", "forcing.decay=30", "forcing.tail=sample",

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.config import override
+from s2s_jax.decode.scorer import ScoredPair
 from s2s_jax.sweep.cell import run_cell
 from s2s_jax.sweep.identity import place
 from s2s_jax.sweep.plan import units
@@ -95,7 +96,7 @@ def test_ways_of_looking_are_compared_where_gold_links_are():
     file = loaded("explanation")
     looks = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.2, 0.7]])
     others = {"attention": looks, "saliency": looks[:, ::-1], "occlusion": looks - 1.0}
-    pair = run.ScoredPair(Example("ab", "cd"), ("a", "b", "</s>"), ("c", "d", "</s>"), np.zeros(3), looks, 3)
+    pair = ScoredPair(Example("ab", "cd"), ("a", "b", "</s>"), ("c", "d", "</s>"), np.zeros(3), looks, 3, 0.0)
     seen = [file["Seen"](pair, {(1, 0), (0, 1)}, others)]
     assert file["agreed"](seen, "attention", "occlusion") == pytest.approx((1.0, 1.0))
     tau, top = file["agreed"](seen, "attention", "saliency")

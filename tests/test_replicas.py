@@ -51,6 +51,7 @@ def test_a_replica_is_the_run_of_its_seed(together, tmp_path):
     assert np.abs(first - second).max() > 0.1
 
 
+@pytest.mark.wide
 def test_replicas_lie_over_devices(together, tmp_path):
     run.train_replicas(experiments("device.count=2"), folders(tmp_path), QUIET)
     for one, two in zip(together, folders(tmp_path), strict=True):
@@ -58,6 +59,7 @@ def test_replicas_lie_over_devices(together, tmp_path):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.wide
 def test_stopped_replicas_go_on_to_the_same_end(together, tmp_path):
     long = experiments("optimiser.schedule=constant")
     timer = threading.Timer(0.0, signal.raise_signal, [signal.SIGINT])

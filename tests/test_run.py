@@ -235,7 +235,10 @@ def uninterrupted(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.wide)],
+)
 def test_killed_anywhere_and_resumed_gives_the_same_bits(uninterrupted, number, code):
     """Rows 37 and 41 of the faults, and the promise: parameters, optimiser, order and coins as if nothing had been."""
     directory = uninterrupted.parent / number.name
@@ -407,7 +410,9 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
 
 def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    bounded = tiny.experiment("budget.tokens=2000", "checkpoint.every=1", "checkpoint.keep=50")
+    bounded = tiny.experiment(
+        "budget.tokens=2000", "checkpoint.every=1", "checkpoint.keep=50", "validation.sentences=0"
+    )
     step = int(run.train(bounded, whole, QUIET).step)
     ended = records(whole, "end")[0]
     assert ended["reason"].startswith("its budget is spent")
@@ -420,7 +425,9 @@ def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
 
 
 def test_a_run_that_lost_patience_stays_done(tmp_path):
-    impatient = tiny.experiment("steps=50", "validation.every=2", "validation.patience=1", "optimiser.learning-rate=5")
+    impatient = tiny.experiment(
+        "steps=50", "validation.every=2", "validation.sentences=0", "validation.patience=1", "optimiser.learning-rate=5"
+    )
     step = int(run.train(impatient, tmp_path, QUIET).step)
     assert step < 50
     assert int(run.train(impatient, tmp_path, QUIET).step) == step

@@ -264,6 +264,7 @@ def test_mistakes_get_one_line(file, tmp_path, capsys, arguments, message):
     assert said.count("\n") == 1
 
 
+@pytest.mark.wide
 def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_path):
     long = sweep(base=override(sweep().base, "steps=4000", "record.every=1"))
     script = textwrap.dedent(
@@ -329,6 +330,7 @@ def test_slurm_runs_cells_tries_again_and_lists_what_fails(tmp_path):
 
 @pytest.mark.wide
 def test_ray_runs_cells_on_a_cluster_of_two_workers(tmp_path):
+    pytest.importorskip("ray")
     made = sweep(seeds=(0, 1), axes={SCORE: ["none"]})
     told = []
     signalled = run_on_ray(
@@ -344,9 +346,9 @@ def test_ray_runs_cells_on_a_cluster_of_two_workers(tmp_path):
 
 
 def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
-    made = Tuning(base=sweep().base, ranges={"optimiser.learning_rate": [0.0, 0.05]}, trials=3, sampler="random")
+    made = Tuning(base=sweep().base, ranges={"optimiser.learning_rate": [0.0, 0.05]}, trials=2, sampler="random")
     tuned = tune(made, tmp_path, lambda line: None)
-    assert (tuned.trials, tuned.signal) == (3, 0)
+    assert (tuned.trials, tuned.signal) == (2, 0)
     assert tuned.value is not None
     assert not list(tmp_path.glob("cells/*/scores.json"))  # nobody read the test split
     assert tune(made, tmp_path, lambda line: None) == tuned  # all of it is there already

@@ -21,7 +21,7 @@ def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, re
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
     try:
-        import ray
+        import ray  # type: ignore[import-not-found]
     except ImportError:
         raise ValueError("--on ray needs Ray; pip install 's2s_jax[ray]'.") from None
     try:

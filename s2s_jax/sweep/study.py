@@ -81,7 +81,7 @@ def curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
 
 def _scores(folder: Path) -> dict[str, Any]:
     scores, translations = read_json(folder / "scores.json"), read_json(folder / "translations.json")
-    with np.load(folder / "counts.npz", allow_pickle=False) as counts:
+    with np.load(folder / "counts.npz") as counts:
         arrays = dict(counts)
     return {
         "metrics": scores["metrics"],
