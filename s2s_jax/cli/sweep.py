@@ -202,7 +202,8 @@ def _find(given: Given) -> Named:
     command = shlex.join(["s2s", "sweep", "run", options.file, *form, *(["--replicas"] * options.replicas), *settings])
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
     claimed = (names.get("__doc__") or "").split("\nCommand:")[0].strip().split("\n\n")
-    claim = "\n\n".join(" ".join(paragraph.removeprefix("Claim: ").split()) for paragraph in claimed)
+    paragraphs = (" ".join(paragraph.removeprefix("Claim: ").split()) for paragraph in claimed)
+    claim = "\n\n".join(paragraph[:1].upper() + paragraph[1:] for paragraph in paragraphs)
     return Named(found, folder, name, claim, command)
 
 

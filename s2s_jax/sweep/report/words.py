@@ -29,8 +29,8 @@ def finding(judged: Judged) -> list[str]:
     sure = [row for row, gap in compared if gap.p_holm is not None and gap.p_holm <= LEVEL]
     known = [gap.p_holm for _, gap in compared if gap.p_holm is not None]
     if sure:
-        names = listed(label_of(judged, row) for row in sure)
-        first = f"{metric}: significantly different from {study.baseline} after Holm's correction: {names}."
+        names = listed(f"“{label_of(judged, row)}”" for row in sure)  # a label may be the word none
+        first = f"{metric}: significantly different from “{study.baseline}” after Holm's correction: {names}."
     elif known:
         least = numbers.p_value(min(known))
         first = f"{metric}: no difference to {study.baseline} is significant (smallest corrected p {least})."
