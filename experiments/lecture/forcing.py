@@ -7,7 +7,7 @@ Hardware and time: 2 CPU cores, 17 minutes beside other work.
 Expect: every schedule that shows the model its own words narrows the exposure gap; differences in exact match are
 small beside it; nothing but own words from the first step learns least.
 Seen: 2026-11-22, 9 seeds, 17 minutes beside other work: no difference in exact match (0.997 to 0.998 everywhere,
-p = 1): dates are too easy to tell. The exposure gap narrows as expected, from 0.00021 nats a token under teacher forcing
+p = 1): dates are too easy to tell. The exposure gap narrows as expected, from 0.00021 nats a token (teacher forcing)
 to 0.00014 (late switch), 0.00008 (linear) and 0.00001 (soft; own words only), too small to matter. A harder task is
 wanted.
 """
