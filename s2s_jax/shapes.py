@@ -10,6 +10,7 @@ the text side and the model side can both stand on it.
 from typing import Any, NamedTuple
 
 PAD, BOS, EOS, UNK = range(4)  # PAD is 0: a zero-filled array is an empty sentence
+Size = Any  # an int, or the symbol that stands for it in an exported program
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")  # how the four are shown to a person; they are never looked up in text
 
 

@@ -98,7 +98,7 @@ def search(
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, slots, axis=0), model.encode(params, source))
     limits = bounds(rules, source, max_length=max_length, prefix=prefix, each=slots)
     mask = jnp.repeat(real(source), slots, axis=0)
-    rows, length = len(source) * way.groups, source.shape[1]
+    rows, length = source.shape[0] * way.groups, source.shape[1]
     longest = limits.most.reshape(rows, width)[:, 0]
 
     def by_slot(leaf: Array) -> Array:
@@ -160,7 +160,7 @@ def search(
 def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -> Progress:
     """Before the first step: all slots hold the same beginning, and one of them lives; none of an empty sentence."""
     empty = jnp.repeat(~real(source).any(-1), way.groups)
-    rows = len(empty)
+    rows = empty.shape[0]
     total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
     total = jnp.where(empty[:, None], -jnp.inf, total)
     slots = (max_length, rows, width)
@@ -185,7 +185,7 @@ def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -
 
 def log_probs_of(choice: Choice, logits: Float[Array, "R K V"], normaliser: Float[Array, "R K"]) -> Float[Array, "R C"]:
     """The model's own log-probability of each chosen token."""
-    rows = jnp.arange(len(logits))[:, None]
+    rows = jnp.arange(logits.shape[0])[:, None]
     return logits[rows, choice.parent, choice.token] - jnp.take_along_axis(normaliser, choice.parent, axis=1)
 
 

@@ -73,12 +73,12 @@ def bounds(
 ) -> Bounds:
     """The bounds of `each` hypotheses a sentence. No minimum is longer than the maximum."""
     length = real(source).sum(-1).astype(jnp.float32)
-    most = jnp.full((len(source),), max_length, jnp.int32)
+    most = jnp.full((source.shape[0],), max_length, jnp.int32)
     if rules.max_ratio:
         most = jnp.clip(tokens_for(length, rules.max_ratio), 1, most)
     fewest = jnp.minimum(jnp.maximum(tokens_for(length, rules.min_ratio), rules.min_length), most)
     if prefix is None:
-        prefix = jnp.zeros((len(source), 0), jnp.int32)
+        prefix = jnp.zeros((source.shape[0], 0), jnp.int32)
     return Bounds(*(jnp.repeat(leaf, each, axis=0) for leaf in (fewest, most, prefix)))
 
 
@@ -142,7 +142,7 @@ def penalised(logits: Float[Array, "N V"], said: Int[Array, "N T"], penalty: flo
     Of log-probabilities, not of logits as in the paper: a logit's sign says nothing, since all may be shifted.
     """
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    before = jnp.zeros(logits.shape, bool).at[jnp.arange(len(said))[:, None], said].set(True)
+    before = jnp.zeros(logits.shape, bool).at[jnp.arange(said.shape[0])[:, None], said].set(True)
     return jnp.where(before, penalty * (logits - total) + total, logits)
 
 

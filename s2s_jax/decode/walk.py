@@ -96,7 +96,7 @@ def walk(
         ~(last.tokens == EOS).any(0) & ~empty,
         last.total,
     )
-    return Found(*(leaf.reshape(len(source), each, *leaf.shape[1:]) for leaf in found))
+    return Found(*(leaf.reshape(source.shape[0], each, *leaf.shape[1:]) for leaf in found))
 
 
 def log_prob_of(

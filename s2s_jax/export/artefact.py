@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "export.json"
 PARAMETERS = "parameters.safetensors"
 SIDES = ("source", "target")
@@ -33,7 +33,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     """What `write_description` wrote, once it is sure that it and all files beside are what they were.
 
     Raises:
-        ValueError: a file is missing or has changed, or a newer version wrote it.
+        ValueError: a file is missing or has changed, or another version wrote it.
     """
     path = directory / DESCRIPTION
     try:
@@ -41,8 +41,11 @@ def read_description(directory: Path) -> dict[str, Any]:
         seal = said.pop("sha256")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); {_cure(directory)}") from None
-    if said.get("format", 0) > FORMAT:
-        raise ValueError(f"{path} was written by a newer s2s_jax ({said.get('s2s_jax')}); use that, or a newer one.")
+    if said.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is of format {said.get('format')}, wanted {FORMAT}: s2s_jax {said.get('s2s_jax')} wrote it; use "
+            "that, or export the run again."
+        )
     if seal != _digest(said):
         raise ValueError(f"{path} is damaged (its sha256 is {_digest(said)[:12]}, not {seal[:12]}); {_cure(directory)}")
     for name, wanted in said["files"].items():

@@ -77,7 +77,7 @@ def load_exported(directory: str | Path) -> Exported:
     pair = PairTokeniser(*(load_tokeniser(directory / tokeniser_file(side)) for side in SIDES), slots=said["slots"])
     translators = {
         search["settings"]["beam"]: Translator(
-            _find({int(rows): directory / file for rows, file in search["programs"].items()}),
+            _find(directory / search["program"], **said["source_tokens"]),
             pair,
             SearchConfig(**search["settings"]),
         )
@@ -92,18 +92,26 @@ def _parameters(path: Path) -> dict[str, jax.Array]:
     return jax.device_put(load_file(path))
 
 
-def _find(programs: dict[int, Path]) -> Find:
-    """A search as a run's own ones are called, from its program for each number of rows, read when it is wanted."""
+def _find(path: Path, *, least: int, most: int) -> Find:
+    """A search as a run's own ones are called, from its program, read when it is wanted."""
 
     @functools.cache
-    def program(rows: int) -> Callable[..., tuple[Array, ...]]:
-        return jax.jit(export.deserialize(bytearray(programs[rows].read_bytes())).call)
+    def program() -> Callable[..., tuple[Array, ...]]:
+        return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
 
     def find(
         params: dict[str, Array], source: Int[np.ndarray, "B S"], numbers: Int[np.ndarray, " B"], **wanted: np.ndarray
     ) -> Found:
         if wanted:
             raise ValueError(f"what was exported knows no {' and no '.join(wanted)}; translate with the run itself.")
-        return Found(*program(len(source))(params, source))
+        tokens = source.shape[1]
+        if most and tokens > most:
+            raise ValueError(
+                f"what was exported reads sources padded to at most {most} tokens, got {tokens}; leave longer lines "
+                "out, or train with a larger model.attention.positions."
+            )
+        source = np.pad(source, [(0, 0), (0, max(0, least - tokens))])
+        found = Found(*program()(params, source))
+        return found._replace(alignment=found.alignment[..., :tokens])
 
     return find

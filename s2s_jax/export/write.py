@@ -1,12 +1,12 @@
 """How is a run exported? Programs by `jax.export`, parameters as safetensors, in a folder that says what it holds.
 
-The source length is a symbol, so that one program serves every length; the number of rows is not, since models and
-searches count their rows with `len`, which must be a number: there is a program for each power of two. All are lowered
-for CPU, CUDA and TPU at once, and compiled where they are used.
+Rows and source length are symbols: one program serves every batch. It is lowered for CPU, CUDA and TPU at once, and
+compiled where it is used.
 """
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from jaxtyping import Array, Int
 import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.decode.search_config import SearchConfig, compiled_search
-from s2s_jax.decode.translate import rounded_rows
+from s2s_jax.decode.translate import rounded_length
 from s2s_jax.export.artefact import PARAMETERS, SIDES, tokeniser_file, write_description
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.interface import Model
 from s2s_jax.run.prepare import slots_of
 from s2s_jax.run.trained import Trained
 from s2s_jax.text.tokenise import save_tokeniser
@@ -50,7 +52,8 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
     _save(parameters, draft / PARAMETERS)
     for side in SIDES:
         save_tokeniser(run.tokenisers[side], draft / tokeniser_file(side))
-    described = [_write_programs(run, search, parameters, draft) for search in searches]
+    tokens = lengths(run.experiment.model.attention)
+    described = [_write_program(run, search, parameters, tokens, draft) for search in searches]
     facts = {
         "s2s_jax": s2s_jax.__version__,
         "jax": jax.__version__,
@@ -59,6 +62,7 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
         "vocabularies": {side: run.tokenisers[side].size for side in SIDES},
         "slots": slots_of(run.experiment),
         "parameters": {name: form_of(value) for name, value in parameters.items()},
+        "source_tokens": tokens,
         "searches": described,
         "config": configs.to_json(run.experiment),
     }
@@ -99,27 +103,42 @@ def _plain(search: SearchConfig) -> dict[str, Any]:
     return {name: value for name, value in vars(search).items() if not dataclasses.is_dataclass(value)}
 
 
-def _write_programs(
-    run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray], directory: Path
+def lengths(attention: AttentionConfig) -> dict[str, int]:
+    """The least and the most tokens that a source may be padded to; 0 for no bound.
+
+    Programs are traced without the length, so what looks at several tokens at once must be sure that they are there.
+    """
+    most = attention.positions if attention.score == "location" else 0
+    return {"least": rounded_length(max(attention.chunk, attention.top)), "most": most}
+
+
+def _write_program(
+    run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray], tokens: dict[str, int], directory: Path
 ) -> dict[str, Any]:
-    """Write a program for each number of rows that a batch may have; what there is to say of the search."""
-    name = "greedy" if search.beam == 1 else f"beam{search.beam}"
-    sizes = [1 << power for power in range(rounded_rows(search.sentences).bit_length())]
-    files = {str(rows): f"{name}.rows{rows}.program" for rows in sizes}
-    for rows, file in files.items():
-        (directory / file).write_bytes(_program(run, search, parameters, rows=int(rows)))
-    return {"programs": files, "settings": _plain(search)}
+    """Write a search; what there is to say of it."""
+    file = "greedy.program" if search.beam == 1 else f"beam{search.beam}.program"
+    (directory / file).write_bytes(program(run.model, search, parameters, **tokens))
+    return {"program": file, "settings": _plain(search)}
 
 
-def _program(run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray], *, rows: int) -> bytes:
-    """A search as a function of named parameters and source ids, serialised."""
-    find = compiled_search(run.model, search, search.max_length)
+def program(
+    model: Model, search: SearchConfig, parameters: Mapping[str, np.ndarray], *, least: int = 8, most: int = 0
+) -> bytes:
+    """A search as a function of named parameters and source ids, serialised.
+
+    Args:
+        search: with a `max_length` of its own.
+        least: tokens that every source is padded to.
+        most: tokens that no source is padded beyond; 0 for no bound.
+    """
+    find = compiled_search(model, search, search.max_length)
 
     def found(parameters: dict[str, Array], source: Int[Array, "B S"]) -> tuple[Array, ...]:
         params = nested({name.replace(".", "/"): value for name, value in parameters.items()})
-        return tuple(find(params, source, jnp.zeros(rows, jnp.int32)))
+        return tuple(find(params, source, jnp.zeros(source.shape[0], jnp.int32)))
 
-    (length,) = export.symbolic_shape("length")
+    bounds = [f"length >= {least}", *([f"length <= {most}"] if most else [])]
+    shape = export.symbolic_shape("rows, length", constraints=bounds)
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in parameters.items()}
-    source = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    source = jax.ShapeDtypeStruct(shape, jnp.int32)
     return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source).serialize())

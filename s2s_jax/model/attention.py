@@ -128,8 +128,8 @@ class Attention(nnx.Module):
         """What is remembered before the first step: () where nothing is, so that all steps can be attended together."""
         if not self.remembers:
             return ()
-        time = jnp.zeros(len(mask), jnp.int32)
-        return Remembered(time, self.score.start(len(mask)), self.history.start(mask), self.constraint.start(mask))
+        time = jnp.zeros(mask.shape[0], jnp.int32)
+        return Remembered(time, self.score.start(mask.shape[0]), self.history.start(mask), self.constraint.start(mask))
 
     def inside(self) -> Weights:
         """The weight of each step: all matrices that meet the query, side by side."""
@@ -288,7 +288,7 @@ class Heads(nnx.Module):
             return head.attend(inside, state, query, keys, values, mask, own)
 
         found = self._each(one, numbers, inside, _first(state), _first(keys), values, axes=1)
-        context = found.context.reshape(len(mask), -1)
+        context = found.context.reshape(mask.shape[0], -1)
         return Attended(context, found.alignment.mean(1), found.state, found.alignment)
 
 

@@ -32,7 +32,7 @@ class Bridge(nnx.Module):
 
     def __call__(self, encoded: Encoded, mask: Bool[Array, "B S"]) -> tuple[Carry, ...]:
         """Zeros."""
-        zeros = jnp.zeros((len(mask), self.size))
+        zeros = jnp.zeros((mask.shape[0], self.size))
         return tuple((zeros,) * self.states for _ in range(self.layers))
 
     def _matching(self, encoded: Encoded, layer: int, leaf: int) -> Float[Array, "B M"]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from s2s_jax.model import initial
 from s2s_jax.model.normal import normal
 from s2s_jax.model.products import product, wide
+from s2s_jax.shapes import Size
 
 Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
 Weights = tuple  # matrices, or `Delayed` ones inside a scan; each meets one product a step
@@ -46,7 +47,7 @@ class Cell(nnx.Module):
         self.weight = nnx.Param(jnp.concatenate([feeding[..., inputs:, :], recurrent], axis=-2))
         self.bias = nnx.Param(jnp.zeros((*directions, self.gates * size)))
 
-    def start(self, *lead: int) -> Carry:
+    def start(self, *lead: Size) -> Carry:
         """The zero state for leading axes `lead`."""
         return tuple(jnp.zeros((*lead, self.size)) for _ in range(self.states))
 
@@ -63,7 +64,7 @@ class Cell(nnx.Module):
             rows.append(self.weight[..., : x.shape[-1] - self.inputs, :])
         return product(x, _of(way, jnp.concatenate(rows, axis=-2)), self.dtype)
 
-    def without_input(self, *lead: int) -> Float[Array, "*B G"]:
+    def without_input(self, *lead: Size) -> Float[Array, "*B G"]:
         """What `project` gives for a cell all of whose input arrives step by step."""
         zeros = jnp.zeros((*lead, self.bias.shape[-1]))
         return zeros + wide(self.bias[...], zeros.ndim)
@@ -251,7 +252,7 @@ class Transitions(nnx.Module):
         self.first, self.more = first, nnx.List(more)
         self.inputs, self.size, self.dtype = first.inputs, first.size, first.dtype
 
-    def start(self, *lead: int) -> Carry:
+    def start(self, *lead: Size) -> Carry:
         """The zero state."""
         return self.first.start(*lead)
 
@@ -259,7 +260,7 @@ class Transitions(nnx.Module):
         """The first cell's share of the input."""
         return self.first.project(x, way=way)
 
-    def without_input(self, *lead: int) -> Float[Array, "*B G"]:
+    def without_input(self, *lead: Size) -> Float[Array, "*B G"]:
         """What the first cell has where all its input arrives step by step."""
         return self.first.without_input(*lead)
 

@@ -135,7 +135,7 @@ class Window(Constraint):
 
     def start(self, mask):
         """No median yet."""
-        return jnp.full((len(mask), 1), -1)
+        return jnp.full((mask.shape[0], 1), -1)
 
     def weights(self, asked, prepared, scores, mask, *, by, state, now):
         """Those of the tokens in the window, and where their median is."""
@@ -239,7 +239,7 @@ class Forward(Constraint):
 
     def start(self, mask):
         """The first token, and an even chance of moving on."""
-        return monotonic.first(mask), jnp.full((len(mask), 1), 0.5)
+        return monotonic.first(mask), jnp.full((mask.shape[0], 1), 0.5)
 
     def weights(self, asked, prepared, scores, mask, *, by, state, now):
         """The weights that can be reached in one move."""

@@ -230,7 +230,7 @@ class NormalisedAdditive(Additive):
 
 def _with_one(query: Float[Array, "B Q"]) -> Float[Array, "B K"]:
     """[q; 1], which meets keys with one more column: a sum beside the product, without cutting the keys apart."""
-    return jnp.concatenate([query, jnp.ones((len(query), 1), query.dtype)], axis=-1)
+    return jnp.concatenate([query, jnp.ones((query.shape[0], 1), query.dtype)], axis=-1)
 
 
 def _unit(x: Float[Array, "*B Q"]) -> Float[Array, "*B Q"]:

@@ -84,8 +84,8 @@ def copynet(
 def gathered(weights: Float[Array, "*B S"], says: Int[Array, "*B S"], width: int) -> Float[Array, "*B W"]:
     """For each id the sum of the weights of the tokens that say it; ids past the last are left out."""
     rows = weights.reshape(-1, weights.shape[-1])
-    place = jnp.arange(len(rows))[:, None]
-    sums = jnp.zeros((len(rows), width)).at[place, says.reshape(rows.shape)].add(rows, mode="drop")
+    place = jnp.arange(rows.shape[0])[:, None]
+    sums = jnp.zeros((rows.shape[0], width)).at[place, says.reshape(rows.shape)].add(rows, mode="drop")
     return sums.reshape(*weights.shape[:-1], width)
 
 

@@ -24,6 +24,7 @@ from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, Token, 
 from s2s_jax.model.own_past import OwnPast
 from s2s_jax.model.products import matched, scan, wide
 from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
+from s2s_jax.shapes import Size
 
 ORDERS = ("luong", "bahdanau", "conditional")
 ASKING = ("top", "bottom")
@@ -215,9 +216,9 @@ class Decoder(nnx.Module):
         """
         encoded = encoded._replace(outputs=jnp.where(mask[..., None], encoded.outputs, 0.0))  # 0 x NaN would be NaN
         keys = self.attention.prepare(encoded.outputs)
-        noise = () if key is None else self._drops(key, len(mask))
-        fed = jnp.zeros((len(mask), self.readout_size)) if self.config.feeds else ()
-        past = self.past.start(len(mask)) if self.past else ()
+        noise = () if key is None else self._drops(key, mask.shape[0])
+        fed = jnp.zeros((mask.shape[0], self.readout_size)) if self.config.feeds else ()
+        past = self.past.start(mask.shape[0]) if self.past else ()
         state = State(self.bridge(encoded, mask), fed, self.attention.start(keys, mask), past=past)
         memory = Memory(keys, self.attention.values(encoded.outputs), mask, noise)
         if self.copying is None:
@@ -225,7 +226,7 @@ class Decoder(nnx.Module):
         memory = memory._replace(copyable=self.copying.prepare(encoded.outputs, says))
         return memory, state._replace(copying=self.copying.start(says))
 
-    def _drops(self, key, batch: int) -> Drops:
+    def _drops(self, key, batch: Size) -> Drops:
         config, keys = self.config, jax.random.split(key, 4)
         widths = [self.embedding_size] + [config.size] * (config.layers - 1)
 
@@ -391,7 +392,7 @@ class Decoder(nnx.Module):
         if self.config.order != "conditional":
             return carry, output
         drop = memory.noise.states[0] if memory.noise else None
-        return self.second(inside.second, carry, self.second.without_input(len(context)), context, drop=drop)
+        return self.second(inside.second, carry, self.second.without_input(context.shape[0]), context, drop=drop)
 
     def _upper(self, inside: Inside, memory: Memory, carries: tuple[Carry, ...], output, context=None):
         """All layers above the lowest one step on."""
@@ -401,7 +402,7 @@ class Decoder(nnx.Module):
             extra = self._dropped(memory, below, layer)
             if self.config.context_to_all and context is not None:
                 extra = jnp.concatenate([extra, context], -1)
-            projected = self.cells[layer].without_input(len(below))
+            projected = self.cells[layer].without_input(below.shape[0])
             carry, output = self._layer(layer, inside, memory, carry, below, projected, extra)
             new.append(carry)
         return tuple(new), output

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from s2s_jax.shapes import Size
 
-def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> Float[Array, "..."]:
+
+def keep_mask(key: Key[Array, ""], rate: float, shape: tuple[Size, ...]) -> Float[Array, "..."]:
     """1/(1-rate) where a number is kept and 0 where it is dropped, so that the mean stays. Srivastava et al. 2014."""
     if rate == 0:
         return jnp.ones(shape)

@@ -109,10 +109,10 @@ class Encoder(nnx.Module):
         drop = None
         if key is not None:
             for_inputs, for_state = jax.random.split(key)
-            inputs = inputs * keep_mask(for_inputs, self.config.dropout, (len(inputs), 1, inputs.shape[-1]))
-            shape = (self.config.directions, len(inputs), cell.size)
+            inputs = inputs * keep_mask(for_inputs, self.config.dropout, (inputs.shape[0], 1, inputs.shape[-1]))
+            shape = (self.config.directions, inputs.shape[0], cell.size)
             drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
-        start = cell.start(self.config.directions, len(inputs))
+        start = cell.start(self.config.directions, inputs.shape[0])
         ways = as_read(inputs.swapaxes(0, 1), self.config.backward)
         projected = tuple(cell.project(x, way=way) for way, x in enumerate(ways))
         real = as_read(mask.T, self.config.backward)

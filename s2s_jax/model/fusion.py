@@ -26,7 +26,7 @@ def fused(model: Model, language: Model, *, weight: float) -> Model:
 
     def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
         memory, state = model.encode(params[0], source, key)
-        nothing = jnp.full((len(source), 1), EOS, source.dtype)  # how an empty source looks in training
+        nothing = jnp.full((source.shape[0], 1), EOS, source.dtype)  # how an empty source looks in training
         memories, states = zip((memory, state), language.encode(params[1], nothing), strict=True)
         return Memory(memories, memory.values, memory.mask), State(states, (), ())
 
@@ -34,7 +34,7 @@ def fused(model: Model, language: Model, *, weight: float) -> Model:
         after, said = model.step(params[0], memory.keys[0], state.carry[0], token, key)
         beside, heard = language.step(params[1], memory.keys[1], state.carry[1], token)
         logits = normal(said) + weight * normal(heard)
-        return State((after, beside), (), ()), said._replace(logits=logits, total=jnp.zeros(len(logits)))
+        return State((after, beside), (), ()), said._replace(logits=logits, total=jnp.zeros(logits.shape[0]))
 
     return Model(init, encode, step)
 

@@ -235,7 +235,7 @@ class IntraTemporal(History):
 
     def start(self, mask):
         """The log of that sum, and whether there was a step yet."""
-        return jnp.zeros(mask.shape), jnp.zeros((len(mask), 1))
+        return jnp.zeros(mask.shape), jnp.zeros((mask.shape[0], 1))
 
     def scores(self, state, scores):
         """Scores less the log of the sum, for which 0 stands at the first step."""

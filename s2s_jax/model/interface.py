@@ -127,7 +127,7 @@ def time_first(leaf: Array) -> Array:
 
 def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
     """What is fed before each target token: BOS, then the tokens but the last."""
-    first = jnp.full((len(target), 1), BOS, target.dtype)
+    first = jnp.full((target.shape[0], 1), BOS, target.dtype)
     return jnp.concatenate([first, target[:, :-1]], axis=1)
 
 

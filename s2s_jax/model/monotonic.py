@@ -6,6 +6,7 @@ alignment of the last step, `first(mask)` before the first one. All weights said
 """
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -144,7 +145,18 @@ def _last(mask):
 
 
 def _carried(kept, added):
-    """x_j = kept_j x_{j-1} + added_j, as a scan of log depth over the maps x -> kept x + added."""
+    """x_j = kept_j x_{j-1} + added_j, as a scan of log depth over the maps x -> kept x + added.
+
+    An exported program, which doesn't know how many tokens there are, goes from one to the next.
+    """
+    if jax.export.is_symbolic_dim(kept.shape[-1]):
+
+        def on(x, now):
+            x = now[0] * x + now[1]
+            return x, x
+
+        tokens = jnp.moveaxis(kept, -1, 0), jnp.moveaxis(added, -1, 0)
+        return jnp.moveaxis(jax.lax.scan(on, jnp.zeros_like(added[..., 0]), tokens)[1], 0, -1)
 
     def composed(one, then):
         return one[0] * then[0], then[0] * one[1] + then[1]

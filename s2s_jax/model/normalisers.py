@@ -6,7 +6,6 @@ write the function, add its line to NORMALISERS.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -225,7 +224,7 @@ def _bisected_threshold(heights, alpha):
         return jnp.where(heavy, middle, low), jnp.where(heavy, high, middle)
 
     low = jnp.zeros_like(heights[..., :1])
-    return lax.fori_loop(0, HALVINGS, halve, (low, low + math.log(heights.shape[-1])))[0]
+    return lax.fori_loop(0, HALVINGS, halve, (low, low + jnp.log(jnp.array(heights.shape[-1], heights.dtype))))[0]
 
 
 def _descending(heights):

@@ -11,6 +11,7 @@ from s2s_jax.model.cells import Weights
 from s2s_jax.model.initial import glorot
 from s2s_jax.model.normalisers import softmax
 from s2s_jax.model.products import product
+from s2s_jax.shapes import Size
 
 
 class Past(NamedTuple):
@@ -30,7 +31,7 @@ class OwnPast(nnx.Module):
         self.size, self.length, self.dtype = size, length, dtype
         self.weight = nnx.Param(glorot(rngs.params(), size, size))
 
-    def start(self, batch: int) -> Past:
+    def start(self, batch: Size) -> Past:
         """Nothing was said yet."""
         return Past(jnp.zeros((batch, self.length, self.size)), jnp.zeros(batch, jnp.int32))
 
@@ -50,7 +51,7 @@ class OwnPast(nnx.Module):
         return past, contexts.reshape(states.shape)
 
     def _seen(self, past, states, asked):
-        new = len(states)
+        new = states.shape[0]
         whole = jnp.concatenate([past.states, states.swapaxes(0, 1)], axis=1)
         place, now = jnp.arange(self.length + new)[None], jnp.arange(new)[:, None]
         near = (now <= place) & (place < now + self.length)  # step t stands at place length + t

@@ -86,7 +86,7 @@ class DynamicConvolution(Score):
     def step(self, query, keys, past, state):
         """Both convolutions of the previous alignment, and the log of the prior's, at least log 1e-6."""
         inner = jnp.tanh(query + wide(self.query_bias[...], 2))
-        made = product(inner, self.making[...], self.dtype).reshape(len(query), self.kernel, -1)
+        made = product(inner, self.making[...], self.dtype).reshape(query.shape[0], self.kernel, -1)
         windows = _windows(past[..., 0], self.kernel // 2, self.kernel)
         static = jnp.einsum("bsr,rc->bsc", windows, self.filters[...])
         dynamic = jnp.einsum("bsr,brc->bsc", windows, made)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
+from s2s_jax.shapes import Size
+
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -127,7 +129,7 @@ def scan(
     carry: Any,
     xs: Any,
     *,
-    rows: tuple[int, ...],
+    rows: tuple[Size, ...],
     dtype: DTypeLike,
     chunk: int = 0,
 ) -> tuple[Any, Any]:

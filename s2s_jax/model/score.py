@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.shapes import Size
 
 
 class Score(nnx.Module):
@@ -44,7 +45,7 @@ class Score(nnx.Module):
         """One number a source token."""
         raise NotImplementedError
 
-    def start(self, batch: int) -> PyTree:
+    def start(self, batch: Size) -> PyTree:
         """What a score that remembers knows before the first step."""
         return ()
 
