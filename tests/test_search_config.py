@@ -10,7 +10,7 @@ from s2s_jax.config import Experiment, override, settings
 from s2s_jax.decode.rules import Rules
 from s2s_jax.decode.sample import Sampling
 from s2s_jax.decode.search_config import SearchConfig, compiled_search, demand_sense
-from s2s_jax.decode.translate import Translator
+from s2s_jax.decode.translate import WINDOW, Translator
 from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import Characters
 
@@ -101,6 +101,23 @@ def test_every_method_answers_every_line_in_order_whatever_the_batches(settings,
     assert all(len(answer.hypotheses) == count for answer in found if answer.source)
     for answer, other in zip(found, answers(sentences=1, **settings), strict=True):
         assert [one.tokens for one in answer.hypotheses] == [one.tokens for one in other.hypotheses]
+
+
+@pytest.mark.parametrize("settings", [{"samples": 2}, {"method": "beam", "beam": 3}], ids=["sample", "beam"])
+def test_a_few_long_sentences_of_a_batch_are_found_with_those_of_others(settings):
+    """In a full window no batch goes on for its last sentence: what is left of all of them is one batch more."""
+    settings = {"method": "sample", "sentences": 16} | settings
+    lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16)]  # a letter unknown is the other table
+    one, sent = translator(**settings), []
+    find, one._find = one._find, lambda *given, **wanted: sent.append(given) or find(*given, **wanted)
+    found = list(one.translate(table(4), lines))
+    assert [int(given[3]) for given in sent] == [1] * WINDOW + [0] * (len(sent) - WINDOW)
+    assert len(sent) == WINDOW + 1
+    for answer, other in zip(found, translator(**settings).translate(table(4), lines, window=16), strict=True):
+        assert (answer.source, [mine.tokens for mine in answer.hypotheses]) == (
+            other.source,
+            [mine.tokens for mine in other.hypotheses],
+        )
 
 
 def test_the_seed_and_the_line_number_decide_a_sample():

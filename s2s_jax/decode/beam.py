@@ -16,6 +16,7 @@ from s2s_jax.decode.result import Found
 from s2s_jax.decode.rules import FREE, Rules, bounds, followed
 from s2s_jax.decode.slots import Choice, Live, Way
 from s2s_jax.decode.trace import Ends, History, best_of, chosen_ends, merged, traced
+from s2s_jax.decode.walk import unfinished
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
@@ -50,6 +51,7 @@ def beam(
     n_best: int | None = None,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
     """The `width` best hypotheses of each sentence; a width of 1 gives what greedy search gives.
 
@@ -61,6 +63,7 @@ def beam(
         stopping: a sentence is done when `width` hypotheses have ended ("full"); when no live one can come among the
             `n_best` any more ("bounded": what "never" gives, sooner); or when none is live ("never").
         n_best: hypotheses wanted of each group; all of them where it is None.
+        spare: sentences that may be left unfinished: the search ends once no more go on.
     """
     way = Best(ranking=ranking, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
     return search(
@@ -75,6 +78,7 @@ def beam(
         n_best=n_best,
         rules=rules,
         prefix=prefix,
+        spare=spare,
     )
 
 
@@ -91,6 +95,7 @@ def search(
     n_best: int | None = None,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
     """The `width` best hypotheses of each of the way's groups, together, in one compiled loop."""
     wanted = width if n_best is None else min(n_best, width)
@@ -108,7 +113,7 @@ def search(
         return leaf[(parent + width * jnp.arange(rows, dtype=jnp.int32)[:, None]).reshape(-1)]
 
     def going(now: Progress) -> Bool[Array, ""]:
-        return (now.time < max_length) & ~now.done.all()
+        return (now.time < max_length) & (unfinished(now.done, way.groups).sum() > spare)
 
     def advance(now: Progress) -> Progress:
         state, said, covered = now.carried
@@ -153,7 +158,8 @@ def search(
     last = jax.lax.while_loop(going, advance, first._replace(carried=(state, said, covered)))
     looked = jnp.zeros((rows, width)) if not coverage else by_slot(uncovered(last.carried[2], mask))
     ends, cut = chosen_ends(last.ends, cut_off(last, way=way, looked=looked), open_last=way.open_last)
-    found = traced(last.history, ends, cut)
+    left = jnp.repeat(unfinished(last.done, way.groups), way.groups)
+    found = traced(last.history, ends, cut, left)
     return merged(Found(*(leaf[:, :wanted] for leaf in found)), way.groups)
 
 

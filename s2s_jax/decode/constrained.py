@@ -177,6 +177,7 @@ def constrained(
     n_best: int | None = None,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
     """A beam of hypotheses that end only when they hold each of the phrases, in any order; phrases may overlap.
 
@@ -199,4 +200,5 @@ def constrained(
         n_best=n_best,
         rules=rules,
         prefix=prefix,
+        spare=spare,
     )

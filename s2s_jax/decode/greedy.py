@@ -19,6 +19,7 @@ def greedy(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
     """The token of highest probability at each step, until all sentences have ended or `max_length` tokens stand."""
     return walk(
@@ -30,4 +31,5 @@ def greedy(
         ranking=ranking,
         rules=rules,
         prefix=prefix,
+        spare=spare,
     )

@@ -61,6 +61,7 @@ def sample(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
     """So many samples of each sentence, in the order they are drawn; each counts the same in a mean over them."""
     numbers = jnp.arange(samples)
@@ -79,6 +80,7 @@ def sample(
         ranking=ranking,
         rules=rules,
         prefix=prefix,
+        spare=spare,
     )
     return found._replace(log_weights=jnp.where(jnp.isfinite(found.log_weights), 0.0, found.log_weights))
 

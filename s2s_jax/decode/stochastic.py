@@ -86,6 +86,7 @@ def stochastic(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
     """`width` different hypotheses of each sentence in the order they are drawn, with their importance weights.
 
@@ -102,6 +103,7 @@ def stochastic(
         stopping="bounded",
         rules=rules,
         prefix=prefix,
+        spare=spare,
     )
     threshold = found.scores[:, width:]
     found = Found(*(leaf[:, :width] for leaf in found))

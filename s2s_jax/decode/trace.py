@@ -50,8 +50,8 @@ def chosen_ends(complete: Ends, cut: Ends, *, open_last: bool) -> tuple[Ends, Bo
     return ends, (order >= width) & jnp.isfinite(ends.value)
 
 
-def traced(history: History, ends: Ends, cut: Bool[Array, "R K"]) -> Found:
-    """The hypotheses that end so; `cut` ones have no end token."""
+def traced(history: History, ends: Ends, cut: Bool[Array, "R K"], left: Bool[Array, " R"]) -> Found:
+    """The hypotheses that end so; `cut` ones have no end token, and rows that are `left` were not waited for."""
     nobody = ~jnp.isfinite(ends.value)
 
     def back(slot: Int[Array, "R K"], now) -> tuple[Int[Array, "R K"], tuple]:
@@ -69,7 +69,8 @@ def traced(history: History, ends: Ends, cut: Bool[Array, "R K"]) -> Found:
     times = jnp.arange(len(history.token), dtype=jnp.int32)
     _, (tokens, log_probs, alignment) = jax.lax.scan(back, ends.parent, (times, history), reverse=True)
     tokens, log_probs, alignment = (jnp.moveaxis(leaf, 0, 2) for leaf in (tokens, log_probs, alignment))
-    return Found(tokens, log_probs, alignment, ends.value, cut, jnp.where(nobody, -jnp.inf, ends.total))
+    log_weights, left = jnp.where(nobody, -jnp.inf, ends.total), jnp.broadcast_to(left[:, None], nobody.shape)
+    return Found(tokens, log_probs, alignment, ends.value, cut, log_weights, left)
 
 
 def merged(found: Found, groups: int) -> Found:

@@ -1,8 +1,9 @@
 """Lines in, translations out: in the order of the input, with memory that does not grow with it.
 
 Lines are decoded in windows, sorted by length inside a window; source lengths and row counts are rounded up to few
-shapes, so that little is compiled. A blank line is answered with an empty line and never reaches the model. While a
-device decodes one batch, the host makes lines of the one before.
+shapes, so that little is compiled. A batch does not run on for its last few sentences: in a full window they are begun
+anew, with those that other batches left. A blank line is answered with an empty line and never reaches the model. While
+a device decodes one batch, the host makes lines of the one before.
 """
 
 import itertools
@@ -24,6 +25,7 @@ from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import ended
 
 WINDOW = 16  # batches sorted together
+LEFT = 1 / 16  # of a batch may be left unfinished: those of a window are a batch
 T = TypeVar("T")
 
 
@@ -112,21 +114,27 @@ class Translator:
         encoded = {number: ended(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
         waiting = sorted(encoded, key=lambda number: len(encoded[number]))
 
-        def sent(members: list[int]) -> Found:
+        def sent(members: list[int], spare: int) -> Found:
             source = filled([encoded[member] for member in members])
             numbers = np.zeros(len(source), np.int32)
             numbers[: len(members)] = [(first + member) % 2**31 for member in members]
             asked = token_arrays([wanted[member] for member in members], self.pair, self.search.rules, rows=len(source))
-            return self._find(params, source, numbers, **asked)
+            return self._find(params, source, numbers, np.int32(spare), **asked)
 
-        batches = [
-            waiting[start : start + self.search.sentences] for start in range(0, len(waiting), self.search.sentences)
-        ]
-        for members, found in one_ahead((members, sent(members)) for members in batches):
-            found = jax.device_get(found)
-            for row, member in enumerate(members):
-                unread = len(tokens[member]) + 1 - len(encoded[member])
-                answers[member] = self._answer(lines[member], encoded[member], found, row)._replace(unread=unread)
+        size = self.search.sentences
+        spare = int(LEFT * size) if len(waiting) > (WINDOW - 1) * size else 0
+        while waiting:
+            left: list[int] = []
+            batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+            for members, found in one_ahead((members, sent(members, spare)) for members in batches):
+                found = jax.device_get(found)
+                for row, member in enumerate(members):
+                    if found.unfinished[row].any():
+                        left.append(member)
+                        continue
+                    unread = len(tokens[member]) + 1 - len(encoded[member])
+                    answers[member] = self._answer(lines[member], encoded[member], found, row)._replace(unread=unread)
+            waiting, spare = left, 0
         return [answers[number] for number in range(len(lines))]
 
     def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:

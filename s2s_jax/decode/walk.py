@@ -44,8 +44,13 @@ def walk(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
+    spare: Int[Array, ""] | int = 0,
 ) -> Found:
-    """`each` hypotheses of every sentence, token by token, until all have ended or stand at their bound."""
+    """`each` hypotheses of every sentence, token by token, until all have ended or stand at their bound.
+
+    Args:
+        spare: sentences that may be left unfinished: the search ends once no more go on.
+    """
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, each, axis=0), model.encode(params, source))
     limits = bounds(rules, source, max_length=max_length, prefix=prefix, each=each)
     mask = jnp.repeat(real(source), each, axis=0)
@@ -53,7 +58,7 @@ def walk(
     empty = ~mask.any(-1)  # rows that only fill a batch up end at once
 
     def going(now: Progress) -> Bool[Array, ""]:
-        return (now.time < max_length) & ~now.done.all()
+        return (now.time < max_length) & (unfinished(now.done, each).sum() > spare)
 
     def advance(now: Progress) -> Progress:
         state, step = model.step(params, memory, now.state, now.token)
@@ -95,8 +100,14 @@ def walk(
         ranking.score(last.total, lengths, looked),
         ~(last.tokens == EOS).any(0) & ~empty,
         last.total,
+        jnp.repeat(unfinished(last.done, each), each),
     )
     return Found(*(leaf.reshape(source.shape[0], each, *leaf.shape[1:]) for leaf in found))
+
+
+def unfinished(done: Bool[Array, " N"], each: int) -> Bool[Array, " B"]:
+    """The sentences that one of their `each` rows is not done with."""
+    return ~done.reshape(-1, each).all(-1)
 
 
 def log_prob_of(

@@ -100,7 +100,11 @@ def _find(path: Path, *, least: int, most: int) -> Find:
         return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
 
     def find(
-        params: dict[str, Array], source: Int[np.ndarray, "B S"], numbers: Int[np.ndarray, " B"], **wanted: np.ndarray
+        params: dict[str, Array],
+        source: Int[np.ndarray, "B S"],
+        numbers: Int[np.ndarray, " B"],
+        spare: np.int32,
+        **wanted: np.ndarray,
     ) -> Found:
         if wanted:
             raise ValueError(f"what was exported knows no {' and no '.join(wanted)}; translate with the run itself.")
@@ -111,7 +115,7 @@ def _find(path: Path, *, least: int, most: int) -> Find:
                 "out, or train with a larger model.attention.positions."
             )
         source = np.pad(source, [(0, 0), (0, max(0, least - tokens))])
-        found = Found(*program()(params, source))
+        found = Found(*program()(params, source, spare))
         return found._replace(alignment=found.alignment[..., :tokens])
 
     return find

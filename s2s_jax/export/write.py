@@ -124,7 +124,7 @@ def _write_program(
 def program(
     model: Model, search: SearchConfig, parameters: Mapping[str, np.ndarray], *, least: int = 8, most: int = 0
 ) -> bytes:
-    """A search as a function of named parameters and source ids, serialised.
+    """A search as a function of named parameters, source ids and how many may be left unfinished, serialised.
 
     Args:
         search: with a `max_length` of its own.
@@ -133,12 +133,12 @@ def program(
     """
     find = compiled_search(model, search, search.max_length)
 
-    def found(parameters: dict[str, Array], source: Int[Array, "B S"]) -> tuple[Array, ...]:
+    def found(parameters: dict[str, Array], source: Int[Array, "B S"], spare: Int[Array, ""]) -> tuple[Array, ...]:
         params = nested({name.replace(".", "/"): value for name, value in parameters.items()})
-        return tuple(find(params, source, jnp.zeros(source.shape[0], jnp.int32)))
+        return tuple(find(params, source, jnp.zeros(source.shape[0], jnp.int32), spare))
 
     bounds = [f"length >= {least}", *([f"length <= {most}"] if most else [])]
     shape = export.symbolic_shape("rows, length", constraints=bounds)
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in parameters.items()}
-    source = jax.ShapeDtypeStruct(shape, jnp.int32)
-    return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source).serialize())
+    source, spare = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+    return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source, spare).serialize())
