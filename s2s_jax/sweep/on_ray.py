@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, re
         import ray  # type: ignore[import-not-found]
     except ImportError:
         raise ValueError("--on ray needs Ray; pip install 's2s_jax[ray]'.") from None
+    _demand_listener(address)
     try:
         ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except ConnectionError as error:
@@ -33,6 +35,17 @@ def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, re
         return _Tasks(ray, attempt, units, told, retries).run(most=jobs or len(units))
     finally:
         ray.shutdown()
+
+
+def _demand_listener(address: str) -> None:
+    """Ray itself waits a minute for a cluster that is not there, then says so in many lines."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"--address {address}: no Ray cluster answers there ({error}).") from None
 
 
 class _Tasks:
