@@ -1,7 +1,7 @@
 """The benchmark's opponent does our work: the same losses, the same steps, the same searches."""
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -45,15 +45,8 @@ MODELS = {
 }
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("torch_reference", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-reference = load()
+sys.path.insert(0, str(FILE.parent))
+network, styles, reference = map(importlib.import_module, ("torch_network", "torch_styles", "torch_reference"))
 
 
 def sentences(rng, lengths, *, width, vocabulary):
@@ -169,8 +162,8 @@ def test_a_row_of_padding_changes_nothing(ours, worker, our_losses):
 
 
 def test_largest_is_topk():
-    scores = reference.torch.from_numpy(np.random.default_rng(0).permutation(3 * 96).reshape(3, 96))
-    best, places = reference.Fast.largest(None, scores, 5)
+    scores = styles.torch.from_numpy(np.random.default_rng(0).permutation(3 * 96).reshape(3, 96))
+    best, places = styles.Fast.largest(None, scores, 5)
     expected = scores.topk(5)
     assert best.tolist() == expected.values.tolist()
     assert places.tolist() == expected.indices.tolist()
@@ -219,4 +212,4 @@ def test_unknown_parameters_and_orders_are_refused(ours, worker):
 
 
 def test_special_tokens_are_ours():
-    assert (reference.PAD, reference.BOS) == (shapes.PAD, shapes.BOS)
+    assert (network.PAD, network.BOS) == (shapes.PAD, shapes.BOS)
