@@ -251,7 +251,7 @@ def test_an_export_is_made_and_translated(s2s, directory, tmp_path, monkeypatch)
     assert (code, errors) == (0, "")
     assert set(json.loads(out)["files"]) == {
         *("parameters.safetensors", "source.tokeniser.json", "target.tokeniser.json"),
-        *("greedy.rows1.program", "beam2.rows1.program"),
+        *("greedy.program", "beam2.program"),
     }
     type_in(monkeypatch, b"a b\n")
     code, out, _ = s2s("translate", folder, "--n-best", "2")

@@ -191,11 +191,11 @@ def test_slots_are_dealt_out_evenly_and_what_is_left_goes_down():
 def test_searches_that_cannot_make_sure_of_phrases_are_refused(settings, said):
     find = compiled_search(MODEL, SearchConfig(**settings), 5)
     with pytest.raises(ValueError, match=said):
-        find(table(), SOURCE, jnp.arange(3), None, jnp.array(ASKED[0]))
+        find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(ASKED[0]))
 
 
 def test_the_settings_of_the_beam_are_those_of_a_constrained_one():
     find = compiled_search(MODEL, SearchConfig(beam=4, n_best=2, stopping="bounded", length_penalty=0.6), 6)
-    found = find(table(), SOURCE, jnp.arange(3), None, jnp.array(ASKED[0]))
+    found = find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(ASKED[0]))
     assert found.scores.shape == (3, 2)
     assert all(holds(string, ASKED[0][row]) for row in range(2) for string in found_of(jax.device_get(found), row))

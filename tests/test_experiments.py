@@ -33,7 +33,7 @@ def test_every_experiment_builds(path):
     assert f"Command: s2s train {path.stem}" in text
 
 
-@pytest.mark.parametrize("name", ["dates", "reverse", "parallel_text"])
+@pytest.mark.parametrize("name", [pytest.param("dates", marks=pytest.mark.wide), "reverse", "parallel_text"])
 def test_experiments_run_two_steps(name, tmp_path):
     experiment = load(FOLDER / f"{name}.py")
     changes = list(SMALL)

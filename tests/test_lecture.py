@@ -59,9 +59,9 @@ def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
     ("name", "form", "label"),
     [
         ("bottleneck", "sweep", "attention"),
-        ("forcing", "sweep", "linear, Gumbel"),
-        ("init_and_order", "sweep", "source read from its end"),
-        ("scores", "dates", "location-aware"),
+        pytest.param("forcing", "sweep", "linear, Gumbel", marks=pytest.mark.wide),
+        pytest.param("init_and_order", "sweep", "source read from its end", marks=pytest.mark.wide),
+        pytest.param("scores", "dates", "location-aware", marks=pytest.mark.wide),
     ],
 )
 def test_sweeps_run_two_steps(name, form, label, tmp_path):

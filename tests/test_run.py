@@ -237,7 +237,11 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.wide)],
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.wide),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.wide),
+    ],
 )
 def test_killed_anywhere_and_resumed_gives_the_same_bits(uninterrupted, number, code):
     """Rows 37 and 41 of the faults, and the promise: parameters, optimiser, order and coins as if nothing had been."""
@@ -391,6 +395,7 @@ def test_no_pickle_and_no_eval_anywhere():
             assert word not in text or "No pickle" in text, f"{path}: {word}"
 
 
+@pytest.mark.wide
 def test_two_devices_train_as_one_does(tmp_path):
     states = [
         run.train(
@@ -402,12 +407,14 @@ def test_two_devices_train_as_one_does(tmp_path):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.wide
 def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
     run.train(tiny.experiment("steps=2", "record.every=1", "record.tensorboard=true"), tmp_path / "run", QUIET)
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     assert [one["step"] for one in records(tmp_path / "run", "train")] == [1, 2]
 
 
+@pytest.mark.wide
 def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     bounded = tiny.experiment(

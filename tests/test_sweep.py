@@ -310,6 +310,7 @@ def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_p
     assert any((placed[0].folder / "run" / "checkpoints").glob("[0-9]*"))
 
 
+@pytest.mark.wide
 def test_slurm_runs_cells_tries_again_and_lists_what_fails(tmp_path):
     """submitit's own local executor: the same hand-over, processes for jobs."""
     options = {"cluster": "local", "timeout_min": "10"}
@@ -345,6 +346,7 @@ def test_ray_runs_cells_on_a_cluster_of_two_workers(tmp_path):
         run_on_ray([], lambda *_: None, address="127.0.0.1:1", jobs=1, retries=0)
 
 
+@pytest.mark.wide
 def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
     made = Tuning(base=sweep().base, ranges={"optimiser.learning_rate": [0.0, 0.05]}, trials=2, sampler="random")
     tuned = tune(made, tmp_path, lambda line: None)

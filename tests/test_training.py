@@ -257,6 +257,7 @@ def copied(steps):
         yield Batch(jnp.array(letters), jnp.array(letters))
 
 
+@pytest.mark.wide
 def test_bfloat16_learns_as_float32_does_within_the_noise_of_seeds():
     optimiser = make_optimiser(OptimiserConfig(learning_rate=2e-2), steps=1)
     ends = {}
