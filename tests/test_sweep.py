@@ -230,6 +230,18 @@ def test_the_commands_from_plan_to_report(file, tmp_path, capsys):
     assert "2 done" in capsys.readouterr().out
 
 
+def test_the_first_seeds_are_cells_of_the_whole_sweep(file, tmp_path, capsys):
+    file.write_text(file.read_text() + "\n\ndef wide():\n    return dataclasses.replace(sweep(), seeds=(4, 9))\n")
+    planned = []
+    for seeds in ([], ["--seeds", "1"]):
+        command = ["sweep", "plan", str(file), "--form", "wide", "--out", str(tmp_path), "--json", *seeds]
+        assert main(command) == 0
+        planned.append(json.loads(capsys.readouterr().out)["cells"])
+    every, first = planned
+    assert (len(every), len(first)) == (4, 2)
+    assert set(first) < set(every)
+
+
 def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
     _, plan = finished
     ((work,),) = units(sweep(), plan.placed[:1], also_done=True)
@@ -254,6 +266,7 @@ def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
         (["run", "FILE", "--on", "moon"], "on must be one of here, ray, slurm, got 'moon'"),
         (["plan", "FILE", "--modle.embedding", "3"], "did you mean 'model.embedding'"),
         (["plan", "FILE", "--form", "failing"], "missing.tsv"),
+        (["plan", "FILE", "--seeds", "3"], "--seeds must be from 1 to 1, the seeds of the sweep, got 3"),
     ],
 )
 def test_mistakes_get_one_line(file, tmp_path, capsys, arguments, message):

@@ -11,8 +11,11 @@ import oracles
 import pytest
 import tiny
 
+from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import forced, scan_of_step, shifted
-from s2s_jax.model.seq2seq import build
+from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.train import devices
 from s2s_jax.train.devices import DeviceConfig
@@ -78,6 +81,16 @@ def test_epsilon_one_is_teacher_forcing_bit_for_bit(model, params, feed):
     oracles.same(feed(*given), true, tolerance=oracles.rounding())
 
 
+def said_in(model, params, memory, state, fed):
+    """The tokens that an unroll is fed."""
+    if fed.picking is None:
+        return fed.tokens
+    _, step = model.unroll(params, memory, state, fed.tokens, picking=fed.picking)
+    times, given = jnp.arange(fed.tokens.shape[1]), fed.picking.ahead()
+    picked = jax.vmap(fed.picking.next)(step.logits.swapaxes(0, 1), given, times)
+    return jnp.concatenate([fed.tokens[:, :1], picked[:-1].T], axis=1)
+
+
 def test_as_many_passes_as_steps_choose_what_one_step_after_the_other_chooses(model, params):
     steps, passes = (
         ForcingConfig(schedule="constant", start=0.5, passes=count) for count in (0, BATCH.target.shape[1])
@@ -87,11 +100,43 @@ def test_as_many_passes_as_steps_choose_what_one_step_after_the_other_chooses(mo
     def fed(key, config):
         memory, state = model.encode(params, BATCH.source)
         choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
-        return choose(memory, state, shifted(BATCH.target), None, key)
+        return said_in(model, params, memory, state, choose(memory, state, shifted(BATCH.target), None, key))
 
     for seed in range(5):
         one, other = (np.asarray(fed(jax.random.key(seed), config)) for config in (steps, passes))
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "history", "remat"),
+    [
+        ({"cell": "lstm"}, "coverage-gru", 2),
+        pytest.param({"input_feeding": False, "dropout": 0.3}, "none", 0, marks=pytest.mark.wide),
+        pytest.param({"order": "bahdanau", "layers": 2}, "none", 0, marks=pytest.mark.wide),
+        pytest.param({"copy": "pointer", "copy_slots": 2}, "none", 2, marks=pytest.mark.wide),
+        pytest.param({"copy": "copynet", "copy_slots": 2}, "none", 0, marks=pytest.mark.wide),
+        pytest.param({"tied_embeddings": True, "past": 2}, "none", 0, marks=pytest.mark.wide),
+    ],
+)
+def test_a_mixed_unroll_and_its_slopes_are_the_scan_of_steps(decoder, history, remat):
+    config = ModelConfig(
+        embedding=6,
+        encoder=EncoderConfig(cell="gru", size=3),
+        attention=AttentionConfig(score="additive", size=4, history=history),
+        decoder=DecoderConfig(**{"cell": "gru", "size": 6} | decoder),
+        remat=remat,
+    )
+    fast = build(config, source_vocabulary=12, target_vocabulary=12)
+    slow = dataclasses.replace(fast, unroll=scan_of_step(fast.step))
+    params, forcing = fast.init(jax.random.key(3)), ForcingConfig(schedule="constant", start=0.5, tail="sample")
+
+    def sloped(model):
+        loss = make_loss(model, LossConfig(), forcing)
+        return jax.jit(jax.value_and_grad(lambda params, key: loss(params, BATCH, jnp.array(3), key).nats))
+
+    one, other = sloped(fast), sloped(slow)
+    for seed in range(3):
+        oracles.same(*(run(params, jax.random.key(seed)) for run in (one, other)), tolerance=2e-5)
 
 
 @pytest.mark.parametrize("tail", ["argmax", "sample"])
@@ -123,7 +168,7 @@ def softly(model):
         config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
         object.__setattr__(config, "temperature", temperature)
         choose = scheduled_sampling(model, params, epsilon=epsilon, config=config)
-        fed = choose(*model.encode(params, BATCH.source), shifted(BATCH.target), None, key)
+        fed = choose(*model.encode(params, BATCH.source), shifted(BATCH.target), None, key).tokens
         return fed, batch_sums(model, params, BATCH, key, config=LossConfig(), feed=choose).nats
 
     return run
@@ -142,7 +187,9 @@ def test_a_cold_soft_tail_is_an_argmax_and_gumbel_feeds_a_sample(model, params, 
         fed, _ = softly(params, 0.3, temperature, key, tail=soft)
         config = ForcingConfig(schedule="constant", start=0.5, tail=hard)
         choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
-        wanted = choose(*model.encode(params, BATCH.source), shifted(BATCH.target), None, key)
+        memory, state = model.encode(params, BATCH.source)
+        fed_hard = choose(memory, state, shifted(BATCH.target), None, key)
+        wanted = said_in(model, params, memory, state, fed_hard)
         np.testing.assert_allclose(fed, jax.nn.one_hot(wanted, 11), atol=1e-5)
 
 

@@ -180,6 +180,9 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("plan", "run", "status", "report", "verify"), help="what to do with it")
     parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
     parser.add_argument("--form", default="sweep", help="the function of FILE that returns the Sweep (default: sweep)")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="only so many of the sweep's seeds, the first (default: all)"
+    )
     parser.add_argument("--out", help="folder of the sweep (default: runs/sweeps/FILE)")
     parser.add_argument("--jobs", type=int, default=0, help="cells at a time (default: one a GPU, else one)")
     parser.add_argument("--on", default="here", help="here (default), ray or slurm")

@@ -194,17 +194,30 @@ def _find(given: Given) -> Named:
         if isinstance(found, Tuning):
             raise UsageError("a tuning tries one setting at a time; leave out --replicas")
         found = dataclasses.replace(found, replicas=True)
+    if options.seeds:
+        found = _first_seeds(found, options.seeds)
     name = path.stem if options.form == "sweep" else f"{path.stem}-{options.form}"
     settings = [
         part for change in given.overrides for part in (f"--{change.split('=', 1)[0]}", change.split("=", 1)[1])
     ]
     form = [] if options.form == "sweep" else ["--form", options.form]
+    form += ["--seeds", str(options.seeds)] if options.seeds else []
     command = shlex.join(["s2s", "sweep", "run", options.file, *form, *(["--replicas"] * options.replicas), *settings])
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
     claimed = (names.get("__doc__") or "").split("\nCommand:")[0].strip().split("\n\n")
     paragraphs = (" ".join(paragraph.removeprefix("Claim: ").split()) for paragraph in claimed)
     claim = "\n\n".join(paragraph[:1].upper() + paragraph[1:] for paragraph in paragraphs)
     return Named(found, folder, name, claim, command)
+
+
+def _first_seeds(found: Any, count: int) -> Sweep:
+    """The same sweep with its first so many seeds; its cells are those of the whole sweep."""
+    if isinstance(found, Tuning):
+        raise UsageError("a tuning has no seeds to choose from; leave out --seeds")
+    seeds = tuple(found.seeds)
+    if not 0 < count <= len(seeds):
+        raise UsageError(f"--seeds must be from 1 to {len(seeds)}, the seeds of the sweep, got {count}")
+    return dataclasses.replace(found, seeds=seeds[:count])
 
 
 def _named(name: str) -> Path:

@@ -19,7 +19,7 @@ def free_running_nats(model: Model, params: Params, batch: Batch) -> Float[Array
     """
     memory, state = model.encode(params, batch.source)
     feed = scheduled_sampling(model, params, epsilon=jnp.zeros(()), config=ForcingConfig(start=0.0))
-    tokens = feed(memory, state, shifted(batch.target), None, jax.random.key(0))
-    _, steps = model.unroll(params, memory, state, tokens)
+    fed = feed(memory, state, shifted(batch.target), None, jax.random.key(0))
+    _, steps = model.unroll(params, memory, state, fed.tokens, picking=fed.picking)
     nats = token_losses(steps.logits, batch.target).nats
     return jnp.where(real(batch.target), nats, 0.0).sum(1)

@@ -20,7 +20,7 @@ from s2s_jax.model.cells import CELLS, Carry, Weights, make_cell
 from s2s_jax.model.copying import COPYING, Copied, Sizes, check_copying, known
 from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoded, Encoder, check_residual
-from s2s_jax.model.interface import Memory, Noise, Reading, State, Step, Token, Tokens, time_first
+from s2s_jax.model.interface import Memory, Noise, Picking, Reading, State, Step, Token, Tokens, time_first
 from s2s_jax.model.own_past import OwnPast
 from s2s_jax.model.products import matched, scan, wide
 from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
@@ -256,16 +256,26 @@ class Decoder(nnx.Module):
         return state, Step(self._spoken(said.vector, self._copied(memory, said, embedded)), *said[1:-1])
 
     def unroll(
-        self, memory: Memory, state: State, tokens: Tokens, reading: Reading | None = None
+        self,
+        memory: Memory,
+        state: State,
+        tokens: Tokens,
+        reading: Reading | None = None,
+        picking: Picking | None = None,
     ) -> tuple[State, Step]:
         """The scan of `step` over given tokens, with what does not feed back taken out of the scan.
 
         The token's share of the gates and the vocabulary product always leave it; where nothing that attention
-        finds feeds back, attention and readout leave it too and see all steps at once.
+        finds feeds back, attention and readout leave it too and see all steps at once. With a picking only gradients
+        leave it: see `_picked`.
         """
-        embedded = self._dropped(memory, self.embed(time_first(tokens)))
         with jax.named_scope("decoder"):
-            state, said = self._unrolled(memory, state, embedded, time_first(tokens))
+            if picking is None:
+                embedded = self._dropped(memory, self.embed(time_first(tokens)))
+                state, said = self._unrolled(memory, state, embedded, time_first(tokens))
+            else:
+                state, said, picked = self._picked(memory, state, tokens[:, 0], picking)
+                embedded = self._dropped(memory, self.embed(picked))
         said, copied = jax.tree.map(time_first, (said, self._copied(memory, said, embedded)))
         spoken = self._spoken(said.vector, copied) if reading is None else self._read(said.vector, copied, reading)
         return state, Step(spoken, *said[1:-1])
@@ -287,6 +297,62 @@ class Decoder(nnx.Module):
 
         inputs, rows = (self.cells[0].project(embedded), embedded, tokens), embedded.shape[1:-1]
         return scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
+
+    def _picked(
+        self, memory: Memory, state: State, first: Int[Array, " B"], picking: Picking
+    ) -> tuple[State, Said, Int[Array, "T B"]]:
+        """The last state, what all steps said, and what they were fed, time first.
+
+        A token is known only inside the scan, and so is its share of the gates. Gradients of the embedding and of that
+        share would be added up there, whole, at every step. They are formed once instead, after the backward scan, from
+        the cotangents of zeros that are added to both.
+        """
+        graph, weights = nnx.split(self)
+
+        def known(weights, memory, token):
+            own = nnx.merge(graph, weights)
+            embedded = own._dropped(memory, own.embed(token))
+            return own.cells[0].project(embedded), embedded
+
+        def scanned(weights, memory, state, zeros, first, given, key):
+            own, still = nnx.merge(graph, weights), jax.lax.stop_gradient((weights, memory))
+            speaker, now_picking = nnx.merge(graph, still[0]), picking._replace(key=key)
+
+            def body(inside, last, now):
+                state, token = last
+                zeros, given, time = now
+                projected, embedded = jax.tree.map(jnp.add, known(*still, token), zeros)
+                state, said = own._advance(inside, memory, state, projected, embedded, token)
+                heard, embedded = jax.lax.stop_gradient((said, embedded))
+                logits = speaker._spoken(heard.vector, speaker._copied(still[1], heard, embedded))
+                return (state, now_picking.next(logits, given, time)), (said, token)
+
+            steps, rows = (zeros, given, jnp.arange(len(zeros[0]))), first.shape
+            (state, _), (said, tokens) = scan(
+                body, own.inside(), (state, first), steps, rows=rows, dtype=self.dtype, chunk=self.remat
+            )
+            return state, said, tokens
+
+        @jax.custom_vjp
+        def run(weights, memory, state, *fixed):
+            return scanned(weights, memory, state, zeros, *fixed)
+
+        def run_forward(weights, memory, state, *fixed):
+            told, back = jax.vjp(lambda *given: scanned(*given, *fixed), weights, memory, state, zeros)
+            return told, (back, weights, memory, told[2])
+
+        def run_backward(kept, cotangents):
+            back, weights, memory, tokens = kept
+            of_weights, of_memory, of_state, of_zeros = back(cotangents)
+            (rest,) = jax.vjp(lambda weights: known(weights, memory, tokens), weights)[1](of_zeros)
+            return jax.tree.map(jnp.add, of_weights, rest), of_memory, of_state, None, None, None
+
+        run.defvjp(run_forward, run_backward)
+        given = picking.ahead()
+        steps = len(jax.tree.leaves(given)[0])
+        shapes = jax.eval_shape(known, weights, memory, first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), shapes)
+        return run(weights, memory, state, first, given, picking.key)
 
     def _read(self, vectors: Float[Array, "B T R"], copied: Copied | None, reading: Reading) -> PyTree:
         """What the reading makes of the logits of all steps, no more than some tokens' held at once."""

@@ -63,6 +63,29 @@ class Reading(NamedTuple):
     tokens: int  # most tokens whose logits are held at once
 
 
+class Picking(NamedTuple):
+    """How the tokens fed after the first are found, each once the step before has spoken; no gradient passes there."""
+
+    pick: Callable[[Float[Array, "B V"], PyTree, Key[Array, ""]], Int[Array, " B"]]  # (logits, given, key) -> tokens
+    given: PyTree  # what is known beforehand of each step that is fed, leaves [B, T]
+    key: Key[Array, ""]
+
+    def next(self, logits: Float[Array, "B V"], given: PyTree, time: Int[Array, ""]) -> Int[Array, " B"]:
+        """What is fed after the step at a time, that said these logits; `given` is of the step that is fed."""
+        return self.pick(jax.lax.stop_gradient(logits), given, jax.random.fold_in(self.key, time))
+
+    def ahead(self) -> PyTree:
+        """What is given of the step after each one, time first; nobody reads the last."""
+        return jax.tree.map(lambda leaf: jnp.roll(time_first(leaf), -1, axis=0), self.given)
+
+
+class Fed(NamedTuple):
+    """What the steps of an unroll are fed: these tokens, or, with a picking, the first and then what it picks."""
+
+    tokens: Tokens
+    picking: Picking | None = None
+
+
 Init = Callable[[Key[Array, ""]], Params]
 Encode = Callable[..., tuple[Memory, State]]  # (params, source, key=None)
 StepOf = Callable[..., tuple[State, Step]]  # (params, memory, state, token, key=None)
@@ -72,9 +95,10 @@ StepOf = Callable[..., tuple[State, Step]]  # (params, memory, state, token, key
 class Model:
     """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` where it has one.
 
-    `unroll(params, memory, state, tokens, key=None, reading=None) -> State, Step` is *defined* as the scan of `step`
-    over the given tokens [B, T]. A model may compute it faster; a law test holds it to that scan. A model that is
-    trained with soft tails (`train.forcing`) is fed weights over the vocabulary in the place of tokens.
+    `unroll(params, memory, state, tokens, key=None, reading=None, picking=None) -> State, Step` is *defined* as the
+    scan of `step` over the given tokens [B, T], or over what the picking picks. A model may compute it faster; a law
+    test holds it to that scan. A model that is trained with soft tails (`train.forcing`) is fed weights over the
+    vocabulary in the place of tokens.
 
     `embed(params, source) -> [B, S, E]` is what `encode` reads of the tokens, and `encode(..., embedded=...)` reads
     that argument in their place; only who looks into a model needs the two (`evaluate.gradients`).
@@ -92,7 +116,7 @@ class Model:
 
 
 def scan_of_step(step: StepOf) -> StepOf:
-    """The unroll that every other unroll must equal: one `lax.scan` of `step` over given tokens."""
+    """The unroll that every other unroll must equal: one `lax.scan` of `step` over given tokens, or picked ones."""
 
     def unroll(
         params: Params,
@@ -101,20 +125,25 @@ def scan_of_step(step: StepOf) -> StepOf:
         tokens: Tokens,
         key: Noise = None,
         reading: Reading | None = None,
+        picking: Picking | None = None,
     ) -> tuple[State, Step]:
-        def body(state: State, now: tuple):
-            token, time, wanted = now
+        def body(last: tuple, now: tuple):
+            state, picked = last
+            token, time, wanted, given = now
             noise = None if key is None else jax.random.fold_in(key, time)
-            state, said = step(params, memory, state, token, noise)
+            state, said = step(params, memory, state, token if picking is None else picked, noise)
+            if picking is not None:
+                picked = picking.next(said.logits, given, time)
             if reading is not None:
                 said = said._replace(logits=reading.read(said.logits, wanted))
-            return state, said
+            return (state, picked), said
 
         times = jnp.arange(tokens.shape[1])
         once, wanted = body, ()
         if reading is not None:
             once, wanted = jax.checkpoint(body), jax.tree.map(time_first, reading.wanted)
-        state, steps = jax.lax.scan(once, state, (time_first(tokens), times, wanted))
+        given = () if picking is None else picking.ahead()
+        (state, _), steps = jax.lax.scan(once, (state, tokens[:, 0]), (time_first(tokens), times, wanted, given))
         return state, jax.tree.map(time_first, steps)
 
     return unroll
@@ -132,7 +161,7 @@ def shifted(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
 
 
 # (memory, state, true tokens, noise of the unroll, key) -> what is fed
-Feed = Callable[[Memory, State, Int[Array, "B T"], Noise, Key[Array, ""]], Tokens]
+Feed = Callable[[Memory, State, Int[Array, "B T"], Noise, Key[Array, ""]], Fed]
 
 
 def forced(
@@ -150,10 +179,11 @@ def forced(
     """
     for_encode, for_steps, for_feed = (None, None, None) if key is None else jax.random.split(key, 3)
     memory, state = model.encode(params, batch.source, for_encode)
-    tokens: Tokens = shifted(batch.target)
+    tokens = shifted(batch.target)
+    fed = Fed(tokens)
     if feed is not None:
         if for_feed is None:
             raise ValueError("feed chooses by chance, so it needs a key.")
-        tokens = feed(memory, state, tokens, for_steps, for_feed)
-    _, steps = model.unroll(params, memory, state, tokens, for_steps, reading)
+        fed = feed(memory, state, tokens, for_steps, for_feed)
+    _, steps = model.unroll(params, memory, state, fed.tokens, for_steps, reading, fed.picking)
     return steps

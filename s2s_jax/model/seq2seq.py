@@ -16,7 +16,7 @@ from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.copying import identity, known, said_by
 from s2s_jax.model.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
-from s2s_jax.model.interface import Memory, Model, Noise, Params, Reading, State, Token, Tokens
+from s2s_jax.model.interface import Memory, Model, Noise, Params, Picking, Reading, State, Token, Tokens
 from s2s_jax.model.products import PRECISIONS
 from s2s_jax.shapes import real
 
@@ -140,8 +140,9 @@ def build(
         tokens: Tokens,
         key: Noise = None,
         reading: Reading | None = None,
+        picking: Picking | None = None,
     ):
-        return bound(params).decoder.unroll(memory, state, tokens, reading)
+        return bound(params).decoder.unroll(memory, state, tokens, reading, picking)
 
     return Model(jax.jit(init), encode, step, unroll, embed)
 

@@ -1,8 +1,8 @@
 """What is the decoder fed while it learns: the truth, and how much of what it would say itself?
 
-Which tokens are fed is found first, without gradient, since no gradient passes through the choice of a token. The loss
-then sees them as it sees true ones, through the same fast `unroll`. Soft tails feed weights over the vocabulary
-instead, found first likewise, through which gradients do pass.
+Which token is fed next is picked once a step has spoken, in the same `unroll` that the loss sees; no gradient passes
+through the choice. In passes, tokens are found first, and the loss sees them as it sees true ones. Soft tails feed
+weights over the vocabulary instead, found first likewise, through which gradients do pass.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from s2s_jax.model.interface import Feed, Memory, Model, Noise, Params, Reading, State, Tokens, time_first
+from s2s_jax.model.interface import Fed, Feed, Memory, Model, Noise, Params, Picking, Reading, State, time_first
 from s2s_jax.train.forcing import SOFT, ForcingConfig, own_token, own_weights
 
 
@@ -36,7 +36,7 @@ def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""
     """
     choose = _in_passes if config.passes else _softly if config.tail in SOFT else _one_by_one
 
-    def feed(memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]) -> Tokens:
+    def feed(memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]) -> Fed:
         for_coins, for_choice = jax.random.split(key)
         coins = jax.random.uniform(for_coins, true.shape) < epsilon
         coins = coins.at[:, 0].set(True)  # before the first step there is nothing of the model's own
@@ -47,23 +47,15 @@ def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""
     return feed
 
 
-def _one_by_one(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):
-    true, coins, noise, key = draw
+def _one_by_one(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig) -> Fed:
+    def pick(logits: Float[Array, "B V"], given: tuple[Array, Array], key: Key[Array, ""]) -> Int[Array, " B"]:
+        true, heads = given
+        return jnp.where(heads, true, own_token(logits, config.tail, key))
 
-    def body(last, now):
-        state, token = last
-        true, heads, time = now
-        now_noise = None if noise is None else jax.random.fold_in(noise, time)  # as the unroll will have it
-        state, step = model.step(params, memory, state, token, now_noise)
-        token = jnp.where(heads, true, own_token(step.logits, config.tail, jax.random.fold_in(key, time)))
-        return (state, token), token
-
-    times = jnp.arange(true.shape[1] - 1)
-    _, tokens = jax.lax.scan(body, (state, true[:, 0]), (true.T[1:], coins.T[1:], times))
-    return jnp.concatenate([true[:, :1], tokens.T], axis=1)
+    return Fed(draw.true, Picking(pick, (draw.true, draw.coins), draw.key))
 
 
-def _softly(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):
+def _softly(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig) -> Fed:
     """Weights [B, T, V]: all on the true token where the coin shows heads."""
     true, coins, noise, key = draw
     vocabulary = jax.eval_shape(model.step, params, memory, state, true[:, 0])[1].logits.shape[-1]
@@ -80,10 +72,10 @@ def _softly(model: Model, params: Params, memory: Memory, state: State, draw: Dr
 
     times = jnp.arange(true.shape[1] - 1)
     _, fed = jax.lax.scan(body, (state, first), (true.T[1:], coins.T[1:], times))
-    return jnp.concatenate([first[:, None], time_first(fed)], axis=1)
+    return Fed(jnp.concatenate([first[:, None], time_first(fed)], axis=1))
 
 
-def _in_passes(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig):
+def _in_passes(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig) -> Fed:
     true, coins, noise, key = draw
     tokens, times = true, jnp.broadcast_to(jnp.arange(true.shape[1]), true.shape)
     for chance in jax.random.split(key, config.passes):
@@ -93,4 +85,4 @@ def _in_passes(model: Model, params: Params, memory: Memory, state: State, draw:
 
         _, said = model.unroll(params, memory, state, tokens, noise, Reading(read, times, true.size))
         tokens = jnp.where(coins, true, jnp.roll(said.logits, 1, axis=1))
-    return tokens
+    return Fed(tokens)
