@@ -8,6 +8,7 @@ Hardware and time: 2 CPU cores, 2,000 words of CMUdict: about 3 minutes.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -81,12 +82,13 @@ def main() -> None:
     given = parser.parse_args()
     run = s2s_jax.load(given.run)
     examples, _ = read_split(run.experiment.data, given.split)
-    items = Grouped(*(part[: given.lines] for part in grouped(examples)))
+    everything = grouped(examples)
+    items = Grouped(everything.sources[: given.lines], everything.references[: given.lines])
     metrics = METRICS[run.experiment.evaluation.unit]
     heads = ["search", "exact match", *metrics, "right one among them", "nats a line", "lines/s"]
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(f"{run.step} steps, {len(items.sources)} lines of {given.split}")
-    for cells in (heads, ["---"] * len(heads), *(row(run, name, *items) for name in METHODS)):
+    for cells in itertools.chain((heads, ["---"] * len(heads)), (row(run, name, *items) for name in METHODS)):
         console.print("| " + " | ".join(cells) + " |")
 
 
