@@ -269,17 +269,17 @@ class Decoder(nnx.Module):
         finds feeds back, attention and readout leave it too and see all steps at once. With a picking only gradients
         leave it: see `_picked`.
         """
-        with jax.named_scope("decoder"):
-            if picking is None:
-                embedded = self._dropped(memory, self.embed(time_first(tokens)))
-                state, said = self._unrolled(memory, state, embedded, time_first(tokens))
-            else:
-                state, said, picked = self._picked(memory, state, tokens[:, 0], picking)
-                embedded = self._dropped(memory, self.embed(picked))
+        if picking is None:
+            embedded = self._dropped(memory, self.embed(time_first(tokens)))
+            state, said = self._unrolled(memory, state, embedded, time_first(tokens))
+        else:
+            state, said, picked = self._picked(memory, state, tokens[:, 0], picking)
+            embedded = self._dropped(memory, self.embed(picked))
         said, copied = jax.tree.map(time_first, (said, self._copied(memory, said, embedded)))
         spoken = self._spoken(said.vector, copied) if reading is None else self._read(said.vector, copied, reading)
         return state, Step(spoken, *said[1:-1])
 
+    @jax.named_scope("decoder")
     def _unrolled(
         self,
         memory: Memory,
@@ -298,6 +298,7 @@ class Decoder(nnx.Module):
         inputs, rows = (self.cells[0].project(embedded), embedded, tokens), embedded.shape[1:-1]
         return scan(body, self.inside(), state, inputs, rows=rows, dtype=self.dtype, chunk=self.remat)
 
+    @jax.named_scope("decoder")
     def _picked(
         self, memory: Memory, state: State, first: Int[Array, " B"], picking: Picking
     ) -> tuple[State, Said, Int[Array, "T B"]]:
@@ -309,7 +310,7 @@ class Decoder(nnx.Module):
         """
         graph, weights = nnx.split(self)
 
-        def known(weights, memory, token):
+        def of_token(weights, memory, token):
             own = nnx.merge(graph, weights)
             embedded = own._dropped(memory, own.embed(token))
             return own.cells[0].project(embedded), embedded
@@ -321,7 +322,7 @@ class Decoder(nnx.Module):
             def body(inside, last, now):
                 state, token = last
                 zeros, given, time = now
-                projected, embedded = jax.tree.map(jnp.add, known(*still, token), zeros)
+                projected, embedded = jax.tree.map(jnp.add, of_token(*still, token), zeros)
                 state, said = own._advance(inside, memory, state, projected, embedded, token)
                 heard, embedded = jax.lax.stop_gradient((said, embedded))
                 logits = speaker._spoken(heard.vector, speaker._copied(still[1], heard, embedded))
@@ -344,13 +345,13 @@ class Decoder(nnx.Module):
         def run_backward(kept, cotangents):
             back, weights, memory, tokens = kept
             of_weights, of_memory, of_state, of_zeros = back(cotangents)
-            (rest,) = jax.vjp(lambda weights: known(weights, memory, tokens), weights)[1](of_zeros)
+            (rest,) = jax.vjp(lambda weights: of_token(weights, memory, tokens), weights)[1](of_zeros)
             return jax.tree.map(jnp.add, of_weights, rest), of_memory, of_state, None, None, None
 
         run.defvjp(run_forward, run_backward)
         given = picking.ahead()
         steps = len(jax.tree.leaves(given)[0])
-        shapes = jax.eval_shape(known, weights, memory, first)
+        shapes = jax.eval_shape(of_token, weights, memory, first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), shapes)
         return run(weights, memory, state, first, given, picking.key)
 
