@@ -10,8 +10,8 @@ Expect: none last by far; the alignment error rate (dates) tells apart what exac
 Seen: 2026-11-22, SCAN, 67 of 180 runs (stopped by the clock; the same command goes on): exact match none 0.141, general
 0.638, dot 0.662, linear 0.642, cosine 0.684, scaled-dot 0.538 (10 seeds each; only none differs significantly from
 general, p = 0.033). At width 64 scaling hurts: the scaled dot product is the lowest of these scores. All 18 with one
-seed, on SCAN and on CMUdict (--form sounds): README; location-aware is best on CMUdict (WER 0.617), scaled-dot far behind
-(0.794), dynamic-convolution, which sees no content, fails on SCAN (0.006).
+seed, on SCAN and on CMUdict (--form sounds): README; location-aware is best on CMUdict (WER 0.617), scaled-dot far
+behind (0.794), dynamic-convolution, which sees no content, fails on SCAN (0.006).
 """
 
 from s2s_jax.config import Experiment, override
