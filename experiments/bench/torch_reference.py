@@ -1,6 +1,6 @@
 """How fast is the same model in PyTorch? The opponent of our benchmark, as a worker that another process talks to.
 
-Two styles. `tutorial` is what a PyTorch tutorial writes: everything inside the Python loop over steps. `fast` is the
+Two styles, in `torch_styles.py`. `tutorial` is what a tutorial writes: all inside the loop over steps. `fast` is the
 strongest opponent we know how to write: what does not feed back stands outside the loop, weight gradients are formed
 once after it, the vocabulary sees real tokens only, and on a GPU each train step or search is one CUDA graph.
 
