@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
@@ -26,6 +27,26 @@ def at_least(setting: str, value: float, least: float) -> None:
     if not value >= least:
         wanted = "zero or more" if least == 0 else "positive" if least == 1 else f"at least {least}"
         raise ValueError(f"{setting} must be {wanted}, got {value}")
+
+
+class Told:
+    """A number that jax traces, in a setting's place (`config.told`).
+
+    It equals itself alone: configs are compared, and tracers cannot be.
+    """
+
+    def __init__(self, traced: Any):
+        self.traced = traced
+
+
+def number(setting: Any) -> Any:
+    """The number that a setting stands for, traced or not."""
+    return setting.traced if isinstance(setting, Told) else setting
+
+
+def known(setting: Any, value: float) -> bool:
+    """Whether a setting is this number for sure; one that is told may be anything."""
+    return setting == value
 
 
 def share(setting: str, value: float) -> None:

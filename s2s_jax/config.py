@@ -1,6 +1,7 @@
 """What is an experiment, and how is one setting of it changed? The parts' configs, composed; dotted names; JSON."""
 
 import ast
+import copy
 import dataclasses
 import difflib
 import functools
@@ -13,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from s2s_jax.choices import at_least
+from s2s_jax.choices import Told, at_least
 from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.evaluate.evaluation import EvaluationConfig
 from s2s_jax.model.seq2seq import ModelConfig
@@ -32,6 +33,12 @@ from s2s_jax.train.record import RecordConfig
 RUNTIME = (
     *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "budget", "batch.prefetch"),
     *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
+)
+# numbers that one compiled training step can be told, so that runs that differ in them share it
+TOLD = (
+    *("optimiser.learning_rate", "loss.label_smoothing", "forcing.start", "forcing.end", "forcing.decay"),
+    *("model.encoder.dropout", "model.encoder.recurrent_dropout"),
+    *("model.decoder.dropout", "model.decoder.recurrent_dropout"),
 )
 
 
@@ -143,6 +150,23 @@ def changed(experiment: Any, values: Mapping[str, Any], *, read: Callable[[Any, 
         inside = functools.reduce(lambda branch, group: branch.setdefault(group, {}), groups, tree)
         inside[field] = value
     return _replaced(experiment, tree, read or (lambda value, kind, name: _checked(_listed(value), kind, name)), "")
+
+
+def shared(experiment: Experiment) -> Experiment:
+    """What an experiment has in common with all that one compiled step can train: seed and told numbers as nobody set
+    them.
+    """
+    usual = {setting.name: setting.value for setting in settings(Experiment())}
+    return changed(experiment, {name: usual[name] for name in ("seed", *TOLD)})
+
+
+def told(config: Any, numbers: Mapping[str, Any]) -> Any:
+    """The config with numbers that jax traces in place of some settings; a tracer's value cannot be looked at."""
+    config = copy.copy(config)
+    for name, number in numbers.items():
+        group, dot, rest = name.partition(".")
+        object.__setattr__(config, group, told(getattr(config, group), {rest: number}) if dot else Told(number))
+    return config
 
 
 def _nearest(name: str, known: list[str]) -> str:

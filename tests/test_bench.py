@@ -65,8 +65,8 @@ def test_every_work_can_be_built_and_counted(name):
 
 
 def test_batches_are_full_of_words_and_padded_to_few_shapes():
-    batches = works.training_batches(TINY, 6, shapes=3)
-    assert len({batch.target.shape for batch in batches}) <= 3
+    batches = works.training_batches(TINY, 6)
+    assert len({batch.target.shape for batch in batches}) <= works.SHAPES
     for batch in batches:
         for ids, vocabulary in zip((batch.source, batch.target), (20, 30), strict=True):
             assert len(ids) == TINY.sentences
@@ -75,6 +75,8 @@ def test_batches_are_full_of_words_and_padded_to_few_shapes():
             words = ids[(ids != 0) & (ids != EOS)]
             assert words.min() >= works.FIRST_WORD
             assert words.max() < vocabulary
+    steps = sorted(batch.target.shape[1] for batch in works.training_batches(TINY, 64))
+    assert works.typical_batch(TINY).target.shape[1] == steps[len(steps) // 2]
 
 
 OPPONENT = """
@@ -145,7 +147,7 @@ def test_what_a_setting_costs_is_told_by_its_first_value(fake):
 
 @pytest.mark.wide
 def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
-    ours = Ours(TINY, "train", works.training_batches(TINY, 1, shapes=1), replicas=2)
+    ours = Ours(TINY, "train", [works.typical_batch(TINY)], replicas=2)
     ours.seconds()
     first, second = ours.state.params["decoder"]["readout"]["weight"]
     assert jnp.abs(first - second).max() > 0.1
@@ -157,7 +159,7 @@ def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
 def test_an_opponent_that_falls_says_why(fake):
     (fake / "torch_reference.py").write_text("raise SystemExit('no torch here')")
     with pytest.raises(ValueError, match="--against torch: no torch here"):
-        opponent.Opponent(TINY, "train", works.training_batches(TINY, 1, shapes=1), style="fast")
+        opponent.Opponent(TINY, "train", [works.typical_batch(TINY)], style="fast")
 
 
 def test_a_profile_is_told_by_the_parts_of_the_model(tmp_path):

@@ -11,6 +11,7 @@ import tiny
 from rich.console import Console
 
 from s2s_jax import run
+from s2s_jax.config import override
 from s2s_jax.run.folder import read_json
 from s2s_jax.shapes import Batch
 from s2s_jax.train.interrupt import Interrupted
@@ -51,6 +52,22 @@ def test_a_replica_is_the_run_of_its_seed(together, tmp_path):
     assert np.abs(first - second).max() > 0.1
 
 
+def test_replicas_are_told_their_own_numbers(tmp_path):
+    """Runs that differ in numbers share a program, also where one of the numbers is 0."""
+    base = tiny.experiment("steps=4", "optimiser.name=sgd", "optimiser.warmup=2", "forcing.schedule=linear")
+    changes = (
+        ("optimiser.learning-rate=0.1", "loss.label-smoothing=0.2", "forcing.start=0.9", "model.decoder.dropout=0"),
+        ("optimiser.learning-rate=0.3", "model.encoder.dropout=0.3", "forcing.decay=4", "model.decoder.dropout=0.4"),
+    )
+    given = [override(base, *each) for each in changes]
+    assert run.train_replicas(given, folders(tmp_path), QUIET) == [None, None]
+    for experiment, directory in zip(given, folders(tmp_path), strict=True):
+        alone = tmp_path / "alone" / directory.name
+        run.train(experiment, alone, QUIET)
+        for one, other in zip(leaves(alone), leaves(directory), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 @pytest.mark.wide
 def test_replicas_lie_over_devices(together, tmp_path):
     run.train_replicas(experiments("device.count=2"), folders(tmp_path), QUIET)
@@ -85,7 +102,7 @@ def test_stopped_replicas_go_on_to_the_same_end(together, tmp_path):
 def test_replicas_that_cannot_go_in_step_are_refused(tmp_path):
     one, two = experiments()
     other = dataclasses.replace(two, model=dataclasses.replace(two.model, embedding=8))
-    with pytest.raises(ValueError, match=r"replicas differ in their seed alone, got model\.embedding: 8"):
+    with pytest.raises(ValueError, match=r"forcing\.start.* alone, got model\.embedding: 8"):
         run.train_replicas([one, other], folders(tmp_path), QUIET)
     with pytest.raises(ValueError, match=r"validation\.patience=2 must be 0"):
         run.train_replicas(experiments("validation.patience=2"), folders(tmp_path), QUIET)

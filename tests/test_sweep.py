@@ -54,6 +54,14 @@ def finished(tmp_path_factory):
     return folder, run_all(sweep(), folder)
 
 
+def test_replicas_are_all_that_one_program_can_train(tmp_path):
+    rates = {"optimiser.learning_rate": [1e-3, 1e-2], "model.embedding": [8, 16]}
+    made = sweep(axes=rates, compare="model.embedding", baseline="8", seeds=(0, 1), replicas=True)
+    found = units(made, place(list(cells(made)), tmp_path))
+    assert [len(unit) for unit in found] == [4, 4]
+    assert [{work.point["model.embedding"] for work in unit} for unit in found] == [{"8"}, {"16"}]
+
+
 def test_the_grid_is_every_combination_that_is_kept():
     made = sweep(
         seeds=(0, 7),

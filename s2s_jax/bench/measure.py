@@ -14,13 +14,21 @@ from s2s_jax.bench.limit import Limit
 from s2s_jax.bench.opponent import Opponent
 from s2s_jax.bench.ours import Ours
 from s2s_jax.bench.where import kernels
-from s2s_jax.bench.works import Work, built, decoding_batches, decoding_flops, training_batches, training_flops
+from s2s_jax.bench.works import (
+    Work,
+    built,
+    decoding_batches,
+    decoding_flops,
+    training_batches,
+    training_flops,
+    typical_batch,
+)
 from s2s_jax.choices import at_least, one_of
 from s2s_jax.model.products import PRECISIONS
 from s2s_jax.shapes import real
 
 PHASES = ("train", "greedy", "beam5")
-TRAINING_BATCHES, TRAINING_SHAPES = 8, 8
+TRAINING_BATCHES = 8
 SEARCHES = {1: 8, 32: 4, 100: 3}  # batch sizes of a search, and how many such batches a round decodes
 
 
@@ -92,8 +100,8 @@ def rows(name: str, work: Work, config: BenchConfig, limit: Limit) -> Iterator[d
 
 def varied(name: str, setting: str, works: dict[str, Work], config: BenchConfig) -> Iterator[dict[str, Any]]:
     """What each value of a setting costs: the training step under all of them by turns, its time over the first's."""
-    batches = [training_batches(work, 2, shapes=1) for work in works.values()]  # one program a value is enough
-    sides = [Ours(work, "train", few) for work, few in zip(works.values(), batches, strict=True)]
+    batches = [typical_batch(work) for work in works.values()]  # one program a value is enough
+    sides = [Ours(work, "train", [batch]) for work, batch in zip(works.values(), batches, strict=True)]
     turns = [[side.seconds() for side in sides] for _ in range(config.rounds + 1)][1:]  # the first does not count
     for number, ((value, work), side) in enumerate(zip(works.items(), sides, strict=True)):
         costs = [turn[number] / turn[0] for turn in turns]
@@ -105,8 +113,8 @@ def varied(name: str, setting: str, works: dict[str, Work], config: BenchConfig)
             "batch": work.sentences,
             "setting": setting,
             "value": value,
-            "milliseconds": 1e3 * seconds / len(batches[number]),
-            "tokens_per_s": sum(int(real(batch.target).sum()) for batch in batches[number]) / seconds,
+            "milliseconds": 1e3 * seconds,
+            "tokens_per_s": int(real(batches[number].target).sum()) / seconds,
             "cost_min": min(costs),
             "cost_median": statistics.median(costs),
             "cost_max": max(costs),
@@ -117,7 +125,7 @@ def varied(name: str, setting: str, works: dict[str, Work], config: BenchConfig)
 
 def replicated(name: str, work: Work, count: int, config: BenchConfig) -> dict[str, Any]:
     """A training step of several seeds in one program (`vmap`), against as many one by one."""
-    batches = training_batches(work, 1, shapes=1)
+    batches = [typical_batch(work)]
     together, alone = Ours(work, "train", batches, replicas=count), Ours(work, "train", batches)
     turns = [(together.seconds(), sum(alone.seconds() for _ in range(count))) for _ in range(config.rounds + 1)][1:]
     ratios = [one_by_one / at_once for at_once, one_by_one in turns]
@@ -138,7 +146,7 @@ def replicated(name: str, work: Work, count: int, config: BenchConfig) -> dict[s
 
 def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Limit) -> dict[str, Any]:
     if phase == "train":
-        batches = training_batches(work, TRAINING_BATCHES, shapes=TRAINING_SHAPES)
+        batches = training_batches(work, TRAINING_BATCHES)
         unit, count = "tokens_per_s", sum(int(real(batch.target).sum()) for batch in batches)
         best = count * training_flops(work) / limit.gflops[work.model.precision] / 1e9
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from s2s_jax.bench.ours import Ours
-from s2s_jax.bench.works import Work, training_batches
+from s2s_jax.bench.works import Work, typical_batch
 
 # as the model and the step name them, the innermost first
 PARTS = ("attention", "vocabulary", "loss", "embedding", "encoder", "decoder", "optimiser")
@@ -24,7 +24,7 @@ def profiled(work: Work, directory: Path) -> tuple[float, list[tuple[str, str, f
     The trace itself is left in the directory, for TensorBoard or Perfetto. Times are added over the threads that
     worked, so their sum may exceed the step's.
     """
-    ours = Ours(work, "train", training_batches(work, 1, shapes=1))
+    ours = Ours(work, "train", [typical_batch(work)])
     ours.seconds()
     began = time.perf_counter()
     for _ in range(STEPS):

@@ -19,6 +19,7 @@ from s2s_jax.text.batches import BatchConfig, Pairs, Plan
 from s2s_jax.train.forcing import ForcingConfig
 from s2s_jax.train.loss import LossConfig
 
+SHAPES = 8  # of training batches
 FIRST_WORD = 4  # below it are PAD, BOS, EOS, UNK
 NEVER = -1e9  # bias of EOS in decoding: every search runs all its steps
 
@@ -147,7 +148,7 @@ def drawn_lengths(lengths: Lengths, count: int, *, seed: int = 0) -> Int[np.ndar
     return np.stack([source, target], axis=1).astype(np.int64) + 1
 
 
-def training_batches(work: Work, count: int, *, shapes: int) -> list[Batch]:
+def training_batches(work: Work, count: int) -> list[Batch]:
     """Batches of random ids as training sees them: grouped by length, padded to few shapes."""
     chance = np.random.default_rng(1)
     lengths = drawn_lengths(work.lengths, work.sentences * 64)
@@ -155,9 +156,15 @@ def training_batches(work: Work, count: int, *, shapes: int) -> list[Batch]:
         [_line(chance, vocabulary, int(length)) for length in side]
         for vocabulary, side in zip((work.source_vocabulary, work.target_vocabulary), lengths.T, strict=True)
     ]
-    plan = Plan(Pairs(*sides), BatchConfig(sentences=work.sentences, tokens=1 << 30, shapes=shapes), seed=0)
+    plan = Plan(Pairs(*sides), BatchConfig(sentences=work.sentences, tokens=1 << 30, shapes=SHAPES), seed=0)
     full = (batch for batch in map(plan.batch, range(plan.per_epoch)) if batch.target[-1, 0])
     return [batch for batch, _ in zip(full, range(count), strict=False)]
+
+
+def typical_batch(work: Work) -> Batch:
+    """A batch in the middle by its number of target steps."""
+    batches = training_batches(work, 64)
+    return sorted(batches, key=lambda batch: batch.target.shape[1])[len(batches) // 2]
 
 
 def decoding_batches(work: Work, count: int, *, rows: int) -> list[Batch]:

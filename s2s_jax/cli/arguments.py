@@ -188,7 +188,9 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", default="here", help="here (default), ray or slurm")
     parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
     parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
-    parser.add_argument("--replicas", action="store_true", help="train all seeds of a point in one program")
+    parser.add_argument(
+        "--replicas", action="store_true", help="train all seeds in one program, points that differ in told numbers too"
+    )
     parser.add_argument("--watch", action="store_true", help="status: keep showing until all is done")
     parser.add_argument("--cell", default="", help="verify: the cell to train again (default: the first)")
 

@@ -74,7 +74,7 @@ def _variants(work: Work, words: str) -> dict[str, Work]:
 
 def _write_where(works: dict[str, Work], page: Path, machine: str) -> None:
     lines = ["# Where a training step goes", "", f"Made by `s2s bench {' '.join(works)} --where {page}` on {machine}."]
-    lines += ["Float32, the longest batch of the work. Times are added over the threads that worked.", ""]
+    lines += ["Float32, a batch of middling length. Times are added over the threads that worked.", ""]
     for name, work in works.items():
         with tempfile.TemporaryDirectory() as folder:
             step, spent = profiled(work, Path(folder))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import Array, Int
@@ -20,6 +21,16 @@ from s2s_jax.decode.stochastic import stochastic
 from s2s_jax.model.interface import Model, Params
 
 METHODS = ("beam", "sample", "stochastic")
+# settings that only some methods read
+OF_METHOD = {
+    "samples": ("sample",),
+    "sampling": ("sample",),
+    "beam": ("beam", "stochastic"),
+    "stopping": ("beam",),
+    "n_best": ("beam",),
+    "groups": ("beam",),
+    "sibling_penalty": ("beam",),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +95,7 @@ class SearchConfig:
         for name in ("seed", "max_length", "max_source"):
             at_least(f"search.{name}", getattr(self, name), 0)
         self.scoring()
+        self._demand_together()
 
     @property
     def hypotheses(self) -> int:
@@ -96,65 +108,53 @@ class SearchConfig:
         """The score that hypotheses are ranked by."""
         return Ranking(name=self.ranking, length=self.length_penalty, coverage=self.coverage_penalty)
 
-
-def demand_sense(search: SearchConfig) -> None:
-    """Refuse settings that don't go together. Asked of a whole config: overrides come one by one, in any order.
-
-    Raises:
-        ValueError: naming both settings and what to do.
-    """
-    if search.beam % search.groups:
-        fitting = ", ".join(str(count) for count in range(1, search.beam + 1) if search.beam % count == 0)
-        raise ValueError(
-            f"search.groups must divide search.beam={search.beam}, got {search.groups}; take one of {fitting}."
-        )
-    if search.n_best > search.beam // search.groups:
-        raise ValueError(
-            f"search.n_best must be at most the {search.beam // search.groups} hypotheses of a beam (search.beam over "
-            f"search.groups), got {search.n_best}; raise search.beam."
-        )
-    if search.group_penalty and search.groups == 1:
-        raise ValueError(
-            f"search.group_penalty={search.group_penalty} needs groups to differ, got search.groups=1; set "
-            "search.groups to 2 or more."
-        )
-    least, most = search.rules.min_ratio, search.rules.max_ratio
-    if most and least > most:
-        raise ValueError(f"search.rules.min_ratio must be at most search.rules.max_ratio={most}, got {least}")
-    if search.max_length and search.rules.min_length > search.max_length:
-        raise ValueError(
-            f"search.rules.min_length must be at most search.max_length={search.max_length}, got "
-            f"{search.rules.min_length}"
-        )
-    if bool(search.language_model) != bool(search.language_weight):
-        raise ValueError(
-            f"search.language_model={search.language_model!r} and search.language_weight={search.language_weight} "
-            "need each other; set both, such as a run's folder and 0.3, or neither."
-        )
-    for name, methods in OF_METHOD.items():
-        if search.method not in methods and getattr(search, name) != getattr(DEFAULT, name):
+    def _demand_together(self) -> None:
+        """Refuse values that are fine alone and make no sense together."""
+        if self.beam % self.groups:
+            fitting = ", ".join(str(count) for count in range(1, self.beam + 1) if self.beam % count == 0)
             raise ValueError(
-                f"search.{name} is for search.method={' or '.join(methods)}, got search.method={search.method}; leave "
-                f"search.{name} out, or change the method."
+                f"search.groups must divide search.beam={self.beam}, got {self.groups}; take one of {fitting}."
             )
-    if search.beam == 1 and search.method == "stochastic":
-        raise ValueError(
-            "search.method=stochastic needs more than one hypothesis, got search.beam=1; for one take "
-            "search.method=sample."
-        )
+        if self.n_best > self.beam // self.groups:
+            raise ValueError(
+                f"search.n_best must be at most the {self.beam // self.groups} hypotheses of a beam (search.beam over "
+                f"search.groups), got {self.n_best}; raise search.beam."
+            )
+        if self.group_penalty and self.groups == 1:
+            raise ValueError(
+                f"search.group_penalty={self.group_penalty} needs groups to differ, got search.groups=1; set "
+                "search.groups to 2 or more."
+            )
+        least, most = self.rules.min_ratio, self.rules.max_ratio
+        if most and least > most:
+            raise ValueError(f"search.rules.min_ratio must be at most search.rules.max_ratio={most}, got {least}")
+        if self.max_length and self.rules.min_length > self.max_length:
+            raise ValueError(
+                f"search.rules.min_length must be at most search.max_length={self.max_length}, got "
+                f"{self.rules.min_length}"
+            )
+        if bool(self.language_model) != bool(self.language_weight):
+            raise ValueError(
+                f"search.language_model={self.language_model!r} and search.language_weight={self.language_weight} "
+                "need each other; set both, such as a run's folder and 0.3, or neither."
+            )
+        for name, methods in OF_METHOD.items():
+            if self.method not in methods and getattr(self, name) != default(name):
+                raise ValueError(
+                    f"search.{name} is for search.method={' or '.join(methods)}, got search.method={self.method}; "
+                    f"leave search.{name} out, or change the method."
+                )
+        if self.beam == 1 and self.method == "stochastic":
+            raise ValueError(
+                "search.method=stochastic needs more than one hypothesis, got search.beam=1; for one take "
+                "search.method=sample."
+            )
 
 
-DEFAULT = SearchConfig()
-# settings that only some methods read
-OF_METHOD = {
-    "samples": ("sample",),
-    "sampling": ("sample",),
-    "beam": ("beam", "stochastic"),
-    "stopping": ("beam",),
-    "n_best": ("beam",),
-    "groups": ("beam",),
-    "sibling_penalty": ("beam",),
-}
+def default(name: str) -> Any:
+    """The value of a field that nobody set."""
+    field = SearchConfig.__dataclass_fields__[name]
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def demand_beam(search: SearchConfig) -> None:
@@ -164,9 +164,9 @@ def demand_beam(search: SearchConfig) -> None:
         ValueError: naming the setting and what to do.
     """
     for name in ("method", "groups", "sibling_penalty"):
-        if getattr(search, name) != getattr(DEFAULT, name):
+        if getattr(search, name) != default(name):
             raise ValueError(
-                f"phrases that a translation must hold need search.{name}={getattr(DEFAULT, name)}, got "
+                f"phrases that a translation must hold need search.{name}={default(name)}, got "
                 f"{getattr(search, name)}; leave it out, or the phrases."
             )
 
@@ -178,7 +178,6 @@ Find = Callable[..., Found]
 
 def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Find:
     """The search as one compiled program for each source shape, and for each shape of a prefix and phrases."""
-    demand_sense(search)
     shared = {"max_length": max_length, "ranking": search.scoring(), "rules": search.rules}
 
     def find(

@@ -269,15 +269,17 @@ class Decoder(nnx.Module):
         finds feeds back, attention and readout leave it too and see all steps at once. With a picking only gradients
         leave it: see `_picked`.
         """
+        words = None
         if picking is None:
             embedded = self._dropped(memory, self.embed(time_first(tokens)))
             state, said = self._unrolled(memory, state, embedded, time_first(tokens))
         else:
-            state, said, picked = self._picked(memory, state, tokens[:, 0], picking)
+            state, said, picked, words = self._picked(memory, state, tokens[:, 0], picking, keep=reading is None)
             embedded = self._dropped(memory, self.embed(picked))
-        said, copied = jax.tree.map(time_first, (said, self._copied(memory, said, embedded)))
-        spoken = self._spoken(said.vector, copied) if reading is None else self._read(said.vector, copied, reading)
-        return state, Step(spoken, *said[1:-1])
+        said, words, copied = jax.tree.map(time_first, (said, words, self._copied(memory, said, embedded)))
+        if reading is None:
+            return state, Step(self._spoken(said.vector, copied, words), *said[1:-1])
+        return state, Step(self._read(said.vector, copied, reading), *said[1:-1])
 
     @jax.named_scope("decoder")
     def _unrolled(
@@ -300,9 +302,9 @@ class Decoder(nnx.Module):
 
     @jax.named_scope("decoder")
     def _picked(
-        self, memory: Memory, state: State, first: Int[Array, " B"], picking: Picking
-    ) -> tuple[State, Said, Int[Array, "T B"]]:
-        """The last state, what all steps said, and what they were fed, time first.
+        self, memory: Memory, state: State, first: Int[Array, " B"], picking: Picking, *, keep: bool
+    ) -> tuple[State, Said, Int[Array, "T B"], Float[Array, "T B V"] | None]:
+        """The last state, what all steps said, what they were fed, and, to keep, their vocabulary products, time first.
 
         A token is known only inside the scan, and so is its share of the gates. Gradients of the embedding and of that
         share would be added up there, whole, at every step. They are formed once instead, after the backward scan, from
@@ -325,14 +327,15 @@ class Decoder(nnx.Module):
                 projected, embedded = jax.tree.map(jnp.add, of_token(*still, token), zeros)
                 state, said = own._advance(inside, memory, state, projected, embedded, token)
                 heard, embedded = jax.lax.stop_gradient((said, embedded))
-                logits = speaker._spoken(heard.vector, speaker._copied(still[1], heard, embedded))
-                return (state, now_picking.next(logits, given, time)), (said, token)
+                words = speaker.words(heard.vector)
+                logits = speaker._spoken(heard.vector, speaker._copied(still[1], heard, embedded), words)
+                return (state, now_picking.next(logits, given, time)), (said, token, words if keep else None)
 
             steps, rows = (zeros, given, jnp.arange(len(zeros[0]))), first.shape
-            (state, _), (said, tokens) = scan(
+            (state, _), told = scan(
                 body, own.inside(), (state, first), steps, rows=rows, dtype=self.dtype, chunk=self.remat
             )
-            return state, said, tokens
+            return state, *told
 
         @jax.custom_vjp
         def run(weights, memory, state, *fixed):
@@ -383,18 +386,25 @@ class Decoder(nnx.Module):
         with jax.named_scope("copying"):
             return self.copying.copied(says, said.looked, said.alignment, said.context, embedded)
 
-    def _spoken(self, vector: Float[Array, "*B R"], copied: Copied | None) -> Float[Array, "*B V"]:
-        """A score for each token that can be said: logits of the vocabulary, or log-probabilities where one copies."""
-        if self.copying is None:
-            return self.logits(vector)
-        with jax.named_scope("copying"):
-            return self.copying.log_probs(self.logits(vector), copied)
+    def _spoken(
+        self, vector: Float[Array, "*B R"], copied: Copied | None, words: Float[Array, "*B V"] | None = None
+    ) -> Float[Array, "*B V"]:
+        """A score for each token that can be said: logits of the vocabulary, or log-probabilities where one copies.
 
-    def logits(self, vector: Float[Array, "*B R"]) -> Float[Array, "*B V"]:
-        """A score for each token of the vocabulary."""
-        words = self.embedding if self.config.tied_embeddings else self.output  # a row a token
+        Args:
+            words: the product with the vocabulary, where it is known.
+        """
+        logits = self.words(vector, words) + wide(self.output_bias[...], vector.ndim)
+        if self.copying is None:
+            return logits
+        with jax.named_scope("copying"):
+            return self.copying.log_probs(logits, copied)
+
+    def words(self, vector: Float[Array, "*B R"], known: Float[Array, "*B V"] | None = None) -> Float[Array, "*B V"]:
+        """The product with the vocabulary; of one that is known only gradients are formed."""
+        rows = self.embedding if self.config.tied_embeddings else self.output  # a row a token
         with jax.named_scope("vocabulary"):
-            return matched(vector, words[...], self.dtype) + wide(self.output_bias[...], vector.ndim)
+            return matched(vector, rows[...], self.dtype, known)
 
     def inside(self) -> Inside:
         """The weights of each step, the token's share of the gates having been computed outside."""

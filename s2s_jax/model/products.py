@@ -61,12 +61,15 @@ def _product_backward(dtype, factors, cotangent):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def matched(x: Float[Array, "*B I"], rows: Float[Array, "O I"], dtype: DTypeLike) -> Float[Array, "*B O"]:
+def matched(
+    x: Float[Array, "*B I"], rows: Float[Array, "O I"], dtype: DTypeLike, known: Float[Array, "*B O"] | None = None
+) -> Float[Array, "*B O"]:
     """The product of x with each of the rows: x @ rows.T, for matrices that are kept a row an output.
 
-    Said as one contraction: a transpose would be a copy of the whole matrix at every step of a search.
+    Said as one contraction: a transpose would be a copy of the whole matrix at every step of a search. Where the
+    product is `known` already, only its gradients are left to form.
     """
-    return _matched(x, rows, dtype)
+    return _matched(x, rows, dtype) if known is None else _known(x, rows, known, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -86,6 +89,22 @@ def _matched_backward(dtype, factors, cotangent):
 
 
 _matched.defvjp(_matched_forward, _matched_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _known(x, rows, known, dtype):
+    return known
+
+
+def _known_forward(x, rows, known, dtype):
+    return known, (x.astype(dtype), rows.astype(dtype))
+
+
+def _known_backward(dtype, factors, cotangent):
+    return *_matched_backward(dtype, factors, cotangent), None
+
+
+_known.defvjp(_known_forward, _known_backward)
 
 
 @jax.custom_vjp

@@ -9,7 +9,7 @@ from typing import Any
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.scorer import ScoredPair, Scorer
-from s2s_jax.decode.search_config import Find, SearchConfig, compiled_search, demand_sense
+from s2s_jax.decode.search_config import Find, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.decode.wanted import Wanted
 from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
@@ -116,7 +116,6 @@ class Trained:
         return self.translators[asked]
 
     def _find(self, search: SearchConfig) -> Find:
-        demand_sense(search)
         longest = search.max_length or self.max_length
         if not search.language_model:
             return compiled_search(self.model, search, longest)

@@ -1,21 +1,21 @@
 """How is an experiment trained in a folder, from nothing or from where it was stopped?"""
 
 import contextlib
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
-from s2s_jax.decode.search_config import SearchConfig, compiled_search, demand_sense
+from s2s_jax.decode.search_config import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import grouped
 from s2s_jax.evaluate.quality import quality
@@ -34,7 +34,7 @@ from s2s_jax.train.lock import Lock
 from s2s_jax.train.loss import make_loss, plain_sums
 from s2s_jax.train.optimiser import make_optimiser
 from s2s_jax.train.record import Recorder
-from s2s_jax.train.step import TrainState, make_step, start
+from s2s_jax.train.step import Metrics, Step, TrainState, make_step, start
 
 
 def train(experiment: Experiment, directory: Path, console: Console, *, profile: Path | None = None) -> TrainState:
@@ -54,7 +54,8 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
 def train_replicas(
     experiments: Sequence[Experiment], directories: Sequence[Path], console: Console
 ) -> list[str | None]:
-    """Train runs that differ in nothing but their seed in one compiled program, each in its own directory.
+    """Train runs that differ in their seed, and in numbers of `config.TOLD`, in one compiled program, each in its own
+    directory.
 
     Each becomes what `train` would have made of it, up to rounding, and can be used and resumed alone.
 
@@ -80,21 +81,34 @@ def train_replicas(
             raise ValueError(f"replicas go in step, but these stand at different ones ({at}); train them one by one.")
         if any(one.reason for one in opened):
             return [None] * len(opened)
-        lay = functools.partial(jax.device_put, device=devices.along(mesh, "replica"))
+        tokenisers = opened[0].shared.prepared.tokenisers
+
+        def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            one = configs.told(experiments[0], numbers)
+            return _step(one, model_of(one, tokenisers))(state, batch)
+
         return replicas.train(
             [replicas.Replica(one.job, one.standing) for one in opened],
             [one.state for one in opened],
-            opened[0].job.step,
-            lay,
+            _differing(experiments),
+            step,
+            functools.partial(jax.device_put, device=devices.along(mesh, "replica")),
         )
 
 
+def _differing(experiments: Sequence[Experiment]) -> dict[str, np.ndarray]:
+    """The numbers in which the experiments differ, with each one's value."""
+    each = [{setting.name: setting.value for setting in configs.settings(one)} for one in experiments]
+    values = {name: np.array([one[name] for one in each]) for name in configs.TOLD}
+    return {name: value for name, value in values.items() if np.ptp(value) > 0}
+
+
 def _demand_replicas(experiments: Sequence[Experiment]) -> None:
-    first = experiments[0]
-    for other in experiments[1:]:
-        if dataclasses.replace(other, seed=first.seed) != first:
-            differing = configs.differences(dataclasses.replace(other, seed=first.seed), first)
-            raise ValueError(f"replicas differ in their seed alone, got {'; '.join(differing)}")
+    first = configs.shared(experiments[0])
+    for other in map(configs.shared, experiments[1:]):
+        if other != first:
+            differing = "; ".join(configs.differences(other, first))
+            raise ValueError(f"replicas differ in their seed and in {', '.join(configs.TOLD)} alone, got {differing}")
     for name in ("validation.patience", "budget.tokens", "budget.seconds"):
         group, field = name.split(".")
         if value := getattr(getattr(first, group), field):
@@ -145,10 +159,9 @@ def _opened(
         else:
             keep_prepared(shared.prepared, directory)
         prepared, model, validate = shared
-        optimiser = make_optimiser(experiment.optimiser, experiment.steps)
         write_json(directory / "config.json", {"format": FORMAT, **configs.to_json(experiment)})
         with Checkpoints(directory / "checkpoints", experiment.checkpoint) as checkpoints:
-            state, standing = _state(experiment, model, optimiser, mesh, checkpoints, say)
+            state, standing = _state(experiment, model, mesh, checkpoints, say)
             first = int(state.step)
             end = loop.End(experiment.steps, experiment.validation, experiment.budget)
             reason = end.reason(first, standing)
@@ -160,9 +173,8 @@ def _opened(
             with Recorder(
                 directory, experiment.record, steps=experiment.steps, console=console, resumed_at=first
             ) as recorder:
-                loss = make_loss(model, experiment.loss, experiment.forcing)
                 job = loop.Job(
-                    step=make_step(loss, optimiser, ema=experiment.optimiser.ema, parts=experiment.batch.parts),
+                    step=_step(experiment, model),
                     batches=plan.from_step,
                     put=functools.partial(devices.put, mesh=mesh),
                     validate=validate,
@@ -173,6 +185,13 @@ def _opened(
                     directory=directory,
                 )
                 yield _Opened(job, state, standing, shared, reason)
+
+
+def _step(experiment: Experiment, model: Model) -> Step:
+    """The compiled step that the settings ask for."""
+    loss = make_loss(model, experiment.loss, experiment.forcing)
+    optimiser = make_optimiser(experiment.optimiser, experiment.steps)
+    return make_step(loss, optimiser, ema=experiment.optimiser.ema, parts=experiment.batch.parts)
 
 
 def demand_trainable(experiment: Experiment) -> TrainState:
@@ -188,17 +207,15 @@ def demand_trainable(experiment: Experiment) -> TrainState:
     model = build(experiment.model, source_vocabulary=100, target_vocabulary=100)
     optimiser = make_optimiser(experiment.optimiser, experiment.steps)
     state = abstract_state(experiment, model, optimiser)
-    step = make_step(make_loss(model, experiment.loss, experiment.forcing), optimiser, ema=experiment.optimiser.ema)
     lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
     links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
-    jax.eval_shape(step, state, Batch(lines, lines, links))  # type: ignore[arg-type]
+    jax.eval_shape(_step(experiment, model), state, Batch(lines, lines, links))  # type: ignore[arg-type]
     return state
 
 
 def _demand_sense(experiment: Experiment) -> None:
     """Refuse what cannot go together."""
     build(experiment.model, source_vocabulary=8, target_vocabulary=8)
-    demand_sense(experiment.search)
     _demand_alignment(experiment)
     _demand_alike(experiment)
     _demand_tokens(experiment)
@@ -233,9 +250,10 @@ def _demand_alike(experiment: Experiment) -> None:
 
 
 def _state(
-    experiment, model: Model, optimiser, mesh, checkpoints: Checkpoints, say
+    experiment: Experiment, model: Model, mesh: Mesh, checkpoints: Checkpoints, say: Callable[[str], None]
 ) -> tuple[TrainState, loop.Standing]:
     """The newest good state of the run, or a new one, on all devices."""
+    optimiser = make_optimiser(experiment.optimiser, experiment.steps)
     example = abstract_state(experiment, model, optimiser)
     if not checkpoints.steps():
         params = model.init(jax.random.key(experiment.seed))

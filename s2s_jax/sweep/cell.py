@@ -35,7 +35,7 @@ class Work(NamedTuple):
     gallery: int
 
 
-Unit = tuple[Work, ...]  # what one process does at once: a cell, or all seeds of a point as replicas
+Unit = tuple[Work, ...]  # what one process does at once: a cell, or many as replicas
 Told = Callable[[Unit, str], None]  # what is called with a unit and its status
 
 
@@ -51,7 +51,7 @@ def obedient(unit: Unit) -> str:
 
 
 def run_unit(unit: Unit) -> str:
-    """Run a cell, or the seeds of a point in one program.
+    """Run a cell, or many in one program.
 
     Returns:
         "done" where all are, else the first other outcome.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from s2s_jax.config import Experiment, shared
 from s2s_jax.run.training import demand_trainable
 from s2s_jax.sweep.cell import Unit, Work, outcome
 from s2s_jax.sweep.identity import Placed, place
@@ -68,14 +69,14 @@ def _size(placed: Placed) -> float:
 
 
 def units(sweep: Sweep, placed: Sequence[Placed], *, also_done: bool = False) -> list[Unit]:
-    """What is left to do, as the workers get it: a cell each, or the seeds of a point together."""
+    """What is left to do, as the workers get it: a cell each, or all together that one program can train."""
     left = [one for one in placed if also_done or outcome(one.folder)["status"] != "done"]
     works = [_work(sweep, one) for one in left]
     if not sweep.replicas:
         return [(work,) for work in works]
-    together: dict[str, list[Work]] = {}
+    together: dict[Experiment, list[Work]] = {}
     for work in works:
-        together.setdefault(str(work.point), []).append(work)
+        together.setdefault(shared(work.experiment), []).append(work)
     return [tuple(group) for group in together.values()]
 
 

@@ -27,7 +27,7 @@ class Result(NamedTuple):
     seed: int
     status: str  # one of STATUSES
     error: str = ""  # one line, where it failed
-    how: str = "single"  # or "replicas": trained with the other seeds in one program
+    how: str = "single"  # or "replicas": trained with others in one program
     settings: dict[str, Any] = {}  # noqa: RUF012 - dotted name -> value, all of them
     parameters: int = 0
     steps: int = 0  # taken

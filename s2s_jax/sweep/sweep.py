@@ -51,7 +51,7 @@ class Sweep:
     gallery: int = 3
     """How many of its first sentences the report shows under every cell."""
     replicas: bool = False
-    """Train all seeds of a point in one program."""
+    """Train all seeds of a point in one program, with those of points that differ from it in `config.TOLD` alone."""
     retries: int = 1
     """How often a cell that failed is tried again."""
 

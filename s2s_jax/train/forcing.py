@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import at_least, one_of
+from s2s_jax.choices import at_least, known, number, one_of
 
 SCHEDULES = ("constant", "linear", "exponential", "inverse-sigmoid", "piecewise")
 TAILS = ("argmax", "sample", "soft", "gumbel")
@@ -62,7 +62,7 @@ class ForcingConfig:
     @property
     def always_true(self) -> bool:
         """Whether every token fed is the true one, whatever the step."""
-        return self.schedule == "constant" and self.start == 1
+        return self.schedule == "constant" and known(self.start, 1)
 
 
 def probability(config: ForcingConfig, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -73,18 +73,19 @@ def probability(config: ForcingConfig, step: Int[Array, ""]) -> Float[Array, ""]
     Bengio et al. 2015, section 2.4.
     """
     now = step.astype(jnp.float32)
+    start, end, decay = number(config.start), number(config.end), number(config.decay)
     if config.schedule == "constant":
-        return jnp.full((), config.start)
+        return jnp.full((), start)
     if config.schedule == "piecewise":
         steps, values = zip(*config.points, strict=True)
         return jnp.interp(now, jnp.array(steps, jnp.float32), jnp.array(values, jnp.float32))
     if config.schedule == "linear":
-        value = config.start - (config.start - config.end) * now / config.decay
+        value = start - (start - end) * now / decay
     elif config.schedule == "exponential":
-        value = config.start * jnp.exp(-now / config.decay)
+        value = start * jnp.exp(-now / decay)
     else:
-        value = config.start * jax.nn.sigmoid(jnp.log(jnp.float32(config.decay)) - now / config.decay)
-    return jnp.maximum(value, config.end)
+        value = start * jax.nn.sigmoid(jnp.log(jnp.float32(decay)) - now / decay)
+    return jnp.maximum(value, end)
 
 
 def own_token(logits: Float[Array, "B V"], tail: str, key: Key[Array, ""]) -> Int[Array, " B"]:

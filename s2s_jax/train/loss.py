@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import at_least, share
+from s2s_jax.choices import Told, at_least, known, number, share
 from s2s_jax.model.copying import NEVER
 from s2s_jax.model.interface import Feed, Model, Noise, Params, Reading, forced
 from s2s_jax.shapes import Batch, real
@@ -76,7 +76,9 @@ class Losses(NamedTuple):
     correct: Float[Array, "*B"]  # 0 or 1
 
 
-def token_losses(logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, label_smoothing: float = 0.0) -> Losses:
+def token_losses(
+    logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, label_smoothing: float | Told = 0.0
+) -> Losses:
     """Cross-entropy of each token.
 
     With smoothing s: -(1 - s) log p(true) - s mean log p. Szegedy et al. 2016, arXiv:1512.00567, section 7.
@@ -85,13 +87,14 @@ def token_losses(logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, labe
         return _token_losses(logits, target, label_smoothing)
 
 
-def _token_losses(logits, target, label_smoothing: float) -> Losses:
+def _token_losses(logits, target, label_smoothing: float | Told) -> Losses:
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nats = smoothed = normaliser - true
-    if label_smoothing:
+    if not known(label_smoothing, 0):
         # a slot that the sentence does not use has no word to be smoothed over
-        smoothed = (1 - label_smoothing) * nats + label_smoothing * (normaliser - mean_of_sayable(logits))
+        spread = number(label_smoothing)
+        smoothed = (1 - spread) * nats + spread * (normaliser - mean_of_sayable(logits))
     return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
 
 

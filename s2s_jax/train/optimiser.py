@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import optax
 
-from s2s_jax.choices import at_least, one_of
+from s2s_jax.choices import at_least, number, one_of
 
 OPTIMISERS = {
     "adam": optax.scale_by_adam,
@@ -56,7 +56,8 @@ class OptimiserConfig:
 def learning_rate(config: OptimiserConfig, steps: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
     after = max(1, steps - config.warmup)
-    peak, last = config.learning_rate, config.learning_rate * config.final
+    peak = number(config.learning_rate)
+    last = peak * config.final
     falls = {
         "constant": optax.constant_schedule(peak),
         "linear": optax.linear_schedule(peak, last, after),

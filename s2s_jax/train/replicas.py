@@ -1,7 +1,7 @@
-"""How are many seeds trained in one compiled program? `vmap` over their states; each has its own run's files.
+"""How are many runs trained in one compiled program? `vmap` over their states; each has its own folder and files.
 
 Replicas go in step: one batch each at a time, padded to the largest of them. What a replica learns is what its own run
-would have learned, up to rounding: it sees that run's batches, coins and dropout.
+would have learned, up to rounding: it sees that run's batches, coins and dropout, and is told that run's numbers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,9 @@ import numpy as np
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.train import loop
 from s2s_jax.train.interrupt import Interrupt, Interrupted
-from s2s_jax.train.step import Metrics, Step, TrainState
+from s2s_jax.train.step import Metrics, TrainState
+
+ToldStep = Callable[[dict[str, Any], TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 class Replica(NamedTuple):
@@ -25,14 +27,19 @@ class Replica(NamedTuple):
 
 
 def train(
-    replicas: Sequence[Replica], states: Sequence[TrainState], step: Step, lay: Callable[[Any], Any]
+    replicas: Sequence[Replica],
+    states: Sequence[TrainState],
+    numbers: dict[str, np.ndarray],
+    step: ToldStep,
+    lay: Callable[[Any], Any],
 ) -> list[str | None]:
     """Train all to their last step.
 
     Args:
-        replicas: their jobs agree in everything but seed and folders, and have no patience and no budget.
+        replicas: their jobs agree in everything but seed, numbers and folders, and have no patience and no budget.
         states: all of one step.
-        step: the compiled step of one of them.
+        numbers: settings in which they differ, with each one's value, [R].
+        step: the step of one of them, told its numbers.
         lay: puts stacked arrays on the devices, along the replicas.
 
     Returns:
@@ -46,7 +53,8 @@ def train(
     standings = [one.standing for one in replicas]
     first, end = int(states[0].step), jobs[0].end
     stacked = lay(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
-    together = jax.jit(jax.vmap(step), donate_argnums=0)
+    together = jax.jit(jax.vmap(step), donate_argnums=1)
+    numbers = lay({name: np.asarray(values, np.float32) for name, values in numbers.items()})
     lost: list[str | None] = [None] * len(jobs)
     spent = [standing.seconds for standing in standings]
     shapes: set[tuple[int, ...]] = set()
@@ -82,7 +90,7 @@ def train(
                 shapes.add(batch.source.shape + batch.target.shape)
                 for job in jobs:
                     job.recorder.compiling(batch.source.shape[1:] + batch.target.shape[2:])
-            stacked, metrics = together(stacked, lay(batch))
+            stacked, metrics = together(numbers, stacked, lay(batch))
             if compiling:
                 jax.block_until_ready(metrics.finite)
                 for job in jobs:

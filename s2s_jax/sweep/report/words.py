@@ -77,7 +77,9 @@ def _training(judged: Judged) -> str:
     if not done:
         return "No run is done."
     ways = sorted({cell.how for cell in done})
-    together = "; seeds of one point were trained together in one program" if "replicas" in ways else ""
+    together = (
+        "; runs that differ in seed or told numbers were trained together in one program" if "replicas" in ways else ""
+    )
     return (
         f"Training took {_between([cell.steps for cell in done])} steps on {_between([cell.tokens for cell in done])} "
         f"target tokens and {_between([cell.seconds for cell in done])} seconds a run, compiling and validating left "
