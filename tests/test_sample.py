@@ -8,7 +8,7 @@ import slow
 from fake import MODEL, table
 from scipy.stats import chisquare
 
-from s2s_jax.decode.sample import Sampling, drawn, kept, row_keys, sample
+from s2s_jax.decode.sample import Sampling, drawn, fallen_on, kept, row_keys, sample
 from s2s_jax.shapes import EOS
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2]], jnp.int32)
@@ -76,18 +76,18 @@ def cut_by_hand(logits: np.ndarray, sampling: Sampling) -> dict[int, float]:
     """The probability of each token that may be drawn."""
     tempered = np.asarray(logits, np.float64) / sampling.temperature
     shares = np.exp(tempered) / np.exp(tempered).sum()
-    order = sorted(range(len(shares)), key=lambda token: (-shares[token], token))
-    chosen, mass = [], 0.0
-    for rank, token in enumerate(order):
+    chosen = []
+    for token, share in enumerate(shares):
+        likelier = shares[shares > share]
         dropped = (
-            (sampling.top_k and rank >= sampling.top_k) or mass >= sampling.top_p or shares[token] < sampling.epsilon
+            (sampling.top_k and len(likelier) >= sampling.top_k)
+            or likelier.sum() >= sampling.top_p
+            or share < sampling.epsilon
         )
-        if dropped and rank > 0:
-            break
-        chosen.append(token)
-        mass += shares[token]
-    total = sum(shares[token] for token in chosen if shares[token] > 0)
-    return {token: shares[token] / total for token in chosen if shares[token] > 0}
+        if share > 0 and not (dropped and len(likelier)):
+            chosen.append(token)
+    total = shares[chosen].sum()
+    return {token: shares[token] / total for token in chosen}
 
 
 @pytest.mark.parametrize("sampling", CUTS, ids=str)
@@ -96,13 +96,11 @@ def test_the_tokens_that_are_left_are_those_of_slow_python(sampling):
     logits = random.normal(size=(30, 9)).astype(np.float32)
     logits[10:20] = np.round(logits[10:20]) + 0.0  # equals, and no -0.0, which top_k puts below 0.0
     logits[:, 0] = -np.inf
-    values, tokens = kept(jnp.array(logits) / sampling.temperature, sampling)
+    left = np.asarray(kept(jnp.array(logits) / sampling.temperature, sampling))
     for row in range(len(logits)):
-        left = np.isfinite(np.asarray(values[row]))
-        shares = np.exp(np.asarray(values[row])[left])
-        wanted = cut_by_hand(logits[row], sampling)
-        found = dict(zip(np.asarray(tokens[row])[left].tolist(), shares / shares.sum(), strict=True))
-        assert found == pytest.approx(wanted, rel=1e-4)
+        shares = np.exp(left[row]) / np.exp(left[row]).sum()
+        found = {int(token): shares[token] for token in np.flatnonzero(shares)}
+        assert found == pytest.approx(cut_by_hand(logits[row], sampling), rel=1e-4)
 
 
 @pytest.mark.parametrize("sampling", [CUTS[2], CUTS[5], CUTS[9]], ids=str)
@@ -112,6 +110,20 @@ def test_tokens_are_drawn_as_often_as_the_cut_distribution_says(sampling):
     tokens = drawn(rows, row_keys(2, jnp.arange(DRAWS)), sampling)
     said, counts = np.unique(np.asarray(tokens), return_counts=True)
     fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.9)], ids=str)
+def test_a_vocabulary_of_many_stretches_is_drawn_from_alike(sampling):
+    logits = np.random.default_rng(3).normal(size=200).astype(np.float32) * 2
+    logits[10:140] = -np.inf  # a whole stretch that nothing is drawn from
+    tokens = drawn(jnp.broadcast_to(jnp.array(logits), (DRAWS, 200)), row_keys(4, jnp.arange(DRAWS)), sampling)
+    said, counts = np.unique(np.asarray(tokens), return_counts=True)
+    fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
+
+
+@pytest.mark.parametrize(("point", "place"), [(0.0, 1), (0.99, 1), (1.0, 3), (2.99, 3), (3.0, 3), (9.0, 3)])
+def test_a_point_falls_on_a_place_that_has_weight(point, place):
+    assert fallen_on(jnp.array([[0.0, 1.0, 0.0, 2.0, 0.0]]), jnp.array([[point]])) == place
 
 
 def test_neighbours_padding_and_order_change_no_sample():

@@ -12,7 +12,7 @@ to 0.00014 (late switch), 0.00008 (linear) and 0.00001 (soft; own words only), t
 wanted.
 """
 
-from s2s_jax.config import Experiment
+from s2s_jax.config import Experiment, override
 from s2s_jax.decode.search_config import SearchConfig
 from s2s_jax.model.attention_config import AttentionConfig
 from s2s_jax.model.decoder import DecoderConfig
@@ -63,13 +63,25 @@ def base() -> Experiment:
     )
 
 
-def sweep() -> Sweep:
+def compared(experiment: Experiment, *metrics: str) -> Sweep:
     """Nine comparisons, for which Holm's correction needs nine seeds."""
     return Sweep(
-        base=base(),
+        base=experiment,
         axes={"fed": SCHEDULES},
         compare="fed",
         baseline="teacher forcing",
         seeds=range(9),
-        metrics=("exact_match", "exposure_gap", "perplexity"),
+        metrics=metrics,
+        sentences=2000,
     )
+
+
+def sweep() -> Sweep:
+    """On dates, which are easy."""
+    return compared(base(), "exact_match", "exposure_gap", "perplexity")
+
+
+def sounds() -> Sweep:
+    """On CMUdict, where most words go wrong somewhere."""
+    changes = ("data.train=tfds:cmudict_g2p", "batch.sentences=128", "text.target.kind=word", "evaluation.unit=phone")
+    return compared(override(base(), *changes), "wer", "exposure_gap", "per", "perplexity")

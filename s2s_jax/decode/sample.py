@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.choices import at_least
-from s2s_jax.decode.largest import largest
+from s2s_jax.decode.largest import STRETCH, largest
 from s2s_jax.decode.ranking import LIKELIHOOD, Ranking
 from s2s_jax.decode.result import Found
 from s2s_jax.decode.rules import FREE, Rules
@@ -22,7 +22,9 @@ class Sampling:
     temperature: float = 1.0
     """What logits are divided by: below 1 the likely tokens get likelier."""
     top_k: int = 0
-    """Only so many of the likeliest tokens; 0 for all. Fan et al. 2018, arXiv:1805.04833."""
+    """Only so many of the likeliest tokens, and those as likely as the last; 0 for all. Fan et al. 2018,
+    arXiv:1805.04833.
+    """
     top_p: float = 1.0
     """Only the fewest likeliest tokens that hold this much probability. Holtzman et al. 2020, arXiv:1904.09751, 3.1."""
     epsilon: float = 0.0
@@ -86,22 +88,56 @@ def sample(
 
 
 def drawn(logits: Float[Array, "N V"], keys: Key[Array, " N"], sampling: Sampling) -> Int[Array, " N"]:
-    """A token for each row: the largest of the kept logits, each with Gumbel noise of its own."""
-    values, tokens = kept(logits / sampling.temperature, sampling)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, values.shape[1:]))(keys)
-    chosen = jnp.argmax(values + noise, axis=-1)[:, None]
-    return jnp.take_along_axis(tokens, chosen, axis=-1)[:, 0]
+    """A token for each row: the one that a uniform number falls on, the kept probabilities laid end to end.
+
+    One number a row, where noise on each logit would take one a token. The stretch is found first, then the token.
+    """
+    left = kept(logits / sampling.temperature, sampling)
+    weights = jnp.exp(left - left.max(-1, keepdims=True))
+    weights = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % STRETCH)))
+    parts = weights.reshape(len(weights), -1, STRETCH)
+    shares = parts.sum(-1)
+    point = jax.vmap(jax.random.uniform)(keys)[:, None] * shares.sum(-1, keepdims=True)
+    stretch = fallen_on(shares, point)[:, None]
+    before = jnp.where(jnp.arange(shares.shape[1])[None] < stretch, shares, 0.0).sum(-1, keepdims=True)
+    inside = jnp.take_along_axis(parts, stretch[..., None], axis=1)[:, 0]
+    return stretch[:, 0] * STRETCH + fallen_on(inside, point - before)
 
 
-def kept(logits: Float[Array, "N V"], sampling: Sampling) -> tuple[Float[Array, "N C"], Int[Array, "N C"]]:
-    """The logits that may be drawn and their tokens, best first where a cut is made; -inf for what a cut took away."""
-    vocabulary = logits.shape[-1]
+def fallen_on(weights: Float[Array, "N C"], point: Float[Array, "N 1"]) -> Int[Array, " N"]:
+    """The first place up to which the weights add up to more than the point; never one without weight."""
+    places, there = jnp.arange(weights.shape[1], dtype=jnp.int32)[None], weights > 0
+    first = jnp.where(there & (jnp.cumsum(weights, axis=-1) > point), places, places.size).min(-1)
+    return jnp.minimum(first, jnp.where(there, places, 0).max(-1))  # rounding may leave none
+
+
+def kept(logits: Float[Array, "N V"], sampling: Sampling) -> Float[Array, "N V"]:
+    """The logits that may be drawn, -inf for what a cut took away; equally likely tokens stay or go together."""
     if not sampling.top_k and sampling.top_p == 1 and not sampling.epsilon:
-        return logits, jnp.broadcast_to(jnp.arange(vocabulary, dtype=jnp.int32)[None], logits.shape)
-    best, tokens = largest(logits, min(sampling.top_k or vocabulary, vocabulary))
-    probabilities = jnp.exp(best - jax.nn.logsumexp(logits, axis=-1, keepdims=True))
-    keep = probabilities >= sampling.epsilon
+        return logits
+    probabilities = jax.nn.softmax(logits)
+    least = jnp.full((len(logits), 1), sampling.epsilon)
+    if 0 < sampling.top_k < logits.shape[1]:
+        least = jnp.maximum(least, largest(probabilities, sampling.top_k)[0][:, -1:])
     if sampling.top_p < 1:
-        keep &= jnp.cumsum(probabilities, axis=-1) - probabilities < sampling.top_p  # what is likelier holds less
-    keep = keep.at[:, 0].set(True)
-    return jnp.where(keep, best, -jnp.inf), tokens.astype(jnp.int32)
+        least = jnp.maximum(least, nucleus(probabilities, sampling.top_p))
+    least = jnp.minimum(least, probabilities.max(-1, keepdims=True))
+    return jnp.where(probabilities >= least, logits, -jnp.inf)
+
+
+def nucleus(probabilities: Float[Array, "N V"], share: float) -> Float[Array, "N 1"]:
+    """The least x for which tokens likelier than x hold less than a share: bisected over all floats, nothing is sorted.
+
+    The bits of floats that are not negative, read as whole numbers, are in the order of the floats.
+    """
+
+    def halved(_, bounds: tuple[Int[Array, "N 1"], Int[Array, "N 1"]]) -> tuple[Int[Array, "N 1"], Int[Array, "N 1"]]:
+        low, high = bounds
+        middle = (low + high) // 2
+        likelier = probabilities > jax.lax.bitcast_convert_type(middle, jnp.float32)
+        enough = jnp.where(likelier, probabilities, 0.0).sum(-1, keepdims=True) < share
+        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+    zero = jnp.zeros((len(probabilities), 1), jnp.int32)
+    one = jax.lax.bitcast_convert_type(jnp.ones_like(zero, jnp.float32), jnp.int32)
+    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halved, (zero, one))[1], jnp.float32)
