@@ -94,8 +94,8 @@ def test_every_kind_of_attention_is_one_program_for_all_shapes(choices):
     for rows, tokens in ((3, 12), (2, 16)):
         source = np.full((rows, tokens), 5, np.int32)
         source[0, 5:], source[1] = [EOS, *[PAD] * (tokens - 6)], PAD
-        own = compiled_search(model, search, 4)(params, source, np.zeros(rows, np.int32), np.int32(0))
-        for one, other in zip(run_it(parameters, source, np.int32(0)), own, strict=True):
+        own = compiled_search(model, search, 4)(params, source, np.zeros(rows, np.int32))
+        for one, other in zip(run_it(parameters, source), own, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_a_folder_of_another_version_is_refused(folder):
     text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | {"format": 1}))
     try:
-        with pytest.raises(ValueError, match="is of format 1, wanted 2: .*export the run again"):
+        with pytest.raises(ValueError, match="is of format 1, wanted 3: .*export the run again"):
             load_exported(folder)
     finally:
         path.write_text(text)

@@ -4,14 +4,18 @@ import dataclasses
 import re
 
 import jax
+import numpy as np
 import pytest
 from fake import MODEL, table
 
 from s2s_jax.config import Experiment, override, settings
+from s2s_jax.decode import loop
+from s2s_jax.decode.loop import HALVINGS
 from s2s_jax.decode.rules import Rules
 from s2s_jax.decode.sample import Sampling
 from s2s_jax.decode.search_config import SearchConfig, compiled_search
 from s2s_jax.decode.translate import WINDOW, Translator
+from s2s_jax.shapes import EOS, PAD
 from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import Characters
 
@@ -101,21 +105,61 @@ def test_every_method_answers_every_line_in_order_whatever_the_batches(settings,
         assert [one.tokens for one in answer.hypotheses] == [one.tokens for one in other.hypotheses]
 
 
-@pytest.mark.parametrize("settings", [{"samples": 2}, {"method": "beam", "beam": 3}], ids=["sample", "beam"])
-def test_a_few_long_sentences_of_a_batch_are_found_with_those_of_others(settings):
-    """In a full window no batch goes on for its last sentence: what is left of all of them is one batch more."""
-    settings = {"method": "sample", "sentences": 16} | settings
-    lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16)]  # a letter unknown is the other table
-    one, sent = translator(**settings), []
-    find, one._find = one._find, lambda *given, **wanted: sent.append(given) or find(*given, **wanted)
-    found = list(one.translate(table(4), lines))
-    assert [int(given[3]) for given in sent] == [1] * WINDOW + [0] * (len(sent) - WINDOW)
-    assert len(sent) == WINDOW + 1
-    for answer, other in zip(found, translator(**settings).translate(table(4), lines, window=16), strict=True):
-        assert (answer.source, [mine.tokens for mine in answer.hypotheses]) == (
-            other.source,
-            [mine.tokens for mine in other.hypotheses],
-        )
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"method": "sample", "samples": 2},
+        {"method": "stochastic", "beam": 3},
+        {"beam": 4, "groups": 2, "group_penalty": 0.5, "coverage_penalty": 0.2},
+    ],
+    ids=lambda settings: settings.get("method", f"beam {settings.get('beam', 1)}"),
+)
+def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(settings):
+    """Of 64 sentences the last 32 go on together, and of these the last 16."""
+    random = np.random.default_rng(0)
+    source = np.zeros((64, 5), np.int32)
+    for row, length in enumerate(random.integers(0, 5, 64)):
+        source[row, : length + 1] = [*random.integers(3, 6, length), EOS] if length else 0
+    numbers, params = np.arange(64, dtype=np.int32), table(3)
+    search = SearchConfig(rules=Rules(min_ratio=1.5, repetition_penalty=1.5), **settings)
+    find = compiled_search(MODEL, search, 9)
+    whole, found = find(params, source, numbers), find(params, source, numbers, halvings=2)
+    loops = [
+        find.lower(params, source, numbers, halvings=count).as_text().count("stablehlo.while")  # pyright: ignore
+        for count in (0, 2)
+    ]
+    assert loops[1] >= loops[0] + 2
+    lengths = (np.asarray(found.tokens)[:, 0] != PAD).sum(-1)
+    assert len(set(lengths)) > 3
+    for name, one, other in zip(found._fields, found, whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
+
+
+def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
+    """Steps count on from loop to loop, and none is taken for what is done."""
+    monkeypatch.setattr(loop, "FEWEST", 1)
+    ends = jax.numpy.array([1, 5, 2, 9, 3, 7, 4, 2])
+
+    def advance(fixed, now, time):
+        taken, ends = now
+        return jax.numpy.where(taken < fixed, time + 1, taken), ends
+
+    begun = jax.numpy.zeros(8, "int32"), ends
+    taken, _ = loop.until_done(advance, lambda now: now[0] >= now[1], ends, begun, most=8, halvings=2)
+    assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
+
+
+def test_long_work_halves_its_batches_and_says_the_same():
+    """From a first full window on; what few lines ask for compiles no more than they need."""
+    lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16 + 5)]  # a letter unknown: the other table
+    one, asked = translator(sentences=16), []
+    find, one._find = one._find, lambda *given, **more: asked.append(more["halvings"]) or find(*given, **more)
+    found = [answer.text for answer in one.translate(table(4), lines)]
+    assert asked == [HALVINGS] * (WINDOW + 1)
+    asked.clear()
+    assert found == [answer.text for answer in one.translate(table(4), lines, window=20)]
+    assert set(asked) == {0}
 
 
 def test_the_seed_and_the_line_number_decide_a_sample():

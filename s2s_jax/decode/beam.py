@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.decode.best import Best
+from s2s_jax.decode.loop import until_done
 from s2s_jax.decode.ranking import LIKELIHOOD, Ranking, uncovered
 from s2s_jax.decode.result import Found
 from s2s_jax.decode.rules import FREE, Rules, bounds, followed
 from s2s_jax.decode.slots import Choice, Live, Way
 from s2s_jax.decode.trace import Ends, History, best_of, chosen_ends, merged, traced
-from s2s_jax.decode.walk import unfinished
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
@@ -26,7 +26,6 @@ STOPPING = ("full", "bounded", "never")
 class Progress(NamedTuple):
     """Where the loop stands."""
 
-    time: Int[Array, ""]
     carried: PyTree  # what each slot remembers, leaves lead with R*K: the model's state, the tokens, the coverage
     token: Int[Array, "R K"]
     live: Live
@@ -51,7 +50,7 @@ def beam(
     n_best: int | None = None,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
-    spare: Int[Array, ""] | int = 0,
+    halvings: int = 0,
 ) -> Found:
     """The `width` best hypotheses of each sentence; a width of 1 gives what greedy search gives.
 
@@ -63,7 +62,7 @@ def beam(
         stopping: a sentence is done when `width` hypotheses have ended ("full"); when no live one can come among the
             `n_best` any more ("bounded": what "never" gives, sooner); or when none is live ("never").
         n_best: hypotheses wanted of each group; all of them where it is None.
-        spare: sentences that may be left unfinished: the search ends once no more go on.
+        halvings: see `decode.loop`.
     """
     way = Best(ranking=ranking, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
     return search(
@@ -78,7 +77,7 @@ def beam(
         n_best=n_best,
         rules=rules,
         prefix=prefix,
-        spare=spare,
+        halvings=halvings,
     )
 
 
@@ -95,7 +94,7 @@ def search(
     n_best: int | None = None,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
-    spare: Int[Array, ""] | int = 0,
+    halvings: int = 0,
 ) -> Found:
     """The `width` best hypotheses of each of the way's groups, together, in one compiled loop."""
     wanted = width if n_best is None else min(n_best, width)
@@ -107,43 +106,43 @@ def search(
     longest = limits.most.reshape(rows, width)[:, 0]
 
     def by_slot(leaf: Array) -> Array:
-        return leaf.reshape(rows, width, *leaf.shape[1:])
+        return leaf.reshape(leaf.shape[0] // width, width, *leaf.shape[1:])
 
     def gathered(leaf: Array, parent: Int[Array, "R K"]) -> Array:
-        return leaf[(parent + width * jnp.arange(rows, dtype=jnp.int32)[:, None]).reshape(-1)]
+        return leaf[(parent + width * jnp.arange(parent.shape[0], dtype=jnp.int32)[:, None]).reshape(-1)]
 
-    def going(now: Progress) -> Bool[Array, ""]:
-        return (now.time < max_length) & (unfinished(now.done, way.groups).sum() > spare)
-
-    def advance(now: Progress) -> Progress:
+    def advance(fixed: tuple, now: Progress, time: Int[Array, ""]) -> Progress:
+        way, memory, limits, mask, longest = fixed
         state, said, covered = now.carried
         state, step = model.step(params, memory, state, now.token.reshape(-1))
-        allowed = followed(step.logits, rules, limits, time=now.time, said=said)
+        allowed = followed(step.logits, rules, limits, time=time, said=said)
         normaliser = by_slot(step.normaliser)
         # what a neighbour still waits for must not change a row that is done: it has no live hypotheses here
         total, merit = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live[:2])
         live = Live(total, merit, now.live.held)
-        picked = way.pick(live, by_slot(allowed), normaliser=normaliser, time=now.time)
+        picked = way.pick(live, by_slot(allowed), normaliser=normaliser, time=time)
         choice, kept = picked.best, picked.open
         own = [log_probs_of(one, by_slot(step.logits), normaliser) for one in (choice, kept)]
-        looked = jnp.zeros((rows, width))
+        looked = jnp.zeros_like(total)
         if covered is not None:
             covered += step.alignment
             looked = by_slot(uncovered(covered, mask))
-        ends = best_of(now.ends, ended(choice, own[0], now.time, way=way, looked=looked, width=width))
+        ends = best_of(now.ends, ended(choice, own[0], time, way=way, looked=looked, width=width))
         entry = (kept.token, kept.parent, own[1], by_slot(step.alignment))
-        history = History(*(old.at[now.time].set(new) for old, new in zip(now.history, entry, strict=True)))
+        history = History(*(old.at[:, time].set(new) for old, new in zip(now.history, entry, strict=True)))
         carried = jax.tree.map(lambda leaf: gathered(leaf, kept.parent), (state, said, covered))
         if said is not None:
-            carried = (carried[0], carried[1].at[:, now.time].set(kept.token.reshape(-1)), carried[2])
+            carried = (carried[0], carried[1].at[:, time].set(kept.token.reshape(-1)), carried[2])
         fresh = zip(now.live[:2], (kept.total, kept.merit), strict=True)
         total, merit = (jnp.where(now.done[:, None], old, new) for old, new in fresh)
         live = Live(total, merit, picked.held)
-        tokens = jnp.where(now.done, now.tokens, now.time + 1)
-        done = now.done | is_done(live, ends, tokens)
-        return Progress(now.time + 1, carried, kept.token, live, tokens, done, history, ends)
+        tokens = jnp.where(now.done, now.tokens, time + 1)
+        done = now.done | is_done(way, live, ends, tokens, longest)
+        return Progress(carried, kept.token, live, tokens, done, history, ends)
 
-    def is_done(live: Live, ends: Ends, tokens: Int[Array, " R"]) -> Bool[Array, " R"]:
+    def is_done(
+        way: Way, live: Live, ends: Ends, tokens: Int[Array, " R"], longest: Int[Array, " R"]
+    ) -> Bool[Array, " R"]:
         over = (tokens >= longest) | ~jnp.isfinite(live.total).any(-1)
         if stopping == "full":
             return over | jnp.isfinite(ends.value).all(-1)
@@ -155,11 +154,17 @@ def search(
     first = start(source, way, width=width, max_length=max_length)
     said = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
     covered = jnp.zeros((rows * width, length)) if coverage else None
-    last = jax.lax.while_loop(going, advance, first._replace(carried=(state, said, covered)))
+    last = until_done(
+        advance,
+        lambda now: now.done.reshape(-1, way.groups).all(-1),
+        (way, memory, limits, mask, longest),
+        first._replace(carried=(state, said, covered)),
+        most=max_length,
+        halvings=halvings,
+    )
     looked = jnp.zeros((rows, width)) if not coverage else by_slot(uncovered(last.carried[2], mask))
     ends, cut = chosen_ends(last.ends, cut_off(last, way=way, looked=looked), open_last=way.open_last)
-    left = jnp.repeat(unfinished(last.done, way.groups), way.groups)
-    found = traced(last.history, ends, cut, left)
+    found = traced(last.history, ends, cut)
     return merged(Found(*(leaf[:, :wanted] for leaf in found)), way.groups)
 
 
@@ -169,7 +174,7 @@ def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -
     rows = empty.shape[0]
     total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
     total = jnp.where(empty[:, None], -jnp.inf, total)
-    slots = (max_length, rows, width)
+    slots = (rows, max_length, width)
     history = History(
         jnp.full(slots, PAD, jnp.int32),
         jnp.zeros(slots, jnp.int32),
@@ -178,7 +183,6 @@ def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -
     )
     nobody, none = jnp.zeros((rows, width), jnp.int32), jnp.full((rows, width), -jnp.inf)
     return Progress(
-        jnp.zeros((), jnp.int32),
         (),
         jnp.full((rows, width), BOS, jnp.int32),
         way.first(total),

@@ -11,6 +11,7 @@ from s2s_jax.decode.ranking import Ranking
 from s2s_jax.decode.slots import Choice, Live, Picked, pooled, still_open
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
     """Plain beam search; with a price, a diverse one. Prices bear on the choice of a step, never on a score.

@@ -6,6 +6,7 @@ arXiv:1804.06609, 3.2 and 3.3. A phrase that is begun and not gone on with is be
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -62,6 +63,9 @@ def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
     return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (head <= said)[None, None, ..., 0])
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["phrases", "longest"], meta_fields=["ranking", "groups"]
+)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constrained:
     """The likeliest continuations, each number of met tokens having its share of the slots.
@@ -177,7 +181,7 @@ def constrained(
     n_best: int | None = None,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
-    spare: Int[Array, ""] | int = 0,
+    halvings: int = 0,
 ) -> Found:
     """A beam of hypotheses that end only when they hold each of the phrases, in any order; phrases may overlap.
 
@@ -200,5 +204,5 @@ def constrained(
         n_best=n_best,
         rules=rules,
         prefix=prefix,
-        spare=spare,
+        halvings=halvings,
     )

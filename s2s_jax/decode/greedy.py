@@ -19,17 +19,17 @@ def greedy(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
-    spare: Int[Array, ""] | int = 0,
+    halvings: int = 0,
 ) -> Found:
     """The token of highest probability at each step, until all sentences have ended or `max_length` tokens stand."""
     return walk(
         model,
         params,
         source,
-        lambda logits, time: likeliest(logits),
+        lambda logits, *_: likeliest(logits),
         max_length=max_length,
         ranking=ranking,
         rules=rules,
         prefix=prefix,
-        spare=spare,
+        halvings=halvings,
     )

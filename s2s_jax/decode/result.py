@@ -14,4 +14,3 @@ class Found(NamedTuple):
     scores: Float[Array, "B K"]  # what hypotheses are ranked by; -inf where there is no such hypothesis
     truncated: Bool[Array, "B K"]  # cut off at the length bound, without EOS
     log_weights: Float[Array, "B K"]  # what each counts in a mean over them, up to a factor; -inf for nobody
-    unfinished: Bool[Array, "B K"]  # one of the sentences that a search left when so few were left

@@ -63,13 +63,13 @@ def sample(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
-    spare: Int[Array, ""] | int = 0,
+    halvings: int = 0,
 ) -> Found:
     """So many samples of each sentence, in the order they are drawn; each counts the same in a mean over them."""
     numbers = jnp.arange(samples)
     own = jax.vmap(lambda key: jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers))(keys).reshape(-1)
 
-    def pick(logits: Float[Array, "N V"], time: Int[Array, ""]) -> Int[Array, " N"]:
+    def pick(logits: Float[Array, "N V"], own: Key[Array, " N"], time: Int[Array, ""]) -> Int[Array, " N"]:
         return drawn(logits, jax.vmap(lambda key: jax.random.fold_in(key, time))(own), sampling)
 
     found = walk(
@@ -77,12 +77,13 @@ def sample(
         params,
         source,
         pick,
+        given=own,
         each=samples,
         max_length=max_length,
         ranking=ranking,
         rules=rules,
         prefix=prefix,
-        spare=spare,
+        halvings=halvings,
     )
     return found._replace(log_weights=jnp.where(jnp.isfinite(found.log_weights), 0.0, found.log_weights))
 

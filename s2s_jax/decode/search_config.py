@@ -171,31 +171,32 @@ def demand_beam(search: SearchConfig) -> None:
             )
 
 
-# (params, source [B, S], the number of each line [B], how many may be left unfinished, tokens to begin with [B, P] or
-# None, phrases to hold [B, P, L] or None) -> what was found
+# (params, source [B, S], the number of each line [B], tokens to begin with [B, P] or None, phrases to hold [B, N, L] or
+# None, how often the rows are halved) -> what was found
 Find = Callable[..., Found]
 
 
 def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Find:
     """The search as one compiled program for each source shape, and for each shape of a prefix and phrases."""
-    shared = {"max_length": max_length, "ranking": search.scoring(), "rules": search.rules}
+    settings = {"max_length": max_length, "ranking": search.scoring(), "rules": search.rules}
 
     def find(
         params: Params,
         source: Int[Array, "B S"],
         numbers: Int[Array, " B"],
-        spare: Int[Array, ""] | int = 0,
         prefix: Int[Array, "B P"] | None = None,
         phrases: Int[Array, "B N L"] | None = None,
+        halvings: int = 0,
     ) -> Found:
+        shared = {**settings, "prefix": prefix, "halvings": halvings}
         if phrases is not None:
             demand_beam(search)
             options = {"width": search.beam, "stopping": search.stopping, "n_best": search.n_best or None}
-            return constrained(model, params, source, phrases, prefix=prefix, spare=spare, **options, **shared)
-        ask = functools.partial(_asked(search), model, params, source, prefix=prefix, spare=spare, **shared)
+            return constrained(model, params, source, phrases, **options, **shared)
+        ask = functools.partial(_asked(search), model, params, source, **shared)
         return ask() if search.method == "beam" else ask(row_keys(search.seed, numbers))
 
-    return jax.jit(find)
+    return jax.jit(find, static_argnames="halvings")
 
 
 def _asked(search: SearchConfig) -> Callable[..., Found]:

@@ -39,7 +39,7 @@ class Picked(NamedTuple):
 
 @runtime_checkable
 class Way(Protocol):
-    """A way to choose: what a beam is the best by."""
+    """A way to choose: what a beam is the best by. A pytree, whose leaves lead with the rows R."""
 
     @property
     def groups(self) -> int:

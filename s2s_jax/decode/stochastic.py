@@ -6,6 +6,7 @@ are a sample without replacement, and the largest alone is an exact sample.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import real
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["keys"], meta_fields=["groups"])
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Noisy:
     """Chooses by noisy log-probabilities. What the rules leave is made to sum to 1, or it could not be drawn from."""
@@ -86,7 +88,7 @@ def stochastic(
     ranking: Ranking = LIKELIHOOD,
     rules: Rules = FREE,
     prefix: Int[Array, "B P"] | None = None,
-    spare: Int[Array, ""] | int = 0,
+    halvings: int = 0,
 ) -> Found:
     """`width` different hypotheses of each sentence in the order they are drawn, with their importance weights.
 
@@ -103,7 +105,7 @@ def stochastic(
         stopping="bounded",
         rules=rules,
         prefix=prefix,
-        spare=spare,
+        halvings=halvings,
     )
     threshold = found.scores[:, width:]
     found = Found(*(leaf[:, :width] for leaf in found))

@@ -16,10 +16,10 @@ from s2s_jax.shapes import EOS, PAD
 class History(NamedTuple):
     """Each step's choice for each slot, and what each slot saw and said before that choice."""
 
-    token: Int[Array, "T R K"]
-    parent: Int[Array, "T R K"]  # the slot, before the choice, that a slot continues
-    log_prob: Float[Array, "T R K"]  # of the token, as the model itself says it
-    alignment: Float[Array, "T R K S"]  # by the slot before the choice
+    token: Int[Array, "R T K"]
+    parent: Int[Array, "R T K"]  # the slot, before the choice, that a slot continues
+    log_prob: Float[Array, "R T K"]  # of the token, as the model itself says it
+    alignment: Float[Array, "R T K S"]  # by the slot before the choice
 
 
 class Ends(NamedTuple):
@@ -50,27 +50,26 @@ def chosen_ends(complete: Ends, cut: Ends, *, open_last: bool) -> tuple[Ends, Bo
     return ends, (order >= width) & jnp.isfinite(ends.value)
 
 
-def traced(history: History, ends: Ends, cut: Bool[Array, "R K"], left: Bool[Array, " R"]) -> Found:
-    """The hypotheses that end so; `cut` ones have no end token, and rows that are `left` were not waited for."""
+def traced(history: History, ends: Ends, cut: Bool[Array, "R K"]) -> Found:
+    """The hypotheses that end so; `cut` ones have no end token."""
     nobody = ~jnp.isfinite(ends.value)
 
-    def back(slot: Int[Array, "R K"], now) -> tuple[Int[Array, "R K"], tuple]:
-        time, history = now
+    def back(slot: Int[Array, "R K"], time: Int[Array, ""]) -> tuple[Int[Array, "R K"], tuple]:
+        now = History(*(leaf[:, time] for leaf in history))
         token, parent, log_prob = (
-            jnp.take_along_axis(leaf, slot, axis=1) for leaf in (history.token, history.parent, history.log_prob)
+            jnp.take_along_axis(leaf, slot, axis=1) for leaf in (now.token, now.parent, now.log_prob)
         )
         at_end, inside = (time == ends.time) & ~cut & ~nobody, (time < ends.time) & ~nobody
         from_slot = jnp.where(at_end, ends.parent, jnp.where(inside, parent, slot))
-        seen = jnp.take_along_axis(history.alignment, from_slot[..., None], axis=1)
+        seen = jnp.take_along_axis(now.alignment, from_slot[..., None], axis=1)
         token = jnp.where(at_end, EOS, jnp.where(inside, token, PAD)).astype(jnp.int32)
         log_prob = jnp.where(at_end, ends.log_prob, jnp.where(inside, log_prob, 0.0))
         return from_slot, (token, log_prob, jnp.where((at_end | inside)[..., None], seen, 0.0))
 
-    times = jnp.arange(len(history.token), dtype=jnp.int32)
-    _, (tokens, log_probs, alignment) = jax.lax.scan(back, ends.parent, (times, history), reverse=True)
+    times = jnp.arange(history.token.shape[1], dtype=jnp.int32)
+    _, (tokens, log_probs, alignment) = jax.lax.scan(back, ends.parent, times, reverse=True)
     tokens, log_probs, alignment = (jnp.moveaxis(leaf, 0, 2) for leaf in (tokens, log_probs, alignment))
-    log_weights, left = jnp.where(nobody, -jnp.inf, ends.total), jnp.broadcast_to(left[:, None], nobody.shape)
-    return Found(tokens, log_probs, alignment, ends.value, cut, log_weights, left)
+    return Found(tokens, log_probs, alignment, ends.value, cut, jnp.where(nobody, -jnp.inf, ends.total))
 
 
 def merged(found: Found, groups: int) -> Found:

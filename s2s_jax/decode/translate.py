@@ -1,9 +1,9 @@
 """Lines in, translations out: in the order of the input, with memory that does not grow with it.
 
 Lines are decoded in windows, sorted by length inside a window; source lengths and row counts are rounded up to few
-shapes, so that little is compiled. A batch does not run on for its last few sentences: in a full window they are begun
-anew, with those that other batches left. A blank line is answered with an empty line and never reaches the model. While
-a device decodes one batch, the host makes lines of the one before.
+shapes, so that little is compiled. Where there are many lines, a batch does not run on, whole, for its last ones
+(`decode.loop`). A blank line is answered with an empty line and never reaches the model. While a
+device decodes one batch, the host makes lines of the one before.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from s2s_jax.decode.loop import HALVINGS
 from s2s_jax.decode.mbr import UTILITIES, consensus
 from s2s_jax.decode.result import Found
 from s2s_jax.decode.search_config import Find, SearchConfig
@@ -25,7 +26,6 @@ from s2s_jax.text.own_words import PairTokeniser
 from s2s_jax.text.tokenise import ended
 
 WINDOW = 16  # batches sorted together
-LEFT = 1 / 16  # of a batch may be left unfinished: those of a window are a batch
 T = TypeVar("T")
 
 
@@ -100,12 +100,15 @@ class Translator:
         Args:
             window: lines that are read before the first of them is answered; 0 for as many as pay.
         """
-        lines, first = iter(lines), 0
-        while read := list(itertools.islice(lines, window or self.search.sentences * WINDOW)):
-            yield from self._window(params, [Wanted.of(line) for line in read], first)
+        lines, first, halvings = iter(lines), 0, 0
+        full = self.search.sentences * WINDOW
+        while read := list(itertools.islice(lines, window or full)):
+            if not first and len(read) == full:
+                halvings = HALVINGS  # there are lines enough to pay for what more there is to compile
+            yield from self._window(params, [Wanted.of(line) for line in read], first, halvings)
             first += len(read)
 
-    def _window(self, params: Params, wanted: list[Wanted], first: int) -> list[Translation]:
+    def _window(self, params: Params, wanted: list[Wanted], first: int, halvings: int) -> list[Translation]:
         """The translations of lines, `first` being the number of the first one, by which chance differs."""
         lines = [one.line for one in wanted]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
@@ -114,27 +117,20 @@ class Translator:
         encoded = {number: ended(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
         waiting = sorted(encoded, key=lambda number: len(encoded[number]))
 
-        def sent(members: list[int], spare: int) -> Found:
+        def sent(members: list[int]) -> Found:
             source = filled([encoded[member] for member in members])
             numbers = np.zeros(len(source), np.int32)
             numbers[: len(members)] = [(first + member) % 2**31 for member in members]
             asked = token_arrays([wanted[member] for member in members], self.pair, self.search.rules, rows=len(source))
-            return self._find(params, source, numbers, np.int32(spare), **asked)
+            return self._find(params, source, numbers, halvings=halvings, **asked)
 
         size = self.search.sentences
-        spare = int(LEFT * size) if len(waiting) > (WINDOW - 1) * size else 0
-        while waiting:
-            left: list[int] = []
-            batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
-            for members, found in one_ahead((members, sent(members, spare)) for members in batches):
-                found = jax.device_get(found)
-                for row, member in enumerate(members):
-                    if found.unfinished[row].any():
-                        left.append(member)
-                        continue
-                    unread = len(tokens[member]) + 1 - len(encoded[member])
-                    answers[member] = self._answer(lines[member], encoded[member], found, row)._replace(unread=unread)
-            waiting, spare = left, 0
+        batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        for members, found in one_ahead((members, sent(members)) for members in batches):
+            found = jax.device_get(found)
+            for row, member in enumerate(members):
+                unread = len(tokens[member]) + 1 - len(encoded[member])
+                answers[member] = self._answer(lines[member], encoded[member], found, row)._replace(unread=unread)
         return [answers[number] for number in range(len(lines))]
 
     def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "export.json"
 PARAMETERS = "parameters.safetensors"
 SIDES = ("source", "target")

@@ -103,7 +103,7 @@ def _find(path: Path, *, least: int, most: int) -> Find:
         params: dict[str, Array],
         source: Int[np.ndarray, "B S"],
         numbers: Int[np.ndarray, " B"],
-        spare: np.int32,
+        halvings: int = 0,
         **wanted: np.ndarray,
     ) -> Found:
         if wanted:
@@ -115,7 +115,7 @@ def _find(path: Path, *, least: int, most: int) -> Find:
                 "out, or train with a larger model.attention.positions."
             )
         source = np.pad(source, [(0, 0), (0, max(0, least - tokens))])
-        found = Found(*program()(params, source, spare))
+        found = Found(*program()(params, source))
         return found._replace(alignment=found.alignment[..., :tokens])
 
     return find

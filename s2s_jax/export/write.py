@@ -1,7 +1,7 @@
 """How is a run exported? Programs by `jax.export`, parameters as safetensors, in a folder that says what it holds.
 
 Rows and source length are symbols: one program serves every batch. It is lowered for CPU, CUDA and TPU at once, and
-compiled where it is used.
+compiled where it is used. A batch goes on, whole, for its longest sentence: rows that are a symbol are not halved.
 """
 
 import dataclasses
@@ -124,7 +124,7 @@ def _write_program(
 def program(
     model: Model, search: SearchConfig, parameters: Mapping[str, np.ndarray], *, least: int = 8, most: int = 0
 ) -> bytes:
-    """A search as a function of named parameters, source ids and how many may be left unfinished, serialised.
+    """A search as a function of named parameters, and source ids, serialised.
 
     Args:
         search: with a `max_length` of its own.
@@ -133,12 +133,12 @@ def program(
     """
     find = compiled_search(model, search, search.max_length)
 
-    def found(parameters: dict[str, Array], source: Int[Array, "B S"], spare: Int[Array, ""]) -> tuple[Array, ...]:
+    def found(parameters: dict[str, Array], source: Int[Array, "B S"]) -> tuple[Array, ...]:
         params = nested({name.replace(".", "/"): value for name, value in parameters.items()})
-        return tuple(find(params, source, jnp.zeros(source.shape[0], jnp.int32), spare))
+        return tuple(find(params, source, jnp.zeros(source.shape[0], jnp.int32)))
 
     bounds = [f"length >= {least}", *([f"length <= {most}"] if most else [])]
     shape = export.symbolic_shape("rows, length", constraints=bounds)
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in parameters.items()}
-    source, spare = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-    return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source, spare).serialize())
+    source = jax.ShapeDtypeStruct(shape, jnp.int32)
+    return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source).serialize())
