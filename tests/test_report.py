@@ -2,7 +2,6 @@
 
 import csv
 import html
-import importlib.util
 import io
 import math
 import re
@@ -381,8 +380,6 @@ def test_colours_can_be_seen(palette):
 
 
 def test_in_a_browser(written):
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("playwright is not installed: pip install s2s_jax[browser]")
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("there is no chromium: apt-get install chromium")

@@ -62,6 +62,23 @@ def test_replicas_are_all_that_one_program_can_train(tmp_path):
     assert [{work.point["model.embedding"] for work in unit} for unit in found] == [{"8"}, {"16"}]
 
 
+def test_replicas_of_which_some_diverge_leave_the_others_done(tmp_path):
+    """A second try trains only those that have no numbers, and they stay replicas."""
+    rates = {"optimiser.learning_rate": [1e-3, 1e38]}
+    base = tiny.experiment("steps=3", "data.count=200", "data.held-out=20", "optimiser.name=sgd", "checkpoint.every=1")
+    made = sweep(base=base, axes=rates, compare="optimiser.learning_rate", baseline="0.001", replicas=True)
+    (unit,) = units(made, place(list(cells(made)), tmp_path))
+    good, bad = (work.folder for work in unit)
+    for _ in range(2):
+        assert run_unit(unit) == "diverged"
+        assert outcome(good)["how"] == "replicas"
+        assert "the step was not taken" in outcome(bad)["error"]
+    ((left,),) = units(made, place(list(cells(made)), tmp_path))
+    assert left.folder == bad
+    assert run_unit((left,)) == "diverged"
+    assert read_json(bad / "cell.json")["how"] == "replicas"
+
+
 def test_the_grid_is_every_combination_that_is_kept():
     made = sweep(
         seeds=(0, 7),
@@ -159,7 +176,9 @@ def test_what_is_done_is_not_done_again_and_search_does_not_retrain(finished):
     before = {name: (cell / name).stat().st_mtime_ns for name in ("translations.json", "scores.json")}
     trained = (cell / "run" / "metrics.jsonl").read_bytes()
     wide = sweep(base=override(sweep().base, "search.beam=2"))
-    (unit,) = [unit for unit in units(wide, lay_out(wide, folder).placed, also_done=True) if unit[0].folder == cell]
+    left = units(wide, lay_out(wide, folder).placed)
+    assert len(left) == 2, "translated by another search, so there is something to do"
+    (unit,) = [unit for unit in left if unit[0].folder == cell]
     assert run_unit(unit) == "done"
     after = {name: (cell / name).stat().st_mtime_ns for name in before}
     assert all(after[name] > before[name] for name in before)

@@ -59,11 +59,13 @@ def train_replicas(
 
     Each becomes what `train` would have made of it, up to rounding, and can be used and resumed alone.
 
+    Those that stand at different steps, since one of them had diverged, are trained one group after another.
+
     Returns:
         for each run None, or why it has stopped early.
 
     Raises:
-        ValueError: they differ in more, may stop on their own (patience, budget), or stand at different steps.
+        ValueError: they differ in more, or may stop on their own (patience, budget).
         Interrupted: a signal asked for an end; all states are saved.
     """
     _demand_replicas(experiments)
@@ -73,27 +75,27 @@ def train_replicas(
         for experiment, directory in zip(experiments, directories, strict=True):
             shared = opened[0].shared if opened else None
             opened.append(stack.enter_context(_opened(experiment, directory, console, mesh, shared=shared)))
-        steps = {int(one.state.step) for one in opened}
-        if len(steps) > 1:
-            at = ", ".join(
-                f"{directory} at {int(one.state.step)}" for directory, one in zip(directories, opened, strict=True)
-            )
-            raise ValueError(f"replicas go in step, but these stand at different ones ({at}); train them one by one.")
-        if any(one.reason for one in opened):
-            return [None] * len(opened)
         tokenisers = opened[0].shared.prepared.tokenisers
 
         def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             one = configs.told(experiments[0], numbers)
             return _step(one, model_of(one, tokenisers))(state, batch)
 
-        return replicas.train(
-            [replicas.Replica(one.job, one.standing) for one in opened],
-            [one.state for one in opened],
-            _differing(experiments),
-            step,
-            functools.partial(jax.device_put, device=devices.along(mesh, "replica")),
-        )
+        at = [int(one.state.step) for one in opened]
+        lost: list[str | None] = [None] * len(opened)
+        for taken in sorted({number for number, one in zip(at, opened, strict=True) if not one.reason}):
+            places = [place for place, number in enumerate(at) if number == taken]
+            over = devices.along(devices.make_mesh(experiments[0].device, replicas=len(places)), "replica")
+            found = replicas.train(
+                [replicas.Replica(opened[place].job, opened[place].standing) for place in places],
+                [opened[place].state for place in places],
+                _differing([experiments[place] for place in places]),
+                step,
+                functools.partial(jax.device_put, device=over),
+            )
+            for place, why in zip(places, found, strict=True):
+                lost[place] = why
+        return lost
 
 
 def _differing(experiments: Sequence[Experiment]) -> dict[str, np.ndarray]:

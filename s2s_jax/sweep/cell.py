@@ -20,6 +20,7 @@ from s2s_jax.train.interrupt import Interrupt, Interrupted
 from s2s_jax.train.leaves import digest
 from s2s_jax.train.loop import NotFinite
 
+TRANSLATIONS, SCORES = "translations.json", "scores.json"
 SCORING = 1  # raised when the numbers that are made of translations change, so that they are made again
 
 
@@ -51,16 +52,21 @@ def obedient(unit: Unit) -> str:
 
 
 def run_unit(unit: Unit) -> str:
-    """Run a cell, or many in one program.
+    """Run a cell, or many in one program; those that are done already stay as they are.
 
     Returns:
         "done" where all are, else the first other outcome.
     """
-    if len(unit) == 1:
+    unit = tuple(work for work in unit if not settled(work))
+    if not unit:
+        return "done"
+    if len(unit) == 1 and begun(unit[0].folder) != "replicas":
         return run_cell(unit[0])
     began = time.monotonic()
     for work in unit:
-        begin(work)
+        begin(work, how="replicas")
+    for work in unit[1:]:
+        (work.folder / "log.txt").write_text(f"trained with {unit[0].folder.name}, whose log.txt tells of both\n")
     with (unit[0].folder / "log.txt").open("a", encoding="utf-8") as log:
         try:
             lost = run.train_replicas(
@@ -121,12 +127,18 @@ def run_cell(work: Work) -> str:
     return succeed(work.folder, seconds=time.monotonic() - began)
 
 
-def begin(work: Work) -> None:
-    """Make the folder and say in it what the cell is."""
+def begin(work: Work, *, how: str = "single") -> None:
+    """Make the folder and say in it what the cell is, and how it is trained."""
     work.folder.mkdir(parents=True, exist_ok=True)
     (work.folder / "outcome.json").unlink(missing_ok=True)
-    record = {"point": work.point, "seed": work.experiment.seed, "identity": work.identity}
+    record = {"how": how, "point": work.point, "seed": work.experiment.seed, "identity": work.identity}
     write_json(work.folder / "cell.json", {**record, "experiment": to_json(work.experiment)})
+
+
+def begun(folder: Path) -> str:
+    """How a cell was begun: single, or replicas, as which it goes on then; empty where it never was."""
+    path = folder / "cell.json"
+    return read_json(path)["how"] if path.exists() else ""
 
 
 def fail(folder: Path, error: Exception) -> str:
@@ -149,15 +161,33 @@ def outcome(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {"status": "waiting"}
 
 
+def settled(work: Work) -> bool:
+    """Whether nothing is left to do: all is done, by the settings of search and evaluation that are asked for now."""
+    if outcome(work.folder)["status"] != "done":
+        return False
+    made = {**(_made_of(work.folder / TRANSLATIONS) or {}), **(_made_of(work.folder / SCORES) or {})}
+    asked = _spoken_by(work) | _scored_by(work)
+    return not work.split or asked == {name: made.get(name) for name in asked}
+
+
+def _spoken_by(work: Work) -> dict[str, Any]:
+    """The settings that decide the translations, beside the parameters."""
+    return {
+        "search": _plain(work.experiment.search),
+        **{name: getattr(work, name) for name in ("split", "sentences", "gallery")},
+    }
+
+
+def _scored_by(work: Work) -> dict[str, Any]:
+    """The settings that decide the scores, beside the translations."""
+    return {"evaluation": _plain(work.experiment.evaluation), "scoring": SCORING}
+
+
 def judge(work: Work) -> None:
     """Translate the split and score it, unless that was done with these parameters and settings."""
     trained = run.load(work.folder / "run")
-    made_of = {
-        "parameters": digest(trained.params),
-        "search": _plain(trained.experiment.search),
-        **{name: getattr(work, name) for name in ("split", "sentences", "gallery")},
-    }
-    translations = work.folder / "translations.json"
+    made_of = {"parameters": digest(trained.params), **_spoken_by(work)}
+    translations = work.folder / TRANSLATIONS
     if _made_of(translations) != made_of:
         write_json(
             translations,
@@ -165,14 +195,13 @@ def judge(work: Work) -> None:
         )
     made_of = {
         "translations": hashlib.blake2b(translations.read_bytes(), digest_size=16).hexdigest(),
-        "evaluation": _plain(trained.experiment.evaluation),
-        "scoring": SCORING,
+        **_scored_by(work),
     }
-    if _made_of(work.folder / "scores.json") != made_of:
+    if _made_of(work.folder / SCORES) != made_of:
         metrics, counts = scored(read_json(translations), unit=trained.experiment.evaluation.unit)
         np.savez(work.folder / "counts.npz", **counts)  # type: ignore[arg-type]
         about = {"parameters": run.count(trained.params), "best_step": trained.step}
-        write_json(work.folder / "scores.json", {"made_of": made_of, **about, "metrics": metrics})
+        write_json(work.folder / SCORES, {"made_of": made_of, **about, "metrics": metrics})
 
 
 def _made_of(path: Path) -> Any:

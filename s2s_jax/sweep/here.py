@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
-from s2s_jax.sweep.cell import Told, Unit, fail, obedient
+from s2s_jax.sweep.cell import Told, Unit, fail, obedient, outcome
 from s2s_jax.train.devices import keep_to_share
 from s2s_jax.train.interrupt import Interrupt
 
@@ -78,7 +78,8 @@ class Lane:
                 self.process = None
                 died = RuntimeError("its process died; see the end of its log.txt, and how much memory there is.")
                 for work in unit:
-                    fail(work.folder, died)
+                    if outcome(work.folder)["status"] != "done":
+                        fail(work.folder, died)
             finally:
                 self.busy = None
             if status in ("done", "stopped") or self.stopping.is_set():

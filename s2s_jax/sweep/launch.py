@@ -51,7 +51,8 @@ def launch(sweep: Sweep, folder: Path, where: Where, say: Callable[[str], None])
         for work in unit:
             found = outcome(work.folder)
             why = f": {found['error']}" if "error" in found else ""
-            say(f"{plan.done + told} of {len(plan.placed)}: {work.folder.name} {status}{why}")
+            own = status if found["status"] == "waiting" else found["status"]
+            say(f"{plan.done + told} of {len(plan.placed)}: {work.folder.name} {own}{why}")
 
     with Lock(folder):
         signal = _run(left, tell, where, sweep.retries) if left else 0

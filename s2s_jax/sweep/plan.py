@@ -9,7 +9,7 @@ import numpy as np
 
 from s2s_jax.config import Experiment, shared
 from s2s_jax.run.training import demand_trainable
-from s2s_jax.sweep.cell import Unit, Work, outcome
+from s2s_jax.sweep.cell import Unit, Work, begun, outcome, settled
 from s2s_jax.sweep.identity import Placed, place
 from s2s_jax.sweep.statistics import what_seeds_allow
 from s2s_jax.sweep.sweep import Sweep, cells
@@ -25,11 +25,6 @@ class Plan(NamedTuple):
     seconds: float | None  # still to come, one cell after the other; None while no cell is done
     megabytes: float  # of disk, for the cells still to come
 
-    @property
-    def waiting(self) -> list[Placed]:
-        """The cells that are not done."""
-        return [one for one in self.placed if outcome(one.folder)["status"] != "done"]
-
 
 def lay_out(sweep: Sweep, folder: Path) -> Plan:
     """The plan of a sweep; every configuration is built, and its training step traced, without any array.
@@ -40,16 +35,16 @@ def lay_out(sweep: Sweep, folder: Path) -> Plan:
     placed = place(list(cells(sweep)), folder)
     sizes = [size for one in placed if one.cell.seed == sweep.seeds[0] for size in [_size(one)]]
     outcomes = [outcome(one.folder) for one in placed]
-    done = [found for found in outcomes if found["status"] == "done"]
+    seconds = [found["seconds"] for found in outcomes if found["status"] == "done"]
     failed = sum(found["status"] in ("failed", "diverged") for found in outcomes)
-    left = len(placed) - len(done)
+    left = len(_left(sweep, placed))
     compared = len(sweep.labels()[sweep.compare]) - 1
     allowed = what_seeds_allow(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared."
-    each = float(np.mean([found["seconds"] for found in done])) if done else None
+    each = float(np.mean(seconds)) if seconds else None
     share = left / len(placed)
     return Plan(
         placed,
-        len(done),
+        len(placed) - left,
         failed,
         allowed,
         None if each is None else each * left,
@@ -70,14 +65,19 @@ def _size(placed: Placed) -> float:
 
 def units(sweep: Sweep, placed: Sequence[Placed], *, also_done: bool = False) -> list[Unit]:
     """What is left to do, as the workers get it: a cell each, or all together that one program can train."""
-    left = [one for one in placed if also_done or outcome(one.folder)["status"] != "done"]
-    works = [_work(sweep, one) for one in left]
+    works = [_work(sweep, one) for one in placed] if also_done else _left(sweep, placed)
     if not sweep.replicas:
         return [(work,) for work in works]
-    together: dict[Experiment, list[Work]] = {}
+    together: dict[Experiment | Path, list[Work]] = {}
     for work in works:
-        together.setdefault(shared(work.experiment), []).append(work)
+        alone = begun(work.folder) == "single"
+        together.setdefault(work.folder if alone else shared(work.experiment), []).append(work)
     return [tuple(group) for group in together.values()]
+
+
+def _left(sweep: Sweep, placed: Sequence[Placed]) -> list[Work]:
+    """What is not done, or was done by other settings of search or evaluation."""
+    return [work for work in (_work(sweep, one) for one in placed) if not settled(work)]
 
 
 def _work(sweep: Sweep, placed: Placed) -> Work:

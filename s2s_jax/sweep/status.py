@@ -1,5 +1,6 @@
 """Where does each cell of a sweep stand, by what its files say alone?"""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from rich.text import Text
 from s2s_jax.sweep.identity import Placed
 from s2s_jax.sweep.result import STATUSES
 from s2s_jax.sweep.study import metrics_of, result
+
+
+ERROR = 48  # characters of an error that the table shows; log.txt and the report have all of it
 
 
 class Row(NamedTuple):
@@ -58,8 +62,9 @@ def table(found: Sequence[Row], metric: str) -> Table:
         made.add_column(name, justify="left" if name in ("cell", "status", "") else "right", overflow="fold")
     for row in found:
         numbers = (row.loss, row.validation, row.score)
-        cells = (row.name, row.status, f"{row.step:,} of {row.steps:,}", *map(_number, numbers), row.error)
-        made.add_row(*map(Text, cells))
+        cells = (row.name, row.status, f"{row.step:,} of {row.steps:,}", *map(_number, numbers))
+        error = textwrap.shorten(row.error, ERROR, placeholder="...")
+        made.add_row(*map(Text, (*cells, error)))
     return made
 
 

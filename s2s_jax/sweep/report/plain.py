@@ -56,7 +56,7 @@ def markdown(text: str) -> str:
     spelled = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for sign in "\\`*_[]|#~":
         spelled = spelled.replace(sign, f"\\{sign}")
-    return " ".join(spelled.split("\n"))
+    return " ".join(spelled.split())
 
 
 def to_markdown(judged: Judged, figures: Figures) -> str:
