@@ -16,7 +16,7 @@ import tiny
 from s2s_jax.cli import main
 from s2s_jax.config import override
 from s2s_jax.run.folder import read_json
-from s2s_jax.sweep.cell import outcome, run_unit
+from s2s_jax.sweep.cell import begun, outcome, run_unit
 from s2s_jax.sweep.identity import identity_of, place
 from s2s_jax.sweep.on_ray import run_on_ray
 from s2s_jax.sweep.on_slurm import run_on_slurm
@@ -71,12 +71,12 @@ def test_replicas_of_which_some_diverge_leave_the_others_done(tmp_path):
     good, bad = (work.folder for work in unit)
     for _ in range(2):
         assert run_unit(unit) == "diverged"
-        assert outcome(good)["how"] == "replicas"
+        assert outcome(good)["status"] == "done"
         assert "the step was not taken" in outcome(bad)["error"]
     ((left,),) = units(made, place(list(cells(made)), tmp_path))
     assert left.folder == bad
     assert run_unit((left,)) == "diverged"
-    assert read_json(bad / "cell.json")["how"] == "replicas"
+    assert begun(good) == begun(bad) == "replicas"
 
 
 def test_the_grid_is_every_combination_that_is_kept():

@@ -94,7 +94,7 @@ def _judged(work: Work, why: str | None, seconds: float, log: IO[str]) -> str:
     except Exception as error:
         traceback.print_exc(file=log)
         return fail(work.folder, error)
-    return succeed(work.folder, seconds=seconds + time.monotonic() - began, how="replicas")
+    return succeed(work.folder, seconds=seconds + time.monotonic() - began)
 
 
 def _console(log: IO[str]) -> Console:
@@ -149,9 +149,9 @@ def fail(folder: Path, error: Exception) -> str:
     return status
 
 
-def succeed(folder: Path, *, seconds: float, how: str = "single") -> str:
-    """Note that all stages are done, how it was trained, and the seconds of this start from its first to its last."""
-    write_json(folder / "outcome.json", {"status": "done", "how": how, "seconds": seconds})
+def succeed(folder: Path, *, seconds: float) -> str:
+    """Note that all stages are done, and the seconds of this start from its first to its last."""
+    write_json(folder / "outcome.json", {"status": "done", "seconds": seconds})
     return "done"
 
 

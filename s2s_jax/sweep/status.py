@@ -11,7 +11,6 @@ from s2s_jax.sweep.identity import Placed
 from s2s_jax.sweep.result import STATUSES
 from s2s_jax.sweep.study import metrics_of, result
 
-
 ERROR = 48  # characters of an error that the table shows; log.txt and the report have all of it
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from s2s_jax.config import settings
 from s2s_jax.run.folder import read_json
-from s2s_jax.sweep.cell import outcome
+from s2s_jax.sweep.cell import begun, outcome
 from s2s_jax.sweep.identity import Placed
 from s2s_jax.sweep.result import Result, Shown, Study
 from s2s_jax.sweep.sweep import Sweep
@@ -49,7 +49,7 @@ def result(placed: Placed) -> Result:
         seed=cell.seed,
         status=status,
         error=found.get("error", ""),
-        how=found.get("how", "single"),
+        how=begun(folder),
         settings={setting.name: setting.value for setting in settings(cell.experiment)},
         curves=curves(records),
         **known,

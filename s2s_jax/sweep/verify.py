@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from s2s_jax.run import info
 from s2s_jax.run.folder import read_json
-from s2s_jax.sweep.cell import Work, outcome, run_cell
+from s2s_jax.sweep.cell import Work, begun, outcome, run_cell
 
 
 class Verified(NamedTuple):
@@ -29,7 +29,7 @@ def verify(work: Work) -> Verified:
     """
     if outcome(work.folder)["status"] != "done":
         raise ValueError(f"{work.folder} is not done, so there is nothing to verify; run the sweep first.")
-    if outcome(work.folder)["how"] != "single":
+    if begun(work.folder) != "single":
         raise ValueError(f"{work.folder} was trained with the other seeds in one program; verify a single run.")
     with tempfile.TemporaryDirectory(prefix="s2s-verify-") as scratch:
         again = work._replace(folder=Path(scratch))
