@@ -91,7 +91,8 @@ def main() -> None:
     heads = ["search", "exact match", *metrics, "right one among them", "nats a line", "lines/s"]
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(f"{run.step} steps, {len(items.sources)} lines of {given.split}")
-    for cells in itertools.chain((heads, ["---"] * len(heads)), (row(run, name, *items) for name in METHODS if given.only in name)):
+    rows = (row(run, name, *items) for name in METHODS if given.only in name)
+    for cells in itertools.chain((heads, ["---"] * len(heads)), rows):
         console.print("| " + " | ".join(cells) + " |")
 
 
