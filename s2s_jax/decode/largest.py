@@ -17,14 +17,17 @@ def largest(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], 
     if stretches <= 2 * count:
         best, place = jax.lax.top_k(x, count)
         return best, place
-    filled = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, stretches * STRETCH - width)], constant_values=-jnp.inf)
-    parts = filled.reshape(*x.shape[:-1], stretches, STRETCH)
-    _, chosen = jax.lax.top_k(parts.max(-1), count)
+    whole = width // STRETCH * STRETCH
+    tops = x[..., :whole].reshape(*x.shape[:-1], -1, STRETCH).max(-1)
+    if whole < width:  # the last stretch is shorter; filling it up would copy all numbers
+        tops = jnp.concatenate([tops, x[..., whole:].max(-1, keepdims=True)], axis=-1)
+    _, chosen = jax.lax.top_k(tops, count)
     chosen = jnp.sort(chosen, axis=-1)  # in order of their places, so that of equals the first one stays the first
-    candidates = jnp.take_along_axis(parts, chosen[..., None], axis=-2)
-    best, place = jax.lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
-    stretch = jnp.take_along_axis(chosen, place // STRETCH, axis=-1)
-    return best, (stretch * STRETCH + place % STRETCH).astype(jnp.int32)
+    inside = jnp.arange(STRETCH, dtype=jnp.int32).reshape((1,) * chosen.ndim + (STRETCH,))
+    places = (chosen.astype(jnp.int32)[..., None] * STRETCH + inside).reshape(*x.shape[:-1], -1)
+    candidates = jnp.take_along_axis(x, jnp.minimum(places, width - 1), axis=-1)
+    best, place = jax.lax.top_k(jnp.where(places < width, candidates, -jnp.inf), count)
+    return best, jnp.take_along_axis(places, place, axis=-1)
 
 
 def likeliest(logits: Float[Array, "*B V"]) -> Int[Array, "*B"]:
