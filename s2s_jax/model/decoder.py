@@ -387,7 +387,7 @@ class Decoder(nnx.Module):
             return self.copying.copied(says, said.looked, said.alignment, said.context, embedded)
 
     def _spoken(
-        self, vector: Float[Array, "*B R"], copied: Copied | None, words: Float[Array, "*B V"] | None = None
+        self, vector: Float[Array, "*B R"], copied: Copied | None, words: Float[Array, "*B W"] | None = None
     ) -> Float[Array, "*B V"]:
         """A score for each token that can be said: logits of the vocabulary, or log-probabilities where one copies.
 
