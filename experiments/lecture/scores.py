@@ -7,11 +7,12 @@ Command: s2s sweep run scores --jobs 2 --data.manual-dir DIR      (SCAN; sounds:
 widths: --form widths; with a gold alignment: --form dates)
 Hardware and time: 2 CPU cores, about 15 minutes each.
 Expect: none last by far; the alignment error rate (dates) tells apart what exact match does not.
-Seen: 2026-11-22, SCAN, 67 of 180 runs (stopped by the clock; the same command goes on): exact match none 0.141, general
-0.638, dot 0.662, linear 0.642, cosine 0.684, scaled-dot 0.538 (10 seeds each; only none differs significantly from
-general, p = 0.033). At width 64 scaling hurts: the scaled dot product is the lowest of these scores. All 18 with one
-seed, on SCAN and on CMUdict (--form sounds): README; location-aware is best on CMUdict (WER 0.617), scaled-dot far
-behind (0.794), dynamic-convolution, which sees no content, fails on SCAN (0.006).
+Seen: 2026-11-23, SCAN, 180 runs (--replicas; 63 minutes on one busy core): exact match none 0.141, general 0.640, dot
+0.662, scaled-dot 0.538, additive 0.667, location-aware 0.682, cosine 0.684, additive-layer-norm 0.685. Against general,
+after Holm's correction: none, scaled-dot, location (0.544), dynamic-convolution (0.439) and both gaussian mixtures
+(0.538, 0.537) worse, additive-layer-norm better. So none is last by far; of the scores that see content scaled-dot alone
+falls behind, since at width 64 scaling hurts; additive is ahead of general as Britz et al. say, but not significantly
+(0.027, -0.005 to 0.059). All 18 on CMUdict, one seed (--form sounds): README.
 """
 
 from s2s_jax.config import Experiment, override
