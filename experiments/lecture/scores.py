@@ -10,9 +10,9 @@ Expect: none last by far; the alignment error rate (dates) tells apart what exac
 Seen: 2026-11-23, SCAN, 180 runs (--replicas; 63 minutes on one busy core): exact match none 0.141, general 0.640, dot
 0.662, scaled-dot 0.538, additive 0.667, location-aware 0.682, cosine 0.684, additive-layer-norm 0.685. Against general,
 after Holm's correction: none, scaled-dot, location (0.544), dynamic-convolution (0.439) and both gaussian mixtures
-(0.538, 0.537) worse, additive-layer-norm better. So none is last by far; of the scores that see content scaled-dot alone
-falls behind, since at width 64 scaling hurts; additive is ahead of general as Britz et al. say, but not significantly
-(0.027, -0.005 to 0.059). All 18 on CMUdict, one seed (--form sounds): README.
+(0.538, 0.537) worse, additive-layer-norm better. So none is last by far; of the scores that see content scaled-dot
+alone falls behind, since at width 64 scaling hurts; additive is ahead of general as Britz et al. say, but not
+significantly (0.027, -0.005 to 0.059). All 18 on CMUdict, one seed (--form sounds): README.
 """
 
 from s2s_jax.config import Experiment, override
