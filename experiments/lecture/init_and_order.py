@@ -4,9 +4,10 @@ Claim: source reversal and reading both ways help the thought vector, attention 
 bridge and input feeding matter little (Sutskever et al. 2014, arXiv:1409.3215; Luong et al. 2015, arXiv:1508.04025;
 Britz et al. 2017, arXiv:1703.03906).
 Command: s2s sweep run init_and_order --jobs 2
-Hardware and time: 2 CPU cores, about 10 minutes.
+Hardware and time: 2 CPU cores; `--seeds 3` is the small form.
 Expect: the rungs with attention above all without.
-Seen: not yet.
+Seen: 2026-11-23, nine seeds, the three rungs without attention (27 of 81 runs, stopped by the clock): exact match of the
+thought vector 0.174, of the source read from its end 0.498, read both ways 0.543.
 """
 
 from s2s_jax.config import Experiment
