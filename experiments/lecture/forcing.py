@@ -11,8 +11,8 @@ Seen: 2026-11-22, 9 seeds, 17 minutes beside other work: no difference in exact 
 p = 1): dates are too easy to tell. The exposure gap narrows as expected, from 0.00021 nats a token (teacher forcing)
 to 0.00014 (late switch), 0.00008 (linear) and 0.00001 (soft; own words only), too small to matter. 2026-11-23, CMUdict,
 5 seeds: the gap narrows from 0.547 nats a token to 0.371 (soft) and 0.072 (own words only), and the word error rate of
-free-running search rises with every schedule in every seed: 0.609 with teacher forcing, 0.624 in parallel, 0.627 linear,
-0.651 exponential, 0.712 with own words only. So a narrower gap is no better model, in a run of 500 steps.
+free-running search rises with every schedule in every seed: 0.609 with teacher forcing, 0.624 in parallel, 0.627
+linear, 0.651 exponential, 0.712 with own words only. So a narrower gap is no better model, in a run of 500 steps.
 """
 
 from s2s_jax.config import Experiment, override

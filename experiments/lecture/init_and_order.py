@@ -6,8 +6,8 @@ Britz et al. 2017, arXiv:1703.03906).
 Command: s2s sweep run init_and_order --jobs 2
 Hardware and time: 2 CPU cores; `--seeds 3` is the small form.
 Expect: the rungs with attention above all without.
-Seen: 2026-11-23, nine seeds, the three rungs without attention (27 of 81 runs, stopped by the clock): exact match of the
-thought vector 0.174, of the source read from its end 0.498, read both ways 0.543.
+Seen: 2026-11-23, nine seeds, the three rungs without attention (27 of 81 runs, stopped by the clock): exact match of
+the thought vector 0.174, of the source read from its end 0.498, read both ways 0.543.
 """
 
 from s2s_jax.config import Experiment
