@@ -32,7 +32,7 @@ def at_least(setting: str, value: float, least: float) -> None:
 class Told:
     """A number that jax traces, in a setting's place (`config.told`).
 
-    It equals itself alone: configs are compared, and tracers cannot be.
+    It equals itself alone, no number: configs are compared, and tracers cannot be.
     """
 
     def __init__(self, traced: Any):
@@ -42,11 +42,6 @@ class Told:
 def number(setting: Any) -> Any:
     """The number that a setting stands for, traced or not."""
     return setting.traced if isinstance(setting, Told) else setting
-
-
-def known(setting: Any, value: float) -> bool:
-    """Whether a setting is this number for sure; one that is told may be anything."""
-    return setting == value
 
 
 def share(setting: str, value: float) -> None:

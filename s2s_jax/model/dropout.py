@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from s2s_jax.choices import Told, known, number
+from s2s_jax.choices import Told, number
 from s2s_jax.shapes import Size
 
 
 def keep_mask(key: Key[Array, ""], rate: float | Told, shape: tuple[Size, ...]) -> Float[Array, "..."]:
     """1/(1-rate) where a number is kept and 0 where it is dropped, so that the mean stays. Srivastava et al. 2014."""
-    if known(rate, 0):
+    if rate == 0:
         return jnp.ones(shape)
     kept = 1 - number(rate)
     flat = math.prod(shape[:-1]), shape[-1]  # see `initial`: two axes compile ten times faster than three

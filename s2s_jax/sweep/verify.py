@@ -30,7 +30,7 @@ def verify(work: Work) -> Verified:
     if outcome(work.folder)["status"] != "done":
         raise ValueError(f"{work.folder} is not done, so there is nothing to verify; run the sweep first.")
     if begun(work.folder) != "single":
-        raise ValueError(f"{work.folder} was trained with the other seeds in one program; verify a single run.")
+        raise ValueError(f"{work.folder} was trained with others in one program; verify a single run.")
     with tempfile.TemporaryDirectory(prefix="s2s-verify-") as scratch:
         again = work._replace(folder=Path(scratch))
         if run_cell(again) != "done":

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import at_least, known, number, one_of
+from s2s_jax.choices import at_least, number, one_of
 
 SCHEDULES = ("constant", "linear", "exponential", "inverse-sigmoid", "piecewise")
 TAILS = ("argmax", "sample", "soft", "gumbel")
@@ -62,7 +62,7 @@ class ForcingConfig:
     @property
     def always_true(self) -> bool:
         """Whether every token fed is the true one, whatever the step."""
-        return self.schedule == "constant" and known(self.start, 1)
+        return self.schedule == "constant" and self.start == 1
 
 
 def probability(config: ForcingConfig, step: Int[Array, ""]) -> Float[Array, ""]:

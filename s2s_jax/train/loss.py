@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import Told, at_least, known, number, share
+from s2s_jax.choices import Told, at_least, number, share
 from s2s_jax.model.copying import NEVER
 from s2s_jax.model.interface import Feed, Model, Noise, Params, Reading, forced
 from s2s_jax.shapes import Batch, real
@@ -91,7 +91,7 @@ def _token_losses(logits, target, label_smoothing: float | Told) -> Losses:
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nats = smoothed = normaliser - true
-    if not known(label_smoothing, 0):
+    if label_smoothing != 0:
         # a slot that the sentence does not use has no word to be smoothed over
         spread = number(label_smoothing)
         smoothed = (1 - spread) * nats + spread * (normaliser - mean_of_sayable(logits))
