@@ -141,13 +141,15 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
     monkeypatch.setattr(loop, "FEWEST", 1)
     ends = jax.numpy.array([1, 5, 2, 9, 3, 7, 4, 2])
 
-    def advance(fixed, now, time):
-        taken, ends = now
-        return jax.numpy.where(taken < fixed, time + 1, taken), ends
+    def advance(ends, now, time):
+        taken, told, ends_carried = now
+        goes_on = taken < ends
+        return taken + goes_on, told + jax.numpy.where(goes_on, 10 ** (time % 8), 0), ends_carried
 
-    begun = jax.numpy.zeros(8, "int32"), ends
-    taken, _ = loop.until_done(advance, lambda now: now[0] >= now[1], ends, begun, most=8, halvings=2)
+    begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
+    taken, told, _ = loop.until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
     assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
+    assert told.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
 
 
 def test_long_work_halves_its_batches_and_says_the_same():
