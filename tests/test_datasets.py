@@ -24,9 +24,7 @@ from s2s_jax.text.examples import Example
 WORDS = [f"WORD{number}" for number in range(41)]
 CMUDICT = "".join(f"{word}\tW ER D {number}\n" for number, word in enumerate(WORDS))
 CMUDICT += "WORD2\tV ER T\nWORD19\tV ER T\n"
-COGS = {
-    name: f"{name} slept .\tsleep ( x _ {row} )\tkind\n" for row, name in enumerate(("train", "dev", "test", "gen"))
-}
+COGS = {name: f"{name} slept .\tsleep . agent ( x _ 1 , {name} )\tkind\n" for name in ("train", "dev", "test", "gen")}
 SCAN = "".join(f"IN: walk {number} OUT: I_WALK I_{number}\n" for number in range(45))
 
 
@@ -93,8 +91,20 @@ def test_cmudict_holds_out_every_20th_word_with_all_its_lines(tmp_path, monkeypa
 
 
 def test_cogs_has_four_splits(cogs):
-    for row, (split, name) in enumerate({"train": "train", "validation": "dev", "test": "test", "gen": "gen"}.items()):
-        assert cogs("tfds:cogs", split) == [Example(f"{name} slept .", f"sleep ( x _ {row} )")]
+    for split, name in {"train": "train", "validation": "dev", "test": "test", "gen": "gen"}.items():
+        ((source, target, _),) = cogs("tfds:cogs", split)
+        assert (source, target) == (f"{name} slept .", f"sleep . agent ( x _ 1 , {name} )")
+
+
+def test_a_number_of_a_logical_form_belongs_to_the_word_it_counts_to(cogs, tmp_path):
+    (example,) = cogs("tfds:cogs", "test")
+    number = example.target.index("1")
+    assert [(example.source[s], t) for s, t in example.links] == [(letter, number) for letter in "slept"]
+    builder = Cogs(data_dir=str(tmp_path / "data"))
+    form = "* cake ( x _ 12 ) ; like . agent ( x _ 1 , Mila ) AND like . ccomp ( x _ 1 , x _ 0 )"
+    assert cogs("tfds:cogs", "test", source="target", target="source")[0].links is None
+    assert builder.alignment("", form) == "12-5 1-14 1-25 0-29"
+    assert builder.alignment("touch", "LAMBDA b . LAMBDA e . touch . agent ( e , b )") == ""
 
 
 def test_scan_holds_out_every_20th_line_and_keeps_file_order(scan):
@@ -133,7 +143,7 @@ def test_what_is_fetched_is_read_and_prepared_without_the_reader(tmp_path, monke
     builder = Cogs(data_dir=str(tmp_path / "data"))
     builder.download_and_prepare()
     record = builder.as_data_source("gen")[0]
-    assert record == {"source": b"gen slept .", "target": b"sleep ( x _ 3 )"}
+    assert record == {"source": b"gen slept .", "target": b"sleep . agent ( x _ 1 , gen )"}
 
 
 @pytest.mark.parametrize("config", sorted(FOLDERS))

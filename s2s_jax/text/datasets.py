@@ -21,6 +21,7 @@ from tensorflow_datasets.core.download import downloader, extractor
 
 from s2s_jax.text.builders import PublishedPairs, cmudict_g2p, cogs, scan
 from s2s_jax.text.examples import Example
+from s2s_jax.text.pairs import links_of
 
 OUR_OWN = (cmudict_g2p.CmudictG2p, cogs.Cogs, scan.Scan)
 
@@ -76,10 +77,12 @@ def read(
         prepare(builder, spec=wanted, manual_directory=manual_directory)
         builder = opened(wanted, data_directory=data_directory)  # what lies there now, whoever prepared it
     check_split(split, known=list(builder.info.splits), spec=wanted)
-    return [
-        Example(source=text(record[names[0]], where=where), target=text(record[names[1]], where=where))
-        for where, record in records(builder, spec=wanted, split=split)
-    ]
+    aligned = builder.alignment if isinstance(builder, PublishedPairs) and names == PublishedPairs.SIDES else None
+    examples = []
+    for where, record in records(builder, spec=wanted, split=split):
+        source, target = (text(record[name], where=where) for name in names)
+        examples.append(Example(source, target, links_of(aligned and aligned(source, target), source, target, where)))
+    return examples
 
 
 def parsed(spec: str) -> Spec:

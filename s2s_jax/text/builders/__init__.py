@@ -35,6 +35,7 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     FILES: ClassVar[Mapping[str, Sum]]  # path under ROOT -> sum
     HOMEPAGE: ClassVar[str]
     LICENSE: ClassVar[str]
+    SIDES = ("source", "target")  # the names of its two texts
 
     # TFDS looks for a checksums.tsv beside the code, through a package that it does not require (importlib_resources).
     code_path = None
@@ -50,6 +51,10 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def pair(self, line: str) -> Pair:
         """The source and the target that a line holds."""
 
+    def alignment(self, source: str, target: str) -> str | None:
+        """Which words of a pair belong together, as Pharaoh's `i-j` from 0; None where the data set does not say."""
+        return None
+
     def divide(self, published: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
         """The splits that a reader sees, made from those that were published."""
         return published
@@ -58,8 +63,8 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=tfds.features.FeaturesDict({"source": tfds.features.Text(), "target": tfds.features.Text()}),
-            supervised_keys=("source", "target"),
+            features=tfds.features.FeaturesDict({side: tfds.features.Text() for side in self.SIDES}),
+            supervised_keys=self.SIDES,
             disable_shuffling=True,  # TFDS would sort by the hash of the key; file order is what papers slice
             homepage=self.HOMEPAGE,
             license=self.LICENSE,

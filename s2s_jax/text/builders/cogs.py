@@ -10,7 +10,7 @@ class Cogs(PublishedPairs):
 
     Splits train, validation (upstream: dev) and test are drawn alike; gen holds 1,000 sentences for each of 21 kinds
     of generalisation. This is the release of 2022, in which 50 lines of gen were corrected after the paper. The third
-    column of the files, the kind, is left out.
+    column of the files, the kind, is left out. A logical form names words by their places, which is a gold alignment.
     """
 
     ROOT = "https://raw.githubusercontent.com/najoungkim/COGS/165a7b669eade971fa47bf568a2e51925360fed8/"
@@ -36,3 +36,9 @@ class Cogs(PublishedPairs):
         """A sentence and its logical form."""
         sentence, logical_form, _ = line.split("\t")
         return sentence, logical_form
+
+    def alignment(self, source: str, target: str) -> str:
+        """A number of a logical form belongs to the word it counts to: the 4 of `cake ( x _ 4 )` to the word at 4."""
+        tokens = target.split(" ")
+        numbered = (place for place in range(2, len(tokens)) if tokens[place - 2 : place] == ["x", "_"])
+        return " ".join(f"{tokens[place]}-{place}" for place in numbered)
