@@ -93,7 +93,7 @@ def test_slopes_by_distance(tmp_path):
 
 
 def test_ways_of_looking_are_compared_where_gold_links_are():
-    file = loaded("explanation")
+    file = loaded("alignment")
     looks = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.2, 0.7]])
     others = {"attention": looks, "saliency": looks[:, ::-1], "occlusion": looks - 1.0}
     pair = ScoredPair(Example("ab", "cd"), ("a", "b", "</s>"), ("c", "d", "</s>"), np.zeros(3), looks, 3, 0.0)
@@ -111,10 +111,10 @@ def test_ways_of_looking_are_compared_where_gold_links_are():
 
 @pytest.mark.wide
 def test_attention_against_gold_slopes_and_removal(tmp_path):
-    file = loaded("explanation")
+    file = loaded("alignment")
     run.train(
         tiny.experiment("steps=2", "data.count=100", "model.encoder.size=4"), tmp_path / "run", Console(quiet=True)
     )
     said = file["main"](tmp_path, {"tiny": run.load(tmp_path / "run")}).splitlines()
     assert said[0].count("|") == said[1].count("|") == said[2].count("|") == len(file["HEAD"]) + 1
-    assert imread(tmp_path / "explanation.png").std() > 0.01
+    assert imread(tmp_path / "alignment.png").std() > 0.01

@@ -18,7 +18,7 @@ from s2s_jax.sweep.report.svg import (
     width_of,
 )
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500.0, 270.0, 58.0, 14.0, 12.0, 46.0
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500.0, 270.0, 66.0, 14.0, 12.0, 46.0
 LEGEND_LINE = 20.0
 
 

@@ -23,10 +23,11 @@ def runs(judged: Judged) -> str:
 def _part(judged: Judged, row: Row, decimals: dict[str, int]) -> str:
     metrics = judged.study.metrics
     heads = ["run", "seed", "status", *(METRICS[metric].label for metric in metrics)]
-    heads += ["best step", "steps", "tokens", "seconds", "trained", "error"]
+    has_errors = any(cell.error for cell in row.cells)
+    heads += ["best step", "steps", "tokens", "seconds", "trained", *["error"] * has_errors]
     words = {"run", "status", "trained", "error"}
     head = "".join(f'<th scope="col"{_left(name in words)}>{literal(name)}</th>' for name in heads)
-    body = "".join(_cell(cell, metrics, decimals) for cell in row.cells)
+    body = "".join(_cell(cell, metrics, decimals, has_errors=has_errors) for cell in row.cells)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     shown = f'<div class="scroll">{table}</div>' if row.cells else "<p>No run of this point is planned yet.</p>"
     title = f"<h3><bdi>{literal(label_of(judged, row))}</bdi></h3>"
@@ -37,16 +38,16 @@ def _left(is_word: bool) -> str:
     return ' class="w"' if is_word else ""
 
 
-def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int]) -> str:
+def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int], *, has_errors: bool) -> str:
     scores = "".join(f"<td>{numbers.plain(cell.metrics.get(each), decimals[each])}</td>" for each in metrics)
     is_done = cell.status == "done"
     work = [cell.best_step, cell.steps, cell.tokens, cell.seconds]
     amounts = "".join(f"<td>{numbers.whole(each) if is_done or each else numbers.MISSING}</td>" for each in work)
     how = "together" if cell.how == "replicas" else "alone"
+    error = f'<td class="err">{literal(cell.error)}</td>' if has_errors else ""
     return (
         f'<tr><td class="w"><bdi>{literal(cell.name)}</bdi></td><td>{cell.seed}</td>'
-        f'<td class="w {cell.status}">{cell.status}</td>{scores}{amounts}<td class="w">{how}</td>'
-        f'<td class="err">{literal(cell.error)}</td></tr>'
+        f'<td class="w {cell.status}">{cell.status}</td>{scores}{amounts}<td class="w">{how}</td>{error}</tr>'
     )
 
 

@@ -85,7 +85,7 @@ PAGE += """
 html{-webkit-text-size-adjust:100%;scroll-padding-top:1rem}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
-main,header,footer{max-width:76rem;margin:0 auto;padding:0 clamp(1rem,3vw,2rem)}
+main,header,footer{max-width:80rem;margin:0 auto;padding:0 clamp(1rem,3vw,2rem)}
 header{padding-top:2.5rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .6rem;letter-spacing:-.01em;overflow-wrap:anywhere}
 h2{font-size:1.25rem;margin:3rem 0 .5rem;padding-top:1.2rem;border-top:1px solid var(--rule)}
@@ -99,7 +99,7 @@ overflow-x:auto;margin:.8rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92rem;margin-top:1rem}
 .scroll{overflow-x:auto;margin:.8rem 0;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums lining-nums}
-th,td{padding:.36rem .55rem;text-align:right;white-space:nowrap;
+th,td{padding:.36rem .44rem;text-align:right;white-space:nowrap;
 border-bottom:1px solid var(--grid);vertical-align:baseline}
 thead th{white-space:normal;
 border-bottom:1.5px solid var(--mute);border-top:1.5px solid var(--mute);font-weight:600;vertical-align:bottom}

@@ -77,7 +77,10 @@ def _comparison(judged: Judged) -> list[Column]:
     sure = frozenset(i for i, gap in enumerate(gaps) if gap and gap.p_holm is not None and gap.p_holm <= LEVEL)
     return [
         Column(
-            f"Δ {label} [95 %]", f"mean paired difference to {base} and its 95 % interval", differences, strong=sure
+            f"Δ {label} [95{numbers.THIN}%]",
+            f"mean paired difference to {base} and its 95 % interval",
+            differences,
+            strong=sure,
         ),
         Column("p (Holm)", "exact sign-flip test over seeds, corrected; bold at 0.05", ps, strong=sure),
         Column("wins", "paired seeds that are strictly better", wins),
