@@ -31,6 +31,18 @@ from s2s_jax.train.loop import ValidationConfig
 from s2s_jax.train.optimiser import OptimiserConfig
 
 SCORE = "model.attention.score"
+CONSTRAINT = "model.attention.constraint"
+# What Luong et al. 2015 compare in their table 4: places alone, and two scores over all of the source or a window.
+LUONG = {
+    "global, location": {SCORE: "location"},
+    "global, dot": {SCORE: "dot"},
+    "global, general": {SCORE: "general"},
+    "global, concat": {SCORE: "concat"},
+    "local-m, dot": {SCORE: "dot", CONSTRAINT: "local-m"},
+    "local-m, general": {SCORE: "general", CONSTRAINT: "local-m"},
+    "local-p, dot": {SCORE: "dot", CONSTRAINT: "local-p"},
+    "local-p, general": {SCORE: "general", CONSTRAINT: "local-p"},
+}
 LOOKS_BACK = ("location-aware", "dynamic-convolution")  # scores that read where was looked before
 
 
@@ -85,10 +97,28 @@ def dates() -> Sweep:
     return scores_of(override(base(), *changes), "exact_match", "aer", "token_accuracy")
 
 
+def on_sounds() -> Experiment:
+    """The same model on CMUdict."""
+    changes = ("data.train=tfds:cmudict_g2p", "text.source.kind=char", "batch.sentences=128", "evaluation.unit=phone")
+    return override(base(), *changes)
+
+
 def sounds() -> Sweep:
     """On CMUdict."""
-    changes = ("data.train=tfds:cmudict_g2p", "text.source.kind=char", "batch.sentences=128", "evaluation.unit=phone")
-    return scores_of(override(base(), *changes), "wer", "per", "token_accuracy")
+    return scores_of(on_sounds(), "wer", "per", "token_accuracy")
+
+
+def luong() -> Sweep:
+    """Global and local attention on CMUdict, with a window of two letters to either side."""
+    return Sweep(
+        base=override(on_sounds(), "model.attention.window=2"),
+        axes={"attention": LUONG},
+        compare="attention",
+        baseline="global, dot",
+        seeds=range(9),
+        metrics=("wer", "per", "perplexity"),
+        sentences=1000,
+    )
 
 
 def widths() -> Sweep:
