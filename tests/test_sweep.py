@@ -287,7 +287,12 @@ def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["plan", "nowhere"], "no sweep 'nowhere' (there are "),
+        (
+            ["plan", "nowhere"],
+            "no sweep 'nowhere' (there are bottleneck, forcing, init_and_order, scores, or give a Python file)",
+        ),
+        (["plan", "alignment"], "alignment.py has no function sweep(); write one that returns a Sweep"),
+        (["plan", "scores", "--form", "form"], "no function form() (there are dates, luong, sounds, sweep, widths); "),
         (["plan", "FILE", "--form", "wrong"], "wrong() in FILE returned int, a Sweep or a Tuning is wanted"),
         (["plan", "FILE", "--form", "other"], "FILE has no function other()"),
         (["run", "FILE", "--on", "moon"], "on must be one of here, ray, slurm, got 'moon'"),

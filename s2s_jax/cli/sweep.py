@@ -185,7 +185,7 @@ def _find(given: Given) -> Named:
         raise UsageError(f"{path}:{error.lineno}: {error.msg}") from None
     made: Any = names.get(options.form)
     if made is None:
-        raise UsageError(f"{path} has no function {options.form}(); write one that returns a Sweep")
+        raise UsageError(f"{path} has no function {options.form}(){_forms(names)}; write one that returns a Sweep")
     found = made()
     if not isinstance(found, Sweep | Tuning):
         raise UsageError(f"{options.form}() in {path} returned {type(found).__name__}, a Sweep or a Tuning is wanted")
@@ -210,6 +210,13 @@ def _find(given: Given) -> Named:
     return Named(found, folder, name, claim, command)
 
 
+def _forms(names: dict[str, Any]) -> str:
+    """What a file has instead: its functions that say that they return a sweep and want nothing for it."""
+    notes = {name: getattr(made, "__annotations__", {}) for name, made in names.items()}
+    forms = sorted(name for name, note in notes.items() if note in ({"return": Sweep}, {"return": Tuning}))
+    return f" (there are {', '.join(forms)})" if forms else ""
+
+
 def _first_seeds(found: Any, count: int) -> Sweep:
     """The same sweep with its first so many seeds; its cells are those of the whole sweep."""
     if isinstance(found, Tuning):
@@ -230,4 +237,5 @@ def _named(name: str) -> Path:
 
 
 def _known() -> list[str]:
-    return sorted({path.stem for folder in (Path("experiments"), SHIPPED) for path in (folder / FOLDER).glob("*.py")})
+    files = (path for folder in (Path("experiments"), SHIPPED) for path in (folder / FOLDER).glob("*.py"))
+    return sorted({path.stem for path in files if "\ndef sweep(" in path.read_text(encoding="utf-8")})
