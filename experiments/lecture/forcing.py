@@ -3,7 +3,7 @@
 Claim: teacher forcing learns fastest and is then asked to live on its own words; scheduled sampling (Bengio et al.
 2015, arXiv:1506.03099) narrows the gap between the loss on true and on own words.
 Command: s2s sweep run forcing --form sounds --jobs 2 --data.manual-dir DIR      (CMUdict; dates: without --form)
-Hardware and time: 2 CPU cores, 12 minutes for 40 of the 90 runs, beside other work in part. The small form is `--seeds 2`.
+Hardware and time: 2 CPU cores, 12 minutes for 40 of the 90 runs, beside other work. The small form: `--seeds 2`.
 Expect: every schedule that shows the model its own words narrows the exposure gap; differences in quality are small
 beside it; nothing but own words from the first step learns least.
 Seen: 2026-11-22, 9 seeds, 17 minutes beside other work: no difference in exact match (0.997 to 0.998 everywhere,
