@@ -96,14 +96,18 @@ def test_cogs_has_four_splits(cogs):
         assert (source, target) == (f"{name} slept .", f"sleep . agent ( x _ 1 , {name} )")
 
 
-def test_a_number_of_a_logical_form_belongs_to_the_word_it_counts_to(cogs, tmp_path):
+def test_a_logical_form_belongs_to_the_words_it_counts_to(cogs, tmp_path):
     (example,) = cogs("tfds:cogs", "test")
-    number = example.target.index("1")
-    assert [(example.source[s], t) for s, t in example.links] == [(letter, number) for letter in "slept"]
+    said = [*range(len("sleep")), example.target.index("1")]
+    assert {(example.source[s], t) for s, t in example.links} == {
+        (letter, place) for letter in "slept" for place in said
+    }
     builder = Cogs(data_dir=str(tmp_path / "data"))
     form = "* cake ( x _ 12 ) ; like . agent ( x _ 1 , Mila ) AND like . ccomp ( x _ 1 , x _ 0 )"
     assert cogs("tfds:cogs", "test", source="target", target="source")[0].links is None
-    assert builder.alignment("", form) == "12-5 1-14 1-25 0-29"
+    assert builder.alignment("Liam and Mila", form) == "12-1 12-5 1-8 1-14 2-16 1-19 1-25 0-29"
+    assert builder.alignment("Mila and Mila", form) == "12-1 12-5 1-8 1-14 1-19 1-25 0-29"
+    assert builder.alignment("Paula", "Paula") == "0-0"
     assert builder.alignment("touch", "LAMBDA b . LAMBDA e . touch . agent ( e , b )") == ""
 
 

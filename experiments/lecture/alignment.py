@@ -3,9 +3,10 @@
 Claim: on dates, where it is known which characters say each digit, attention, slopes (saliency) and removal (occlusion)
 mostly point at one and the same character, and at the gold one about equally often; how they rank the other characters
 agrees but little. So attention tells where the answer comes from, and not how much each other character adds. On COGS,
-whose logical forms count words (`cake ( x _ 4 )`), a number can be said without looking at its word.
+whose logical forms count words (`cake ( x _ 4 )`), attention looks at the word that it names, and not at the one that
+it counts: a number comes to the decoder by another way.
 Command: python experiments/lecture/alignment.py OUT [--steps 500] [--scores additive,dot,location-aware]
-on COGS: python experiments/lecture/alignment.py OUT --task cogs --steps 1500 --scores additive --manual-dir DIR
+on COGS: python experiments/lecture/alignment.py OUT --task cogs --steps 5000 --scores general --manual-dir DIR
 or, of finished runs with gold alignments: python experiments/lecture/alignment.py OUT --runs RUN,RUN
 Leaves OUT/alignment.png (rows scaled to their largest value), OUT/alignment.md and a run a score; a run that is done is
 not trained again.
@@ -112,6 +113,15 @@ class Agreed(NamedTuple):
     top: float  # share with the largest value in one place
 
 
+def error_with_target(seen: Sequence[Seen], sight: str, *, numbers: bool | None = None) -> float | None:
+    """The alignment error of a way of looking, the true target given; only of its numbers, or only of its words."""
+    judged = [
+        {link for link in each.gold if numbers is None or each.pair.tokens[link[1]].isdecimal() == numbers}
+        for each in seen
+    ]
+    return error_of_alignments([each.sights[sight] for each in seen], judged)
+
+
 def agreed(seen: Sequence[Seen], one: str, other: str) -> Agreed:
     """The two compared token by token."""
     taus, tops = [], []
@@ -131,11 +141,10 @@ def by_chance(seen: Sequence[Seen]) -> float:
 def row(name: str, run: runs.Trained, examples: Sequence[Example], seen: Sequence[Seen]) -> str:
     """A line of the table."""
     greedy, beam = (error_in_search(run, examples, width) for width in (1, WIDTH))
-    errors = [
-        error_of_alignments([each.sights[sight] for each in seen], [each.gold for each in seen]) for sight in SIGHTS
-    ]
+    errors = [error_with_target(seen, sight) for sight in SIGHTS]
+    parts = [error_with_target(seen, "attention", numbers=numbers) for numbers in (True, False)]
     pairs = [agreed(seen, *two) for two in itertools.combinations(SIGHTS, 2)]
-    cells = [greedy[0], beam[0], errors[0], greedy[1], beam[1], *errors[1:]]
+    cells = [greedy[0], beam[0], errors[0], *parts, greedy[1], beam[1], *errors[1:]]
     numbers = ["-" if cell is None else f"{cell:.3f}" for cell in cells]
     how_alike = [*(f"{pair.tau:.2f}, {pair.top:.2f}" for pair in pairs), f"{by_chance(seen):.2f}"]
     return f"| {' | '.join([name, *numbers, *how_alike])} |"
@@ -144,7 +153,15 @@ def row(name: str, run: runs.Trained, examples: Sequence[Example], seen: Sequenc
 HEAD = (
     "score",
     *("right, greedy", f"right, beam {WIDTH}"),
-    *("AER, true target given", "AER, greedy", f"AER, beam {WIDTH}", "AER of saliency", "AER of occlusion"),
+    *(
+        "AER, true target given",
+        "AER of its numbers",
+        "AER of its words",
+        "AER, greedy",
+        f"AER, beam {WIDTH}",
+        "AER of saliency",
+        "AER of occlusion",
+    ),
     *(f"{one} and {other}: tau, same top" for one, other in itertools.combinations(SIGHTS, 2)),
     "same top by chance",
 )

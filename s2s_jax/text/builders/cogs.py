@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from s2s_jax.text.builders import Pair, PublishedPairs
 
+BEGINS = ("*", ";", "AND")  # what is spoken of stands behind one of these, or at the start
+
 
 class Cogs(PublishedPairs):
     """COGS: sentence to logical form. Kim and Linzen 2020, arXiv:2010.05465.
@@ -38,7 +40,15 @@ class Cogs(PublishedPairs):
         return sentence, logical_form
 
     def alignment(self, source: str, target: str) -> str:
-        """A number of a logical form belongs to the word it counts to: the 4 of `cake ( x _ 4 )` to the word at 4."""
-        tokens = target.split(" ")
-        numbered = (place for place in range(2, len(tokens)) if tokens[place - 2 : place] == ["x", "_"])
-        return " ".join(f"{tokens[place]}-{place}" for place in numbered)
+        """In `* cake ( x _ 4 )` both 4 and `cake` belong to the word at 4; a name to itself, if it stands once."""
+        words, tokens = source.split(" "), target.split(" ")
+        found, head = [], 0  # head: what is spoken of, as long as no number has said of which word
+        for place, token in enumerate(tokens):
+            if token in BEGINS:
+                head = place + 1
+            elif tokens[max(0, place - 2) : place] == ["x", "_"]:
+                found += [f"{token}-{each}" for each in (head, place) if each is not None]
+                head = None
+            elif token.istitle() and words.count(token) == 1:
+                found.append(f"{words.index(token)}-{place}")
+        return " ".join(found)
