@@ -7,7 +7,7 @@ whose logical forms count words (`cake ( x _ 4 )`), attention looks at the word 
 it counts: a number comes to the decoder by another way.
 Command: python experiments/lecture/alignment.py OUT [--steps 500] [--scores additive,dot,location-aware]
 on COGS: python experiments/lecture/alignment.py OUT --task cogs --steps 5000 --scores general --manual-dir DIR
-or, of finished runs with gold alignments: python experiments/lecture/alignment.py OUT --runs RUN,RUN
+or, of finished runs with gold alignments (`s2s train cogs`): python experiments/lecture/alignment.py OUT --runs RUN,RUN
 Leaves OUT/alignment.png (rows scaled to their largest value), OUT/alignment.md and a run a score; a run that is done is
 not trained again.
 Hardware and time: 2 CPU cores; additive and dot with 400 steps, under 7 min 30 s among four other programs.
@@ -15,7 +15,9 @@ Expect: the same largest place as occlusion in more than half the rows, tau with
 Seen: 2026-11-22, `--steps 400 --scores additive,dot`, one seed: right 0.99 and 1.00; alignment error rate 0.179 and
 0.135 (the same in greedy and beam 5), of saliency 0.175 and 0.132, of occlusion by zeros 0.231 and 0.169. Attention and
 occlusion have one largest place in 0.82 and 0.81 of the rows (by chance 0.07), with tau 0.19 and 0.14; attention and
-saliency in 0.95 and 0.97, with tau 0.40 and 0.44. location-aware was not run.
+saliency in 0.95 and 0.97, with tau 0.40 and 0.44. 2026-11-23, COGS, the run of `s2s train cogs`, one seed: 0.922 of 128
+right; alignment error rate of the words 0.046, of the numbers 0.956 (a guess at random is wrong in 0.89); attention and
+saliency have one largest place in 0.84 of the rows, attention and occlusion in 0.38 (by chance 0.11).
 """
 
 import argparse
