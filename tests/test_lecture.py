@@ -59,9 +59,9 @@ def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
     ("name", "form", "label"),
     [
         ("bottleneck", "sweep", "attention"),
-        pytest.param("forcing", "sweep", "linear, Gumbel", marks=pytest.mark.wide),
-        pytest.param("init_and_order", "sweep", "source read from its end", marks=pytest.mark.wide),
-        pytest.param("scores", "dates", "location-aware", marks=pytest.mark.wide),
+        ("forcing", "sweep", "linear, Gumbel"),
+        ("init_and_order", "sweep", "source read from its end"),
+        ("scores", "dates", "location-aware"),
     ],
 )
 def test_sweeps_run_two_steps(name, form, label, tmp_path):
@@ -109,7 +109,6 @@ def test_ways_of_looking_are_compared_where_gold_links_are():
     assert (shown[2].alignment == 0).all()  # what falls below 0 is not drawn
 
 
-@pytest.mark.wide
 def test_attention_against_gold_slopes_and_removal(tmp_path):
     file = loaded("alignment")
     run.train(
