@@ -143,8 +143,8 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
 
     def advance(ends, now, time):
         taken, told, ends_carried = now
-        goes_on = taken < ends
-        return taken + goes_on, told + jax.numpy.where(goes_on, 10 ** (time % 8), 0), ends_carried
+        goes_on = (taken < ends).astype("int32")
+        return taken + goes_on, told + goes_on * 10 ** (time % 8), ends_carried
 
     begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
     taken, told, _ = loop.until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
