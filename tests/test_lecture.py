@@ -99,6 +99,8 @@ def test_ways_of_looking_are_compared_where_gold_links_are():
     pair = ScoredPair(Example("ab", "cd"), ("a", "b", "</s>"), ("c", "d", "</s>"), np.zeros(3), looks, 3, 0.0)
     seen = [file["Seen"](pair, {(1, 0), (0, 1)}, others)]
     assert file["agreed"](seen, "attention", "occlusion") == pytest.approx((1.0, 1.0))
+    assert file["error_with_target"](seen, "attention", numbers=True) is None
+    assert [file["error_with_target"](seen, sight, numbers=False) for sight in ("attention", "saliency")] == [0, 0.5]
     tau, top = file["agreed"](seen, "attention", "saliency")
     assert top == 0.5
     assert tau == pytest.approx((1 / 3 - 0.5) / 2)
