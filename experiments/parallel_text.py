@@ -6,15 +6,15 @@ A TSV or JSON-lines file of pairs serves as well: --data.train pairs.tsv. Small 
 """
 
 from s2s_jax.config import Experiment
-from s2s_jax.decode.search_config import SearchConfig
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.decode.search import SearchConfig
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
-from s2s_jax.train.loss import LossConfig
-from s2s_jax.train.optimiser import OptimiserConfig
+from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.train.objectives import LossConfig
+from s2s_jax.train.optimizer import OptimiserConfig
 
 
 def experiment() -> Experiment:

@@ -14,20 +14,20 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from s2s_jax.choices import Told, at_least
-from s2s_jax.decode.search_config import SearchConfig
+from s2s_jax.decode.search import SearchConfig
 from s2s_jax.evaluate.evaluation import EvaluationConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenise import TextConfig
-from s2s_jax.train.checkpoint import CheckpointConfig
+from s2s_jax.text.tokenizers import TextConfig
+from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.forcing import ForcingConfig
 from s2s_jax.train.loop import BudgetConfig, ValidationConfig
-from s2s_jax.train.loss import LossConfig
-from s2s_jax.train.optimiser import OptimiserConfig
-from s2s_jax.train.record import RecordConfig
+from s2s_jax.train.metrics_writer import RecordConfig
+from s2s_jax.train.objectives import LossConfig
+from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.scheduled_sampling import ForcingConfig
+from s2s_jax.validation import Told, at_least
 
 # what may differ when a run is resumed: none of it changes what is learned up to a step
 RUNTIME = (

@@ -7,10 +7,10 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention import Attention, NoAttention, build_attention, check
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.normalisers import softmax
-from s2s_jax.model.scores import SCORES
+from s2s_jax.model.attention.attention import Attention, NoAttention, build_attention, check
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.normalizers import softmax
+from s2s_jax.model.attention.scores import SCORES
 
 LENGTHS, SOURCE, WIDTH, SIZE = (4, 2, 0), 4, 3, 5
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from s2s_jax.shapes import EOS, PAD, Batch
 from s2s_jax.text.batches import BatchConfig, Pairs, Plan, choose_shapes, padded, rows_of, smallest_fit
-from s2s_jax.text.tokenise import ended
+from s2s_jax.text.tokenizers import ended
 
 some_lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=60)
 configs = st.builds(

@@ -9,23 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.bench import measure, opponent, works
+from s2s_jax.bench import measure, torch_baseline, workloads
 from s2s_jax.bench.flops import multiplied
-from s2s_jax.bench.limit import Limit
 from s2s_jax.bench.measure import BenchConfig
-from s2s_jax.bench.ours import Ours
-from s2s_jax.bench.where import profiled
+from s2s_jax.bench.profile import profiled
+from s2s_jax.bench.roofline import Limit
+from s2s_jax.bench.runner import Ours
 from s2s_jax.cli import main
 from s2s_jax.config import override
 from s2s_jax.shapes import EOS, real
 
 TINY = dataclasses.replace(
-    works.WORKS["W1"],
+    workloads.WORKS["W1"],
     model=dataclasses.replace(
-        works.WORKS["W1"].model,
+        workloads.WORKS["W1"].model,
         embedding=4,
-        encoder=dataclasses.replace(works.WORKS["W1"].model.encoder, size=4),
-        decoder=dataclasses.replace(works.WORKS["W1"].model.decoder, size=8),
+        encoder=dataclasses.replace(workloads.WORKS["W1"].model.encoder, size=4),
+        decoder=dataclasses.replace(workloads.WORKS["W1"].model.decoder, size=8),
     ),
     source_vocabulary=20,
     target_vocabulary=30,
@@ -50,33 +50,33 @@ def test_the_operations_of_w1_are_those_of_its_formulas():
     decoder = 13 * ((256 + 512 + 512) * 2048 + 1024 * 512 + 2 * 14 * 512 + 512 * 7859)
     bridge = 512 * 1024
     forward = 2 * (encoder + keys + decoder)
-    found = works.training_flops(works.WORKS["W1"]) * 13 / 3
+    found = workloads.training_flops(workloads.WORKS["W1"]) * 13 / 3
     assert found == pytest.approx(forward + 2 * bridge, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(works.WORKS))
+@pytest.mark.parametrize("name", sorted(workloads.WORKS))
 def test_every_work_can_be_built_and_counted(name):
-    work = works.WORKS[name]
-    one, two, three = (works.decoding_flops(work, width) for width in (1, 2, 3))
+    work = workloads.WORKS[name]
+    one, two, three = (workloads.decoding_flops(work, width) for width in (1, 2, 3))
     assert 0 < two - one == three - two < one  # every hypothesis costs its steps; the source is read once
-    lengths = works.drawn_lengths(work.lengths, 20_000)
+    lengths = workloads.drawn_lengths(work.lengths, 20_000)
     np.testing.assert_allclose(lengths[:, 0].mean(), work.lengths.mean + 1, rtol=0.02)
     np.testing.assert_allclose(lengths[:, 1].mean(), work.lengths.mean * work.lengths.ratio + 1, rtol=0.02)
 
 
 def test_batches_are_full_of_words_and_padded_to_few_shapes():
-    batches = works.training_batches(TINY, 6)
-    assert len({batch.target.shape for batch in batches}) <= works.SHAPES
+    batches = workloads.training_batches(TINY, 6)
+    assert len({batch.target.shape for batch in batches}) <= workloads.SHAPES
     for batch in batches:
         for ids, vocabulary in zip((batch.source, batch.target), (20, 30), strict=True):
             assert len(ids) == TINY.sentences
             lengths = np.asarray(real(jnp.asarray(ids)).sum(1))
             assert (ids[np.arange(len(ids)), lengths - 1] == EOS).all()
             words = ids[(ids != 0) & (ids != EOS)]
-            assert words.min() >= works.FIRST_WORD
+            assert words.min() >= workloads.FIRST_WORD
             assert words.max() < vocabulary
-    steps = sorted(batch.target.shape[1] for batch in works.training_batches(TINY, 64))
-    assert works.typical_batch(TINY).target.shape[1] == steps[len(steps) // 2]
+    steps = sorted(batch.target.shape[1] for batch in workloads.training_batches(TINY, 64))
+    assert workloads.typical_batch(TINY).target.shape[1] == steps[len(steps) // 2]
 
 
 OPPONENT = """
@@ -91,8 +91,8 @@ for line in sys.stdin:
 def fake(tmp_path, monkeypatch):
     """An opponent that is impossibly slow at beam search, and impossibly fast at all else."""
     (tmp_path / "torch_reference.py").write_text(OPPONENT)
-    monkeypatch.setattr(opponent, "REFERENCE", tmp_path / "torch_reference.py")
-    monkeypatch.setitem(works.WORKS, "W1", TINY)
+    monkeypatch.setattr(torch_baseline, "REFERENCE", tmp_path / "torch_reference.py")
+    monkeypatch.setitem(workloads.WORKS, "W1", TINY)
     return tmp_path
 
 
@@ -147,7 +147,7 @@ def test_what_a_setting_costs_is_told_by_its_first_value(fake):
 
 @pytest.mark.wide
 def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
-    ours = Ours(TINY, "train", [works.typical_batch(TINY)], replicas=2)
+    ours = Ours(TINY, "train", [workloads.typical_batch(TINY)], replicas=2)
     ours.seconds()
     first, second = ours.state.params["decoder"]["readout"]["weight"]
     assert jnp.abs(first - second).max() > 0.1
@@ -159,7 +159,7 @@ def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
 def test_an_opponent_that_falls_says_why(fake):
     (fake / "torch_reference.py").write_text("raise SystemExit('no torch here')")
     with pytest.raises(ValueError, match="--against torch: no torch here"):
-        opponent.Opponent(TINY, "train", [works.typical_batch(TINY)], style="fast")
+        torch_baseline.Opponent(TINY, "train", [workloads.typical_batch(TINY)], style="fast")
 
 
 def test_a_profile_is_told_by_the_parts_of_the_model(tmp_path):

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from s2s_jax.cli import main
-from s2s_jax.model.attention import axes
-from s2s_jax.model.catalogue import TABLES, choices, legal
-from s2s_jax.model.references import REFERENCES
+from s2s_jax.model.attention.attention import axes
+from s2s_jax.model.attention.catalogue import TABLES, choices, legal
+from s2s_jax.model.attention.citations import REFERENCES
 
 NOBODYS = {"none", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
 

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.train import disk, stored
-from s2s_jax.train.checkpoint import CheckpointConfig, Checkpoints, kept
-from s2s_jax.train.stored import CheckpointError
+from s2s_jax.train.checkpoint import disk
+from s2s_jax.train.checkpoint import format as checkpoint_format
+from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, Checkpoints, kept
+from s2s_jax.train.checkpoint.format import CheckpointError
 
 
 class State(NamedTuple):
@@ -210,7 +211,7 @@ def test_another_form_is_an_error_and_no_damage(two_steps: Path):
 def test_a_checkpoint_of_a_newer_format_is_refused_and_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(tmp_path, 1)
     with monkeypatch.context() as newer:
-        newer.setattr(stored, "FORMAT", 2)
+        newer.setattr(checkpoint_format, "FORMAT", 2)
         save(tmp_path, 2)
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(CheckpointError, match=r"/2 has format 2, and this s2s reads formats up to 1; update s2s$"):
@@ -334,7 +335,7 @@ def test_a_step_that_vanished_after_its_write_is_missed(tmp_path: Path, monkeypa
     class Written:
         def result(self) -> None: ...
 
-    monkeypatch.setattr("s2s_jax.train.checkpoint.start_writing", lambda *rest, **named: Written())
+    monkeypatch.setattr("s2s_jax.train.checkpoint.checkpoints.start_writing", lambda *rest, **named: Written())
     with (
         pytest.raises(CheckpointError, match=r"checkpoint 1 is not in .*, although its write ended"),
         Checkpoints(tmp_path, CheckpointConfig()) as checkpoints,
@@ -393,7 +394,7 @@ def test_a_relative_directory_stays_where_it_was(tmp_path: Path, monkeypatch: py
 def test_the_record_is_plain_json(two_steps: Path):
     said = json.loads((two_steps / "2" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
     assert said["s2s_jax"]["format"] == 1
-    assert said["crc32"] == stored._seal(said["s2s_jax"])
+    assert said["crc32"] == checkpoint_format._seal(said["s2s_jax"])
 
 
 @pytest.mark.parametrize(
@@ -428,7 +429,7 @@ RUN = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from s2s_jax.train.checkpoint import CheckpointConfig, Checkpoints
+from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, Checkpoints
 directory, end = Path(sys.argv[1]), sys.argv[2]
 with Checkpoints(directory, CheckpointConfig()) as checkpoints:
     checkpoints.save(1, {"w": np.arange(3)}, metrics=None, about={})

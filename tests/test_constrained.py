@@ -5,15 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle_search
 import pytest
-import slow
 from fake import MODEL, table
 
-from s2s_jax.decode.beam import beam
-from s2s_jax.decode.constrained import constrained, dealt, phrases_of
-from s2s_jax.decode.ranking import Ranking
-from s2s_jax.decode.rules import Rules
-from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.decode.beam.constrained import constrained, dealt, phrases_of
+from s2s_jax.decode.beam.engine import beam
+from s2s_jax.decode.length_normalization import Ranking
+from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.shapes import EOS, PAD
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
@@ -63,15 +63,15 @@ def in_time(string: tuple[int, ...], phrases, longest: int) -> bool:
 
 
 def found_of(found, row: int) -> list[tuple[int, ...]]:
-    return [slow.said(tokens) for tokens in found.tokens[row][np.isfinite(found.scores[row])]]
+    return [oracle_search.said(tokens) for tokens in found.tokens[row][np.isfinite(found.scores[row])]]
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=str)
 def test_a_beam_that_holds_everything_finds_every_string_that_holds_the_phrases(asked):
     found = jax.device_get(compiled(width=48, max_length=5, stopping="never")(table(), SOURCE, jnp.array(asked)))
     for row in range(3):
-        of = functools.partial(slow.score, np.asarray(table()), np.asarray(SOURCE[row]), weight=0.6)
-        holding = [one for one in slow.strings(5) if holds(one, asked[row]) and in_time(one, asked[row], 5)]
+        of = functools.partial(oracle_search.score, np.asarray(table()), np.asarray(SOURCE[row]), weight=0.6)
+        holding = [one for one in oracle_search.strings(5) if holds(one, asked[row]) and in_time(one, asked[row], 5)]
         expected = sorted(((of(string), string) for string in holding), reverse=True)
         complete = ~found.truncated[row] & np.isfinite(found.scores[row])
         assert complete.sum() == len(expected) > 0
@@ -102,9 +102,9 @@ def test_it_finds_what_is_likely_and_not_just_anything():
     for seed in range(20):
         found = compiled(width=4, max_length=6)(table(seed), SOURCE, jnp.array(ASKED[0]))
         for row in range(2):
-            of = functools.partial(slow.score, np.asarray(table(seed)), np.asarray(SOURCE[row]), weight=0.6)
-            best = max((of(string), string) for string in slow.strings(6) if holds(string, ASKED[0][row]))
-            right += slow.said(np.asarray(found.tokens[row, 0])) == best[1]
+            of = functools.partial(oracle_search.score, np.asarray(table(seed)), np.asarray(SOURCE[row]), weight=0.6)
+            best = max((of(string), string) for string in oracle_search.strings(6) if holds(string, ASKED[0][row]))
+            right += oracle_search.said(np.asarray(found.tokens[row, 0])) == best[1]
     assert right >= 24
 
 

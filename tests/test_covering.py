@@ -13,16 +13,16 @@ import numpy as np
 import optax
 import pytest
 
-from s2s_jax.decode.beam import beam
-from s2s_jax.model.attention import axes
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.catalogue import covering, legal
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.decode.beam.engine import beam
+from s2s_jax.model.attention.attention import axes
+from s2s_jax.model.attention.catalogue import covering, legal
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, PAD, Batch, real
-from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loss import LossConfig, make_loss
+from s2s_jax.train.objectives import LossConfig, make_loss
+from s2s_jax.train.scheduled_sampling import ForcingConfig
 
 STEPS, BEAM, LENGTH = 20, 3, 6
 ROUND = tuple(

@@ -9,7 +9,7 @@ from babel import Locale
 from babel.dates import format_date
 
 from s2s_jax.text.dates import FIRST_DAY, LAST_DAY, LOCALES, LONGEST, Dates, formats, formats_of, write
-from s2s_jax.text.tasks import make, split_of
+from s2s_jax.text.synthetic_tasks import make, split_of
 
 FORMS = [form for locale in LOCALES for form in formats(locale)]
 MONTHS = range(1, 13)

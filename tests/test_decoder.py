@@ -11,12 +11,12 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention_config import AttentionConfig
+from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
-from s2s_jax.model.decoder import Decoder, DecoderConfig
+from s2s_jax.model.decoder.decoder import Decoder, DecoderConfig
+from s2s_jax.model.decoder_self_attention import Past
 from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig
 from s2s_jax.model.interface import scan_of_step
-from s2s_jax.model.own_past import Past
 
 LENGTHS, SAID, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), (0, 1, 4), 3, 4, 7, 5
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]

@@ -11,8 +11,8 @@ import pytest
 
 from s2s_jax.config import override
 from s2s_jax.decode.greedy import greedy
+from s2s_jax.model.attention.scores import SCORES
 from s2s_jax.model.interface import forced, scan_of_step
-from s2s_jax.model.scores import SCORES
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import Batch
 

@@ -7,8 +7,8 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.encoder import Encoder, EncoderConfig
+from s2s_jax.model.ops.dropout import keep_mask
 
 LENGTHS, WIDTH, INPUTS = (3, 1, 0), 3, 6
 MASK = np.arange(WIDTH) < np.array(LENGTHS)[:, None]

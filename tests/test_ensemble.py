@@ -5,14 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle_search
 import pytest
-import slow
 from fake import MODEL, WORDS, log_probs, table
 
 from s2s_jax.config import Experiment, override
-from s2s_jax.decode.beam import beam
+from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.sample import row_keys, sample
+from s2s_jax.decode.sampling import row_keys, sample
 from s2s_jax.model.ensemble import MIXINGS, ensemble
 from s2s_jax.model.fusion import fused
 from s2s_jax.model.interface import forced
@@ -41,7 +41,7 @@ def shallow(weight: float, which: int, time: int, token: int) -> np.ndarray:
 def ranked(of) -> list[tuple[float, tuple[int, ...]]]:
     """All strings of at most five tokens by the sum of what their tokens count, best first."""
     scored = []
-    for string in slow.strings(5):
+    for string in oracle_search.strings(5):
         pairs = enumerate(zip((BOS, *string[:-1]), string, strict=True))
         scored.append((sum(of(time, before)[token] for time, (before, token) in pairs), string))
     return sorted(scored, reverse=True)
@@ -58,7 +58,7 @@ def is_exact(model, params, of) -> None:
         assert complete.sum() == len(expected)
         np.testing.assert_allclose(found.scores[row][complete], [score for score, _ in expected], atol=1e-4)
         for slot, (_, string) in enumerate(expected):
-            assert slow.said(found.tokens[row, slot]) == string
+            assert oracle_search.said(found.tokens[row, slot]) == string
             pairs = enumerate(zip((BOS, *string[:-1]), string, strict=True))
             parts = [own(time, before)[token] for time, (before, token) in pairs]
             np.testing.assert_allclose(found.log_probs[row, slot, : len(string)], parts, atol=1e-4)

@@ -13,17 +13,17 @@ from jax import export
 from safetensors.numpy import load_file
 
 from s2s_jax import run
-from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.export.exported import load_exported
-from s2s_jax.export.write import export_run, lengths, named_parameters, program
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.export.exporter import export_run, lengths, named_parameters, program
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
-from s2s_jax.run.parts import model_of
+from s2s_jax.run.build import model_of
 from s2s_jax.run.prepare import prepare
 from s2s_jax.shapes import EOS, PAD
-from s2s_jax.train.leaves import on_host
+from s2s_jax.train.checkpoint.pytree_io import on_host
 
 LINES = ["a b c", "", "z", " \u00a0", "d e f g h", "unheard of", "a b c d e f g h i j"]  # of two shapes
 SHORT = LINES[:3]

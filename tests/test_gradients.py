@@ -12,10 +12,10 @@ import pytest
 from scipy.stats import kendalltau
 
 from s2s_jax.decode.score import score
-from s2s_jax.evaluate.agreement import agreement
+from s2s_jax.evaluate.attention_agreement import agreement
 from s2s_jax.evaluate.gradients import NUMBERS, gradient_norms, log_odds, occlusion, saliency
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import forced
 from s2s_jax.model.seq2seq import ModelConfig, build

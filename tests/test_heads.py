@@ -1,71 +1,71 @@
 """Do heads look side by side, each by itself, and are values what was chosen?"""
 
-import looking
+import attention_harness
 import numpy as np
+import oracle_attention
 import oracles
 import pytest
-import slow_attention
 
-from s2s_jax.model.attention import build_attention
+from s2s_jax.model.attention.attention import build_attention
 
 HEADS = [{}, {"score": "additive", "history": "coverage-fertility"}]
 
 
 @pytest.mark.parametrize("values", ["projected", "split"])
 def test_values_and_slopes_are_the_papers(values):
-    looking.agrees(looking.chosen(values=values))
+    attention_harness.agrees(attention_harness.chosen(values=values))
 
 
 @pytest.mark.parametrize("choices", HEADS, ids=["general", "with a history"])
 def test_heads_are_two_attentions_side_by_side(choices):
-    config = looking.chosen(heads=2, **choices)
-    said = looking.agrees(config, attend=slow_attention.side_by_side)
-    assert said.heads.shape == (looking.STEPS, len(looking.LENGTHS), 2, looking.SOURCE)
-    assert said.context.shape[-1] == looking.SMALL["size"]
+    config = attention_harness.chosen(heads=2, **choices)
+    said = attention_harness.agrees(config, attend=oracle_attention.side_by_side)
+    assert said.heads.shape == (attention_harness.STEPS, len(attention_harness.LENGTHS), 2, attention_harness.SOURCE)
+    assert said.context.shape[-1] == attention_harness.SMALL["size"]
 
 
 def test_the_mean_of_the_heads_is_what_is_reported():
-    config = looking.chosen(heads=2)
-    said, _ = looking.looker(config)(looking.given_for(config))
+    config = attention_harness.chosen(heads=2)
+    said, _ = attention_harness.looker(config)(attention_harness.given_for(config))
     np.testing.assert_allclose(said.alignment, said.heads.mean(2), atol=1e-7)
     assert np.abs(said.heads[:, :2, 0] - said.heads[:, :2, 1]).max() > 0.01  # they do differ
 
 
 def test_heads_of_one_mind_are_one_head_twice():
-    config = looking.chosen(heads=2)
-    given = looking.given_for(config)
-    weights = oracles.precise(looking.nnx.to_pure_dict(given["weights"]))["heads"]
+    config = attention_harness.chosen(heads=2)
+    given = attention_harness.given_for(config)
+    weights = oracles.precise(attention_harness.nnx.to_pure_dict(given["weights"]))["heads"]
     first = {"of_query": weights["of_query"], "of_memory": weights["of_memory"]} | {
         f"score__{name}": leaf for name, leaf in weights["score"].items()
     }
-    alike = looking.put(given, **{f"heads__{name}": leaf[:1] for name, leaf in first.items()})
-    said, _ = looking.looker(config)(alike)
+    alike = attention_harness.put(given, **{f"heads__{name}": leaf[:1] for name, leaf in first.items()})
+    said, _ = attention_harness.looker(config)(alike)
     np.testing.assert_array_equal(said.heads[:, :, 0], said.heads[:, :, 1])
     np.testing.assert_array_equal(*np.split(said.context, 2, axis=-1))
 
 
 def test_each_head_has_noise_of_its_own():
-    config = looking.chosen(heads=2, normaliser="gumbel-softmax")
-    given = looking.given_for(config)
-    blank = looking.put(given, heads__of_query=0.0)  # every score is 0: what differs is the noise
-    look = looking.forward(config)
-    drawn = look(blank, noise=looking.NOISE).heads[:, :2]
+    config = attention_harness.chosen(heads=2, normaliser="gumbel-softmax")
+    given = attention_harness.given_for(config)
+    blank = attention_harness.put(given, heads__of_query=0.0)  # every score is 0: what differs is the noise
+    look = attention_harness.forward(config)
+    drawn = look(blank, noise=attention_harness.NOISE).heads[:, :2]
     assert np.abs(drawn[:, :, 0] - drawn[:, :, 1]).max(-1).min() > 1e-3
     assert np.abs(np.diff(drawn[:, 0], axis=0)).max(-1).min() > 1e-3
     assert np.abs(drawn[:, 0, :, :3] - drawn[:, 1, :, :3]).max() > 1e-3
     order = np.array([1, 0, 2, 3])
-    everywhere = np.ones_like(looking.MASK)
-    turned = look(blank, everywhere, looking.NOISE[order]).heads
-    np.testing.assert_array_equal(turned, look(blank, everywhere, looking.NOISE).heads[:, order])
+    everywhere = np.ones_like(attention_harness.MASK)
+    turned = look(blank, everywhere, attention_harness.NOISE[order]).heads
+    np.testing.assert_array_equal(turned, look(blank, everywhere, attention_harness.NOISE).heads[:, order])
 
 
 def test_split_values_keep_what_is_looked_for_from_what_is_found():
-    config = looking.chosen(values="split")
-    given = looking.given_for(config)
-    plain, _ = looking.looker(config)(given)
-    half = looking.WIDTH // 2
+    config = attention_harness.chosen(values="split")
+    given = attention_harness.given_for(config)
+    plain, _ = attention_harness.looker(config)(given)
+    half = attention_harness.WIDTH // 2
     louder = {**given, "memory": given["memory"].at[..., half:].multiply(3.0)}
-    said, _ = looking.looker(config)(louder)
+    said, _ = attention_harness.looker(config)(louder)
     np.testing.assert_array_equal(said.alignment, plain.alignment)
     oracles.same(said.context, 3 * plain.context, tolerance=1e-6)
     assert said.context.shape[-1] == half
@@ -73,7 +73,7 @@ def test_split_values_keep_what_is_looked_for_from_what_is_found():
 
 def test_values_cannot_be_split_out_of_an_odd_width():
     with pytest.raises(ValueError, match="attention.values=split") as refusal:
-        build_attention(looking.chosen(values="split"), 4, 5, dtype=np.float32, rngs=oracles.OneKey())
+        build_attention(attention_harness.chosen(values="split"), 4, 5, dtype=np.float32, rngs=oracles.OneKey())
     assert str(refusal.value) == (
         "attention.values=split needs encoder states of an even width, got 5; "
         "make encoder.size even, or take attention.values=projected."

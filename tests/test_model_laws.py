@@ -8,8 +8,8 @@ import numpy as np
 import oracles
 import pytest
 
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import forced, scan_of_step
 from s2s_jax.model.seq2seq import ModelConfig, build

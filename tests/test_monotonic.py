@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 
-from s2s_jax.model import monotonic
+from s2s_jax.model.attention import monotonic
 
 LENGTHS = (6, 4, 1, 0)
 SOURCE = max(LENGTHS)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import tiny
 
-from s2s_jax.decode.rules import Rules
-from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.decode.lexical_constraints import Wanted
+from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.decode.wanted import Wanted
 from s2s_jax.model.seq2seq import build
 from s2s_jax.shapes import SPECIAL, UNK
-from s2s_jax.text.own_words import PairTokeniser
-from s2s_jax.text.tokenise import Words
+from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.tokenizers import Words
 
 TYPED = [*SPECIAL, "é", "a", "b"]  # what a person typed, the names of the special tokens among it
 LONGEST = 6

@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from s2s_jax.evaluate.counts import value
+from s2s_jax.evaluate.metrics import value
 from s2s_jax.sweep.report import numbers, write_report
-from s2s_jax.sweep.report.plain import latex, markdown
-from s2s_jax.sweep.report.rows import judge
+from s2s_jax.sweep.report.comparisons import judge
+from s2s_jax.sweep.report.markdown_latex import latex, markdown
 from s2s_jax.sweep.report.style import DARK, LIGHT
 from s2s_jax.sweep.report.svg import Axis, axis_of, literal, shorten, tick_text, token_text
 from s2s_jax.sweep.result import Result, Shown, Study

@@ -20,11 +20,11 @@ import s2s_jax
 from s2s_jax import run
 from s2s_jax.decode.translate import WINDOW
 from s2s_jax.text.batches import Plan
-from s2s_jax.text.examples import Example
+from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.train.interrupt import Interrupted
-from s2s_jax.train.leaves import digest
+from s2s_jax.train.checkpoint.pytree_io import digest
 from s2s_jax.train.loop import NotFinite
+from s2s_jax.train.signals import Interrupted
 
 QUIET = Console(quiet=True)
 
@@ -199,7 +199,7 @@ def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatc
 
 def command(directory: Path, *changes: str) -> list[str]:
     """`s2s train` of the tiny experiment in a process of its own."""
-    file = directory.parent / "slow.py"
+    file = directory.parent / "oracle_search.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import experiment\n")
     settings = ["--steps", "60", "--checkpoint.every", "7", "--record.every", "5", "--validation.every", "30"]
     words = [word for change in changes for word in ("--" + change.split("=")[0], change.split("=")[1])]

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle_search
 import pytest
-import slow
 from fake import MODEL, table
 from scipy.stats import chisquare
 
-from s2s_jax.decode.sample import Sampling, drawn, fallen_on, kept, row_keys, sample
+from s2s_jax.decode.sampling import Sampling, drawn, fallen_on, kept, row_keys, sample
 from s2s_jax.shapes import EOS
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2]], jnp.int32)
@@ -31,7 +31,7 @@ def fits(counts: dict, probabilities: dict) -> None:
 
 def counted(rows) -> dict:
     strings, counts = np.unique(np.asarray(rows), axis=0, return_counts=True)
-    return {slow.said(string): int(count) for string, count in zip(strings, counts, strict=True)}
+    return {oracle_search.said(string): int(count) for string, count in zip(strings, counts, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,14 @@ def found():
 
 @pytest.mark.parametrize("row", [0, 1])
 def test_samples_come_as_often_as_the_model_says(found, row):
-    fits(counted(found.tokens[row]), slow.leaves(np.asarray(table()), int(SOURCE[row, 0]) % 2, LONGEST))
+    fits(counted(found.tokens[row]), oracle_search.leaves(np.asarray(table()), int(SOURCE[row, 0]) % 2, LONGEST))
 
 
 def test_a_sample_has_the_models_own_log_probabilities_and_its_alignment(found):
     numbers = np.asarray(table())
     for slot in range(20):
-        string = slow.said(found.tokens[1, slot])
-        expected = slow.token_log_probs(numbers, 1, string)
+        string = oracle_search.said(found.tokens[1, slot])
+        expected = oracle_search.token_log_probs(numbers, 1, string)
         np.testing.assert_allclose(found.log_probs[1, slot, : len(string)], expected, atol=1e-5)
         assert found.scores[1, slot] == pytest.approx(sum(expected), abs=1e-5)
         for time, before in enumerate((1, *string[:-1])):

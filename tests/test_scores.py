@@ -10,9 +10,9 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.products import product
-from s2s_jax.model.scores import SCORES
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.scores import SCORES
+from s2s_jax.model.ops.matmul import product
 
 BATCH, SOURCE, QUERY, MEMORY = 2, 3, 4, 5
 CONFIG = AttentionConfig(size=6, positions=4)

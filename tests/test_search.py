@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from fake import MODEL, WORDS, log_probs, table
 
-from s2s_jax.decode.beam import beam
+from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.largest import largest
-from s2s_jax.decode.ranking import Ranking, length_divisor
+from s2s_jax.decode.length_normalization import Ranking, length_divisor
+from s2s_jax.decode.top_k import largest
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)

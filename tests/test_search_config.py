@@ -9,15 +9,15 @@ import pytest
 from fake import MODEL, table
 
 from s2s_jax.config import Experiment, override, settings
-from s2s_jax.decode import loop
-from s2s_jax.decode.loop import HALVINGS
-from s2s_jax.decode.rules import Rules
-from s2s_jax.decode.sample import Sampling
-from s2s_jax.decode.search_config import SearchConfig, compiled_search
+from s2s_jax.decode import compaction
+from s2s_jax.decode.compaction import HALVINGS
+from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.sampling import Sampling
+from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import WINDOW, Translator
 from s2s_jax.shapes import EOS, PAD
-from s2s_jax.text.own_words import PairTokeniser
-from s2s_jax.text.tokenise import Characters
+from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.tokenizers import Characters
 
 LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
 
@@ -138,7 +138,7 @@ def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(set
 
 def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
     """Steps count on from loop to loop, and none is taken for what is done."""
-    monkeypatch.setattr(loop, "FEWEST", 1)
+    monkeypatch.setattr(compaction, "FEWEST", 1)
     ends = jax.numpy.array([1, 5, 2, 9, 3, 7, 4, 2])
 
     def advance(ends, now, time):
@@ -147,7 +147,7 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
         return taken + goes_on, told + goes_on * 10 ** (time % 8), ends_carried
 
     begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
-    taken, told, _ = loop.until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
+    taken, told, _ = compaction.until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
     assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
     assert told.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
 

@@ -7,10 +7,10 @@ import pytest
 import tiny
 
 from s2s_jax.run.prepare import encode, prepare
-from s2s_jax.text import datasets, tasks
+from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import Plan
-from s2s_jax.text.examples import Example
-from s2s_jax.text.own_words import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.example import Example
 from s2s_jax.text.sources import DataConfig, read_split
 
 PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085dogs"), Example("drei", "three")]
@@ -417,10 +417,10 @@ def test_vocabularies_come_from_training_lines_alone(lengths):
 
 def test_a_task_makes_what_the_config_says():
     config = DataConfig(train="task:copy", count=30, held_out=7, seed=5, lengths=(3, 4))
-    expected = tasks.make("copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4)
+    expected = synthetic_tasks.make("copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4)
     assert read_split(config, "train")[0] == expected
     for split in ("validation", "test"):
-        expected = tasks.make("copy", split=split, count=7, seed=5, minimum_length=3, maximum_length=4)
+        expected = synthetic_tasks.make("copy", split=split, count=7, seed=5, minimum_length=3, maximum_length=4)
         assert read_split(config, split)[0] == expected
 
 
@@ -456,7 +456,7 @@ def test_a_tfds_source_is_passed_on_with_its_folders(monkeypatch):
         asked.append((spec, options))
         return [Example("a", ""), Example("a", "b")]
 
-    monkeypatch.setattr(datasets, "read", reader)
+    monkeypatch.setattr(tfds, "read", reader)
     folders = {"directory": "/sets", "manual_dir": "/mine"}
     examples, report = read("tfds:scan/length@train[:9]", source="in", target="out", **folders)
     assert examples == [Example("a", "b")]

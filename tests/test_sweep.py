@@ -15,15 +15,15 @@ import tiny
 
 from s2s_jax.cli import main
 from s2s_jax.config import override
-from s2s_jax.run.folder import read_json
-from s2s_jax.sweep.cell import begun, outcome, run_unit
-from s2s_jax.sweep.identity import identity_of, place
-from s2s_jax.sweep.on_ray import run_on_ray
-from s2s_jax.sweep.on_slurm import run_on_slurm
+from s2s_jax.run.run_dir import read_json
+from s2s_jax.sweep.executors.ray import run_on_ray
+from s2s_jax.sweep.executors.slurm import run_on_slurm
+from s2s_jax.sweep.fingerprint import identity_of, place
 from s2s_jax.sweep.plan import lay_out, units
+from s2s_jax.sweep.results import curves, metrics_of, study
 from s2s_jax.sweep.status import rows, summary
-from s2s_jax.sweep.study import curves, metrics_of, study
 from s2s_jax.sweep.sweep import Sweep, cells, points
+from s2s_jax.sweep.trial import begun, outcome, run_unit
 from s2s_jax.sweep.tune import Range, Tuning, tune
 from s2s_jax.sweep.verify import verify
 

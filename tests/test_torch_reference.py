@@ -16,16 +16,16 @@ from jax.tree_util import keystr, tree_leaves_with_path
 pytest.importorskip("torch")
 
 from s2s_jax import shapes
-from s2s_jax.decode.beam import beam
+from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
-from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loss import LossConfig, make_loss
-from s2s_jax.train.optimiser import OptimiserConfig, make_optimiser
+from s2s_jax.train.objectives import LossConfig, make_loss
+from s2s_jax.train.optimizer import OptimiserConfig, make_optimiser
+from s2s_jax.train.scheduled_sampling import ForcingConfig
 from s2s_jax.train.step import make_step, start
 
 FILE = Path(__file__).parent.parent / "experiments" / "bench" / "torch_reference.py"

@@ -11,8 +11,8 @@ import oracles
 import pytest
 import tiny
 
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import forced, scan_of_step, shifted
 from s2s_jax.model.seq2seq import ModelConfig, build
@@ -20,9 +20,9 @@ from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.train import devices
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.feed import scheduled_sampling
-from s2s_jax.train.forcing import ForcingConfig
-from s2s_jax.train.loss import LossConfig, batch_sums, make_loss, summed, token_losses
-from s2s_jax.train.optimiser import OptimiserConfig, learning_rate, make_optimiser
+from s2s_jax.train.objectives import LossConfig, batch_sums, make_loss, summed, token_losses
+from s2s_jax.train.optimizer import OptimiserConfig, learning_rate, make_optimiser
+from s2s_jax.train.scheduled_sampling import ForcingConfig
 from s2s_jax.train.step import make_step, start
 
 HOST = Batch(

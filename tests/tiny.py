@@ -1,18 +1,18 @@
 """The smallest experiment that learns something: copying up to five letters, in seconds."""
 
 from s2s_jax import config
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.decoder import DecoderConfig
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenise import TextConfig, TokeniserConfig
-from s2s_jax.train.checkpoint import CheckpointConfig
+from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.optimiser import OptimiserConfig
-from s2s_jax.train.record import RecordConfig
+from s2s_jax.train.metrics_writer import RecordConfig
+from s2s_jax.train.optimizer import OptimiserConfig
 
 
 def experiment(*changes: str) -> config.Experiment:

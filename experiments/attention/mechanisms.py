@@ -15,7 +15,7 @@ from s2s_jax import run as runs
 from s2s_jax.cli.experiments import find
 from s2s_jax.config import Experiment, override
 from s2s_jax.evaluate.evaluation import token_links
-from s2s_jax.evaluate.pictures import Picture, grid
+from s2s_jax.evaluate.plots import Picture, grid
 from s2s_jax.text.sources import read_split
 
 MECHANISMS = {

@@ -25,5 +25,5 @@ done
 part replicas W1 W4 --replicas 8 --json
 part scores W1 --vary model.attention.score=general,dot,additive,concat --json
 part sampled W1 --vary forcing.start=1.0,0.5 --json
-part where W1 --where "$out/where_a_step_goes.md"
+part where W1 --where "$out/profiling.md"
 exit "$failed"

@@ -20,7 +20,7 @@ import s2s_jax
 from s2s_jax.decode.translate import Hypothesis, Translation
 from s2s_jax.evaluate.evaluation import Grouped, grouped
 from s2s_jax.evaluate.quality import quality
-from s2s_jax.run.trained import Trained
+from s2s_jax.run.loaded_run import Trained
 from s2s_jax.text.sources import read_split
 
 METRICS = {"word": ("bleu", "chrf"), "phone": ("wer", "per")}

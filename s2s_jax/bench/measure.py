@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-from s2s_jax.bench.limit import Limit
-from s2s_jax.bench.opponent import Opponent
-from s2s_jax.bench.ours import Ours
-from s2s_jax.bench.where import kernels
-from s2s_jax.bench.works import (
+from s2s_jax.bench.profile import kernels
+from s2s_jax.bench.roofline import Limit
+from s2s_jax.bench.runner import Ours
+from s2s_jax.bench.torch_baseline import Opponent
+from s2s_jax.bench.workloads import (
     Work,
     built,
     decoding_batches,
@@ -23,9 +23,9 @@ from s2s_jax.bench.works import (
     training_flops,
     typical_batch,
 )
-from s2s_jax.choices import at_least, one_of
-from s2s_jax.model.products import PRECISIONS
+from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.shapes import real
+from s2s_jax.validation import at_least, one_of
 
 PHASES = ("train", "greedy", "beam5")
 TRAINING_BATCHES = 8

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.model.attention import axes
-from s2s_jax.model.catalogue import Choice, choices, legal
-from s2s_jax.model.references import REFERENCES
+from s2s_jax.model.attention.attention import axes
+from s2s_jax.model.attention.catalogue import Choice, choices, legal
+from s2s_jax.model.attention.citations import REFERENCES
 
 
 def attention(given: Given) -> None:

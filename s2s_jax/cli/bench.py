@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from s2s_jax.bench.limit import Limit, measured
 from s2s_jax.bench.measure import BenchConfig, machine, replicated, rows, varied
-from s2s_jax.bench.where import profiled
-from s2s_jax.bench.works import WORKS, Work
+from s2s_jax.bench.profile import profiled
+from s2s_jax.bench.roofline import Limit, measured
+from s2s_jax.bench.workloads import WORKS, Work
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.config import override
 from s2s_jax.train.devices import keep_freed_memory

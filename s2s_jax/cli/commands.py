@@ -11,8 +11,8 @@ from rich.console import Console
 from s2s_jax import config, run
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.experiments import find
-from s2s_jax.cli.reading import input_lines, load_run
-from s2s_jax.cli.showing import number, rounded, show_json
+from s2s_jax.cli.inputs import input_lines, load_run
+from s2s_jax.cli.output import number, rounded, show_json
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.sources import read_split
 

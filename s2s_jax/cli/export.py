@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.cli.reading import load_run
-from s2s_jax.cli.showing import show_json
-from s2s_jax.export.artefact import read_description
-from s2s_jax.export.write import export_run
+from s2s_jax.cli.inputs import load_run
+from s2s_jax.cli.output import show_json
+from s2s_jax.export.exporter import export_run
+from s2s_jax.export.manifest import read_description
 
 
 def export(given: Given) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from s2s_jax.cli.arguments import Given
-from s2s_jax.cli.reading import load_run
-from s2s_jax.cli.showing import rounded, show_json, show_line
-from s2s_jax.decode.scorer import ScoredPair
+from s2s_jax.cli.inputs import load_run
+from s2s_jax.cli.output import rounded, show_json, show_line
+from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.text.pairs import stream_pairs
 
 

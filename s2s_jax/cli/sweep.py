@@ -19,8 +19,8 @@ from s2s_jax.config import override
 from s2s_jax.sweep.launch import Where, launch
 from s2s_jax.sweep.plan import lay_out, units
 from s2s_jax.sweep.report import write_report
+from s2s_jax.sweep.results import study
 from s2s_jax.sweep.status import Row, rows, summary, table
-from s2s_jax.sweep.study import study
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tune import Tuning, tune
 from s2s_jax.sweep.verify import verify

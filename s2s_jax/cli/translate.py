@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.cli.reading import load_run, wanted_lines
-from s2s_jax.cli.showing import rounded, show_json, show_line
+from s2s_jax.cli.inputs import load_run, wanted_lines
+from s2s_jax.cli.output import rounded, show_json, show_line
 from s2s_jax.decode.translate import Translation
-from s2s_jax.export.artefact import is_exported
 from s2s_jax.export.exported import load_exported
+from s2s_jax.export.manifest import is_exported
 
 
 def translate(given: Given) -> None:

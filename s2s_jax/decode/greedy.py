@@ -2,11 +2,11 @@
 
 from jaxtyping import Array, Int
 
-from s2s_jax.decode.largest import likeliest
-from s2s_jax.decode.ranking import LIKELIHOOD, Ranking
+from s2s_jax.decode.autoregressive import walk
+from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking
+from s2s_jax.decode.logits_rules import FREE, Rules
 from s2s_jax.decode.result import Found
-from s2s_jax.decode.rules import FREE, Rules
-from s2s_jax.decode.walk import walk
+from s2s_jax.decode.top_k import likeliest
 from s2s_jax.model.interface import Model, Params
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from s2s_jax.decode.ranking import LIKELIHOOD, Ranking, uncovered
+from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking, uncovered
 from s2s_jax.model.interface import Model, Params, forced
 from s2s_jax.shapes import Batch, real
 

@@ -14,16 +14,16 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.loop import HALVINGS
+from s2s_jax.decode.compaction import HALVINGS
+from s2s_jax.decode.lexical_constraints import Wanted, token_arrays
 from s2s_jax.decode.mbr import UTILITIES, consensus
 from s2s_jax.decode.result import Found
-from s2s_jax.decode.search_config import Find, SearchConfig
-from s2s_jax.decode.wanted import Wanted, token_arrays
+from s2s_jax.decode.search import Find, SearchConfig
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK
-from s2s_jax.text.lines import is_blank
-from s2s_jax.text.own_words import PairTokeniser
-from s2s_jax.text.tokenise import ended
+from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.files import is_blank
+from s2s_jax.text.tokenizers import ended
 
 WINDOW = 16  # batches sorted together
 T = TypeVar("T")

@@ -5,12 +5,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from s2s_jax.choices import one_of
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
 from s2s_jax.evaluate.quality import by_length, quality
-from s2s_jax.text.examples import Example
-from s2s_jax.text.tokenise import Tokeniser
+from s2s_jax.text.example import Example
+from s2s_jax.text.tokenizers import Tokeniser
+from s2s_jax.validation import one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from s2s_jax.choices import one_of
 from s2s_jax.decode.score import score
 from s2s_jax.model.interface import Model, Params, forced
 from s2s_jax.shapes import UNK, Batch, real
+from s2s_jax.validation import one_of
 
 Measure = Callable[[Float[Array, "B S E"], Float[Array, "B S E"]], Float[Array, "B S"]]  # of slopes and embeddings
 REPLACEMENTS = ("unknown", "zero")

@@ -11,13 +11,13 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Int
 
+from s2s_jax.decode.lexical_constraints import Wanted
 from s2s_jax.decode.result import Found
-from s2s_jax.decode.search_config import Find, SearchConfig
+from s2s_jax.decode.search import Find, SearchConfig
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.decode.wanted import Wanted
-from s2s_jax.export.artefact import PARAMETERS, SIDES, read_description, tokeniser_file
-from s2s_jax.text.own_words import PairTokeniser
-from s2s_jax.text.tokenise import load_tokeniser
+from s2s_jax.export.manifest import PARAMETERS, SIDES, read_description, tokeniser_file
+from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.tokenizers import load_tokeniser
 from s2s_jax.train import devices
 
 

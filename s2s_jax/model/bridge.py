@@ -7,8 +7,8 @@ from jaxtyping import Array, Bool, Float
 
 from s2s_jax.model.cells import Carry
 from s2s_jax.model.encoder import Encoded
-from s2s_jax.model.initial import glorot
-from s2s_jax.model.products import product
+from s2s_jax.model.ops.initializers import glorot
+from s2s_jax.model.ops.matmul import product
 
 
 class Bridge(nnx.Module):

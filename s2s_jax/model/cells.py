@@ -12,9 +12,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from s2s_jax.model import initial
-from s2s_jax.model.normal import normal
-from s2s_jax.model.products import product, wide
+from s2s_jax.model.ops import initializers
+from s2s_jax.model.ops.layer_norm import normal
+from s2s_jax.model.ops.matmul import product, wide
 from s2s_jax.shapes import Size
 
 Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
@@ -40,8 +40,8 @@ class Cell(nnx.Module):
         self, inputs: int, size: int, *, extra: int = 0, directions: tuple[int, ...] = (), dtype: DTypeLike, rngs
     ):
         self.inputs, self.size, self.dtype = inputs, size, dtype
-        feeding = initial.gates(initial.glorot(rngs.params(), *directions, self.gates, inputs + extra, size))
-        recurrent = initial.gates(initial.orthogonal(rngs.params(), *directions, self.gates, size, size))
+        feeding = initializers.gates(initializers.glorot(rngs.params(), *directions, self.gates, inputs + extra, size))
+        recurrent = initializers.gates(initializers.orthogonal(rngs.params(), *directions, self.gates, size, size))
         if inputs:
             self.known = nnx.Param(feeding[..., :inputs, :])
         self.weight = nnx.Param(jnp.concatenate([feeding[..., inputs:, :], recurrent], axis=-2))

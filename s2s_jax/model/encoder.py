@@ -12,11 +12,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
-from s2s_jax.choices import at_least, one_of, share
 from s2s_jax.model.cells import CELLS, Carry, Cell, Transitions, make_cell
-from s2s_jax.model.dropout import keep_mask
 from s2s_jax.model.interface import Noise
-from s2s_jax.model.products import scan
+from s2s_jax.model.ops.dropout import keep_mask
+from s2s_jax.model.ops.matmul import scan
+from s2s_jax.validation import at_least, one_of, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import one_of
 from s2s_jax.model.interface import Memory, Model, Noise, Params, State, Step
+from s2s_jax.validation import one_of
 
 
 def log_linear(logits: Sequence[Float[Array, "B V"]]) -> Float[Array, "B V"]:

@@ -7,8 +7,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from s2s_jax.model.cells import Weights
-from s2s_jax.model.initial import glorot
-from s2s_jax.model.products import product
+from s2s_jax.model.ops.initializers import glorot
+from s2s_jax.model.ops.matmul import product
 
 
 class Readout(nnx.Module):

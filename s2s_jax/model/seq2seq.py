@@ -9,16 +9,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.choices import at_least, one_of
-from s2s_jax.model import initial
-from s2s_jax.model.attention import check
-from s2s_jax.model.attention_config import AttentionConfig
-from s2s_jax.model.copying import identity, known, said_by
-from s2s_jax.model.decoder import Decoder, DecoderConfig
+from s2s_jax.model.attention.attention import check
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.copy_mechanism import identity, known, said_by
+from s2s_jax.model.decoder.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
 from s2s_jax.model.interface import Memory, Model, Noise, Params, Picking, Reading, State, Token, Tokens
-from s2s_jax.model.products import PRECISIONS
+from s2s_jax.model.ops import initializers
+from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.shapes import real
+from s2s_jax.validation import at_least, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Seq2Seq(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
         dtype: DTypeLike = PRECISIONS[config.precision]
-        self.embedding = nnx.Param(initial.embedding(rngs.params(), source_vocabulary, config.embedding))
+        self.embedding = nnx.Param(initializers.embedding(rngs.params(), source_vocabulary, config.embedding))
         self.encoder = Encoder(config.encoder, config.embedding, remat=config.remat, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(
             config.decoder,

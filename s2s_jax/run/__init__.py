@@ -1,11 +1,11 @@
 """How do the parts work together? A run: an experiment trained in a folder, and what can be done with it then."""
 
-from s2s_jax.run.about import info, newest_metrics
-from s2s_jax.run.drawing import draw, own_pairs
-from s2s_jax.run.folder import read_experiment
-from s2s_jax.run.parts import count
-from s2s_jax.run.trained import Trained, load
-from s2s_jax.run.training import train, train_replicas
+from s2s_jax.run.build import count
+from s2s_jax.run.info import info, newest_metrics
+from s2s_jax.run.loaded_run import Trained, load
+from s2s_jax.run.plot import draw, own_pairs
+from s2s_jax.run.run_dir import read_experiment
+from s2s_jax.run.trainer import train, train_replicas
 
 __all__ = [
     "Trained",

@@ -11,13 +11,13 @@ import numpy as np
 import s2s_jax
 from s2s_jax.config import Experiment
 from s2s_jax.evaluate.evaluation import token_links
-from s2s_jax.run.folder import FORMAT, SIDES, demand_same_facts, write_json
+from s2s_jax.run.run_dir import FORMAT, SIDES, demand_same_facts, write_json
 from s2s_jax.text.batches import Pairs
-from s2s_jax.text.examples import Example
-from s2s_jax.text.own_words import PairTokeniser
-from s2s_jax.text.report import Report
+from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.data_report import Report
+from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.text.tokenise import Tokeniser, ended, fingerprint, load_tokeniser, save_tokeniser, train_tokeniser
+from s2s_jax.text.tokenizers import Tokeniser, ended, fingerprint, load_tokeniser, save_tokeniser, train_tokeniser
 
 
 class Prepared(NamedTuple):

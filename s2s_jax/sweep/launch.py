@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from s2s_jax.choices import one_of
-from s2s_jax.sweep.cell import Unit, outcome
-from s2s_jax.sweep.here import run_here
+from s2s_jax.sweep.executors.local import run_here
 from s2s_jax.sweep.plan import Plan, lay_out, units
 from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.sweep.trial import Unit, outcome
 from s2s_jax.train.devices import gpus
 from s2s_jax.train.lock import Lock
+from s2s_jax.validation import one_of
 
 PLACES = ("here", "ray", "slurm")
 
@@ -64,9 +64,9 @@ def _run(left: list[Unit], tell: Callable[[Unit, str], None], where: Where, retr
     if where.on == "here":
         return run_here(left, tell, jobs=where.jobs or max(1, len(gpus())), retries=retries)
     if where.on == "ray":
-        from s2s_jax.sweep.on_ray import run_on_ray
+        from s2s_jax.sweep.executors.ray import run_on_ray
 
         return run_on_ray(left, tell, address=where.address, jobs=where.jobs, retries=retries)
-    from s2s_jax.sweep.on_slurm import run_on_slurm
+    from s2s_jax.sweep.executors.slurm import run_on_slurm
 
     return run_on_slurm(left, tell, options=where.options, jobs=where.jobs, retries=retries)

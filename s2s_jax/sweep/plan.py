@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from s2s_jax.config import Experiment, shared
-from s2s_jax.run.training import demand_trainable
-from s2s_jax.sweep.cell import Unit, Work, begun, outcome, settled
-from s2s_jax.sweep.identity import Placed, place
+from s2s_jax.run.trainer import demand_trainable
+from s2s_jax.sweep.fingerprint import Placed, place
 from s2s_jax.sweep.statistics import what_seeds_allow
 from s2s_jax.sweep.sweep import Sweep, cells
+from s2s_jax.sweep.trial import Unit, Work, begun, outcome, settled
 
 
 class Plan(NamedTuple):

@@ -18,9 +18,9 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 from scipy.stats import t as student
 
-from s2s_jax.choices import one_of
-from s2s_jax.evaluate.counts import METRICS, Numbers
+from s2s_jax.evaluate.metrics import METRICS, Numbers
 from s2s_jax.evaluate.quality import TOKENIZERS, UNITS, by_rank
+from s2s_jax.validation import one_of
 
 LEVEL = 0.05
 DRAWS = 1000  # of sentences; the standard error that they give is itself sure to 2 %

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from s2s_jax.sweep.identity import Placed
+from s2s_jax.sweep.fingerprint import Placed
 from s2s_jax.sweep.result import STATUSES
-from s2s_jax.sweep.study import metrics_of, result
+from s2s_jax.sweep.results import metrics_of, result
 
 ERROR = 48  # characters of an error that the table shows; log.txt and the report have all of it
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from s2s_jax.choices import at_least, one_of
 from s2s_jax.config import Experiment, changed
-from s2s_jax.evaluate.counts import METRICS
+from s2s_jax.evaluate.metrics import METRICS
+from s2s_jax.validation import at_least, one_of
 
 Point = dict[str, str]  # axis -> the label of its value
 Values = Sequence[Any] | Mapping[str, Mapping[str, Any]]

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s2s_jax.choices import at_least, one_of
 from s2s_jax.config import Experiment, changed
-from s2s_jax.run.training import demand_trainable
-from s2s_jax.sweep.cell import Work, outcome
-from s2s_jax.sweep.here import Lane
-from s2s_jax.sweep.identity import fingerprint, identity_of
-from s2s_jax.sweep.study import curves, metrics_of
-from s2s_jax.train.interrupt import Interrupt
+from s2s_jax.run.trainer import demand_trainable
+from s2s_jax.sweep.executors.local import Lane
+from s2s_jax.sweep.fingerprint import fingerprint, identity_of
+from s2s_jax.sweep.results import curves, metrics_of
+from s2s_jax.sweep.trial import Work, outcome
 from s2s_jax.train.lock import Lock
 from s2s_jax.train.loop import LOWER_IS_BETTER
+from s2s_jax.train.signals import Interrupt
+from s2s_jax.validation import at_least, one_of
 
 SAMPLERS = ("tpe", "random")
 

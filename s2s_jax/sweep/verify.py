@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s2s_jax.run import info
-from s2s_jax.run.folder import read_json
-from s2s_jax.sweep.cell import Work, begun, outcome, run_cell
+from s2s_jax.run.run_dir import read_json
+from s2s_jax.sweep.trial import Work, begun, outcome, run_cell
 
 
 class Verified(NamedTuple):

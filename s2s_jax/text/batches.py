@@ -12,9 +12,9 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Int
 
-from s2s_jax.choices import at_least
 from s2s_jax.shapes import PAD, Batch
-from s2s_jax.text.tokenise import ended
+from s2s_jax.text.tokenizers import ended
+from s2s_jax.validation import at_least
 
 Shape = tuple[int, int]  # padded source and target lengths
 GRID = 32  # lengths of a side that shapes are chosen from

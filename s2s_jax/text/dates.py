@@ -21,7 +21,7 @@ from typing import NamedTuple
 from babel import Locale
 from babel.dates import format_date, tokenize_pattern
 
-from s2s_jax.text.examples import Example, Links
+from s2s_jax.text.example import Example, Links
 
 LOCALES = (
     *("en_US", "en_GB", "de", "fr", "es", "it", "pl", "tr"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from s2s_jax.text.examples import Example, WordLinks
-from s2s_jax.text.lines import raw_lines, stream_lines
+from s2s_jax.text.example import Example, WordLinks
+from s2s_jax.text.files import raw_lines, stream_lines
 
 
 def stream_pairs(spec: str, *, stdin: Iterable[bytes]) -> Iterator[Example]:

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from s2s_jax.choices import at_least, one_of
-from s2s_jax.text import datasets, tasks
-from s2s_jax.text.examples import Example
-from s2s_jax.text.lines import POLICIES, has_control, is_blank, read_lines
+from s2s_jax.text import synthetic_tasks, tfds
+from s2s_jax.text.data_report import Report
+from s2s_jax.text.example import Example
+from s2s_jax.text.files import POLICIES, has_control, is_blank, read_lines
 from s2s_jax.text.pairs import is_json, is_parallel, json_pair, links_of, tsv_pair
-from s2s_jax.text.report import Report
+from s2s_jax.validation import at_least, one_of
 
 SPLITS = ("train", "validation", "test")
 ALONE = "lines:"
@@ -125,7 +125,7 @@ def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterat
         found = _numbered(_made(spec.removeprefix("task:"), split, config), spec)
     elif spec.startswith("tfds:"):
         folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
-        read = datasets.read(spec, split=split, source=config.source, target=config.target, **folders)
+        read = tfds.read(spec, split=split, source=config.source, target=config.target, **folders)
         found = _numbered(read, f"{spec}@{split}")
     elif spec.startswith(ALONE):
         found = _alone(Path(spec.removeprefix(ALONE)), config, report)
@@ -171,7 +171,7 @@ def _made(name: str, split: str, config: DataConfig) -> list[Example]:
     setting = "count" if split == "train" else "held_out"
     bounds = {"minimum_length": shortest, "maximum_length": longest}
     try:
-        return tasks.make(name, split=split, count=getattr(config, setting), seed=config.seed, **bounds)
+        return synthetic_tasks.make(name, split=split, count=getattr(config, setting), seed=config.seed, **bounds)
     except ValueError as error:
         raise ValueError(f"{error} (count is data.{setting} here, the lengths are data.lengths)") from None
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from s2s_jax.choices import at_least, one_of
 from s2s_jax.shapes import Batch
+from s2s_jax.validation import at_least, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

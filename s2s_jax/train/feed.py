@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from s2s_jax.model.interface import Fed, Feed, Memory, Model, Noise, Params, Picking, Reading, State, time_first
-from s2s_jax.train.forcing import SOFT, ForcingConfig, own_token, own_weights
+from s2s_jax.train.scheduled_sampling import SOFT, ForcingConfig, own_token, own_weights
 
 
 class Draw(NamedTuple):

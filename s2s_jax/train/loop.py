@@ -10,14 +10,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from s2s_jax.choices import at_least, one_of
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
-from s2s_jax.train.checkpoint import Checkpoints
-from s2s_jax.train.interrupt import Interrupt, Interrupted
+from s2s_jax.train.checkpoint.checkpoints import Checkpoints
+from s2s_jax.train.metrics_writer import Progress, Recorder
 from s2s_jax.train.profile import Profile
-from s2s_jax.train.record import Progress, Recorder
+from s2s_jax.train.signals import Interrupt, Interrupted
 from s2s_jax.train.step import Metrics, Step, TrainState
+from s2s_jax.validation import at_least, one_of
 
 LOWER_IS_BETTER = {"loss": True, "exact_match": False, "bleu": False}
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import Batch, real
-from s2s_jax.train.loss import Loss, Sums
+from s2s_jax.train.objectives import Loss, Sums
 
 
 class TrainState(NamedTuple):

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s2s_jax.evaluate.counts import METRICS, value
+from s2s_jax.evaluate.metrics import METRICS, value
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.chart import Point, Series, curves, is_wide, middle_and_band
-from s2s_jax.sweep.report.heat import attends, heat_map
+from s2s_jax.sweep.report.comparisons import Judged, Row, score
+from s2s_jax.sweep.report.forest_plot import Strip, strips
+from s2s_jax.sweep.report.heatmap import attends, heat_map
+from s2s_jax.sweep.report.line_chart import Point, Series, curves, is_wide, middle_and_band
 from s2s_jax.sweep.report.parallel import parallel
-from s2s_jax.sweep.report.rows import Judged, Row, score
-from s2s_jax.sweep.report.strips import Strip, strips
 from s2s_jax.sweep.report.svg import Figure
 from s2s_jax.sweep.result import Shown
 

@@ -1,8 +1,8 @@
 """How do all choices together lead to the score? Each cell a line through its value on every axis."""
 
-from s2s_jax.evaluate.counts import METRICS
-from s2s_jax.sweep.report.chart import colour
-from s2s_jax.sweep.report.rows import Judged, score
+from s2s_jax.evaluate.metrics import METRICS
+from s2s_jax.sweep.report.comparisons import Judged, score
+from s2s_jax.sweep.report.line_chart import colour
 from s2s_jax.sweep.report.svg import Figure, axis_of, dot, line, path, shorten, text, tick_text
 
 HEIGHT, TOP, BOTTOM, COLUMN = 320.0, 40.0, 24.0, 170.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from s2s_jax.evaluate.counts import METRICS
+from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
+from s2s_jax.sweep.report.comparisons import Judged, Row
 from s2s_jax.sweep.report.figures import label_of
-from s2s_jax.sweep.report.rows import Judged, Row
 from s2s_jax.sweep.report.svg import literal
 from s2s_jax.sweep.result import Result, Shown
 

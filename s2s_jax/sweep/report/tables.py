@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from s2s_jax.evaluate.counts import METRICS
+from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.rows import Judged, Row
+from s2s_jax.sweep.report.comparisons import Judged, Row
 from s2s_jax.sweep.statistics import LEVEL
 
 

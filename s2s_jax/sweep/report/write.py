@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from s2s_jax.sweep.report.comparisons import judge
 from s2s_jax.sweep.report.figures import figures
-from s2s_jax.sweep.report.page import to_html
-from s2s_jax.sweep.report.plain import to_latex, to_markdown
-from s2s_jax.sweep.report.rows import judge
+from s2s_jax.sweep.report.html import to_html
+from s2s_jax.sweep.report.markdown_latex import to_latex, to_markdown
 from s2s_jax.sweep.report.style import STANDALONE
 from s2s_jax.sweep.report.tables import to_csv
 from s2s_jax.sweep.result import Study

@@ -1,0 +1,59 @@
+"""What can this machine do at best? Measured, not looked up: the fastest matrix product and the fastest copy."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.model.ops.matmul import PRECISIONS
+
+SIZES = {"cpu": (1024, 2048), "gpu": (8192, 16384), "tpu": (8192,)}
+COPIED = {"cpu": 1 << 25, "gpu": 1 << 28, "tpu": 1 << 28}  # floats: far more than any cache holds
+REPEATS = 8
+
+
+class Limit(NamedTuple):
+    """What nothing on this machine can exceed."""
+
+    gflops: dict[str, float]  # of matrix products, by precision, 10^9 operations a second
+    copy_gb_s: float  # bytes read and bytes written, 10^9 a second
+
+
+def measured() -> Limit:
+    """The limit of the first device, a few seconds' work."""
+    platform = jax.default_backend()
+    products = {
+        name: max(2 * size**3 / _fastest(_product, jnp.ones((size, size), dtype)) / 1e9 for size in SIZES[platform])
+        for name, dtype in PRECISIONS.items()
+    }
+    return Limit(products, 2 * 4 * COPIED[platform] / _fastest_copy(jnp.ones(COPIED[platform])) / 1e9)
+
+
+def _product(x):
+    return jnp.einsum("ij,jk->ik", x, x, preferred_element_type=jnp.float32)
+
+
+def _fastest_copy(floats: jax.Array) -> float:
+    """Two arrays take turns in being written, so that no time goes into finding fresh memory."""
+    copy, seconds = jax.jit(lambda target, source: target.at[:].set(-source), donate_argnums=0), []
+    target = jnp.zeros_like(floats)
+    for _ in range(REPEATS):
+        jax.block_until_ready((target, floats))
+        began = time.perf_counter()
+        target, floats = floats, jax.block_until_ready(copy(target, floats))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def _fastest(function: Callable, argument: jax.Array) -> float:
+    """The shortest of some runs, in seconds."""
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(argument))
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(argument))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -1,0 +1,116 @@
+"""What does the model say when each next token is picked from the last step alone, and never taken back?
+
+Greedy search and sampling are two ways to pick.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from s2s_jax.decode.compaction import until_done
+from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking, uncovered
+from s2s_jax.decode.logits_rules import FREE, Bounds, Rules, bounds, followed
+from s2s_jax.decode.result import Found
+from s2s_jax.model.interface import Model, Params, State
+from s2s_jax.shapes import BOS, EOS, PAD, real
+
+# (logits as the rules leave them [N, V], what is given of each row, time) -> tokens [N]
+Pick = Callable[[Array, Any, Array], Array]
+
+
+class Progress(NamedTuple):
+    """Where the loop stands; N is B times the hypotheses of each sentence."""
+
+    state: State
+    token: Int[Array, " N"]
+    done: Bool[Array, " N"]
+    tokens: Int[Array, "N T"]
+    log_probs: Float[Array, "N T"]
+    alignment: Float[Array, "N T S"]
+    total: Float[Array, " N"]  # log-probability, after the rules
+
+
+def walk(
+    model: Model,
+    params: Params,
+    source: Int[Array, "B S"],
+    pick: Pick,
+    *,
+    given: Any = (),
+    each: int = 1,
+    max_length: int,
+    ranking: Ranking = LIKELIHOOD,
+    rules: Rules = FREE,
+    prefix: Int[Array, "B P"] | None = None,
+    halvings: int = 0,
+) -> Found:
+    """`each` hypotheses of every sentence, token by token, until all have ended or stand at their bound.
+
+    Args:
+        given: what `pick` is told of each row, leaves [N, ...].
+        halvings: see `decode.loop`.
+    """
+    memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, each, axis=0), model.encode(params, source))
+    limits = bounds(rules, source, max_length=max_length, prefix=prefix, each=each)
+    mask = jnp.repeat(real(source), each, axis=0)
+    rows, length = mask.shape
+    empty = ~mask.any(-1)  # rows that only fill a batch up end at once
+
+    def advance(fixed: tuple[Any, Bounds, Any], now: Progress, time: Int[Array, ""]) -> Progress:
+        memory, limits, given = fixed
+        state, step = model.step(params, memory, now.state, now.token)
+        allowed = followed(step.logits, rules, limits, time=time, said=now.tokens if rules.look_back else None)
+        token = pick(allowed, given, time)
+        normaliser = step.normaliser
+        own = log_prob_of(token, step.logits, normaliser)
+        ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, allowed, normaliser)
+        said = jnp.stack([own, ruled])
+        token, said = jnp.where(now.done, PAD, token), jnp.where(now.done[None], 0.0, said)
+        return Progress(
+            state,
+            token,
+            now.done | (token == EOS) | (time + 1 >= limits.most),
+            now.tokens.at[:, time].set(token),
+            now.log_probs.at[:, time].set(said[0]),
+            now.alignment.at[:, time].set(jnp.where(now.done[:, None], 0.0, step.alignment)),
+            now.total + said[1],
+        )
+
+    first = Progress(
+        state,
+        jnp.full((rows,), BOS, jnp.int32),
+        empty,
+        jnp.full((rows, max_length), PAD, jnp.int32),
+        jnp.zeros((rows, max_length)),
+        jnp.zeros((rows, max_length, length)),
+        jnp.where(empty, -jnp.inf, 0.0),
+    )
+    last = until_done(
+        advance,
+        lambda now: now.done.reshape(-1, each).all(-1),
+        (memory, limits, given),
+        first,
+        most=max_length,
+        halvings=halvings,
+    )
+    lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
+    looked = uncovered(last.alignment.sum(1), mask) if ranking.coverage else jnp.zeros((rows,))
+    found = Found(
+        last.tokens,
+        last.log_probs,
+        last.alignment,
+        ranking.score(last.total, lengths, looked),
+        ~(last.tokens == EOS).any(-1) & ~empty,
+        last.total,
+    )
+    return Found(*(leaf.reshape(source.shape[0], each, *leaf.shape[1:]) for leaf in found))
+
+
+def log_prob_of(
+    token: Int[Array, " N"], logits: Float[Array, "N V"], normaliser: Float[Array, " N"]
+) -> Float[Array, " N"]:
+    """What each token counts by logits from which a normaliser is still to be taken."""
+    return jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - normaliser

@@ -1,0 +1,1 @@
+"""Beam search: one compiled loop, several policies."""

@@ -1,0 +1,208 @@
+"""Which translation is the best of those that hold given phrases?
+
+Of a beam's slots, each number of tokens that are met so far gets its share, so that hypotheses that have met many of
+them are not crowded out by likelier ones that have met none: dynamic beam allocation, Post & Vilar 2018,
+arXiv:1804.06609, 3.2 and 3.3. A phrase that is begun and not gone on with is begun anew.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from s2s_jax.decode.beam.engine import search
+from s2s_jax.decode.beam.state import Choice, Live, Picked
+from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking
+from s2s_jax.decode.logits_rules import FREE, Rules, bounds
+from s2s_jax.decode.result import Found
+from s2s_jax.decode.top_k import largest
+from s2s_jax.model.interface import Model, Params
+from s2s_jax.shapes import EOS, PAD, real
+
+
+class Phrases(NamedTuple):
+    """What each row is to hold, and where a phrase that is broken off goes on."""
+
+    tokens: Int[Array, "R P L"]  # PAD behind each phrase, and nothing but PAD where there are fewer of them
+    length: Int[Array, "R P"]
+    borders: Bool[Array, "R P L+1 L"]  # whether the first l tokens of a phrase are the last l of its first s, at [s, l]
+
+    def after(self, begun: Int[Array, "R N P"], token: Int[Array, "R N"]) -> Int[Array, "R N P"]:
+        """How many tokens of each phrase stand at the end of what was said, once the token is; all, once met."""
+        rows, _, phrases = begun.shape
+        at = jnp.arange(rows)[:, None, None], jnp.arange(phrases)[None, None]
+        goes_on = self.borders[*at, begun] & (self.tokens[:, None] == token[..., None, None])
+        counts = jnp.arange(1, self.tokens.shape[2] + 1, dtype=jnp.int32)[None, None, None]
+        return jnp.where(begun == self.length[:, None], begun, jnp.where(goes_on, counts, 0).max(-1))
+
+    def missing(self, begun: Int[Array, "R N P"]) -> Int[Array, "R N"]:
+        """Tokens that are enough to meet all phrases: the one of which most is said, then the others one by one."""
+        unmet = begun < self.length[:, None]
+        whole = jnp.where(unmet, self.length[:, None], 0).sum(-1)
+        return whole - jnp.where(unmet, begun, 0).max(-1)
+
+    def following(self, begun: Int[Array, "R K P"]) -> Int[Array, "R K P"]:
+        """The next token of each phrase that is not met yet, none twice; PAD in the other places."""
+        place = jnp.minimum(begun, self.tokens.shape[2] - 1)
+        token = jnp.take_along_axis(self.tokens[:, None], place[..., None], axis=-1)[..., 0]
+        token = jnp.where(begun < self.length[:, None], token, PAD)
+        before = jnp.tril(jnp.ones((token.shape[-1],) * 2, bool), -1)[None, None]
+        return jnp.where((before & (token[..., None] == token[..., None, :])).any(-1), PAD, token)
+
+
+def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
+    """The phrases, ready to be looked for."""
+    longest = tokens.shape[2]
+    said, head = jnp.arange(longest + 1)[:, None, None], jnp.arange(longest)[None, :, None]
+    place = head.swapaxes(1, 2)
+    tail = jnp.clip(said - head + place, 0, longest - 1)
+    same = (tokens[..., tail] == tokens[:, :, None, None]) | (place >= head)[None, None]
+    return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (head <= said)[None, None, ..., 0])
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["phrases", "longest"], meta_fields=["ranking", "groups"]
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constrained:
+    """The likeliest continuations, each number of met tokens having its share of the slots.
+
+    No hypothesis goes where too few tokens are left for what it lacks, phrase by phrase, as long as there is another
+    one. The paper has no such rule, and cuts off there.
+    """
+
+    phrases: Phrases
+    longest: Int[Array, " R"]  # most tokens of each row
+    ranking: Ranking = Ranking()
+    groups: int = 1
+    open_last = True
+
+    def first(self, total: Float[Array, "R K"]) -> Live:
+        """Nothing is met."""
+        return Live(total, total, jnp.zeros((*total.shape, self.phrases.length.shape[1]), jnp.int32))
+
+    def pick(
+        self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Int[Array, ""]
+    ) -> Picked:
+        """The likeliest tokens of each slot and those that its phrases go on with, dealt out by what is met then."""
+        width = live.total.shape[1]
+        token, logit = candidates(logits, self.phrases.following(live.held))
+        each = token.shape[-1]
+        totals = (live.total[..., None] + (logit - normaliser[..., None])).reshape(len(token), -1)
+        token = token.reshape(totals.shape)
+        parent = jnp.broadcast_to((jnp.arange(totals.shape[1], dtype=jnp.int32) // each)[None], token.shape)
+        begun = self.phrases.after(jnp.repeat(live.held, each, axis=1), token)
+        missing = self.phrases.missing(begun)
+        merit = self._merit(totals, missing, token, time)
+        whole = self.phrases.length.sum(-1)
+        order = jnp.argsort(-merit, axis=-1)
+        merit, token, parent, met = (
+            jnp.take_along_axis(leaf, order, axis=1) for leaf in (merit, token, parent, whole[:, None] - missing)
+        )
+        begun = jnp.take_along_axis(begun, order[..., None], axis=1)
+
+        def chosen(merit: Float[Array, "R N"]) -> tuple[Choice, Int[Array, "R K"]]:
+            place = dealt(merit, met, whole, banks=1 + self.phrases.tokens[0].size, width=width)
+            merit, *rest = (jnp.take_along_axis(leaf, place, axis=1) for leaf in (merit, token, parent))
+            return Choice(merit, merit, *rest), place
+
+        best, _ = chosen(merit)
+        going, place = chosen(jnp.where(token == EOS, -jnp.inf, merit))
+        return Picked(best, going, jnp.take_along_axis(begun, place[..., None], axis=1))
+
+    def _merit(
+        self, total: Float[Array, "R N"], missing: Int[Array, "R N"], token: Int[Array, "R N"], time: Int[Array, ""]
+    ) -> Float[Array, "R N"]:
+        """The log-probability; -inf for an end too soon, and for what cannot be ended in time."""
+        total = jnp.where((token == EOS) & (missing > 0), -jnp.inf, total)
+        asked = self.phrases.length.any(-1, keepdims=True)
+        in_time = (token == EOS) | (time + 1 + missing + 1 <= self.longest[:, None]) | ~asked
+        hope = (in_time & jnp.isfinite(total)).any(-1, keepdims=True)
+        return jnp.where(in_time | ~hope, total, -jnp.inf)
+
+    def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
+        """The score."""
+        return self.ranking.score(total, length, uncovered)
+
+    def bound(self, live: Live, longest: Array) -> Array:
+        """The most that a score can still be."""
+        return self.ranking.bound(live.total, longest)
+
+
+def candidates(
+    logits: Float[Array, "R K V"], following: Int[Array, "R K P"]
+) -> tuple[Int[Array, "R K C"], Float[Array, "R K C"]]:
+    """Tokens of each slot, none twice, with their logits: the K likeliest, what phrases go on with, and the end."""
+    rows, width, vocabulary = logits.shape
+    special = jnp.concatenate([following, jnp.full((rows, width, 1), EOS, jnp.int32)], axis=-1)
+    at = jnp.arange(rows)[:, None, None], jnp.arange(width)[None, :, None]
+    likely, token = largest(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
+    return jnp.concatenate([token, special], axis=-1), jnp.concatenate([likely, logits[*at, special]], axis=-1)
+
+
+def dealt(
+    merit: Float[Array, "R N"], met: Int[Array, "R N"], whole: Int[Array, " R"], *, banks: int, width: int
+) -> Int[Array, "R K"]:
+    """The places of the `width` candidates that get a slot, of candidates that come best first.
+
+    Those that have met equally many tokens are a bank, and all banks from 0 to `whole` have the same share of the
+    slots, the last one what is left over. What a bank cannot fill goes to the one below, and at last to the best of
+    all banks.
+    """
+    number, there = jnp.arange(banks, dtype=jnp.int32), jnp.isfinite(merit)
+    member = (met[..., None] == number[None, None]) & there[..., None]
+    rank = jnp.take_along_axis(jnp.cumsum(member, axis=1), met[..., None], axis=2)[..., 0]  # from 1
+    top = whole[:, None]
+    share = jnp.where(number[None] <= top, width // (top + 1), 0) + jnp.where(number[None] == top, width % (top + 1), 0)
+
+    def fill(spare: Int[Array, " R"], bank: tuple) -> tuple[Int[Array, " R"], Int[Array, " R"]]:
+        own, members = bank
+        taken = jnp.minimum(own + spare, members)
+        return own + spare - taken, taken
+
+    _, taken = jax.lax.scan(fill, jnp.zeros_like(whole), (share.T, member.sum(1).T), reverse=True)
+    in_share = rank <= jnp.take_along_axis(taken.T, met, axis=1)
+    return jnp.argsort(jnp.where(there, jnp.where(in_share, 0, 1), 2), axis=1, stable=True)[:, :width]
+
+
+def constrained(
+    model: Model,
+    params: Params,
+    source: Int[Array, "B S"],
+    phrases: Int[Array, "B N L"],
+    *,
+    width: int,
+    max_length: int,
+    ranking: Ranking = LIKELIHOOD,
+    stopping: str = "full",
+    n_best: int | None = None,
+    rules: Rules = FREE,
+    prefix: Int[Array, "B P"] | None = None,
+    halvings: int = 0,
+) -> Found:
+    """A beam of hypotheses that end only when they hold each of the phrases, in any order; phrases may overlap.
+
+    A sentence without phrases gets what `beam` gives. Where the length bound, a prefix or the rules leave no way to
+    hold all phrases, hypotheses are cut off at the bound.
+
+    Args:
+        phrases: token ids, PAD behind each phrase and in place of those that a sentence has fewer than others.
+    """
+    longest = bounds(rules, source, max_length=max_length).most
+    return search(
+        model,
+        params,
+        source,
+        Constrained(phrases=phrases_of(phrases), longest=longest, ranking=ranking),
+        width=width,
+        max_length=max_length,
+        coverage=ranking.coverage > 0,
+        stopping=stopping,
+        n_best=n_best,
+        rules=rules,
+        prefix=prefix,
+        halvings=halvings,
+    )

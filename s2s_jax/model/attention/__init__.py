@@ -1,0 +1,1 @@
+"""Attention as a product of independent choices."""

@@ -1,0 +1,47 @@
+"""Which scores are there? To add one: write the class, here or in a file of its own, and add its line."""
+
+from s2s_jax.model.attention.scores.base import Score, named
+from s2s_jax.model.attention.scores.content import (
+    Additive,
+    AdditiveLayerNorm,
+    Biaffine,
+    Concat,
+    Cosine,
+    Dot,
+    General,
+    Linear,
+    NormalisedAdditive,
+    ScaledDot,
+    ScaledGeneral,
+    TanhDot,
+)
+from s2s_jax.model.attention.scores.location import (
+    DynamicConvolution,
+    GaussianMixture,
+    GaussianMixtureV2,
+    Location,
+    LocationAware,
+)
+
+SCORES: dict[str, type[Score]] = {
+    named(kind): kind
+    for kind in (
+        Dot,
+        ScaledDot,
+        Cosine,
+        Linear,
+        General,
+        ScaledGeneral,
+        Biaffine,
+        TanhDot,
+        Concat,
+        Additive,
+        AdditiveLayerNorm,
+        NormalisedAdditive,
+        Location,
+        LocationAware,
+        DynamicConvolution,
+        GaussianMixture,
+        GaussianMixtureV2,
+    )
+}

@@ -1,0 +1,1 @@
+"""The recurrent network that writes the target."""

@@ -1,0 +1,1 @@
+"""The operations that the network is built of: products, scans, initial values, dropout."""

@@ -1,0 +1,346 @@
+"""How does a run survive a kill, a full disk and a flipped bit?
+
+Orbax writes the arrays, in the background. This adds what Orbax lacks: a CRC-32 per leaf, a write that is waited for
+and whose failure is told, no silent cast, the fall-back to the newest good step, and a sweep of what a kill left.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from s2s_jax.train.checkpoint.disk import discard, missing_megabytes, sweep, try_writing
+from s2s_jax.train.checkpoint.format import (
+    CheckpointError,
+    DamageError,
+    loss_of,
+    one_line,
+    read_arrays,
+    read_record,
+    record_of,
+    start_writing,
+)
+from s2s_jax.train.checkpoint.pytree_io import demand_same_form, nested, on_host, rebuilt
+
+_absl = logging.getLogger("absl")  # the one Orbax logs to
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to write a checkpoint, and which ones to keep."""
+
+    every: int = 1000
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """How many of the newest checkpoints to keep; with two, one damaged checkpoint costs no more than one interval."""
+    best: int = 1
+    """How many of the checkpoints with the lowest validation loss to keep besides; 0 keeps none for its loss."""
+
+    def __post_init__(self):
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"checkpoint.{name} must be positive, got {getattr(self, name)}")
+        if self.best < 0:
+            raise ValueError(f"checkpoint.best must be 0 or more, got {self.best}")
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back: its step, the tree as it was saved, and what was said about it."""
+
+    step: int
+    tree: Any
+    about: dict[str, Any]
+
+
+class _Pending(NamedTuple):
+    step: int
+    record: dict[str, Any]
+    writing: Any  # Orbax's AsyncResponse
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one directory; leaving the `with` block waits for the last write.
+
+    With a config the directory is made and opened for writing, which one run may do at a time (`lock.Lock`). Without a
+    config it is opened for reading only: nothing in it is touched, and another process may be writing.
+
+    `refused` says, one line each, which steps the last `restore` passed over, and why.
+    """
+
+    def __init__(self, directory: Path, config: CheckpointConfig | None = None):
+        """Opens the directory; for writing, unfinished writes in it are swept away.
+
+        Raises:
+            FileNotFoundError: it does not exist, and is to be read only.
+            CheckpointError: it cannot be written.
+        """
+        self.directory = Path(directory).absolute()
+        self.refused: list[str] = []
+        self._config = config
+        self._damaged: set[int] = set()  # steps that `restore` refused
+        self._pending: _Pending | None = None
+        self._quiet = partial(_not_orbax)  # a new one each time, so that two can come and go
+        if config is not None:
+            self._open_for_writing()
+        elif not self.directory.is_dir():
+            raise FileNotFoundError(f"no checkpoints at {self.directory}: there is no such directory")
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointError as failure:
+            if error is None or isinstance(error, SystemExit):  # exit(0) must not hide that a checkpoint is missing
+                raise
+            error.add_note(str(failure))
+
+    def close(self) -> None:
+        """Waits for the write in the background, and lets go of the directory.
+
+        Raises:
+            CheckpointError: the write failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._config = None
+            _absl.removeFilter(self._quiet)
+
+    def steps(self) -> list[int]:
+        """The steps whose write has ended, oldest first."""
+        names = [path.name for path in self.directory.iterdir() if path.is_dir()]
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+    def latest(self) -> int | None:
+        """The newest step whose write has ended."""
+        return max(self.steps(), default=None)
+
+    def save(self, step: int, tree: Any, *, metrics: Mapping[str, float] | None, about: Mapping[str, Any]) -> None:
+        """Waits for the write before, copies the tree, and writes in the background; `tree` may be donated at once.
+
+        A step that is there already, bit for bit, is not written again; otherwise it is replaced. `metrics` are those
+        of the validation, whose `loss` decides which steps are best, or None when nothing was measured; `about` is
+        anything that JSON can say, and comes back from `restore`.
+
+        Raises:
+            ValueError: a newer step is there already, or what is to be saved cannot be.
+            CheckpointError: this write could not start, or the one before it failed.
+        """
+        if self._config is None:
+            raise ValueError(
+                f"{self.directory} is not open for writing; give a CheckpointConfig, and save before `close`"
+            )
+        self.wait()  # first, so that the host never holds two copies
+        arrays = on_host(tree)
+        record = record_of(step, arrays, metrics=metrics, about=about)
+        present = [other for other in self.steps() if other not in self._damaged]
+        if step in present and self._is_there(step, record):
+            return
+        self._demand_newest(step, present)
+        self._demand_space(step, arrays)
+        try:
+            writing = start_writing(self._path(step), arrays, record, replace=step in self.steps())
+        except Exception as error:
+            raise self._unwritten(step, error) from error
+        self._pending = _Pending(step, record, writing)
+
+    def wait(self) -> None:
+        """Returns when the write in the background has ended and its step is there.
+
+        Raises:
+            CheckpointError: the write failed.
+        """
+        if self._pending is None:
+            return
+        step, record, writing = self._pending
+        try:
+            writing.result()
+        except Exception as error:
+            self._pending = None
+            raise self._unwritten(step, error) from error
+        self._pending = None  # only now: whoever interrupts the waiting may wait again
+        if not self._is_there(step, record):
+            raise CheckpointError(f"checkpoint {step} is not in {self.directory}, although its write ended")
+        self._damaged.discard(step)
+        self._prune(step)
+
+    def restore(self, example: Any, *, step: int | None = None, best: bool = False) -> Restored:
+        """The newest good checkpoint, in the form of `example`; steps that are damaged are passed over and `refused`.
+
+        Args:
+            example: arrays, or `jax.ShapeDtypeStruct`; each leaf comes back in its kind, dtype and sharding.
+            step: this step and no other.
+            best: the step of the lowest validation loss, after it the next best, and after all that were measured the
+                newest.
+
+        Raises:
+            FileNotFoundError: there is nothing to restore.
+            ValueError: a checkpoint is whole, but its leaves are not those of `example`.
+            CheckpointError: no good step is left, or one was written by a newer s2s.
+        """
+        self.refused = []
+        for candidate in self._candidates(step, best=best):
+            try:
+                record = read_record(self._path(candidate))
+                demand_same_form(example, record["leaves"], where=str(self._path(candidate)))
+                arrays = read_arrays(self._path(candidate), record)
+            except DamageError as damage:
+                self._refuse(candidate, damage)
+            else:
+                self._damaged.discard(candidate)
+                return Restored(candidate, rebuilt(example, arrays), record["about"])
+        raise CheckpointError(f"no good checkpoint in {self.directory}: {'; '.join(self.refused)}")
+
+    def restore_raw(self, step: int) -> dict[str, Any]:
+        """The arrays of a step as dicts in dicts of NumPy arrays, for looking into them without a model.
+
+        Raises:
+            FileNotFoundError: there is no such step.
+            CheckpointError: it is damaged, or was written by a newer s2s.
+        """
+        record = self.record(step)
+        try:
+            return nested(read_arrays(self._path(step), record))
+        except DamageError as damage:
+            raise CheckpointError(f"{self.directory}: {damage}") from None
+
+    def record(self, step: int) -> dict[str, Any]:
+        """What a step says of itself, its arrays unread: `step`, `metrics`, `about`, `leaves`, `format`.
+
+        Raises:
+            FileNotFoundError: there is no such step.
+            CheckpointError: it is damaged, or was written by a newer s2s.
+        """
+        self._demand_present(step)
+        try:
+            return read_record(self._path(step))
+        except DamageError as damage:
+            raise CheckpointError(f"{self.directory}: {damage}") from None
+
+    def verify(self, step: int) -> list[str]:
+        """What is wrong with a step, one line each; nothing when every bit is as it was saved.
+
+        Raises:
+            FileNotFoundError: there is no such step.
+        """
+        self._demand_present(step)
+        try:
+            read_arrays(self._path(step), read_record(self._path(step)))
+        except DamageError as damage:
+            return [f"step {step}: {problem}" for problem in damage.problems]
+        except CheckpointError as newer:
+            return [f"step {step}: {newer}"]
+        return []
+
+    def _path(self, step: int) -> Path:
+        return self.directory / str(step)
+
+    def _open_for_writing(self) -> None:
+        try:
+            try_writing(self.directory)
+        except OSError as error:
+            raise CheckpointError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
+        self._sweep()
+        _absl.addFilter(self._quiet)
+
+    def _demand_present(self, step: int) -> None:
+        self.wait()
+        steps = self.steps()
+        if step not in steps:
+            there = ", ".join(map(str, steps)) or "none"
+            raise FileNotFoundError(f"no checkpoint of step {step} in {self.directory}; there: {there}")
+
+    def _candidates(self, step: int | None, *, best: bool) -> list[int]:
+        if step is not None:
+            self._demand_present(step)
+            return [step]
+        self.wait()
+        steps = self.steps()
+        if not steps:
+            raise FileNotFoundError(f"no checkpoint in {self.directory}")
+        return self._best_first(steps) if best else steps[::-1]
+
+    def _best_first(self, steps: Iterable[int]) -> list[int]:
+        losses: dict[int, float | None] = {}
+        for step in steps:
+            try:
+                losses[step] = loss_of(read_record(self._path(step)))
+            except DamageError as damage:
+                self._refuse(step, damage)
+        rated = _by_loss(losses)
+        return rated + sorted(set(losses) - set(rated), reverse=True)
+
+    def _refuse(self, step: int, damage: DamageError) -> None:
+        self._damaged.add(step)
+        self.refused.append(str(damage))
+
+    def _is_there(self, step: int, record: Mapping[str, Any]) -> bool:
+        try:
+            return read_record(self._path(step)) == record
+        except DamageError:
+            return False
+
+    def _demand_newest(self, step: int, present: Iterable[int]) -> None:
+        newest = max(present, default=step)
+        if newest > step:
+            raise ValueError(
+                f"{self.directory} holds step {newest}, newer than step {step} which is to be saved; "
+                "move the newer checkpoints away, or choose another run directory"
+            )
+
+    def _demand_space(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        needed = sum(leaf.nbytes for leaf in arrays.values())
+        missing = missing_megabytes(self.directory, needed=needed)
+        if missing:
+            size = f"{needed / 1e6:.1f} MB"
+            raise CheckpointError(f"checkpoint {step} of {size} lacks {missing:.1f} MB in {self.directory}; make space")
+
+    def _unwritten(self, step: int, error: Exception) -> CheckpointError:
+        self._sweep()
+        return CheckpointError(f"checkpoint {step} was not written to {self.directory}: {one_line(error)}")
+
+    def _prune(self, newest: int) -> None:
+        """Deletes what need not be kept. A damaged step goes, too, once the run has come past it again."""
+        if self._config is None or jax.process_index() != 0:
+            return
+        spared: set[int] = set()
+        losses: dict[int, float | None] = {}
+        for step in self.steps():
+            if step in self._damaged:
+                spared |= {step} if step > newest else set()
+                continue
+            try:
+                losses[step] = loss_of(read_record(self._path(step)))
+            except (DamageError, CheckpointError):  # nobody was told of this one yet, so it is not ours to delete
+                spared.add(step)
+        for step in set(self.steps()) - spared - kept(losses, keep=self._config.keep, best=self._config.best):
+            discard(self._path(step))
+
+    def _sweep(self) -> None:
+        if jax.process_index() == 0:
+            sweep(self.directory)
+
+
+def kept(losses: Mapping[int, float | None], *, keep: int, best: int) -> set[int]:
+    """The `keep` newest steps and the `best` ones with the lowest loss; a step without a loss is never best."""
+    return {*sorted(losses)[-keep:], *_by_loss(losses)[:best]}
+
+
+def _by_loss(losses: Mapping[int, float | None]) -> list[int]:
+    return [step for _, step in sorted((loss, step) for step, loss in losses.items() if loss is not None)]
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Orbax tells its life to absl, tracebacks included; whatever matters of it is raised here."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname

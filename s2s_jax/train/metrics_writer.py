@@ -1,0 +1,193 @@
+"""What does a run tell, a person at a terminal and the file that every later question reads?"""
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from s2s_jax.validation import at_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordConfig:
+    """What is told, and how often."""
+
+    every: int = 50
+    """Steps between two lines of progress."""
+    tensorboard: bool = False
+    """Write TensorBoard files into the run's folder too (needs the extra `tensorboard`)."""
+
+    def __post_init__(self):
+        at_least("record.every", self.every, 1)
+
+
+class Progress(NamedTuple):
+    """What the steps since the last line add up to."""
+
+    step: int
+    nats: float
+    tokens: float
+    correct: float
+    norm: float
+    auxiliary: float | None = None  # terms on the alignment times their weights; None where none has a weight
+
+
+class Recorder:
+    """Writes metrics.jsonl, and shows a live table on a terminal or plain lines elsewhere."""
+
+    def __init__(self, directory: Path, config: RecordConfig, *, steps: int, console: Console, resumed_at: int = 0):
+        self.config, self.steps, self.console = config, steps, console
+        self.path = directory / "metrics.jsonl"
+        _keep_until(self.path, resumed_at)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._board = _board(directory) if config.tensorboard else None
+        self._since = time.monotonic()
+        self._first, self._started, self._compiling = resumed_at, self._since, self._since
+        self._sums = Progress(resumed_at, 0.0, 0.0, 0.0, 0.0)
+        self._rows: dict[str, str] = {}
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Recorder":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+        if self._board:
+            self._board.close()
+        self._file.close()
+
+    def say(self, line: str) -> None:
+        """A line for the person."""
+        self.console.print(Text(line), soft_wrap=True)
+
+    def compiling(self, shape: tuple[int, ...]) -> None:
+        """The next step waits for the compiler."""
+        self._compiling = time.monotonic()
+        self.say(f"compiling for sources of {shape[1]} and targets of {shape[2]} tokens, {shape[0]} pairs a batch")
+
+    def compiled(self) -> None:
+        """Take the time off the clock: compiling is not training."""
+        seconds = time.monotonic() - self._compiling
+        self._since += seconds
+        self._started += seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training since the start, compiling and validating left out."""
+        return time.monotonic() - self._started
+
+    def end(self, step: int, *, tokens: float, seconds: float, reason: str) -> None:
+        """Tell that the run is done, and what it took."""
+        self.write("end", step, tokens=tokens, seconds=seconds, reason=reason)
+        if step < self.steps:
+            self.say(f"stopped at step {step}: {reason}")
+
+    def step(self, progress: Progress) -> None:
+        """Count a step, and tell when it is time to."""
+        sums = self._sums
+        self._sums = Progress(
+            progress.step,
+            sums.nats + progress.nats,
+            sums.tokens + progress.tokens,
+            sums.correct + progress.correct,
+            progress.norm,
+            None if progress.auxiliary is None else (sums.auxiliary or 0.0) + progress.auxiliary,
+        )
+        if progress.step % self.config.every == 0 or progress.step == self.steps:
+            self._tell()
+
+    def _tell(self) -> None:
+        sums, now = self._sums, time.monotonic()
+        seconds = max(now - self._since, 1e-9)
+        loss, rate = sums.nats / max(sums.tokens, 1), sums.tokens / seconds
+        done = (sums.step - self._first) / max(now - self._started, 1e-9)
+        left = (self.steps - sums.step) / max(done, 1e-9)
+        added = {} if sums.auxiliary is None else {"auxiliary": sums.auxiliary / max(sums.tokens, 1)}
+        self.write(
+            "train",
+            sums.step,
+            loss=loss,
+            **added,
+            token_accuracy=sums.correct / max(sums.tokens, 1),
+            gradient_norm=sums.norm,
+            tokens_per_second=rate,
+        )
+        self._show(
+            step=f"{sums.step:,} of {self.steps:,}",
+            loss=f"{loss:.4f} nats a token",
+            **{name: f"{value:.4f} a token" for name, value in added.items()},
+            speed=f"{rate:,.0f} target tokens/s, {_clock(left)} left",
+        )
+        self._since, self._sums = now, Progress(sums.step, 0.0, 0.0, 0.0, 0.0)
+
+    def validation(self, step: int, values: dict[str, float], sample: list[str], *, seconds: float) -> None:
+        """Tell what a validation found; `sample` is lines that show a translation."""
+        self.write("validation", step, seconds=seconds, **values)
+        said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
+        self._show(validation=f"at step {step:,}: {said}", sample="\n".join(sample))
+        self._since += seconds
+        self._started += seconds
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """One line of metrics.jsonl; what is not finite is written as null."""
+        clean = {name: _finite(value) for name, value in values.items()}
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **clean}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in clean.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def _show(self, **rows: str) -> None:
+        if self._live is None:
+            sample = rows.pop("sample", "")
+            self.say("; ".join(f"{name} {text}" for name, text in rows.items()) + ("\n" + sample if sample else ""))
+            return
+        self._rows.update(rows)
+        table = Table.grid(padding=(0, 2))
+        for name, text in self._rows.items():
+            table.add_row(Text(name, style="bold"), Text(text))
+        self._live.update(table)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop what was written after `step`, by a run that was killed before its next checkpoint."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue  # half a line, cut off by the kill
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _board(directory: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ValueError("record.tensorboard needs tensorboardX; pip install 's2s_jax[tensorboard]'.") from None
+    return SummaryWriter(str(directory / "tensorboard"))

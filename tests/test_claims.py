@@ -1,0 +1,121 @@
+"""Do the lecture's experiments run, and say what they saw in a picture and a table?"""
+
+import dataclasses
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from matplotlib.image import imread
+from rich.console import Console
+
+from s2s_jax import run
+from s2s_jax.config import override
+from s2s_jax.decode.forced_decoding import ScoredPair
+from s2s_jax.sweep.fingerprint import place
+from s2s_jax.sweep.plan import units
+from s2s_jax.sweep.results import result
+from s2s_jax.sweep.statistics import seeds_needed
+from s2s_jax.sweep.sweep import cells, points
+from s2s_jax.sweep.trial import run_cell
+from s2s_jax.text.example import Example
+
+FOLDER = Path(__file__).parent.parent / "experiments" / "lecture"
+
+
+def loaded(name):
+    return runpy.run_path(str(FOLDER / f"{name}.py"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_every_file_says_what_it_claims_and_how_to_see_it(name):
+    text = (FOLDER / f"{name}.py").read_text()
+    for part in ("Claim: ", "Hardware and time: ", "Expect: ", "Seen: "):
+        assert f"\n{part}" in text
+    command = f"s2s sweep run {name}" if "def sweep()" in text else f"python experiments/claims/{name}.py"
+    assert f"\nCommand: {command}" in text
+
+
+FORMS = [
+    (path.stem, form)
+    for path in sorted(FOLDER.glob("*.py"))
+    for form in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
+]
+SMALL = ("steps=2", "data.count=60", "data.held-out=20", "validation.every=2", "batch.sentences=4", "device.cache=",
+         "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.every=1")  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
+    made = loaded(name)[form]()
+    assert len(list(cells(made))) == len(points(made)) * len(made.seeds)
+    comparisons = (len(made.labels()[made.compare]) - 1) * len(points(made)) // len(made.labels()[made.compare])
+    assert len(made.seeds) >= seeds_needed(comparisons)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "label"),
+    [
+        ("bottleneck", "sweep", "attention"),
+        ("forcing", "sweep", "linear, Gumbel"),
+        ("init_and_order", "sweep", "source read from its end"),
+        ("scores", "dates", "location-aware"),
+    ],
+)
+def test_sweeps_run_two_steps(name, form, label, tmp_path):
+    made = loaded(name)[form]()
+    small = dataclasses.replace(
+        made,
+        base=override(made.base, *SMALL),
+        seeds=(0,),
+        keep=lambda point: point[made.compare] in (label, made.baseline),
+    )
+    placed = [one for one in place(list(cells(small)), tmp_path) if one.cell.point[made.compare] == label]
+    ((work,),) = units(small, placed)
+    assert run_cell(work) == "done"
+    assert np.isfinite(result(placed[0]).metrics[made.metrics[0]])
+
+
+def test_slopes_by_distance(tmp_path):
+    file = loaded("gradients")
+    plan = file["Plan"](steps=2, length=4, seeds=2, size=6, sentences=4)
+    found = file["curves"](plan, "rnn", "with attention")
+    assert [curve.point for curve in found] == list(file["POINTS"])
+    assert all(curve.norms.shape == (2, 4) and (curve.norms > 0).all() for curve in found)
+    file["draw"](tmp_path / "gradients.png", found)
+    assert imread(tmp_path / "gradients.png").std() > 0.01
+    assert len(file["table"](found).splitlines()) == 2 + len(found)
+    assert found[0]._replace(norms=np.array([[4.0, 1.0], [1.0, 1.0]])).kept == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="steps must be at least 2, got 1"):
+        file["Plan"](steps=1)
+
+
+def test_ways_of_looking_are_compared_where_gold_links_are():
+    file = loaded("alignment")
+    looks = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.2, 0.7]])
+    others = {"attention": looks, "saliency": looks[:, ::-1], "occlusion": looks - 1.0}
+    pair = ScoredPair(Example("ab", "cd"), ("a", "b", "</s>"), ("c", "d", "</s>"), np.zeros(3), looks, 3, 0.0)
+    seen = [file["Seen"](pair, {(1, 0), (0, 1)}, others)]
+    assert file["agreed"](seen, "attention", "occlusion") == pytest.approx((1.0, 1.0))
+    assert file["error_with_target"](seen, "attention", numbers=True) is None
+    assert [file["error_with_target"](seen, sight, numbers=False) for sight in ("attention", "saliency")] == [0, 0.5]
+    tau, top = file["agreed"](seen, "attention", "saliency")
+    assert top == 0.5
+    assert tau == pytest.approx((1 / 3 - 0.5) / 2)
+    assert file["by_chance"](seen) == pytest.approx(1 / 3)
+    shown = file["pictures"]("x", seen[0])
+    assert [picture.title for picture in shown] == ["x: attention", "x: saliency", "x: occlusion"]
+    assert [picture.alignment.max(1).tolist() for picture in shown[:2]] == [[1.0] * 3] * 2
+    assert (shown[2].alignment == 0).all()  # what falls below 0 is not drawn
+
+
+def test_attention_against_gold_slopes_and_removal(tmp_path):
+    file = loaded("alignment")
+    run.train(
+        tiny.experiment("steps=2", "data.count=100", "model.encoder.size=4"), tmp_path / "run", Console(quiet=True)
+    )
+    said = file["main"](tmp_path, {"tiny": run.load(tmp_path / "run")}).splitlines()
+    assert said[0].count("|") == said[1].count("|") == said[2].count("|") == len(file["HEAD"]) + 1
+    assert imread(tmp_path / "alignment.png").std() > 0.01

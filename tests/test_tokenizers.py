@@ -1,0 +1,495 @@
+import base64
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+import unicodedata
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2s_jax.shapes import BOS, EOS, PAD, SPECIAL, UNK
+from s2s_jax.text.normalization import FORMS, normal, origins
+from s2s_jax.text.tokenizers import (
+    TOKENISERS,
+    Characters,
+    Tokeniser,
+    TokeniserConfig,
+    Words,
+    fingerprint,
+    load_tokeniser,
+    save_tokeniser,
+    train_tokeniser,
+    until_end,
+)
+
+LINES = ["ein kleines Haus am See", "das kleine Haus", "zwei kleine Hunde im Haus", "See und Haus"] * 3
+SUBWORDS = ["bpe", "unigram"]
+
+# rows 2, 3, 4, 8, 12, 21, 22, 24 of the faults
+HARD = {
+    "empty": "",
+    "spaces": "  two  here, one behind ",
+    "blank": "\u00a0\u3000\u200b",
+    "meta sign of sentencepiece": "\u2581 a\u2581b \u2581",
+    "unknown sign of sentencepiece": "\u2585 a \u2047",
+    "our own escape": "\ue000 \ue000m \ue000e\ue000\u2581u\ue000u\u2585",
+    "typed specials": "</s> <s> <unk> <pad>",
+    "glued specials": "Haus</s>Haus<unk><pad><s>",
+    "typed bytes": "<0x41><0x0A> <0xFF>",
+    "NFC": unicodedata.normalize("NFC", "Ärger mit Ä und 각"),
+    "NFD": unicodedata.normalize("NFD", "Ärger mit Ä und 각"),
+    "emoji with joiners": "👨\u200d👩\u200d👧 👍🏽 🇩🇪",
+    "right to left": "שלום \u202eעולם\u202c العربية",
+    "tabs and returns": "a\tb\t\rc\r",
+    "NUL and others": "a\0b\x01\x1b\x7f\x9f",
+    "inner line ends": "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg",
+    "byte order mark": "\ufeffa\ufeff",
+    "not yet a character": "\uffff\U0010ffff\u0378",
+}
+anything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=40)
+awkward = st.lists(st.sampled_from([*HARD.values(), *SPECIAL, *LINES, "\ue000", "m", "e", "u", "\u2581", "\u2585"]))
+lines = st.one_of(anything, awkward.map("".join))
+
+
+def config(kind: str, **options) -> TokeniserConfig:
+    return TokeniserConfig(**{"kind": kind, "size": 330 if kind in SUBWORDS else 8000, **options})
+
+
+@pytest.fixture(scope="session")
+def trained() -> dict[str, Tokeniser]:
+    """One tokeniser of every kind, learned from a few lines."""
+    return {kind: train_tokeniser(LINES, config(kind)) for kind in TOKENISERS}
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SUBWORDS)
+@pytest.mark.parametrize("name", HARD)
+def test_subwords_give_back_what_is_hard(trained, kind, name):
+    """Rows 12, 21 and 24 of the faults; and 2, 3 and 8: whatever came through the reader comes through here."""
+    line = HARD[name]
+    assert trained[kind].decode(trained[kind].encode(line)) == line
+
+
+@given(line=lines)
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", SUBWORDS)
+def test_subwords_give_back_every_line(trained, kind, line):
+    assert trained[kind].decode(trained[kind].encode(line)) == line
+
+
+@given(line=lines)
+@settings(deadline=None)
+def test_characters_give_back_every_line_of_characters_they_have_seen(line):
+    tokeniser = train_tokeniser([line, *LINES], config("char"))
+    assert tokeniser.decode(tokeniser.encode(line)) == line
+    assert UNK not in tokeniser.encode(line)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n "), min_size=1)))
+def test_words_give_back_lines_with_single_spaces(words):
+    tokeniser = train_tokeniser([" ".join(words)], config("word"))
+    assert tokeniser.decode(tokeniser.encode("  ".join(["", *words, ""]))) == " ".join(words)
+
+
+@given(line=lines)
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_no_line_gives_a_special_id_or_one_beyond_the_table(trained, kind, line):
+    """Rows 20 and 21 of the faults: an id is below `size`, and PAD, BOS and EOS never come from text; UNK only where
+    a whole character or word was never seen."""
+    tokeniser = trained[kind]
+    ids = tokeniser.encode(line)
+    assert all(UNK <= number < tokeniser.size for number in ids)
+    assert len(tokeniser.symbols(ids)) == len(ids)
+    if kind in SUBWORDS:
+        assert UNK not in ids
+    else:
+        assert [number == UNK for number in ids] == [cut not in tokeniser.table for cut in tokeniser.cut(line)]
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_special_tokens_that_training_lines_hold_are_ordinary_text(kind, special):
+    """Row 21 of the faults, at its worst: the vocabulary is learned from them."""
+    tokeniser = train_tokeniser([*LINES, *([f"Haus {special} Haus{special}"] * 50)], config(kind))
+    assert min(tokeniser.encode(special)) > UNK
+    assert tokeniser.decode(tokeniser.encode(special)) == special
+    assert len(set(tokeniser.symbols(range(tokeniser.size)))) >= tokeniser.size - (kind == "word")
+
+
+@given(line=lines)
+@settings(deadline=None)
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_spans_cover_the_line_in_order(trained, kind, line):
+    spans = trained[kind].spans(line)
+    assert len(spans) == len(trained[kind].encode(line))
+    assert all(0 <= first < last <= len(line) for first, last in spans)
+    covered = {place for first, last in spans for place in range(first, last)}
+    assert all(line[place] == " " for place in set(range(len(line))) - covered)
+    if kind != "word":
+        assert len(covered) == len(line)
+    for (a, b), (c, d) in itertools.pairwise(spans):
+        assert (a, b) == (c, d) or b <= c or kind in SUBWORDS
+        assert a <= c
+        assert b <= d
+
+
+@given(line=lines)
+@settings(deadline=None)
+def test_spans_of_characters_and_words_are_what_they_stand_for(trained, line):
+    for kind, cut in (("char", list(line)), ("word", [word for word in line.split(" ") if word])):
+        assert [line[first:last] for first, last in trained[kind].spans(line)] == cut
+
+
+def test_spans_of_subwords_by_hand(trained):
+    for kind in SUBWORDS:
+        line = "Haus \u2581ä"
+        spans = trained[kind].spans(line)
+        shown = [symbol.replace("\u2581", " ") for symbol in trained[kind].symbols(trained[kind].encode(line))]
+        whole = [(span, text) for span, text in zip(spans, shown, strict=True) if span[1] <= 5]
+        assert [line[first:last] for (first, last), _ in whole] == [text for _, text in whole]
+        assert "".join(text for _, text in whole) == "Haus "
+        assert spans[-2:] == [(6, 7), (6, 7)]  # the two bytes of the letter
+        assert {span for span in spans if span[0] == 5} == {(5, 6)}  # the escape's bytes and its letter
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_symbols_show_every_id_and_the_four_special_ones(trained, kind):
+    tokeniser = trained[kind]
+    assert tokeniser.symbols([PAD, BOS, EOS, UNK]) == list(SPECIAL)
+    shown = tokeniser.symbols(range(tokeniser.size))
+    assert len(shown) == len(set(shown)) == tokeniser.size
+    line = "kleine Hunde"
+    assert "".join(tokeniser.symbols(tokeniser.encode(line))).replace("\u2581", " ").replace(" ", "") == "kleineHunde"
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_special_ids_are_nothing_in_a_line_and_the_unknown_one_is_shown(trained, kind):
+    """Row 20 of the faults."""
+    tokeniser = trained[kind]
+    haus = tokeniser.encode("Haus")
+    assert tokeniser.decode([BOS, *haus, EOS, PAD, PAD]) == "Haus"
+    assert tokeniser.decode([]) == tokeniser.decode([PAD, EOS]) == ""
+    joint = " " if kind == "word" else ""
+    assert tokeniser.decode([*haus, UNK, UNK, *haus]) == joint.join(["Haus", "<unk>", "<unk>", "Haus"])
+
+
+def test_a_line_of_nothing_known_is_all_unknown(trained):
+    """Row 20 of the faults."""
+    assert trained["char"].encode("ЖЖ") == [UNK, UNK]
+    assert trained["word"].encode("Жа а") == [UNK, UNK]
+    assert trained["word"].decode([UNK, UNK]) == "<unk> <unk>"
+
+
+def test_ids_before_the_end():
+    assert until_end([5, 6, EOS, 7, EOS]) == [5, 6]
+    assert until_end([5, PAD, 6, PAD]) == [5, 6]
+    assert until_end([EOS]) == until_end([PAD]) == until_end([]) == []
+
+
+# --- what is learned --------------------------------------------------------------------------------------------------
+
+
+def test_characters_and_words_are_the_most_frequent_ties_by_code_point():
+    assert Characters.train(["baab", "ca", "c"], config("char")).table == ["a", "b", "c"]
+    assert Characters.train(["cab"], config("char")).table == ["a", "b", "c"]
+    assert Words.train(["x b b", "a x c  b"], config("word")).table == ["b", "x", "a", "c"]
+    assert Words.train(["x b b", "a x c  b"], config("word", size=6)).table == ["b", "x"]
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+@pytest.mark.parametrize("size", [300, 330, 8000])
+def test_a_vocabulary_is_never_larger_than_asked_for(kind, size):
+    assert train_tokeniser(LINES, config(kind, size=size)).size <= size
+
+
+def test_words_between_spaces_alone():
+    """Row 12 of the faults: `str.split` would cut at the no-break space and eat the ideographic one."""
+    assert Words.cut("10\u00a0km \u3000 a\tb") == ["10\u00a0km", "\u3000", "a\tb"]
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_training_is_deterministic(trained, kind):
+    assert fingerprint(train_tokeniser(iter(LINES), config(kind))) == fingerprint(trained[kind])
+    assert fingerprint(train_tokeniser(LINES[:2], config(kind))) != fingerprint(trained[kind])
+
+
+def test_training_is_the_same_in_another_process(trained):
+    """Sets of strings have another order there."""
+    code = (
+        "from s2s_jax.text.tokenizers import *; import sys, json; lines = json.load(sys.stdin)\n"
+        "for kind in TOKENISERS: print(kind, fingerprint(train_tokeniser(lines, TokeniserConfig(kind=kind, "
+        "size=330 if kind in ('bpe', 'unigram') else 8000))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(LINES), capture_output=True, text=True, check=True
+    )
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert found == {kind: fingerprint(tokeniser) for kind, tokeniser in trained.items()}
+
+
+@pytest.mark.parametrize("kind", SUBWORDS)
+def test_a_line_with_sentencepieces_own_signs_is_learned_from(kind):
+    """It passes over training lines that hold U+2585, so the letter `q` would be unknown to it."""
+    for sign in ("\u2585", "\u2581", "\ue000", "\t", "\0", "\u2047"):
+        tokeniser = train_tokeniser([*LINES, *([f"{sign} qqq"] * 9)], config(kind))
+        assert "q" in "".join(tokeniser.symbols(range(260, tokeniser.size)))
+
+
+@pytest.mark.parametrize("kind", SUBWORDS)
+def test_all_of_a_long_line_is_learned_from(kind):
+    """It is cut into parts, and none of them is left out."""
+    tokeniser = train_tokeniser(["Haus " * 700 + "qqq " + "Haus " * 700 + "www"], config(kind))
+    assert {"q", "w"} <= set("".join(tokeniser.symbols(range(260, tokeniser.size))))
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_a_megabyte_in_one_line_is_learned_from_and_encoded_in_seconds(kind):
+    """Row 16 of the faults: the unigram trainer needs minutes for one such line, or fails."""
+    long = "Haus" * (1 << 18)
+    started = time.monotonic()
+    tokeniser = train_tokeniser([*LINES, long], config(kind))
+    assert tokeniser.decode(tokeniser.encode(long)) == long
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("kind", SUBWORDS)
+@pytest.mark.parametrize(
+    ("training", "size", "reason"),
+    [
+        (LINES, 100, r"Vocabulary size is smaller than required_chars. 100 vs 2\d\d"),
+        ([], 330, "INTERNAL: "),
+        (["", ""], 330, "INTERNAL: "),
+    ],
+)
+def test_lines_and_size_that_do_not_fit_are_refused_in_one_line(kind, training, size, reason):
+    with pytest.raises(ValueError, match=reason) as refused:
+        train_tokeniser(training, config(kind, size=size))
+    text = str(refused.value)
+    assert text.startswith(f"text.size={size} does not fit this data for kind={kind!r} (sentencepiece: ")
+    assert text.endswith("; choose another size, or kind='char'.")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "bep"}, "text.kind must be one of bpe, char, unigram, word, got 'bep'; did you mean 'bpe'?"),
+        ({"unicode": "nfc"}, "text.unicode must be one of NFC, NFD, NFKC, NFKD, none, got 'nfc'"),
+        ({"size": 4}, "text.size must be at least 5, got 4"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        TokeniserConfig(**options)
+
+
+# --- Unicode normalisation --------------------------------------------------------------------------------------------
+
+# letters that decompose, compose, change places, or become several
+COMPOSING = st.text(
+    "ao \u0301\u0323\u0308\u0345\u0344\u0f73\u0f81\u1100\u1161\u11a8각éṩﬁﷺｶﾞか\u3099\u09c7\u09be\U00011131\U00011127",
+    max_size=12,
+)
+
+
+@given(line=COMPOSING | anything, form=st.sampled_from(FORMS))
+def test_origins_are_the_normalised_line_letter_by_letter(line, form):
+    found = origins(line, form)
+    assert "".join(letter for letter, _, _ in found) == normal(line, form)
+    assert all(letter == line[first:last] or normal(letter, form) in normal(line[first:last], form)
+               for letter, first, last in found)  # fmt: skip
+    assert [first for _, first, _ in found] == sorted(first for _, first, _ in found)
+    assert {place for _, first, last in found for place in range(first, last)} == set(range(len(line)))
+
+
+def test_origins_by_hand():
+    assert origins("e\u0301x", "NFC") == [("é", 0, 2), ("x", 2, 3)]
+    assert origins("éx", "NFD") == [("e", 0, 1), ("\u0301", 0, 1), ("x", 1, 2)]
+    assert origins("ﬁ", "NFKC") == [("f", 0, 1), ("i", 0, 1)]
+    assert origins("\u1100\u1161\u11a8", "NFC") == [("각", 0, 3)]
+    assert origins("e\u0301", "none") == origins("e\u0301", "NFD") == [("e", 0, 1), ("\u0301", 1, 2)]
+
+
+@given(line=COMPOSING, form=st.sampled_from(FORMS))
+@settings(deadline=None, max_examples=30)
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_a_normal_form_is_part_of_the_tokeniser_and_spans_are_in_the_line_as_it_was(kind, line, form):
+    """Row 24 of the faults: both spellings of a line have one encoding where a form is set, and two where none is."""
+    tokeniser = in_form(kind, form)
+    spans = tokeniser.spans(line)
+    assert len(spans) == len(tokeniser.encode(line))
+    assert all(0 <= first < last <= len(line) for first, last in spans)
+    assert spans == sorted(spans)
+    if kind != "word":
+        assert {place for first, last in spans for place in range(first, last)} == set(range(len(line)))
+    if form != "none":
+        other = unicodedata.normalize("NFD" if form.endswith("C") else "NFC", line)
+        assert tokeniser.encode(line) == tokeniser.encode(other)
+    if kind in SUBWORDS:
+        assert tokeniser.decode(tokeniser.encode(line)) == normal(line, form)
+
+
+KNOWN: dict[tuple[str, str], Tokeniser] = {}
+
+
+def in_form(kind: str, form: str) -> Tokeniser:
+    """A tokeniser of a kind and form, learned once."""
+    if (kind, form) not in KNOWN:
+        KNOWN[kind, form] = train_tokeniser([*LINES, "Ärger mit Ä und 각"], config(kind, unicode=form))
+    return KNOWN[kind, form]
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_without_a_form_both_spellings_stay_apart(trained, kind):
+    """Row 24 of the faults: nothing is normalised unless the config says so."""
+    spelled = [unicodedata.normalize(form, "Ä") for form in ("NFC", "NFD")]
+    tokeniser = train_tokeniser([*LINES, *spelled], config(kind))
+    assert tokeniser.encode(spelled[0]) != tokeniser.encode(spelled[1])
+    assert [tokeniser.decode(tokeniser.encode(line)) for line in spelled] == spelled
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["none", "NFC"])
+@pytest.mark.parametrize("kind", sorted(TOKENISERS))
+def test_saved_and_loaded_is_the_same(tmp_path, kind, form):
+    """Rows 22, 23 and 24 of the faults: JSON, one fingerprint, one normal form; tabs, CR and U+2028 are symbols too."""
+    training = [*LINES, "a\tb \r \u2028 \x85 \ufeff \0 </s> \\ \" '", "\u2028"]
+    before = train_tokeniser(training, config(kind, unicode=form))
+    path = tmp_path / "a b.json"
+    save_tokeniser(before, path)
+    after = load_tokeniser(path)
+    assert fingerprint(after) == fingerprint(before)
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint(after))
+    for line in [*training, *HARD.values()]:
+        assert after.encode(line) == before.encode(line)
+        assert after.decode(before.encode(line)) == before.decode(before.encode(line))
+    assert type(after) is type(before)
+    assert [child.name for child in tmp_path.iterdir()] == ["a b.json"]
+
+
+@pytest.fixture
+def damaged(tmp_path, trained):
+    """Writes what a change makes of a tokeniser's file, and gives the refusal to load it."""
+
+    def load(kind: str, change) -> str:
+        path = tmp_path / "x.tokeniser.json"
+        save_tokeniser(trained[kind], path)
+        state = json.loads(path.read_text(encoding="utf-8"))
+        change(state)
+        path.write_text(json.dumps(state), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"is no tokeniser") as refused:
+            load_tokeniser(path)
+        text = str(refused.value)
+        assert "\n" not in text
+        assert text.startswith(f"{path} is no tokeniser: ")
+        assert text.endswith("; restore it from a copy.")
+        return text.removeprefix(f"{path} is no tokeniser: ").removesuffix("; restore it from a copy.")
+
+    return load
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("", "vocabulary entry 2 is '', a symbol of at least one character is wanted"),
+        (None, "vocabulary entry 2 is None, a symbol of at least one character is wanted"),
+        (["a"], "vocabulary entry 2 is ['a'], a symbol of at least one character is wanted"),
+        ("a b", "vocabulary entry 2 is 'a b', which is {} symbols, not one"),
+    ],
+)
+def test_a_damaged_vocabulary_is_refused_with_its_file_and_entry(damaged, kind, entry, reason):
+    """Row 22 of the faults."""
+
+    def change(state):
+        state["symbols"][2] = entry
+
+    assert damaged(kind, change) == reason.format(3 if kind == "char" else 2)
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_an_entry_that_stands_twice_is_refused_with_its_file_and_both_places(damaged, trained, kind):
+    """Row 22 of the faults."""
+
+    def change(state):
+        state["symbols"][5] = state["symbols"][2]
+
+    symbol = trained[kind].table[2]
+    assert damaged(kind, change) == f"vocabulary entry 5 is {symbol!r}, and so is entry 2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        ("char", lambda state: state.pop("symbols"), "it has no 'symbols'"),
+        ("char", lambda state: state.pop("format"), "it has no 'format'"),
+        ("char", lambda state: state.update(symbols="abc"), "its symbols are a str, a list is wanted"),
+        ("char", lambda state: state.update(unicode="NFX"), "text.unicode must be one of NFC, NFD, NFKC, NFKD, none"),
+        (
+            "char",
+            lambda state: state.update(kind="chr"),
+            "text.kind must be one of bpe, char, unigram, word, got 'chr'",
+        ),
+        ("char", lambda state: state.update(format=2), "it has format 2, this version reads 1; use a newer s2s_jax"),
+        ("char", lambda state: state.update(format="1"), "'>' not supported between instances of 'str' and 'int'"),
+        ("bpe", lambda state: state.pop("model"), "it has no 'model'"),
+        ("bpe", lambda state: state.update(model="*"), ""),
+        ("bpe", lambda state: state.update(model="AAAA"), ""),
+        ("bpe", lambda state: state.update(model=state["model"][: len(state["model"]) // 8 * 4]), ""),
+        ("bpe", lambda state: state.update(model=""), ""),
+        ("bpe", lambda state: state.update(model=3), ""),
+    ],
+)
+def test_a_damaged_tokeniser_is_refused(damaged, kind, change, reason):
+    """Row 22 of the faults."""
+    assert damaged(kind, change).startswith(reason)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b'"text"'])
+def test_what_is_no_tokeniser_is_refused(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is no tokeniser: .*; restore it from a copy.$"):
+        load_tokeniser(path)
+
+
+def test_another_model_of_sentencepiece_is_refused(damaged):
+    """Its ids would mean other things: there PAD is not 0."""
+
+    def change(state):
+        file = io.BytesIO()
+        trainer = sentencepiece.SentencePieceTrainer
+        trainer.train(sentence_iterator=iter(LINES), model_writer=file, vocab_size=20, minloglevel=2)
+        state["model"] = base64.b64encode(file.getvalue()).decode()
+
+    assert damaged("bpe", change).startswith("its first pieces are <unk> <s> </s> ")
+
+
+def test_a_missing_tokeniser_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    with pytest.raises(FileNotFoundError, match=f"^no tokeniser {re.escape(str(path))}; the run is not whole.$"):
+        load_tokeniser(path)
+
+
+def test_fingerprints_tell_all_apart(trained):
+    """Row 23 of the faults."""
+    one = Characters(["a", "b"])
+    others = [
+        Characters(["b", "a"]),
+        Characters(["a"]),
+        Characters(["a", "b"], "NFC"),
+        Words(["a", "b"]),
+        *trained.values(),
+    ]
+    assert len({fingerprint(tokeniser) for tokeniser in [one, *others]}) == len(others) + 1
