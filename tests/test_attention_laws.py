@@ -2,7 +2,7 @@
 
 import functools
 
-import attention_harness
+import attention_harness as harness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,20 +26,18 @@ MORE = {
     "limited by fertility": {"normaliser": "constrained-softmax", "history": "coverage-fertility"},
 }
 TABLES = {name: {axis: name} for axis, names in axes().items() for name in names if name != "none"}
-CONFIGS = {name: attention_harness.fitted(**choices) for name, choices in {**TABLES, **MORE}.items()}
+CONFIGS = {name: harness.fitted(**choices) for name, choices in {**TABLES, **MORE}.items()}
 NOISY = [name for name, config in CONFIGS.items() if CONSTRAINTS[config.constraint].monotonic] + ["gumbel-softmax"]
 CASES = [*CONFIGS, *(f"{name}, training" for name in NOISY)]
 EVERY = pytest.mark.parametrize("case", CASES)
 
 
-def looked(case, given=None, *, way=attention_harness.delayed, **other):
+def looked(case, given=None, *, way=harness.delayed, **other):
     """What a case says and its gradient."""
     name, _, training = case.partition(", ")
     config = CONFIGS[name]
-    noise = attention_harness.NOISE if training else None
-    return attention_harness.looker(config, way=way)(
-        given or attention_harness.given_for(config), **{"noise": noise, **other}
-    )
+    noise = harness.NOISE if training else None
+    return harness.looker(config, way=way)(given or harness.given_for(config), **{"noise": noise, **other})
 
 
 def config_of(case):
@@ -49,7 +47,7 @@ def config_of(case):
 def real(said):
     """The alignments of the rows that have a token, of each head where there are several."""
     alignment = said.heads if len(said.heads) else said.alignment[:, :, None]
-    return alignment[:, np.array(attention_harness.LENGTHS) > 0]
+    return alignment[:, np.array(harness.LENGTHS) > 0]
 
 
 def sums_as_it_should(case, said):
@@ -73,14 +71,14 @@ def sums_as_it_should(case, said):
 def test_weights_sum_to_one_or_to_the_stated_bound_and_padding_weighs_exactly_nothing(case):
     said, _ = looked(case)
     sums_as_it_should(case, said)
-    np.testing.assert_array_equal(said.alignment[:, ~attention_harness.MASK], 0.0)
+    np.testing.assert_array_equal(said.alignment[:, ~harness.MASK], 0.0)
     assert (said.alignment >= 0).all()
     assert said.alignment.max() > 0.1
 
 
 @EVERY
 def test_a_sentence_without_tokens_gives_zeros_and_finite_slopes(case):
-    for mask in (attention_harness.MASK, np.zeros_like(attention_harness.MASK)):
+    for mask in (harness.MASK, np.zeros_like(harness.MASK)):
         said, gradient = looked(case, mask=mask)
         nothing = ~mask.any(-1)
         np.testing.assert_array_equal(said.alignment[:, nothing], 0.0)
@@ -92,30 +90,26 @@ def test_a_sentence_without_tokens_gives_zeros_and_finite_slopes(case):
 
 @EVERY
 def test_what_stands_on_padding_reaches_neither_value_nor_slope(case):
-    given = attention_harness.given_for(config_of(case))
-    spoiled = {**given, "memory": jnp.where(attention_harness.MASK[..., None], given["memory"], 1e4)}
+    given = harness.given_for(config_of(case))
+    spoiled = {**given, "memory": jnp.where(harness.MASK[..., None], given["memory"], 1e4)}
     oracles.same(looked(case, spoiled), looked(case), tolerance=0)
     _, gradient = looked(case, spoiled)
-    np.testing.assert_array_equal(gradient["memory"][~attention_harness.MASK], 0.0)
+    np.testing.assert_array_equal(gradient["memory"][~harness.MASK], 0.0)
 
 
 @EVERY
 def test_neighbours_in_the_batch_change_nothing(case):
-    given, row = attention_harness.given_for(config_of(case)), 1
-    others = (np.arange(len(attention_harness.LENGTHS)) != row)[:, None, None]
-    lengths = np.array([2, attention_harness.LENGTHS[row], 0, 5])
+    given, row = harness.given_for(config_of(case)), 1
+    others = (np.arange(len(harness.LENGTHS)) != row)[:, None, None]
+    lengths = np.array([2, harness.LENGTHS[row], 0, 5])
     changed = {
         **given,
         "memory": jnp.where(others, -2 * given["memory"][::-1], given["memory"]),
         "queries": jnp.where(others[None, ..., 0], 3 * given["queries"][:, ::-1], given["queries"]),
     }
-    noise = (
-        {"noise": np.where(others[..., 0], attention_harness.NOISE[::-1], attention_harness.NOISE)}
-        if ", " in case
-        else {}
-    )
+    noise = {"noise": np.where(others[..., 0], harness.NOISE[::-1], harness.NOISE)} if ", " in case else {}
     said, gradient = looked(case)
-    mask = np.arange(attention_harness.SOURCE) < lengths[:, None]
+    mask = np.arange(harness.SOURCE) < lengths[:, None]
     beside, of_beside = looked(case, changed, mask=mask, **noise)
     oracles.same(*(jax.tree.map(lambda leaf: leaf[:, row], one) for one in (beside, said)), tolerance=1e-6)
     oracles.same(of_beside["memory"][row], gradient["memory"][row], tolerance=1e-6)
@@ -124,17 +118,17 @@ def test_neighbours_in_the_batch_change_nothing(case):
 
 def loud(case):
     """What makes scores as large as 1e4."""
-    config, given = config_of(case), attention_harness.given_for(config_of(case))
+    config, given = config_of(case), harness.given_for(config_of(case))
     place, inside = "score__", nnx.to_pure_dict(given["weights"])
     if config.heads > 1:
         place, inside = "heads__score__", inside["heads"]
     if config.score.startswith("gaussian"):
         moves = np.arange(3 * config.mixtures) >= 2 * config.mixtures  # each step moves on by 100 tokens, 1 wide
         far = np.log(100) if config.score == "gaussian-mixture" else 100.0
-        return attention_harness.put(given, **{f"{place}of_query": 0.0, f"{place}bias": np.where(moves, far, 0.0)})
+        return harness.put(given, **{f"{place}of_query": 0.0, f"{place}bias": np.where(moves, far, 0.0)})
     of_score = inside.get("score", {})
     if large := of_score.keys() & {"vector", "gain", "temperature"}:  # v . tanh(...) is as large as v
-        return attention_harness.put(given, **{place + name: 1e4 * of_score[name] for name in large})
+        return harness.put(given, **{place + name: 1e4 * of_score[name] for name in large})
     return {**given, "queries": 1e4 * given["queries"]}
 
 
@@ -153,14 +147,12 @@ def test_scores_of_ten_thousand_stay_finite(case):
 @functools.cache
 def replicated(config):
     """One step after the other, on a source padded by two tokens more, for several givens at once."""
-    graph, _ = attention_harness.build(config)
+    graph, _ = harness.build(config)
 
     def look(given, mask, noise):
         wider = {**given, "memory": jnp.pad(given["memory"], ((0, 0), (0, 2), (0, 0)), constant_values=1e4)}
-        said = attention_harness.steps(
-            graph, wider, jnp.pad(mask, ((0, 0), (0, 2))), noise, way=attention_harness.by_loop
-        )
-        return attention_harness.weighed(said), said
+        said = harness.steps(graph, wider, jnp.pad(mask, ((0, 0), (0, 2))), noise, way=harness.by_loop)
+        return harness.weighed(said), said
 
     return oracles.compiled(jax.vmap(jax.grad(look, has_aux=True), in_axes=(0, None, None)))
 
@@ -168,18 +160,14 @@ def replicated(config):
 @pytest.mark.wide
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NOISY])
 def test_steps_one_by_one_with_more_padding_and_under_vmap_say_what_the_scan_says(case):
-    config, noise = config_of(case), attention_harness.NOISE if ", " in case else None
-    given = attention_harness.given_for(config)
+    config, noise = config_of(case), harness.NOISE if ", " in case else None
+    given = harness.given_for(config)
     givens = given, oracles.drawn(given, seed=11)
-    gradient, said = replicated(config)(
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *givens), attention_harness.MASK, noise
-    )
-    np.testing.assert_array_equal(said.alignment[..., attention_harness.SOURCE :], 0.0)
-    cut = jax.tree.map(lambda leaf: leaf[..., : attention_harness.SOURCE], (said.alignment, said.heads))
+    gradient, said = replicated(config)(jax.tree.map(lambda *leaves: jnp.stack(leaves), *givens), harness.MASK, noise)
+    np.testing.assert_array_equal(said.alignment[..., harness.SOURCE :], 0.0)
+    cut = jax.tree.map(lambda leaf: leaf[..., : harness.SOURCE], (said.alignment, said.heads))
     for replica, one in enumerate(givens):
-        ours = jax.tree.map(
-            lambda leaf, replica=replica: leaf[replica], (attention_harness.Said(said.context, *cut), gradient)
-        )
+        ours = jax.tree.map(lambda leaf, replica=replica: leaf[replica], (harness.Said(said.context, *cut), gradient))
         oracles.same(ours, looked(case, one), tolerance=2e-5)
 
 
@@ -188,7 +176,7 @@ WEIGHTS = ["additive", "coverage-tanh", "dynamic-convolution", "local-p", "heads
 
 @pytest.mark.parametrize("case", WEIGHTS)
 def test_a_plain_scan_says_what_the_scan_with_delayed_gradients_says(case):
-    oracles.same(looked(case, way=attention_harness.by_scan), looked(case), tolerance=1e-5)
+    oracles.same(looked(case, way=harness.by_scan), looked(case), tolerance=1e-5)
 
 
 ROUNDED = ["coverage-fertility", "coverage-tanh", "coverage-gru", "local-p", "mocha, training", "milk, training"]
@@ -198,8 +186,8 @@ ROUNDED += ["heads", "heads that remember", "projected", "split"]  # that a scor
 
 @pytest.mark.parametrize("case", ROUNDED)
 def test_bfloat16_is_float32_to_its_precision(case):
-    config, noise = config_of(case), attention_harness.NOISE if ", " in case else None
-    rounded = attention_harness.forward(config, dtype=jnp.bfloat16)(attention_harness.given_for(config), noise=noise)
+    config, noise = config_of(case), harness.NOISE if ", " in case else None
+    rounded = harness.forward(config, dtype=jnp.bfloat16)(harness.given_for(config), noise=noise)
     said, _ = looked(case)
     oracles.same(rounded, said, tolerance=0.05)
     assert rounded.context.dtype == rounded.alignment.dtype == jnp.float32

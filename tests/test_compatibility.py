@@ -5,7 +5,7 @@ import functools
 import itertools
 import re
 
-import attention_harness
+import attention_harness as harness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,7 +117,7 @@ CHOICES = {**AXES, "heads": (1, 2), "values": VALUES}
 
 @pytest.mark.parametrize(("choices", "line", "instead"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
 def test_what_cannot_be_is_refused_and_the_advice_helps(choices, line, instead):
-    config = attention_harness.chosen(**choices)
+    config = harness.chosen(**choices)
     assert next(refusals(config)) == line
     with pytest.raises(ValueError, match="attention") as refused:
         check(config)
@@ -130,8 +130,7 @@ def test_what_cannot_be_is_refused_and_the_advice_helps(choices, line, instead):
 
 def test_every_rule_is_tested():
     broken = {
-        next(number for number, rule in enumerate(RULES) if rule.broken(attention_harness.chosen(**case[0])))
-        for case in REFUSED
+        next(number for number, rule in enumerate(RULES) if rule.broken(harness.chosen(**case[0]))) for case in REFUSED
     }
     assert broken == set(range(len(RULES)))
 
@@ -144,26 +143,24 @@ def test_a_name_that_stands_in_no_table_is_refused_with_the_nearest():
         ("constraint", "monotonc", "monotonic"),
     ):
         with pytest.raises(ValueError, match=f"attention.{axis} must be one of .*; did you mean '{meant}'"):
-            check(attention_harness.chosen(**{axis: typo}))
+            check(harness.chosen(**{axis: typo}))
 
 
 def looked(config):
     """Ask for one step of an attention, in shapes alone: its own, and those that a scan and a beam count on."""
     batch, tokens, widths = 2, 3, []
     halved = config.values == "split" and config.heads == 1 and config.score in ONE_SIZE
-    memory = attention_harness.WIDTH * (2 if halved else 1)
+    memory = harness.WIDTH * (2 if halved else 1)
 
     def look(memory, query):
-        attention = build_attention(
-            config, attention_harness.WIDTH, memory.shape[-1], dtype=jnp.float32, rngs=oracles.OneKey()
-        )
+        attention = build_attention(config, harness.WIDTH, memory.shape[-1], dtype=jnp.float32, rngs=oracles.OneKey())
         widths.append(attention.width)
         keys, mask = attention.prepare(memory), jnp.ones((batch, tokens), bool)
         start, noise = attention.start(keys, mask), jnp.zeros((batch, 2), jnp.uint32)
         values = attention.values(memory)
         return start, attention.attend(attention.inside(), start, query, keys, values, mask, noise)
 
-    shapes = (batch, tokens, memory), (batch, attention_harness.WIDTH)
+    shapes = (batch, tokens, memory), (batch, harness.WIDTH)
     start, found = jax.eval_shape(look, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
     assert found.alignment.shape == (batch, tokens)
     assert found.context.shape == (batch, *widths)
@@ -190,7 +187,7 @@ def pairs_of(config):
 def filled(random, choices, *, covered):
     """A config with some choices, the others drawn so that many pairs are new; None where no draw goes with them."""
     drawn = ({axis: values[random.integers(len(values))] for axis, values in CHOICES.items()} for _ in range(12))
-    configs = (attention_harness.chosen(**{**others, "heads": 1, **choices}) for others in drawn)
+    configs = (harness.chosen(**{**others, "heads": 1, **choices}) for others in drawn)
     fitting = [config for config in configs if refusal(config) is None]
     return max(fitting, key=lambda config: len(pairs_of(config) - covered), default=None)
 
@@ -198,7 +195,7 @@ def filled(random, choices, *, covered):
 def advised(**choices):
     """A config with some choices, the others as the advice says; None where it says to change these."""
     try:
-        return attention_harness.fitted(**choices)
+        return harness.fitted(**choices)
     except AssertionError:
         return None
 
@@ -262,4 +259,4 @@ def test_every_pair_that_can_be_builds_and_looks():
 )
 def test_numbers_that_make_no_sense_are_refused(number, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        attention_harness.chosen(**number)
+        harness.chosen(**number)

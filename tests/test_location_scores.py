@@ -1,6 +1,6 @@
 """Is each score of places the formula of its paper, over several steps, and does it only move on where it should?"""
 
-import attention_harness
+import attention_harness as harness
 import jax
 import numpy as np
 import oracle_attention
@@ -24,33 +24,31 @@ MOVES = {"gaussian-mixture": 0.0, "gaussian-mixture-v2": np.log(np.e - 1)}  # ex
 
 
 def config_of(case):
-    return attention_harness.chosen(score=case.split(",")[0], **PLACES[case])
+    return harness.chosen(score=case.split(",")[0], **PLACES[case])
 
 
 @pytest.mark.parametrize("case", PLACES)
 def test_values_and_slopes_are_the_papers(case):
-    attention_harness.agrees(config_of(case))
+    harness.agrees(config_of(case))
 
 
 @pytest.mark.parametrize("case", [case for case in PLACES if case.startswith("location-aware")])
 def test_location_aware_without_filters_is_additive(case):
-    config, plain = config_of(case), attention_harness.chosen(score="additive")
-    given = attention_harness.given_for(plain)
-    blank = attention_harness.put(attention_harness.with_weights_of(config, given), marks__filters=0.0)
-    (said, gradient), (wanted, slopes) = attention_harness.looker(config)(blank), attention_harness.looker(plain)(given)
+    config, plain = config_of(case), harness.chosen(score="additive")
+    given = harness.given_for(plain)
+    blank = harness.put(harness.with_weights_of(config, given), marks__filters=0.0)
+    (said, gradient), (wanted, slopes) = harness.looker(config)(blank), harness.looker(plain)(given)
     oracles.same(said, wanted, tolerance=1e-6)
     for part in ("queries", "memory"):
         oracles.same(gradient[part], slopes[part], tolerance=1e-6)
 
 
 def test_location_aware_has_the_kernels_of_its_paper():
-    filters = attention_harness.given_for(config_of("location-aware"))["weights"]["marks"]["filters"]
-    assert filters[...].shape == (31, 1, attention_harness.SMALL["filters"])
-    filters = attention_harness.given_for(config_of("location-aware, two channels"))["weights"]["marks"]["filters"]
-    assert filters[...].shape == (3, 2, attention_harness.SMALL["filters"])
-    assert (
-        attention_harness.given_for(config_of("dynamic-convolution"))["weights"]["score"]["filters"][...].shape[0] == 21
-    )
+    filters = harness.given_for(config_of("location-aware"))["weights"]["marks"]["filters"]
+    assert filters[...].shape == (31, 1, harness.SMALL["filters"])
+    filters = harness.given_for(config_of("location-aware, two channels"))["weights"]["marks"]["filters"]
+    assert filters[...].shape == (3, 2, harness.SMALL["filters"])
+    assert harness.given_for(config_of("dynamic-convolution"))["weights"]["score"]["filters"][...].shape[0] == 21
 
 
 def test_the_prior_of_dynamic_convolution_is_a_beta_binomial_with_a_mean_of_one_token():
@@ -61,24 +59,22 @@ def test_the_prior_of_dynamic_convolution_is_a_beta_binomial_with_a_mean_of_one_
 
 def test_dynamic_convolution_starts_on_the_first_token_and_moves_by_its_prior():
     config = config_of("dynamic-convolution")
-    said, _ = attention_harness.looker(config)(
-        attention_harness.put(attention_harness.given_for(config), score__vector=0.0)
-    )
-    prior = np.array(oracle_attention.prior_of(10, 0.1, 0.9))[: attention_harness.SOURCE]
+    said, _ = harness.looker(config)(harness.put(harness.given_for(config), score__vector=0.0))
+    prior = np.array(oracle_attention.prior_of(10, 0.1, 0.9))[: harness.SOURCE]
     oracles.same(said.alignment[0, 0], prior / prior.sum(), tolerance=1e-5)
-    twice = np.convolve(prior / prior.sum(), prior)[: attention_harness.SOURCE]
+    twice = np.convolve(prior / prior.sum(), prior)[: harness.SOURCE]
     oracles.same(said.alignment[1, 0], twice / twice.sum(), tolerance=1e-5)
 
 
 def test_tokens_beyond_the_prior_of_dynamic_convolution_can_still_be_reached():
     config = config_of("dynamic-convolution")
-    given = attention_harness.put(attention_harness.given_for(config), score__vector=0.0)
+    given = harness.put(harness.given_for(config), score__vector=0.0)
     given = {
         **given,
         "queries": given["queries"][:, :1],
-        "memory": np.ones((1, 14, attention_harness.WIDTH), np.float32),
+        "memory": np.ones((1, 14, harness.WIDTH), np.float32),
     }
-    said, gradient = attention_harness.looker(config)(given, np.ones((1, 14), bool))
+    said, gradient = harness.looker(config)(given, np.ones((1, 14), bool))
     wanted = np.array([*oracle_attention.prior_of(10, 0.1, 0.9), 1e-6, 1e-6, 1e-6])
     np.testing.assert_allclose(said.alignment[0, 0], wanted / wanted.sum(), rtol=1e-3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -86,8 +82,8 @@ def test_tokens_beyond_the_prior_of_dynamic_convolution_can_still_be_reached():
 
 @pytest.mark.parametrize("score", MIXTURES)
 def test_components_only_move_on_from_before_the_first_token(score):
-    config = attention_harness.chosen(score=score)
-    states, _, _ = attention_harness.followed(config)(attention_harness.given_for(config))
+    config = harness.chosen(score=score)
+    states, _, _ = harness.followed(config)(harness.given_for(config))
     np.testing.assert_array_equal(states.score[0], 0.0)
     assert (np.diff(states.score, axis=0) > 0).all()
 
@@ -95,11 +91,11 @@ def test_components_only_move_on_from_before_the_first_token(score):
 @pytest.mark.parametrize("score", MIXTURES)
 def test_a_component_moves_once_a_step(score):
     """A peer adds the move to a centre that it was in already, so that the means double."""
-    config = attention_harness.chosen(score=score, mixtures=1)
-    given = attention_harness.given_for(config)
+    config = harness.chosen(score=score, mixtures=1)
+    given = harness.given_for(config)
     narrow = 3.0 if score == "gaussian-mixture" else -2.0
-    steady = attention_harness.put(given, score__of_query=0.0, score__bias=np.array([0.0, narrow, MOVES[score]]))
-    states, said, _ = attention_harness.followed(config)(steady)
+    steady = harness.put(given, score__of_query=0.0, score__bias=np.array([0.0, narrow, MOVES[score]]))
+    states, said, _ = harness.followed(config)(steady)
     np.testing.assert_allclose(states.score[:, 0, 0], [0, 1, 2, 3], rtol=1e-5)
     np.testing.assert_array_equal(said.alignment[:, 0].argmax(-1), [0, 1, 2])
     assert (said.alignment[:, 0].max(-1) > 0.9).all()
@@ -107,10 +103,10 @@ def test_a_component_moves_once_a_step(score):
 
 def test_exponential_gives_the_mixtures_own_weights():
     """Graves 2013, eq. 46: the window is the mixture itself, of any sum; tokens on padding take nothing from it."""
-    config = attention_harness.chosen(score="gaussian-mixture", normaliser="exponential", mixtures=1)
-    given = attention_harness.given_for(config)
+    config = harness.chosen(score="gaussian-mixture", normaliser="exponential", mixtures=1)
+    given = harness.given_for(config)
     bias = np.log(np.array([0.7, 0.5, 1.0]))
-    said = attention_harness.forward(config)(attention_harness.put(given, score__of_query=0.0, score__bias=bias))
-    for time in range(attention_harness.STEPS):
-        window = 0.7 * np.exp(-0.5 * (time + 1.0 - np.arange(1, attention_harness.SOURCE + 1)) ** 2)
-        oracles.same(said.alignment[time], np.where(attention_harness.MASK, window, 0.0), tolerance=1e-5)
+    said = harness.forward(config)(harness.put(given, score__of_query=0.0, score__bias=bias))
+    for time in range(harness.STEPS):
+        window = 0.7 * np.exp(-0.5 * (time + 1.0 - np.arange(1, harness.SOURCE + 1)) ** 2)
+        oracles.same(said.alignment[time], np.where(harness.MASK, window, 0.0), tolerance=1e-5)
