@@ -15,11 +15,11 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.loop import ValidationConfig
 from s2s_jax.train.objectives import LossConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 
 def experiment() -> Experiment:
@@ -27,8 +27,8 @@ def experiment() -> Experiment:
     return Experiment(
         steps=7000,
         data=DataConfig(train="tfds:cmudict_g2p"),
-        text=TextConfig(source=TokeniserConfig(kind="char"), target=TokeniserConfig(kind="word")),
-        batch=BatchConfig(sentences=256, shapes=4),
+        tokenizer=TokenizersConfig(source=TokenizerConfig(type="char"), target=TokenizerConfig(type="word")),
+        batch=BatchConfig(size=256, buckets=4),
         model=ModelConfig(
             embedding=128,
             encoder=EncoderConfig(cell="lstm", size=256, dropout=0.2),
@@ -36,9 +36,9 @@ def experiment() -> Experiment:
             decoder=DecoderConfig(cell="lstm", size=256, dropout=0.3),
         ),
         loss=LossConfig(label_smoothing=0.1),
-        optimiser=OptimiserConfig(learning_rate=2e-3, schedule="cosine", warmup=300, clip=1.0, ema=0.998),
+        optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine", warmup_steps=300, clip_norm=1.0, ema=0.998),
         validation=ValidationConfig(every=1000, sentences=500),
         checkpoint=CheckpointConfig(every=500),
-        search=SearchConfig(sentences=256),
+        search=SearchConfig(batch_size=256),
         evaluation=EvaluationConfig(unit="phone"),
     )

@@ -14,26 +14,26 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 
 def experiment() -> Experiment:
     """A GRU of 96 both ways, additive attention."""
-    characters = TokeniserConfig(kind="char")
+    characters = TokenizerConfig(type="char")
     return Experiment(
         steps=1200,
-        data=DataConfig(train="task:dates", count=40_000, held_out=2000),
-        text=TextConfig(source=characters, target=characters),
-        batch=BatchConfig(sentences=64, shapes=2),
+        data=DataConfig(train="task:dates", train_size=40_000, eval_size=2000),
+        tokenizer=TokenizersConfig(source=characters, target=characters),
+        batch=BatchConfig(size=64, buckets=2),
         model=ModelConfig(
             embedding=64,
             encoder=EncoderConfig(cell="gru", size=96),
             attention=AttentionConfig(score="additive", size=96),
             decoder=DecoderConfig(cell="gru", size=96, input_feeding=False),
         ),
-        optimiser=OptimiserConfig(learning_rate=4e-3, schedule="cosine", warmup=100, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=4e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0),
         validation=ValidationConfig(every=300, sentences=500),
-        search=SearchConfig(sentences=256),
+        search=SearchConfig(batch_size=256),
     )

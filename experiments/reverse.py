@@ -12,25 +12,25 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 
 def experiment() -> Experiment:
     """A GRU of 64 both ways, general attention."""
-    letters = TokeniserConfig(kind="word")
+    letters = TokenizerConfig(type="word")
     return Experiment(
         steps=1500,
-        data=DataConfig(train="task:reverse", count=20_000, lengths=(1, 20)),
-        text=TextConfig(source=letters, target=letters),
-        batch=BatchConfig(shapes=2),
+        data=DataConfig(train="task:reverse", train_size=20_000, lengths=(1, 20)),
+        tokenizer=TokenizersConfig(source=letters, target=letters),
+        batch=BatchConfig(buckets=2),
         model=ModelConfig(
             embedding=32,
             encoder=EncoderConfig(cell="gru", size=64),
             attention=AttentionConfig(score="general"),
             decoder=DecoderConfig(cell="gru", size=128, input_feeding=False),
         ),
-        optimiser=OptimiserConfig(learning_rate=5e-3, schedule="cosine", warmup=100, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=5e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0),
         validation=ValidationConfig(every=250),
     )

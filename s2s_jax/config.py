@@ -19,24 +19,30 @@ from s2s_jax.evaluate.evaluation import EvaluationConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig
+from s2s_jax.text.tokenizers import TokenizersConfig
 from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.loop import BudgetConfig, ValidationConfig
 from s2s_jax.train.metrics_writer import RecordConfig
 from s2s_jax.train.objectives import LossConfig
-from s2s_jax.train.optimizer import OptimiserConfig
-from s2s_jax.train.scheduled_sampling import ForcingConfig
-from s2s_jax.validation import Told, at_least
+from s2s_jax.train.optimizer import OptimizerConfig
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.validation import Traced, at_least
 
 # what may differ when a run is resumed: none of it changes what is learned up to a step
-RUNTIME = (
+RUNTIME_SETTINGS = (
     *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "budget", "batch.prefetch"),
     *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
 )
 # numbers that one compiled training step can be told, so that runs that differ in them share it
-TOLD = (
-    *("optimiser.learning_rate", "loss.label_smoothing", "forcing.start", "forcing.end", "forcing.decay"),
+VMAPPABLE_SETTINGS = (
+    *(
+        "optimizer.learning_rate",
+        "loss.label_smoothing",
+        "scheduled_sampling.start",
+        "scheduled_sampling.end",
+        "scheduled_sampling.decay",
+    ),
     *("model.encoder.dropout", "model.encoder.recurrent_dropout"),
     *("model.decoder.dropout", "model.decoder.recurrent_dropout"),
 )
@@ -52,17 +58,17 @@ class Experiment:
     """Training steps."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """What to learn from and what to measure on."""
-    text: TextConfig = dataclasses.field(default_factory=TextConfig)
+    tokenizer: TokenizersConfig = dataclasses.field(default_factory=TokenizersConfig)
     """How lines become tokens."""
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     """How pairs are grouped."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """The network."""
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    """What is minimised."""
-    forcing: ForcingConfig = dataclasses.field(default_factory=ForcingConfig)
+    """What is minimized."""
+    scheduled_sampling: ScheduledSamplingConfig = dataclasses.field(default_factory=ScheduledSamplingConfig)
     """What the decoder is fed while it learns."""
-    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     """How gradients become steps."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     """How the run is measured on the way."""
@@ -89,12 +95,12 @@ class Setting(NamedTuple):
 
     name: str  # dotted
     value: Any
-    meaning: str
+    description: str
 
 
 def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
     """Every setting of a config, with its value and its meaning, in the order of the fields."""
-    meanings = _meanings(type(config))
+    meanings = _descriptions(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -104,7 +110,7 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
 
 
 @functools.cache
-def _meanings(kind: type) -> dict[str, str]:
+def _descriptions(kind: type) -> dict[str, str]:
     """The string that stands below each field of a config class."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
@@ -128,10 +134,12 @@ def override(experiment: Any, *assignments: str) -> Any:
         if not equals:
             raise ValueError(f"{assignment!r} has no value; write {assignment}=VALUE.")
         given[name] = text
-    return changed(experiment, given, read=_parsed)
+    return with_settings(experiment, given, read=_parsed)
 
 
-def changed(experiment: Any, values: Mapping[str, Any], *, read: Callable[[Any, Any, str], Any] | None = None) -> Any:
+def with_settings(
+    experiment: Any, values: Mapping[str, Any], *, read: Callable[[Any, Any, str], Any] | None = None
+) -> Any:
     """The experiment with the values of some settings, by dotted name, changed all at once.
 
     Args:
@@ -152,20 +160,22 @@ def changed(experiment: Any, values: Mapping[str, Any], *, read: Callable[[Any, 
     return _replaced(experiment, tree, read or (lambda value, kind, name: _checked(_listed(value), kind, name)), "")
 
 
-def shared(experiment: Experiment) -> Experiment:
+def without_vmappable(experiment: Experiment) -> Experiment:
     """What an experiment has in common with all that one compiled step can train: seed and told numbers as nobody set
     them.
     """
     usual = {setting.name: setting.value for setting in settings(Experiment())}
-    return changed(experiment, {name: usual[name] for name in ("seed", *TOLD)})
+    return with_settings(experiment, {name: usual[name] for name in ("seed", *VMAPPABLE_SETTINGS)})
 
 
-def told(config: Any, numbers: Mapping[str, Any]) -> Any:
+def with_traced(config: Any, numbers: Mapping[str, Any]) -> Any:
     """The config with numbers that jax traces in place of some settings; a tracer's value cannot be looked at."""
     config = copy.copy(config)
     for name, number in numbers.items():
         group, dot, rest = name.partition(".")
-        object.__setattr__(config, group, told(getattr(config, group), {rest: number}) if dot else Told(number))
+        object.__setattr__(
+            config, group, with_traced(getattr(config, group), {rest: number}) if dot else Traced(number)
+        )
     return config
 
 
@@ -264,5 +274,5 @@ def differences(before: Experiment, after: Experiment) -> list[str]:
     return [
         f"{setting.name}: {old[setting.name]!r} before, {setting.value!r} now"
         for setting in settings(after)
-        if setting.value != old[setting.name] and not setting.name.startswith(RUNTIME)
+        if setting.value != old[setting.name] and not setting.name.startswith(RUNTIME_SETTINGS)
     ]

@@ -1,8 +1,15 @@
-"""How does a setting say that its value makes no sense? In one line: setting, value, what was wanted, nearest name."""
+"""Checks of settings. Each raises one line that names the setting, its value and what was wanted."""
 
+import dataclasses
 import difflib
+import functools
+import numbers
+import sys
+import typing
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
+
+WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
@@ -29,22 +36,7 @@ def at_least(setting: str, value: float, least: float) -> None:
         raise ValueError(f"{setting} must be {wanted}, got {value}")
 
 
-class Told:
-    """A number that jax traces, in a setting's place (`config.told`).
-
-    It equals itself alone, no number: configs are compared, and tracers cannot be.
-    """
-
-    def __init__(self, traced: Any):
-        self.traced = traced
-
-
-def number(setting: Any) -> Any:
-    """The number that a setting stands for, traced or not."""
-    return setting.traced if isinstance(setting, Told) else setting
-
-
-def share(setting: str, value: float) -> None:
+def fraction(setting: str, value: float) -> None:
     """Refuse a number outside [0, 1).
 
     Raises:
@@ -52,3 +44,80 @@ def share(setting: str, value: float) -> None:
     """
     if not 0 <= value < 1:
         raise ValueError(f"{setting} must be at least 0 and below 1, got {value}")
+
+
+class Traced:
+    """A number that jax traces, in the place of a setting's value (`config.with_traced`).
+
+    It equals itself alone: configs are compared, and tracers cannot be.
+    """
+
+    def __init__(self, traced: Any):
+        self.traced = traced
+
+
+def traced_value(setting: Any) -> Any:
+    """The number that a setting holds, traced or not."""
+    return setting.traced if isinstance(setting, Traced) else setting
+
+
+def check_fields(config: Any, group: str) -> None:
+    """Check every field of a frozen dataclass against its annotation, and bring its value into that type.
+
+    A whole number is welcome as a float, a list as a tuple, a NumPy number as a Python one. `Literal` fields are
+    checked as text: which names there are is a matter of their table (`one_of`), which users extend.
+
+    Args:
+        group: the dotted name of the config in an experiment, such as `model.decoder`; empty for the experiment.
+
+    Raises:
+        ValueError: naming the setting, what was wanted and the value.
+    """
+    for name, kind in field_types(type(config)).items():
+        value = getattr(config, name)
+        checked = checked_value(f"{group}.{name}" if group else name, value, kind)
+        if checked is not value:
+            object.__setattr__(config, name, checked)
+
+
+@functools.cache
+def field_types(kind: type) -> dict[str, Any]:
+    """The annotation of each field of a dataclass, in order."""
+    hints = typing.get_type_hints(kind, vars(sys.modules[kind.__module__]))
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def checked_value(setting: str, value: Any, kind: Any) -> Any:
+    """The value in the type of its field.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    if typing.get_origin(kind) is Literal:
+        kind = str
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        if isinstance(value, list | tuple) and (inner[-1] is Ellipsis or len(value) == len(inner)):
+            kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+            items = tuple(checked_value(setting, item, of) for item, of in zip(value, kinds, strict=True))
+            return value if items == value and isinstance(value, tuple) else items
+    elif kind is float and isinstance(value, Traced):
+        return value
+    elif kind in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if kind is float:
+            return number
+        if number.is_integer():
+            return int(value)  # type: ignore[call-overload]
+    elif kind in (bool, str):
+        if type(value) is kind:
+            return value
+    elif dataclasses.is_dataclass(kind) and isinstance(value, typing.cast(type, kind)):
+        return value
+    raise ValueError(f"{setting} must be {_wanted(kind)}, got {value!r}")
+
+
+def _wanted(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return f"one of type {typing.cast(type, kind).__name__}"
+    return WANTED.get(kind, "a list")

@@ -13,7 +13,7 @@ import oracles
 from flax import nnx
 
 from s2s_jax.model.attention.attention import build_attention
-from s2s_jax.model.attention.compatibility import refusals
+from s2s_jax.model.attention.compatibility import violations
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.ops import matmul
 
@@ -27,9 +27,9 @@ SMALL = {
     "coverage_size": 2,
     "filters": 2,
     "window": 1,
-    "chunk": 2,
-    "lag": 1,
-    "top": 2,
+    "mocha_chunk": 2,
+    "wait_k": 1,
+    "top_k": 2,
     "fertility": 1.5,
 }
 NOISE = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(7, impl="threefry2x32"), len(LENGTHS))))
@@ -52,10 +52,10 @@ def fitted(**choices):
     """A config with some choices, the others as `refusals` advises."""
     config = chosen(**choices)
     for _ in range(4):
-        reason = next(refusals(config), None)
+        reason = next(violations(config), None)
         if reason is None:
             return config
-        advice = re.search(r"; take attention\.(\w+)=([\w.-]+\w)", reason)
+        advice = re.search(r"; take model\.attention\.(\w+)=([\w.-]+\w)", reason)
         assert advice, reason
         axis, value = advice.groups()
         assert axis not in choices, reason
@@ -112,7 +112,7 @@ def steps(graph, given, mask, noise=None, *, way=delayed, dtype=jnp.float32):
         found = attention.attend(inside, state, query, keys, values, mask, noise)
         return found.state, Said(found.context, found.alignment, found.heads)
 
-    return way(attend, attention.inside(), attention.start(keys, mask), given["queries"], dtype)
+    return way(attend, attention.step_weights(), attention.start(keys, mask), given["queries"], dtype)
 
 
 def weighed(said):
@@ -154,7 +154,11 @@ def followed(config):
 
     def follow(given, mask, noise):
         attention = nnx.merge(graph, given["weights"])
-        keys, values, inside = attention.prepare(given["memory"]), attention.values(given["memory"]), attention.inside()
+        keys, values, inside = (
+            attention.prepare(given["memory"]),
+            attention.values(given["memory"]),
+            attention.step_weights(),
+        )
 
         def attend(state, query):
             found = attention.attend(inside, state, query, keys, values, mask, noise)
@@ -218,7 +222,7 @@ def number_of(said):
 
 def noises(config):
     """What the code documents to draw: a row's own key and the step's number say it, normal or Gumbel."""
-    draw = jax.random.gumbel if config.normaliser == "gumbel-softmax" else jax.random.normal
+    draw = jax.random.gumbel if config.normalizer == "gumbel-softmax" else jax.random.normal
     keys = [jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32") for key in NOISE]
     drawn = [[draw(jax.random.fold_in(key, time), (SOURCE,)) for time in range(STEPS)] for key in keys]
     return np.asarray(drawn, np.float64)

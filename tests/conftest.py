@@ -1,6 +1,6 @@
 """Strict for every test: shapes are checked, ranks and dtypes never promote silently, warnings are errors.
 
-Programs are compiled without optimisation, and once: tests ask what is computed, not how fast.
+Programs are compiled without optimization, and once: tests ask what is computed, not how fast.
 """
 
 import os

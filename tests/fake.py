@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2s_jax.model.interface import Memory, Model, State, Step
+from s2s_jax.model.interface import Memory, Model, State, StepOutput
 
 WORDS = 5  # PAD, BOS, EOS, UNK and one more: two tokens that can stand in a sentence besides EOS
 
@@ -22,7 +22,7 @@ def step(params, memory, state, token, key=None):
     time, which = state.carry
     logits = params[which, token] + 0.3 * jnp.sin(time.astype(jnp.float32))[:, None] * jnp.arange(float(WORDS))[None]
     looked = jax.nn.one_hot((token + time) % memory.mask.shape[1], memory.mask.shape[1])
-    return State((time + 1, which), (), ()), Step(logits, looked, jnp.zeros((len(token), 1)))
+    return State((time + 1, which), (), ()), StepOutput(logits, looked, jnp.zeros((len(token), 1)))
 
 
 def log_probs(table: np.ndarray, which: int, time: int, token: int) -> np.ndarray:

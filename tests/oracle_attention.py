@@ -58,7 +58,7 @@ def halves(weights, config, memory):
     """Daniluk et al. 2017: what is looked for, and what is averaged."""
     if config.values == "split":
         return np.split(memory, 2, axis=-1)
-    return memory, memory @ weights["of_values"] if config.values == "projected" else memory
+    return memory, memory @ weights["value_kernel"] if config.values == "projected" else memory
 
 
 def side_by_side(weights, config, queries, memory, _):
@@ -66,7 +66,7 @@ def side_by_side(weights, config, queries, memory, _):
     contexts, alignments = [], []
     for head in range(config.heads):
         own = own_of(weights["heads"], head)
-        context, alignment = attend(own, config, queries @ own["of_query"], memory @ own["of_memory"])
+        context, alignment = attend(own, config, queries @ own["query_kernel"], memory @ own["memory_kernel"])
         contexts.append(context)
         alignments.append(alignment)
     return np.concatenate(contexts, axis=-1), np.stack(alignments, axis=1)
@@ -84,7 +84,7 @@ def additive(now):
     score, marks = now.weights["score"], marks_of(now)
     out = np.zeros(now.tokens)
     for s, token in enumerate(now.memory):
-        inner = now.query @ score["of_query"] + token @ score["of_memory"] + marks[s]
+        inner = now.query @ score["query_kernel"] + token @ score["memory_kernel"] + marks[s]
         out[s] = score["vector"] @ np.tanh(inner)
     return out
 
@@ -109,7 +109,7 @@ def dynamic_convolution(now):
     score, n = now.weights["score"], now.tokens
     before = now.alignments[-1] if now.alignments else np.eye(n)[0]
     width = len(score["filters"])
-    made = np.tanh(now.query @ score["of_query"] + score["query_bias"]) @ score["making"]
+    made = np.tanh(now.query @ score["query_kernel"] + score["query_bias"]) @ score["making"]
     made = made.reshape(width, -1)
     prior = prior_of(10, 0.1, 0.9)
     out = np.zeros(n)
@@ -131,23 +131,23 @@ def prior_of(n, a, b):
     return [math.comb(n, k) * beta(k + a, n - k + b) / beta(a, b) for k in range(n + 1)]
 
 
-def centres(now, move):
+def centers(now, move):
     """Where each component stands: every step so far has moved it on once."""
     return sum(move(raw_mixture(now, query)[2]) for query in now.queries)
 
 
 def raw_mixture(now, query):
     score = now.weights["score"]
-    return np.split(query @ score["of_query"] + score["bias"], 3)
+    return np.split(query @ score["query_kernel"] + score["bias"], 3)
 
 
 def gaussian_mixture(now):
     """Graves 2013, eq. 46-51; the logarithm of his window."""
     weight, spread, _ = raw_mixture(now, now.query)
-    centre, out = centres(now, np.exp), np.zeros(now.tokens)
+    center, out = centers(now, np.exp), np.zeros(now.tokens)
     for s in range(now.tokens):
-        for i in range(centre.size):
-            out[s] += np.exp(weight[i]) * np.exp(-np.exp(spread[i]) * (centre[i] - (s + 1)) ** 2)
+        for i in range(center.size):
+            out[s] += np.exp(weight[i]) * np.exp(-np.exp(spread[i]) * (center[i] - (s + 1)) ** 2)
     return np.log(out)
 
 
@@ -158,12 +158,12 @@ def softplus(x):
 def gaussian_mixture_v2(now):
     """Battenberg et al. 2020, table 1, V2. The paper has no guard in the deviation, the code's is 1e-3."""
     weight, spread, _ = raw_mixture(now, now.query)
-    centre, out = centres(now, softplus), np.zeros(now.tokens)
+    center, out = centers(now, softplus), np.zeros(now.tokens)
     share, deviation = np.exp(weight) / np.exp(weight).sum(), softplus(spread) + 1e-3
     for s in range(now.tokens):
-        for i in range(centre.size):
+        for i in range(center.size):
             height = 1 / np.sqrt(2 * np.pi * deviation[i] ** 2)
-            out[s] += share[i] * height * np.exp(-((s + 1 - centre[i]) ** 2) / (2 * deviation[i] ** 2))
+            out[s] += share[i] * height * np.exp(-((s + 1 - center[i]) ** 2) / (2 * deviation[i] ** 2))
     return np.log(out)
 
 
@@ -184,9 +184,9 @@ SCORES = {
 
 def marks_of(now):
     """What is added to each key: U past_s, or U (F * past)_s."""
-    if "marks" not in now.weights:
+    if "history_features" not in now.weights:
         return np.zeros(now.tokens)
-    marks, past = now.weights["marks"], HISTORIES[now.config.history](now)
+    marks, past = now.weights["history_features"], HISTORIES[now.config.history](now)
     if "filters" in marks:
         past = np.array([around(past, marks["filters"], s) for s in range(now.tokens)])
     return past @ marks["weight"]
@@ -230,15 +230,17 @@ def coverage_tanh(now):
     said = np.zeros((now.tokens, size))
     for alignment, query in zip(now.alignments, now.queries, strict=False):
         for s, token in enumerate(now.memory):
-            of_rest = alignment[s] * own["of_weight"] + token @ own["of_memory"] + query @ own["of_query"]
-            said[s] = np.tanh(said[s] @ own["of_past"] + of_rest + own["bias"])
+            of_rest = (
+                alignment[s] * own["weight_feature_kernel"] + token @ own["memory_kernel"] + query @ own["query_kernel"]
+            )
+            said[s] = np.tanh(said[s] @ own["feature_kernel"] + of_rest + own["bias"])
     return said
 
 
 def coverage_gru(now):
     """The same by a GRU with input [a_i; h; t_i], as `oracles.gru` has it; no bias on the inner product."""
     own, size = now.weights["history"], now.config.coverage_size
-    rows = [own["of_weight"][None], own["of_memory"], own["of_query"], own["of_past"]]
+    rows = [own["weight_feature_kernel"][None], own["memory_kernel"], own["query_kernel"], own["feature_kernel"]]
     cell = {"weight": np.concatenate(rows), "bias": own["bias"], "inner_bias": 0.0}
     said = np.zeros((now.tokens, size))
     for alignment, query in zip(now.alignments, now.queries, strict=False):
@@ -281,11 +283,11 @@ def none(now, scores):
 
 def wait_k(now, scores):
     """Ma et al. 2019: g(t) = min(k + t - 1, n) tokens were read at step t = 1, 2, ..."""
-    return softmax(scores, range(min(now.config.lag + (now.time + 1) - 1, now.tokens))), None
+    return softmax(scores, range(min(now.config.wait_k + (now.time + 1) - 1, now.tokens))), None
 
 
-def near(now, centre):
-    return [s for s in range(now.tokens) if centre - now.config.window <= s <= centre + now.config.window]
+def near(now, center):
+    return [s for s in range(now.tokens) if center - now.config.window <= s <= center + now.config.window]
 
 
 def local_m(now, scores):
@@ -296,11 +298,11 @@ def local_m(now, scores):
 def local_p(now, scores):
     """Luong et al. 2015, eq. 9-10: p_t = n sigmoid(v . tanh(W q)), deviation D / 2."""
     own = now.weights["constraint"]
-    centre = now.tokens * oracles.sigmoid(own["vector"] @ np.tanh(now.query @ own["of_query"]))
-    weights, deviation = softmax(scores, near(now, centre)), now.config.window / 2
+    center = now.tokens * oracles.sigmoid(own["vector"] @ np.tanh(now.query @ own["query_kernel"]))
+    weights, deviation = softmax(scores, near(now, center)), now.config.window / 2
     for s in range(now.tokens):
-        weights[s] *= np.exp(-((s - centre) ** 2) / (2 * deviation**2))
-    return weights / (weights.sum() if now.config.renormalised else 1.0), None
+        weights[s] *= np.exp(-((s - center) ** 2) / (2 * deviation**2))
+    return weights / (weights.sum() if now.config.renormalized else 1.0), None
 
 
 def window(now, scores):
@@ -316,11 +318,11 @@ def window(now, scores):
 def chances(now, scores):
     """sigmoid(e + r + noise)."""
     energies = scores + now.weights["constraint"]["bias"]
-    return oracles.sigmoid(energies if now.noises is None else energies + now.config.noise * now.noises[-1])
+    return oracles.sigmoid(energies if now.noises is None else energies + now.config.monotonic_noise * now.noises[-1])
 
 
 def is_hard(now):
-    return now.config.hard and now.noises is None
+    return now.config.monotonic_hard and now.noises is None
 
 
 def before_of(now):
@@ -358,7 +360,7 @@ def chunks(stops, energies, width):
 
 def mocha(now, scores):
     stops, _ = monotonic(now, scores)
-    return chunks(stops, second_scores(now), now.config.chunk), stops
+    return chunks(stops, second_scores(now), now.config.mocha_chunk), stops
 
 
 def milk(now, scores):
@@ -399,7 +401,7 @@ def forward_agent(now, scores):
     own = now.weights["constraint"]
     if not now.contexts:
         return reached(now, scores, 0.5)
-    said = now.contexts[-1] @ own["of_context"] + now.queries[-2] @ own["of_query"] + own["bias"]
+    said = now.contexts[-1] @ own["context_kernel"] + now.queries[-2] @ own["query_kernel"] + own["bias"]
     return reached(now, scores, oracles.sigmoid(said))
 
 

@@ -29,7 +29,7 @@ def normal(x):
 
 def rows(cell):
     """`[inputs | fed inputs | state]`, which the code keeps in two matrices."""
-    return np.concatenate([cell[name] for name in ("known", "weight") if name in cell])
+    return np.concatenate([cell[name] for name in ("input_kernel", "weight") if name in cell])
 
 
 def blocks(cell, size):
@@ -80,7 +80,7 @@ def lstm(cell, carry, x, keep=1.0):
 
 
 def layer_norm_lstm(cell, carry, x, keep=1.0):
-    """Ba et al. 2016, eq. 20-22: both sums over all four gates normalised, then the cell before its tanh."""
+    """Ba et al. 2016, eq. 20-22: both sums over all four gates normalized, then the cell before its tanh."""
     h, c = carry
     of_input, of_state = x @ rows(cell)[: -h.size], (h * keep) @ rows(cell)[-h.size :]
     gates = cell["input_gain"] * normal(of_input) + cell["state_gain"] * normal(of_state) + cell["bias"]
@@ -144,12 +144,12 @@ def scaled_general(score, query, memory, *_):
 
 def biaffine(score, query, memory, *_):
     bilinear = query @ (memory @ score["weight"])
-    return bilinear + score["of_query"] @ query + score["of_memory"] @ memory + score["bias"]
+    return bilinear + score["query_kernel"] @ query + score["memory_kernel"] @ memory + score["bias"]
 
 
 def tanh_dot(score, query, memory, *_):
-    asked = np.tanh(query @ score["of_query"] + score["query_bias"])
-    return asked @ np.tanh(memory @ score["of_memory"] + score["memory_bias"])
+    asked = np.tanh(query @ score["query_kernel"] + score["query_bias"])
+    return asked @ np.tanh(memory @ score["memory_kernel"] + score["memory_bias"])
 
 
 def concat(score, query, memory, *_):
@@ -157,19 +157,19 @@ def concat(score, query, memory, *_):
 
 
 def additive(score, query, memory, *_):
-    inner = query @ score["of_query"] + memory @ score["of_memory"] + score.get("bias", 0.0)
+    inner = query @ score["query_kernel"] + memory @ score["memory_kernel"] + score.get("bias", 0.0)
     return score["vector"] @ np.tanh(inner)
 
 
 def additive_layer_norm(score, query, memory, *_):
-    of_query = score["query_gain"] * normal(query @ score["of_query"])
-    of_memory = score["memory_gain"] * normal(memory @ score["of_memory"])
+    of_query = score["query_gain"] * normal(query @ score["query_kernel"])
+    of_memory = score["memory_gain"] * normal(memory @ score["memory_kernel"])
     return score["vector"] @ np.tanh(of_query + of_memory + score.get("bias", 0.0))
 
 
-def normalised_additive(score, query, memory, *_):
+def normalized_additive(score, query, memory, *_):
     vector = score["gain"] * score["vector"] / np.sqrt((score["vector"] ** 2).sum())
-    return vector @ np.tanh(query @ score["of_query"] + memory @ score["of_memory"] + score["bias"])
+    return vector @ np.tanh(query @ score["query_kernel"] + memory @ score["memory_kernel"] + score["bias"])
 
 
 def location(score, query, memory, position):
@@ -188,7 +188,7 @@ SCORES = {
     "concat": concat,
     "additive": additive,
     "additive-layer-norm": additive_layer_norm,
-    "normalised-additive": normalised_additive,
+    "normalized-additive": normalized_additive,
     "location": location,
 }
 
@@ -227,7 +227,7 @@ def bridge(weight, name, config, memory, ends):
 def decoder_start(decoder, config, memory, ends):
     """The state before the first token: what the bridge gives, nothing fed yet, and no states before it."""
     carries = bridge(decoder.get("bridge", {}).get("weight"), config.bridge, config, memory, ends)
-    return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds else 0), []
+    return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds_back else 0), []
 
 
 def decoder_step(decoder, config, score, memory, state, token, drops=None):
@@ -236,16 +236,16 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
     # Dropped once, for all that read it: the cell and the vector that predicts.
     embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
     of_score = decoder.get("attention", {}).get("score", {})
-    early = config.order == "conditional" or config.asks == "bottom"
-    if config.order == "bahdanau":
-        context, alignment = attend(of_score, score, carries[-1 if config.asks == "top" else 0][0], memory)
+    early = config.architecture == "conditional" or config.query_layer == "bottom"
+    if config.architecture == "bahdanau":
+        context, alignment = attend(of_score, score, carries[-1 if config.query_layer == "top" else 0][0], memory)
         asking = carries[-1][0]
         carries, _ = stack(decoder["cells"], config, carries, embedded, context, drops, context)
     elif early:  # the lowest layer, then attention, then whatever is left of the lowest, then the layers above
-        extra = fed if config.feeds else np.zeros(0)
+        extra = fed if config.feeds_back else np.zeros(0)
         (lowest,), below = stack(decoder["cells"], config, carries[:1], embedded, extra, drops)
         context, alignment = attend(of_score, score, below, memory)
-        if config.order == "conditional":
+        if config.architecture == "conditional":
             keep_state = 1.0 if drops is None else drops.states[0]
             lowest, below = CELLS[config.cell](decoder["second"], lowest, context, keep_state)
         upper, asking = stack(decoder["cells"], config, carries[1:], below, context, drops, context, lowest=1)
@@ -255,8 +255,10 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         carries, asking = stack(decoder["cells"], config, carries, embedded, extra, drops)
         context, alignment = attend(of_score, score, asking, memory)
     seen = asking
-    if config.past:
-        seen = np.concatenate([asking, own_past(decoder["past"]["weight"], asking, before[-config.past :])])
+    if config.self_attention_window:
+        seen = np.concatenate(
+            [asking, own_past(decoder["self_attention"]["weight"], asking, before[-config.self_attention_window :])]
+        )
     vector = predicting(decoder["readout"], config, context, seen, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
@@ -273,17 +275,17 @@ def own_past(weight, state, before):
 def predicting(readout, config, context, asking, embedded):
     """The vector that predicts the token."""
     whole = np.concatenate([context, asking, embedded])
-    if config.gate != "none":  # Tu et al. 2017: z weighs source and target, or one of the two
+    if config.context_gate != "none":  # Tu et al. 2017: z weighs source and target, or one of the two
         gate = sigmoid(whole @ readout["weight"])
-        target = np.concatenate([asking, embedded]) @ readout["of_target"]
-        source = context @ readout["of_source"]
-        shares = {"both": (1 - gate, gate), "source": (1, gate), "target": (gate, 1)}[config.gate]
+        target = np.concatenate([asking, embedded]) @ readout["target_kernel"]
+        source = context @ readout["source_kernel"]
+        shares = {"both": (1 - gate, gate), "source": (1, gate), "target": (gate, 1)}[config.context_gate]
         return np.tanh(shares[0] * target + shares[1] * source)
-    if config.order == "bahdanau":
-        # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbours.
+    if config.architecture == "bahdanau":
+        # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbors.
         pairs = whole @ readout["weight"]
         return np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
-    seen = whole if config.order == "conditional" else whole[: context.size + asking.size]
+    seen = whole if config.architecture == "conditional" else whole[: context.size + asking.size]
     return np.tanh(seen @ readout["weight"])
 
 

@@ -13,18 +13,18 @@ import tiny
 from rich.console import Console
 
 from s2s_jax import run
-from s2s_jax.model.interface import forced
+from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.prepare import prepare as prepare_run
 from s2s_jax.shapes import EOS, Batch, real
 from s2s_jax.text.batches import BatchConfig, Plan
 from s2s_jax.train import alignment_losses, devices, objectives
 from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.metrics_writer import Progress, RecordConfig, Recorder
+from s2s_jax.train.metrics_writer import MetricsWriter, ProgressBar, RecordConfig
 from s2s_jax.train.objectives import LossConfig, Sums, batch_sums, make_loss, on_alignment
-from s2s_jax.train.optimizer import OptimiserConfig, make_optimiser
-from s2s_jax.train.scheduled_sampling import ForcingConfig
-from s2s_jax.train.step import make_step, start
+from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.train.step import initial_state, make_step
 
 TERMS = ("coverage", "fertility", "entropy", "diagonal", "guided")
 LENGTHS = [(4, 3), (1, 2), (3, 5), (5, 1), (0, 0)]  # target, source; the last row is no sentence
@@ -205,8 +205,8 @@ def params(model):
     return model.init(jax.random.key(3))
 
 
-def test_the_weighted_terms_are_minimised_beside_the_nats(model, params):
-    alignment = np.asarray(jax.jit(functools.partial(forced, model))(params, BATCH).alignment, np.float64)
+def test_the_weighted_terms_are_minimized_beside_the_nats(model, params):
+    alignment = np.asarray(jax.jit(functools.partial(unroll_targets, model))(params, BATCH).alignment, np.float64)
     wanted = 0.0
     for row, (steps, length) in enumerate([(4, 4), (2, 2), (3, 3)]):
         for name, weight in WEIGHTS.items():
@@ -218,15 +218,15 @@ def test_the_weighted_terms_are_minimised_beside_the_nats(model, params):
 
     sums, without = sums_of(**WEIGHTS), sums_of()
     np.testing.assert_allclose(sums.auxiliary, wanted, rtol=1e-5)
-    np.testing.assert_allclose(sums.minimised, sums.smoothed + sums.auxiliary, rtol=1e-6)
+    np.testing.assert_allclose(sums.objective, sums.smoothed + sums.auxiliary, rtol=1e-6)
     oracles.same(sums[:4], without[:4], tolerance=1e-6)
     assert without.auxiliary == ()
-    assert without.minimised is without.smoothed
+    assert without.objective is without.smoothed
 
 
 def program(model, params, config):
     """The whole gradient, written down."""
-    value = lambda params: batch_sums(model, params, BATCH, config=config).minimised  # noqa: E731
+    value = lambda params: batch_sums(model, params, BATCH, config=config).objective  # noqa: E731
     return str(jax.make_jaxpr(jax.grad(value))(params))
 
 
@@ -251,8 +251,8 @@ def test_a_term_without_weight_is_not_in_the_program(model, params, monkeypatch)
 def test_a_chunked_loss_sees_the_same_alignments(model, params):
     def gradient(chunk):
         def value(params):
-            sums = batch_sums(model, params, BATCH, config=LossConfig(chunk=chunk, **WEIGHTS))
-            return sums.minimised, sums
+            sums = batch_sums(model, params, BATCH, config=LossConfig(vocabulary_chunk=chunk, **WEIGHTS))
+            return sums.objective, sums
 
         return jax.jit(jax.grad(value, has_aux=True))(params)
 
@@ -260,10 +260,10 @@ def test_a_chunked_loss_sees_the_same_alignments(model, params):
 
 
 def stepped(model, params, *, devices_count=1, parts=1, batch=HOST, learning_rate=0.1, steps=2, **weights):
-    optimiser = make_optimiser(OptimiserConfig(name="sgd", learning_rate=learning_rate), 10)
-    step = make_step(make_loss(model, LossConfig(**weights), ForcingConfig()), optimiser, parts=parts)
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=learning_rate), 10)
+    step = make_step(make_loss(model, LossConfig(**weights), ScheduledSamplingConfig()), optimizer, parts=parts)
     mesh = devices.make_mesh(DeviceConfig(count=devices_count))
-    fresh = start(jax.tree.map(jnp.copy, params), optimiser, seed=0, ema=0.0)
+    fresh = initial_state(jax.tree.map(jnp.copy, params), optimizer, seed=0, ema=0.0)
     state = jax.device_put(fresh, devices.on_all(mesh))
     for _ in range(steps):
         state, metrics = step(state, devices.put(batch, mesh))
@@ -292,8 +292,8 @@ def test_a_term_that_is_not_finite_stops_the_step():
     def broken(params, batch, step, key):
         return Sums(params.sum(), params.sum(), jnp.ones(()), jnp.zeros(()), jnp.full((), jnp.inf))
 
-    optimiser = make_optimiser(OptimiserConfig(), 10)
-    state, metrics = make_step(broken, optimiser)(start(jnp.ones(2), optimiser, seed=0, ema=0.0), BATCH)
+    optimizer = make_optimizer(OptimizerConfig(), 10)
+    state, metrics = make_step(broken, optimizer)(initial_state(jnp.ones(2), optimizer, seed=0, ema=0.0), BATCH)
     assert np.isfinite(metrics.norm)
     assert not metrics.finite
     assert int(state.step) == 0
@@ -325,8 +325,8 @@ def told(directory):
 
 def test_training_with_gold_alignments_learns_where_to_look(tmp_path):
     """The task's links come through tokens and batches to the loss, and the recorder tells how it falls."""
-    changes = ("data.train=task:reverse", "data.count=600", "data.held_out=20", "validation.sentences=0")
-    run.train(tiny.experiment(*changes, "steps=60", "record.every=15", "loss.guided=1"), tmp_path, QUIET)
+    changes = ("data.train=task:reverse", "data.train_size=600", "data.eval_size=20", "validation.sentences=0")
+    run.train(tiny.experiment(*changes, "steps=60", "record.log_every=15", "loss.guided=1"), tmp_path, QUIET)
     terms = [record["auxiliary"] for record in told(tmp_path)]
     assert len(terms) == 4
     assert terms[-1] < terms[0] / 2
@@ -340,7 +340,7 @@ def prepared(tmp_path):
         for name, text in (("pairs.tsv", "ab c\tde\nf\tg\n"), ("gold", gold)):
             (tmp_path / name).write_text(text)
         files = (f"data.{split}={tmp_path / 'pairs.tsv'}" for split in ("train", "validation"))
-        letters = ("text.source.kind=char", "text.target.kind=char", "data.lengths=[0, 0]")
+        letters = ("tokenizer.source.type=char", "tokenizer.target.type=char", "data.lengths=[0, 0]")
         (tmp_path / folder).mkdir(exist_ok=True)
         changes = (f"data.alignment={tmp_path / 'gold'}", *changes)
         return prepare_run(tiny.experiment(*files, *letters, *changes), tmp_path / folder, lambda _: None).training
@@ -351,7 +351,7 @@ def prepared(tmp_path):
 def test_links_of_words_are_spread_over_their_tokens(prepared):
     training = prepared("loss.guided=1")
     assert [one.tolist() for one in training.links] == [[[3, 0], [3, 1]], [[0, 0]]]  # "c" with "d" and with "e"
-    batch = Plan(training, BatchConfig(sentences=2, shapes=1), seed=0).batch(0)
+    batch = Plan(training, BatchConfig(size=2, buckets=1), seed=0).batch(0)
     assert batch.links.shape == (2, 3, 5)
     assert not prepared(folder="plain").links
 
@@ -388,11 +388,11 @@ def test_what_a_term_needs_is_demanded_at_once(prepared, tmp_path):
 
 
 def test_the_number_is_told_only_where_a_term_has_a_weight(tmp_path):
-    config, said = RecordConfig(every=2), io.StringIO()
+    config, said = RecordConfig(log_every=2), io.StringIO()
     for term in (None, 3.0):
-        with Recorder(tmp_path, config, steps=4, console=Console(file=said, width=200)) as recorder:
+        with MetricsWriter(tmp_path, config, steps=4, console=Console(file=said, width=200)) as recorder:
             for step in range(1, 5):
-                recorder.step(Progress(step, 8.0, 4.0, 2.0, 1.0, term and term * step))
+                recorder.step(ProgressBar(step, 8.0, 4.0, 2.0, 1.0, term and term * step))
         shown = [record.get("auxiliary") for record in told(tmp_path)]
         assert shown == ([None, None] if term is None else [1.125, 2.625])  # 3 (1 + 2) / 8 and 3 (3 + 4) / 8
         assert ("auxiliary 1.1250 a token" in said.getvalue()) == (term is not None)

@@ -32,7 +32,7 @@ def attended(graph, given, mask=MASK):
     keys = attention.prepare(given["memory"])
     state = attention.start(keys, mask)
     values = attention.values(given["memory"])
-    found = attention.attend(attention.inside(), state, given["query"], keys, values, mask)
+    found = attention.attend(attention.step_weights(), state, given["query"], keys, values, mask)
     return found.context, found.alignment
 
 

@@ -21,9 +21,9 @@ MORE = {
     "projected": {"values": "projected"},
     "split": {"values": "split"},
     "a kernel": {"score": "additive", "history": "previous-and-coverage", "kernel": 3},
-    "renormalised": {"constraint": "local-p", "renormalised": True},
-    "learned alpha": {"normaliser": "alpha-entmax", "learned_alpha": True},
-    "limited by fertility": {"normaliser": "constrained-softmax", "history": "coverage-fertility"},
+    "renormalized": {"constraint": "local-p", "renormalized": True},
+    "learned alpha": {"normalizer": "alpha-entmax", "learned_alpha": True},
+    "limited by fertility": {"normalizer": "constrained-softmax", "history": "coverage-fertility"},
 }
 TABLES = {name: {axis: name} for axis, names in axes().items() for name in names if name != "none"}
 CONFIGS = {name: harness.fitted(**choices) for name, choices in {**TABLES, **MORE}.items()}
@@ -54,14 +54,14 @@ def sums_as_it_should(case, said):
     """A sum of 1, or what the choice documents."""
     config, sums = config_of(case), real(said).sum(-1)
     assert (sums >= 0).all()
-    if config.constraint in ("monotonic", "mocha", "local-p") and not config.renormalised:
+    if config.constraint in ("monotonic", "mocha", "local-p") and not config.renormalized:
         assert (sums <= 1 + 1e-5).all()  # the walk may fall off the end; a Gaussian only takes away
-    elif config.normaliser == "constrained-softmax":
+    elif config.normalizer == "constrained-softmax":
         assert (sums <= 1 + 1e-5).all()
         assert (real(said).sum(0) <= config.fertility + 1e-5).all()
-    elif config.normaliser == "exponential":
+    elif config.normalizer == "exponential":
         assert np.isfinite(sums).all()
-    elif config.normaliser == "sigmoid" and config.constraint == "none":
+    elif config.normalizer == "sigmoid" and config.constraint == "none":
         assert (real(said) <= 1).all()
     else:
         np.testing.assert_allclose(sums, 1, atol=1e-5)
@@ -98,7 +98,7 @@ def test_what_stands_on_padding_reaches_neither_value_nor_slope(case):
 
 
 @EVERY
-def test_neighbours_in_the_batch_change_nothing(case):
+def test_neighbors_in_the_batch_change_nothing(case):
     given, row = harness.given_for(config_of(case)), 1
     others = (np.arange(len(harness.LENGTHS)) != row)[:, None, None]
     lengths = np.array([2, harness.LENGTHS[row], 0, 5])
@@ -125,7 +125,7 @@ def loud(case):
     if config.score.startswith("gaussian"):
         moves = np.arange(3 * config.mixtures) >= 2 * config.mixtures  # each step moves on by 100 tokens, 1 wide
         far = np.log(100) if config.score == "gaussian-mixture" else 100.0
-        return harness.put(given, **{f"{place}of_query": 0.0, f"{place}bias": np.where(moves, far, 0.0)})
+        return harness.put(given, **{f"{place}query_kernel": 0.0, f"{place}bias": np.where(moves, far, 0.0)})
     of_score = inside.get("score", {})
     if large := of_score.keys() & {"vector", "gain", "temperature"}:  # v . tanh(...) is as large as v
         return harness.put(given, **{place + name: 1e4 * of_score[name] for name in large})
@@ -139,7 +139,7 @@ def test_scores_of_ten_thousand_stay_finite(case):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((said, gradient)))
     if not config.constraint.startswith("forward"):  # there all that could be reached may weigh nothing
         sums_as_it_should(case, said)
-    shared = config.normaliser not in ("exponential", "sigmoid", "smoothed-sigmoid", "constrained-softmax")
+    shared = config.normalizer not in ("exponential", "sigmoid", "smoothed-sigmoid", "constrained-softmax")
     if config.constraint == "none" and shared and config.score != "tanh-dot":
         assert real(said).max(-1).min() > 0.99  # they were huge indeed
 

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_jax.shapes import EOS, PAD, Batch
-from s2s_jax.text.batches import BatchConfig, Pairs, Plan, choose_shapes, padded, rows_of, smallest_fit
+from s2s_jax.text.batches import BatchConfig, Pairs, Plan, choose_buckets, padded, rows_of, smallest_fit
 from s2s_jax.text.tokenizers import ended
 
 some_lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=60)
 configs = st.builds(
     BatchConfig,
-    sentences=st.integers(1, 9),
+    size=st.integers(1, 9),
     tokens=st.integers(1, 400),
-    shapes=st.integers(1, 6),
+    buckets=st.integers(1, 6),
     prefetch=st.just(2),
 )
 
@@ -74,13 +74,13 @@ def test_every_pair_is_in_an_epoch_once_in_a_batch_of_its_shape(lengths, config,
     plan = Plan(pairs, config, seed=seed)
     batches = epoch(plan, number)
     assert sorted(itertools.chain(*map(members, batches))) == list(range(len(lengths)))
-    assert len(plan.shapes) <= config.shapes
+    assert len(plan.shapes) <= config.buckets
     known = {(rows, *shape) for rows, shape in zip(plan.rows, plan.shapes, strict=True)}
     for batch in batches:
         assert batch.source.dtype == batch.target.dtype == np.int32
         assert (batch.source.shape[0], batch.source.shape[1], batch.target.shape[1]) in known
         rows = batch.source.shape[0]
-        assert batch.target.shape[0] == rows <= config.sentences
+        assert batch.target.shape[0] == rows <= config.size
         assert rows == 1 or rows * (batch.source.shape[1] + batch.target.shape[1]) <= config.tokens
         for number in members(batch):
             assert any(equal((a[a != PAD], b[b != PAD]), (pairs.sources[number], pairs.targets[number]))
@@ -101,7 +101,7 @@ def test_a_batch_is_a_function_of_seed_and_step(lengths, config, seed, steps):
 @given(lengths=some_lengths, start=st.integers(0, 30), count=st.integers(0, 30))
 @settings(deadline=None, max_examples=15)
 def test_a_resumed_plan_goes_on_where_it_was(lengths, start, count):
-    options = {"sentences": 4, "shapes": 2, "prefetch": 3}
+    options = {"size": 4, "buckets": 2, "prefetch": 3}
     whole = list(plan_of(lengths, **options).from_step(0, start + count))
     resumed = list(plan_of(lengths, **options).from_step(start, start + count))
     assert len(whole) == start + count
@@ -117,30 +117,30 @@ def order(plan: Plan, number: int) -> list[list[int]]:
 
 def test_order_differs_between_epochs_and_seeds_and_repeats_with_the_same():
     lengths = lengths_like("loose", 200)
-    plan = plan_of(lengths, seed=1, sentences=8)
+    plan = plan_of(lengths, seed=1, size=8)
     orders = [order(plan, number) for number in range(3)]
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert {len(one) for one in orders} == {plan.per_epoch}
     # not only the batches change places: other pairs meet in them, unless a shape has no more than a batch of them
     same = {frozenset(one) for one in orders[0]} & {frozenset(one) for one in orders[1]}
     assert len(same) <= len(plan.shapes) < plan.per_epoch / 3
-    other = plan_of(lengths, seed=2, sentences=8)
+    other = plan_of(lengths, seed=2, size=8)
     assert order(other, 0) != orders[0]
     assert plan.shapes == other.shapes
-    again = plan_of(lengths, seed=1, sentences=8)
+    again = plan_of(lengths, seed=1, size=8)
     assert [order(again, number) for number in (2, 0, 1)] == [orders[2], orders[0], orders[1]]
 
 
 def test_lengths_are_mixed_over_an_epoch():
     """A plan that went from short to long would teach short pairs first in every epoch."""
-    plan = plan_of(lengths_like("loose", 2000), sentences=8)
+    plan = plan_of(lengths_like("loose", 2000), size=8)
     widths = np.array([batch.source.shape[1] for batch in epoch(plan, 0)])
     assert abs(np.corrcoef(widths, np.arange(len(widths)))[0, 1]) < 0.3
 
 
 def test_the_order_is_that_of_every_release():
     """If this fails, runs that are under way will not see the rest of their epoch: change it only with a new format."""
-    plan = plan_of([(n % 7 + 1, n % 5 + 1) for n in range(12)], seed=3, sentences=4, shapes=2)
+    plan = plan_of([(n % 7 + 1, n % 5 + 1) for n in range(12)], seed=3, size=4, buckets=2)
     assert plan.shapes == [(5, 5), (8, 6)]
     assert order(plan, 0) == [[8, 10, 2, 1], [7, 3, 0], [9], [4, 5, 11, 6]]
 
@@ -148,7 +148,7 @@ def test_the_order_is_that_of_every_release():
 @pytest.mark.parametrize("lengths", [[(3, 4)], [(1, 1)], [(5, 5)] * 3, [(7, 2)] * 64])
 def test_few_pairs_and_equal_lengths_make_one_shape(lengths):
     """Row 18 of the faults: one pair is enough."""
-    plan = plan_of(lengths, sentences=64)
+    plan = plan_of(lengths, size=64)
     assert plan.shapes == [tuple(side + 1 for side in lengths[0])]  # EOS counts one
     assert (plan.per_epoch, plan.waste) == (1, 0.0)
     batch = plan.batch(0)
@@ -158,14 +158,14 @@ def test_few_pairs_and_equal_lengths_make_one_shape(lengths):
 
 
 def test_a_pair_beyond_the_token_budget_has_a_batch_of_its_own():
-    plan = plan_of([(1000, 900), (3, 3), (3, 3)], tokens=100, sentences=64)
+    plan = plan_of([(1000, 900), (3, 3), (3, 3)], tokens=100, size=64)
     assert plan.shapes == [(4, 4), (1001, 901)]
     assert plan.rows == [12, 1]
 
 
 def test_an_empty_target_is_a_row_that_counts_one_token():
     """Row 10 of the faults: nothing but EOS, so that no mean is 0/0."""
-    batch = Plan(Pairs([ended([5, 6])], [ended([])]), BatchConfig(sentences=2), seed=0).batch(0)
+    batch = Plan(Pairs([ended([5, 6])], [ended([])]), BatchConfig(size=2), seed=0).batch(0)
     assert batch.target.tolist() == [[EOS], [PAD]]
     assert batch.source.tolist() == [[5, 6, EOS], [PAD, PAD, PAD]]
 
@@ -211,7 +211,7 @@ def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
     """The link of each pair is a function of its number, which its first token tells."""
     pairs = pairs_of([(5 + number % 3, 6) for number in range(20)])
     pairs = pairs._replace(links=linked(*([(number % 5, number % 6)] for number in range(20))))
-    plan = Plan(pairs, BatchConfig(sentences=4, shapes=2), seed=1)
+    plan = Plan(pairs, BatchConfig(size=4, buckets=2), seed=1)
     seen = []
     for batch in [*epoch(plan, 0), *plan.in_order()]:
         assert batch.links.shape == (*batch.target.shape, batch.source.shape[1])
@@ -236,12 +236,12 @@ def test_a_cut_pair_keeps_its_end_and_the_links_of_what_is_left():
 
 
 def test_rows_keep_to_both_budgets():
-    assert rows_of((10, 10), BatchConfig(sentences=64, tokens=100)) == 5
-    assert rows_of((10, 10), BatchConfig(sentences=4, tokens=100)) == 4
-    assert rows_of((99, 99), BatchConfig(sentences=4, tokens=100)) == 1
+    assert rows_of((10, 10), BatchConfig(size=64, tokens=100)) == 5
+    assert rows_of((10, 10), BatchConfig(size=4, tokens=100)) == 4
+    assert rows_of((99, 99), BatchConfig(size=4, tokens=100)) == 1
 
 
-@pytest.mark.parametrize("name", ["sentences", "tokens", "shapes", "prefetch"])
+@pytest.mark.parametrize("name", ["size", "tokens", "buckets", "prefetch"])
 def test_sizes_are_positive(name):
     with pytest.raises(ValueError, match=f"^batch.{name} must be positive, got 0$"):
         BatchConfig(**{name: 0})
@@ -258,12 +258,12 @@ def positions(lengths: np.ndarray, shapes) -> int:
     return int(np.where(fits, shapes.sum(1), 1 << 40).min(1).sum())
 
 
-@given(lengths=some_lengths, shapes=st.integers(1, 9))
+@given(lengths=some_lengths, buckets=st.integers(1, 9))
 @settings(deadline=None)
-def test_every_pair_fits_the_shape_it_is_given(lengths, shapes):
+def test_every_pair_fits_the_shape_it_is_given(lengths, buckets):
     lengths = np.array(lengths)
-    chosen = choose_shapes(lengths, shapes=shapes)
-    assert 1 <= len(chosen) <= shapes
+    chosen = choose_buckets(lengths, shapes=buckets)
+    assert 1 <= len(chosen) <= buckets
     assert [sum(shape) for shape in chosen] == sorted(sum(shape) for shape in chosen)
     own = np.array(chosen)[smallest_fit(lengths, chosen)]
     assert (lengths <= own).all()
@@ -271,12 +271,12 @@ def test_every_pair_fits_the_shape_it_is_given(lengths, shapes):
     assert all(side in lengths[:, axis] for shape in chosen for axis, side in enumerate(shape))
 
 
-@given(lengths=some_lengths, shapes=st.integers(1, 9), chance=st.randoms(use_true_random=False))
+@given(lengths=some_lengths, buckets=st.integers(1, 9), chance=st.randoms(use_true_random=False))
 @settings(deadline=None)
-def test_shapes_do_not_depend_on_the_order_of_pairs(lengths, shapes, chance):
-    before = choose_shapes(np.array(lengths), shapes=shapes)
+def test_shapes_do_not_depend_on_the_order_of_pairs(lengths, buckets, chance):
+    before = choose_buckets(np.array(lengths), shapes=buckets)
     chance.shuffle(lengths)
-    assert choose_shapes(np.array(lengths), shapes=shapes) == before
+    assert choose_buckets(np.array(lengths), shapes=buckets) == before
 
 
 def best_by_trying_all(lengths: np.ndarray, *, shapes: int) -> int:
@@ -303,7 +303,7 @@ def test_shapes_are_nearly_the_best_there_are():
     found, best, cuts = [], [], []
     for _ in range(60):
         lengths, shapes = chance.integers(1, 9, (int(chance.integers(1, 10)), 2)), int(chance.integers(1, 4))
-        found.append(positions(lengths, choose_shapes(lengths, shapes=shapes)))
+        found.append(positions(lengths, choose_buckets(lengths, shapes=shapes)))
         best.append(best_by_trying_all(lengths, shapes=shapes))
         cuts.append(best_of_cuts(lengths, shapes=shapes))
     ratios = np.array(found) / best
@@ -319,7 +319,7 @@ def test_shapes_of_equal_sides_are_nearly_the_best_cuts(shapes):
     sides = [np.random.default_rng(seed).integers(1, 20, 12) for seed in range(10)]
     pairs = [np.stack([side, side], 1) for side in sides]
     best = [best_of_cuts(lengths, shapes=shapes) for lengths in pairs]
-    found = [positions(lengths, choose_shapes(lengths, shapes=shapes)) for lengths in pairs]
+    found = [positions(lengths, choose_buckets(lengths, shapes=shapes)) for lengths in pairs]
     ratios = np.array(found) / best
     assert ratios.min() >= 1.0
     assert ratios.mean() < (1.01 if shapes == 3 else 1.0 + 1e-12)
@@ -330,7 +330,7 @@ def test_shapes_of_equal_sides_are_nearly_the_best_cuts(shapes):
 def test_waste_is_small_and_falls_with_more_shapes(relation, bound):
     lengths = lengths_like(relation, 30_000)
     started = time.monotonic()
-    wasted = [1 - lengths.sum() / positions(lengths, choose_shapes(lengths, shapes=shapes)) for shapes in (1, 2, 4, 8)]
+    wasted = [1 - lengths.sum() / positions(lengths, choose_buckets(lengths, shapes=shapes)) for shapes in (1, 2, 4, 8)]
     assert time.monotonic() - started < 4 * 0.5 * 4  # seconds; four times what is allowed, for busy machines
     assert wasted == sorted(wasted, reverse=True)
     assert wasted[-1] < bound
@@ -346,9 +346,9 @@ def test_waste_is_the_share_of_padding():
 
 def test_more_shapes_than_lengths_waste_nothing():
     lengths = np.array([(2, 3), (4, 4), (9, 1), (2, 3)])
-    assert choose_shapes(lengths, shapes=50) == [(2, 3), (4, 4), (9, 1)]
+    assert choose_buckets(lengths, shapes=50) == [(2, 3), (4, 4), (9, 1)]
 
 
 def test_one_huge_pair_does_not_cost_the_others():
     lengths = np.concatenate([lengths_like("loose", 3000), [(1_000_000, 2)]])
-    assert choose_shapes(lengths, shapes=6)[-1] == (1_000_000, 2)
+    assert choose_buckets(lengths, shapes=6)[-1] == (1_000_000, 2)

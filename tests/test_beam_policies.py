@@ -12,7 +12,7 @@ from test_sample import counted, fits
 
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.beam.stochastic import below, log_inclusion, stochastic
-from s2s_jax.decode.length_normalization import RANKINGS, Ranking, uncovered
+from s2s_jax.decode.length_normalization import LENGTH_NORMALIZATIONS, HypothesisScore, uncovered
 from s2s_jax.decode.sampling import row_keys
 from s2s_jax.model.interface import Model
 from s2s_jax.shapes import EOS
@@ -30,10 +30,10 @@ def compiled(**options):
 
 
 @pytest.mark.parametrize("coverage", [0.0, 0.3])
-@pytest.mark.parametrize("name", sorted(RANKINGS))
+@pytest.mark.parametrize("name", sorted(LENGTH_NORMALIZATIONS))
 def test_a_beam_that_holds_everything_is_exact_under_every_ranking(name, coverage):
     """All n-best places too, in order. The second source of three tokens is short, and its padding counts nothing."""
-    ranking = Ranking(name=name, length=WEIGHT[name], coverage=coverage)
+    ranking = HypothesisScore(name=name, strength=WEIGHT[name], coverage=coverage)
     find = compiled(width=48, max_length=LONGEST, ranking=ranking, stopping="never")
     found = jax.device_get(find(table(), SOURCE))
     numbers = np.asarray(table())
@@ -61,7 +61,7 @@ def test_uncovered_is_eq_14_over_real_tokens():
 @pytest.mark.parametrize("n_best", [1, 3])
 @pytest.mark.parametrize(("name", "coverage"), [("gnmt", 0.3), ("average", 0.0), ("reward", 0.0)])
 def test_bounded_stopping_gives_what_no_early_stop_gives(name, coverage, n_best):
-    ranking = Ranking(name=name, length=WEIGHT[name], coverage=coverage)
+    ranking = HypothesisScore(name=name, strength=WEIGHT[name], coverage=coverage)
     options = {"width": 3, "max_length": 8, "ranking": ranking, "n_best": n_best}
     for seed in SEEDS:
         bounded = compiled(stopping="bounded", **options)(table(seed), SOURCE)
@@ -81,7 +81,13 @@ def test_bounded_stopping_is_sooner_than_none():
 
     counting = Model(MODEL.init, MODEL.encode, step)
     for stopping in ("bounded", "never"):
-        options = {"width": 2, "max_length": 12, "stopping": stopping, "n_best": 1, "ranking": Ranking(length=1.0)}
+        options = {
+            "width": 2,
+            "max_length": 12,
+            "stopping": stopping,
+            "n_best": 1,
+            "ranking": HypothesisScore(strength=1.0),
+        }
         find = jax.jit(functools.partial(beam, counting, **options))
         for seed in range(5):
             find(table(seed), SOURCE)
@@ -92,7 +98,12 @@ def test_bounded_stopping_is_sooner_than_none():
 
 def test_a_full_beam_can_stop_too_soon_and_a_bounded_one_cannot():
     """Or "full" and "bounded" would be one setting: where longer is better, the first to end are not the best."""
-    options = {"width": 3, "max_length": 8, "ranking": Ranking(name="reward", length=WEIGHT["reward"]), "n_best": 1}
+    options = {
+        "width": 3,
+        "max_length": 8,
+        "ranking": HypothesisScore(name="reward", strength=WEIGHT["reward"]),
+        "n_best": 1,
+    }
     full, bounded = (
         np.array([compiled(stopping=stopping, **options)(table(seed), SOURCE).scores[:, 0] for seed in SEEDS])
         for stopping in ("full", "bounded")
@@ -112,7 +123,7 @@ DIVERSE = (
 
 @pytest.mark.parametrize("options", DIVERSE, ids=str)
 def test_groups_and_siblings_choose_as_a_slow_beam_does(options):
-    find = compiled(max_length=6, ranking=Ranking(length=0.6), **options)
+    find = compiled(max_length=6, ranking=HypothesisScore(strength=0.6), **options)
     groups = options.get("groups", 1)
     for seed in range(6):
         found = jax.device_get(find(table(seed), SOURCE))
@@ -130,8 +141,8 @@ def test_groups_and_siblings_choose_as_a_slow_beam_does(options):
 
 
 def test_groups_that_owe_nothing_are_plain_beams_side_by_side():
-    plain = compiled(width=3, max_length=6, ranking=Ranking(length=0.6))
-    grouped = compiled(width=6, groups=2, max_length=6, ranking=Ranking(length=0.6))
+    plain = compiled(width=3, max_length=6, ranking=HypothesisScore(strength=0.6))
+    grouped = compiled(width=6, groups=2, max_length=6, ranking=HypothesisScore(strength=0.6))
     for seed in range(6):
         for one, twice in zip(plain(table(seed), SOURCE), grouped(table(seed), SOURCE), strict=True):
             np.testing.assert_allclose(one, twice[:, 0::2], atol=1e-6)
@@ -140,7 +151,7 @@ def test_groups_that_owe_nothing_are_plain_beams_side_by_side():
 
 def test_a_high_price_makes_groups_say_nothing_at_the_same_time():
     """Two words and two groups; the end, which costs nothing, is out of reach."""
-    find = compiled(max_length=6, ranking=Ranking(length=0.6), **DIVERSE[4])
+    find = compiled(max_length=6, ranking=HypothesisScore(strength=0.6), **DIVERSE[4])
     for seed in range(6):
         tokens = np.asarray(find(table(seed).at[:, :, EOS].add(-30.0), SOURCE).tokens)
         assert (tokens[:, 0] != tokens[:, 1]).all()
@@ -151,11 +162,11 @@ def test_a_high_price_makes_groups_say_nothing_at_the_same_time():
     "options",
     [
         {"width": 4, "groups": 2, "group_penalty": 0.9},
-        {"width": 3, "stopping": "bounded", "ranking": Ranking(length=0.8, coverage=0.3)},
+        {"width": 3, "stopping": "bounded", "ranking": HypothesisScore(strength=0.8, coverage=0.3)},
     ],
     ids=str,
 )
-def test_neighbours_and_padding_change_nothing(options):
+def test_neighbors_and_padding_change_nothing(options):
     find = compiled(max_length=6, **options)
     for seed in range(15):
         together = find(table(seed), SOURCE)
@@ -225,7 +236,7 @@ def test_a_stochastic_beam_wider_than_the_tree_holds_every_leaf_with_its_own_pro
     assert weights == pytest.approx(probabilities, rel=1e-4)
 
 
-def test_a_stochastic_beam_does_not_depend_on_neighbours():
+def test_a_stochastic_beam_does_not_depend_on_neighbors():
     find = jax.jit(lambda params, source, keys: stochastic(MODEL, params, source, keys, width=2, max_length=6))
     for seed in range(10):
         together = find(table(seed), SOURCE, row_keys(0, jnp.array([3, 4, 5])))

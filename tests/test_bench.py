@@ -13,19 +13,19 @@ from s2s_jax.bench import measure, torch_baseline, workloads
 from s2s_jax.bench.flops import multiplied
 from s2s_jax.bench.measure import BenchConfig
 from s2s_jax.bench.profile import profiled
-from s2s_jax.bench.roofline import Limit
-from s2s_jax.bench.runner import Ours
+from s2s_jax.bench.roofline import Roofline
+from s2s_jax.bench.runner import Runner
 from s2s_jax.cli import main
 from s2s_jax.config import override
 from s2s_jax.shapes import EOS, real
 
 TINY = dataclasses.replace(
-    workloads.WORKS["W1"],
+    workloads.WORKLOADS["W1"],
     model=dataclasses.replace(
-        workloads.WORKS["W1"].model,
+        workloads.WORKLOADS["W1"].model,
         embedding=4,
-        encoder=dataclasses.replace(workloads.WORKS["W1"].model.encoder, size=4),
-        decoder=dataclasses.replace(workloads.WORKS["W1"].model.decoder, size=8),
+        encoder=dataclasses.replace(workloads.WORKLOADS["W1"].model.encoder, size=4),
+        decoder=dataclasses.replace(workloads.WORKLOADS["W1"].model.decoder, size=8),
     ),
     source_vocabulary=20,
     target_vocabulary=30,
@@ -50,13 +50,13 @@ def test_the_operations_of_w1_are_those_of_its_formulas():
     decoder = 13 * ((256 + 512 + 512) * 2048 + 1024 * 512 + 2 * 14 * 512 + 512 * 7859)
     bridge = 512 * 1024
     forward = 2 * (encoder + keys + decoder)
-    found = workloads.training_flops(workloads.WORKS["W1"]) * 13 / 3
+    found = workloads.training_flops(workloads.WORKLOADS["W1"]) * 13 / 3
     assert found == pytest.approx(forward + 2 * bridge, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(workloads.WORKS))
+@pytest.mark.parametrize("name", sorted(workloads.WORKLOADS))
 def test_every_work_can_be_built_and_counted(name):
-    work = workloads.WORKS[name]
+    work = workloads.WORKLOADS[name]
     one, two, three = (workloads.decoding_flops(work, width) for width in (1, 2, 3))
     assert 0 < two - one == three - two < one  # every hypothesis costs its steps; the source is read once
     lengths = workloads.drawn_lengths(work.lengths, 20_000)
@@ -92,14 +92,14 @@ def fake(tmp_path, monkeypatch):
     """An opponent that is impossibly slow at beam search, and impossibly fast at all else."""
     (tmp_path / "torch_reference.py").write_text(OPPONENT)
     monkeypatch.setattr(torch_baseline, "REFERENCE", tmp_path / "torch_reference.py")
-    monkeypatch.setitem(workloads.WORKS, "W1", TINY)
+    monkeypatch.setitem(workloads.WORKLOADS, "W1", TINY)
     return tmp_path
 
 
 @pytest.mark.wide
 def test_a_ratio_is_ours_over_theirs_so_more_is_better(fake):
     config = BenchConfig(against="torch", precisions=("float32",), batches=(2,), rounds=3, python=sys.executable)
-    rows = list(measure.rows("W1", TINY, config, Limit({"float32": 1.0}, 1.0)))
+    rows = list(measure.rows("W1", TINY, config, Roofline({"float32": 1.0}, 1.0)))
     assert [(row["phase"], row["batch"]) for row in rows] == [("train", 8), ("greedy", 2), ("beam5", 2)]
     train, greedy, beam = rows
     assert beam["ratio_min"] > 1e6
@@ -114,7 +114,7 @@ def test_a_ratio_is_ours_over_theirs_so_more_is_better(fake):
 
 
 def test_the_command_prints_one_object(fake, monkeypatch, capsys):
-    monkeypatch.setattr("s2s_jax.cli.bench.measured", lambda: Limit({"float32": 1.0, "bfloat16": 2.0}, 3.0))
+    monkeypatch.setattr("s2s_jax.cli.bench.measured", lambda: Roofline({"float32": 1.0, "bfloat16": 2.0}, 3.0))
     monkeypatch.setattr("s2s_jax.cli.bench.keep_freed_memory", lambda: None)  # it would change this very process
     assert main(["bench", "w1x"]) == 2
     assert "no work 'w1x'; did you mean 'W1'?" in capsys.readouterr().err
@@ -122,8 +122,8 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
     assert "did you mean 'greedy'" in capsys.readouterr().err
     assert main(["bench", "W1", "--lengths.men", "3"]) == 2
     assert "no setting 'lengths.men'; did you mean 'lengths.mean'?" in capsys.readouterr().err
-    assert main(["bench", "W1", "--vary", "loss.chunk"]) == 2
-    assert "--vary must be SETTING=VALUE,VALUE" in capsys.readouterr().err
+    assert main(["bench", "W1", "--compare", "loss.vocabulary_chunk"]) == 2
+    assert "--compare must be SETTING=VALUE,VALUE" in capsys.readouterr().err
     words = "bench W1 --phases greedy --batches 1 --precisions float32 --rounds 1 --json"
     assert main(words.split()) == 0
     found = json.loads(capsys.readouterr().out)
@@ -137,17 +137,17 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
 @pytest.mark.wide
 def test_what_a_setting_costs_is_told_by_its_first_value(fake):
     wordy = dataclasses.replace(TINY, target_vocabulary=3000)
-    variants = {chunk: override(wordy, f"loss.chunk={chunk}") for chunk in ("0", "1")}
-    whole, chunked = measure.varied("W1", "loss.chunk", variants, BenchConfig(rounds=2))
+    variants = {chunk: override(wordy, f"loss.vocabulary_chunk={chunk}") for chunk in ("0", "1")}
+    whole, chunked = measure.varied("W1", "loss.vocabulary_chunk", variants, BenchConfig(rounds=2))
     assert whole["cost_min"] == whole["cost_max"] == 1
     assert chunked["cost_median"] > 1  # a token at a time
     assert chunked["peak_megabytes"] < whole["peak_megabytes"]
-    assert (chunked["setting"], chunked["value"]) == ("loss.chunk", "1")
+    assert (chunked["setting"], chunked["value"]) == ("loss.vocabulary_chunk", "1")
 
 
 @pytest.mark.wide
 def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
-    ours = Ours(TINY, "train", [workloads.typical_batch(TINY)], replicas=2)
+    ours = Runner(TINY, "train", [workloads.typical_batch(TINY)], replicas=2)
     ours.seconds()
     first, second = ours.state.params["decoder"]["readout"]["weight"]
     assert jnp.abs(first - second).max() > 0.1
@@ -159,12 +159,12 @@ def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
 def test_an_opponent_that_falls_says_why(fake):
     (fake / "torch_reference.py").write_text("raise SystemExit('no torch here')")
     with pytest.raises(ValueError, match="--against torch: no torch here"):
-        torch_baseline.Opponent(TINY, "train", [workloads.typical_batch(TINY)], style="fast")
+        torch_baseline.TorchBaseline(TINY, "train", [workloads.typical_batch(TINY)], style="fast")
 
 
 def test_a_profile_is_told_by_the_parts_of_the_model(tmp_path):
     milliseconds, spent = profiled(TINY, tmp_path)
     parts = {part for part, _, _ in spent}
-    assert {"vocabulary, forward", "vocabulary, backward", "decoder, backward", "optimiser"} <= parts
+    assert {"vocabulary, forward", "vocabulary, backward", "decoder, backward", "optimizer"} <= parts
     assert milliseconds > 0
     assert [value for _, _, value in spent] == sorted((value for _, _, value in spent), reverse=True)

@@ -39,11 +39,11 @@ def test_every_paper_that_a_docstring_names_is_listed_in_full():
 
 
 def test_what_never_goes_together_is_what_no_legal_combination_has(found):
-    pairs = {(chosen["score"], chosen["normaliser"]) for chosen in legal()}
+    pairs = {(chosen["score"], chosen["normalizer"]) for chosen in legal()}
     for choice in found:
         if choice.axis == "score":
-            never = choice.never_with.get("normaliser", [])
-            assert [name for name in axes()["normaliser"] if (choice.name, name) not in pairs] == never
+            never = choice.never_with.get("normalizer", [])
+            assert [name for name in axes()["normalizer"] if (choice.name, name) not in pairs] == never
 
 
 def test_the_command_shows_and_cites(capsys):

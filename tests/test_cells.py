@@ -16,7 +16,7 @@ def run(graph, given):
     """The carries and outputs of a few steps; `given` holds cell, state, the inputs of each step and the dropped."""
     cell, carry, said = nnx.merge(graph, given["cell"]), given["carry"], []
     projected = jnp.stack([cell.project(given["x"], way=way) for way in range(DIRECTIONS)], axis=1)
-    inside = cell.inside(hoisted=given["x"].shape[-1])
+    inside = cell.step_weights(hoisted=given["x"].shape[-1])
     for step in range(STEPS):
         extra = given["extra"][step] if "extra" in given else None
         carry, output = cell(inside, carry, projected[step], extra, drop=given.get("drop"))
@@ -99,7 +99,7 @@ def initial():
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_initial_weights(initial, name):
     cell, gates = initial[name], CELLS[name].gates
-    weight = np.concatenate([cell["known"], cell["weight"]], axis=1)
+    weight = np.concatenate([cell["input_kernel"], cell["weight"]], axis=1)
     assert weight.shape == (DIRECTIONS, INPUTS + EXTRA + SIZE, gates * SIZE)
     recurrent = [block for way in weight for block in np.split(way[-SIZE:], gates, axis=-1)]
     for block in recurrent:

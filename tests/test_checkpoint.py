@@ -24,7 +24,7 @@ from s2s_jax.train.checkpoint.format import CheckpointError
 class State(NamedTuple):
     step: Any
     params: dict[str, Any]
-    optimiser: tuple[Any, ...]
+    optimizer: tuple[Any, ...]
 
 
 def state(step: int) -> State:
@@ -81,7 +81,7 @@ def test_a_step_can_be_looked_into_without_an_example(two_steps: Path):
     checkpoints = Checkpoints(two_steps)
     raw = checkpoints.restore_raw(2)
     assert same(raw["params"]["scale"], np.asarray(state(2).params["scale"]))
-    assert sorted(raw) == ["optimiser", "params", "step"]
+    assert sorted(raw) == ["optimizer", "params", "step"]
     record = checkpoints.record(2)
     assert (record["step"], record["metrics"], record["about"]) == (2, {"loss": 2.0}, {"run": "of 2"})
     assert record["leaves"]["params/kernel"]["shape"] == [30, 40]

@@ -18,11 +18,11 @@ from s2s_jax.sweep.fingerprint import place
 from s2s_jax.sweep.plan import units
 from s2s_jax.sweep.results import result
 from s2s_jax.sweep.statistics import seeds_needed
-from s2s_jax.sweep.sweep import cells, points
-from s2s_jax.sweep.trial import run_cell
+from s2s_jax.sweep.sweep import points, trials
+from s2s_jax.sweep.trial import run_trial
 from s2s_jax.text.example import Example
 
-FOLDER = Path(__file__).parent.parent / "experiments" / "lecture"
+FOLDER = Path(__file__).parent.parent / "experiments" / "claims"
 
 
 def loaded(name):
@@ -43,14 +43,14 @@ FORMS = [
     for path in sorted(FOLDER.glob("*.py"))
     for form in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
 ]
-SMALL = ("steps=2", "data.count=60", "data.held-out=20", "validation.every=2", "batch.sentences=4", "device.cache=",
-         "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.every=1")  # fmt: skip
+SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "device.cache=",
+         "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
     made = loaded(name)[form]()
-    assert len(list(cells(made))) == len(points(made)) * len(made.seeds)
+    assert len(list(trials(made))) == len(points(made)) * len(made.seeds)
     comparisons = (len(made.labels()[made.compare]) - 1) * len(points(made)) // len(made.labels()[made.compare])
     assert len(made.seeds) >= seeds_needed(comparisons)
 
@@ -72,9 +72,9 @@ def test_sweeps_run_two_steps(name, form, label, tmp_path):
         seeds=(0,),
         keep=lambda point: point[made.compare] in (label, made.baseline),
     )
-    placed = [one for one in place(list(cells(small)), tmp_path) if one.cell.point[made.compare] == label]
+    placed = [one for one in place(list(trials(small)), tmp_path) if one.cell.point[made.compare] == label]
     ((work,),) = units(small, placed)
-    assert run_cell(work) == "done"
+    assert run_trial(work) == "done"
     assert np.isfinite(result(placed[0]).metrics[made.metrics[0]])
 
 
@@ -114,7 +114,7 @@ def test_ways_of_looking_are_compared_where_gold_links_are():
 def test_attention_against_gold_slopes_and_removal(tmp_path):
     file = loaded("alignment")
     run.train(
-        tiny.experiment("steps=2", "data.count=100", "model.encoder.size=4"), tmp_path / "run", Console(quiet=True)
+        tiny.experiment("steps=2", "data.train_size=100", "model.encoder.size=4"), tmp_path / "run", Console(quiet=True)
     )
     said = file["main"](tmp_path, {"tiny": run.load(tmp_path / "run")}).splitlines()
     assert said[0].count("|") == said[1].count("|") == said[2].count("|") == len(file["HEAD"]) + 1

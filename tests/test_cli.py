@@ -75,10 +75,10 @@ def test_every_command_has_help(s2s, command):
 
 
 def test_help_of_an_experiment_shows_every_setting_with_meaning_and_value(s2s):
-    code, out, _ = s2s("train", "dates", "--optimiser.clip", "2.5", "--help")
+    code, out, _ = s2s("train", "dates", "--optimizer.clip-norm", "2.5", "--help")
     assert code == 0
     assert '--model.attention.score "additive"' in out
-    assert "--optimiser.clip 2.5" in out
+    assert "--optimizer.clip-norm 2.5" in out
     assert "Highest learning rate, reached after warm-up." in out
 
 
@@ -183,7 +183,7 @@ def test_score_puts_n_best_lists_in_order(s2s, directory, tmp_path):
     assert [row[2] for row in rows] == ["a b", "b a", "c", "a b", "x y z"]
     scores = [float(row[0]) for row in rows]
     assert scores[0] == scores[3] > scores[1]
-    settings = ("--search.ranking", "average", "--search.length-penalty", "1", "--json")
+    settings = ("--search.length-normalization", "average", "--search.length-penalty", "1", "--json")
     code, out, _ = s2s("score", str(directory), "--n-best", str(file), *settings)
     first = json.loads(out.splitlines()[0])
     assert first["score"] == pytest.approx(-first["cross_entropy"], abs=1e-6)
@@ -247,10 +247,10 @@ def test_special_tokens_that_are_typed_are_words_like_others(s2s, directory, mon
 
 def test_an_export_is_made_and_translated(s2s, directory, tmp_path, monkeypatch):
     folder = str(tmp_path / "out")
-    code, out, errors = s2s("export", str(directory), folder, "--beam", "2", "--search.sentences", "1", "--json")
+    code, out, errors = s2s("export", str(directory), folder, "--beam", "2", "--search.batch-size", "1", "--json")
     assert (code, errors) == (0, "")
     assert set(json.loads(out)["files"]) == {
-        *("parameters.safetensors", "source.tokeniser.json", "target.tokeniser.json"),
+        *("parameters.safetensors", "source.tokenizer.json", "target.tokenizer.json"),
         *("greedy.program", "beam2.program"),
     }
     type_in(monkeypatch, b"a b\n")

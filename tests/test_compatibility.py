@@ -13,52 +13,52 @@ import oracles
 import pytest
 
 from s2s_jax.model.attention.attention import axes, build_attention, check
-from s2s_jax.model.attention.compatibility import RULES, refusal, refusals
+from s2s_jax.model.attention.compatibility import RULES, first_violation, violations
 from s2s_jax.model.attention.config import VALUES
 
 NEEDS_SIGMOID = (
-    "attention.constraint={0} reads each weight as a probability of its own, which attention.normaliser={1} "
-    "does not give; take attention.normaliser=sigmoid."
+    "model.attention.constraint={0} reads each weight as a probability of its own, which model.attention.normalizer={1} "
+    "does not give; take model.attention.normalizer=sigmoid."
 )
 NO_KEYS = (
-    "attention.score={0} has no keys that attention.history={1} could mark; "
-    "take attention.score=location-aware or one of content such as additive, or attention.history=none or "
+    "model.attention.score={0} has no keys that model.attention.history={1} could mark; "
+    "take model.attention.score=location-aware or one of content such as additive, or model.attention.history=none or "
     "intra-temporal, which needs no keys."
 )
 NOT_LEFT = (
-    "attention.normaliser=constrained-softmax needs to know how much weight each token has left, "
-    "which attention.history={0} does not keep; take attention.history=coverage or coverage-fertility."
+    "model.attention.normalizer=constrained-softmax needs to know how much weight each token has left, "
+    "which model.attention.history={0} does not keep; take model.attention.history=coverage or coverage-fertility."
 )
 
 # What is refused, in which words, and all that the advice says to do instead; a case or more for each rule, in order.
 REFUSED = [
     (
         {"score": "none", "history": "coverage"},
-        "attention.score=none looks at nothing, so it has no history, constraint or heads; leave those out.",
+        "model.attention.score=none looks at nothing, so it has no history, constraint or heads; leave those out.",
         [{"history": "none"}],
     ),
     (
-        {"score": "none", "history": "previous", "constraint": "window", "heads": 2, "normaliser": "sigmoid"},
-        "attention.score=none looks at nothing, so it has no history, constraint or heads; leave those out.",
+        {"score": "none", "history": "previous", "constraint": "window", "heads": 2, "normalizer": "sigmoid"},
+        "model.attention.score=none looks at nothing, so it has no history, constraint or heads; leave those out.",
         [{"history": "none", "constraint": "none", "heads": 1}],
     ),
     (
         {"score": "location-aware"},
-        "attention.score=location-aware looks at past alignments, which attention.history=none does not keep; "
-        "take attention.history=previous, coverage or previous-and-coverage.",
+        "model.attention.score=location-aware looks at past alignments, which model.attention.history=none does not keep; "
+        "take model.attention.history=previous, coverage or previous-and-coverage.",
         [{"history": "previous"}, {"history": "coverage"}, {"history": "previous-and-coverage"}],
     ),
     (
         {"score": "dynamic-convolution", "history": "coverage"},
-        "attention.score=dynamic-convolution convolves the previous alignment, got attention.history=coverage; "
-        "take attention.history=previous.",
+        "model.attention.score=dynamic-convolution convolves the previous alignment, got model.attention.history=coverage; "
+        "take model.attention.history=previous.",
         [{"history": "previous"}],
     ),
     (
-        {"score": "dynamic-convolution", "history": "previous", "normaliser": "constrained-softmax"},
-        "attention.score=dynamic-convolution goes with attention.history=previous, which does not keep how much "
-        "weight attention.normaliser=constrained-softmax may still give; take attention.normaliser=softmax.",
-        [{"normaliser": "softmax"}],
+        {"score": "dynamic-convolution", "history": "previous", "normalizer": "constrained-softmax"},
+        "model.attention.score=dynamic-convolution goes with model.attention.history=previous, which does not keep how much "
+        "weight model.attention.normalizer=constrained-softmax may still give; take model.attention.normalizer=softmax.",
+        [{"normalizer": "softmax"}],
     ),
     (
         {"score": "location", "history": "coverage"},
@@ -70,43 +70,43 @@ REFUSED = [
         NO_KEYS.format("gaussian-mixture", "coverage-gru"),
         [{"score": "location-aware"}, {"score": "additive"}, {"history": "none"}, {"history": "intra-temporal"}],
     ),
-    ({"constraint": "monotonic"}, NEEDS_SIGMOID.format("monotonic", "softmax"), [{"normaliser": "sigmoid"}]),
+    ({"constraint": "monotonic"}, NEEDS_SIGMOID.format("monotonic", "softmax"), [{"normalizer": "sigmoid"}]),
     (
-        {"constraint": "stepwise", "normaliser": "sparsemax"},
+        {"constraint": "stepwise", "normalizer": "sparsemax"},
         NEEDS_SIGMOID.format("stepwise", "sparsemax"),
-        [{"normaliser": "sigmoid"}],
+        [{"normalizer": "sigmoid"}],
     ),
     (
-        {"constraint": "mocha", "normaliser": "sigmoid", "score": "location"},
-        "attention.constraint=mocha asks a second score what the tokens say, "
-        "which attention.score=location does not know; take a score of content such as additive or general.",
+        {"constraint": "mocha", "normalizer": "sigmoid", "score": "location"},
+        "model.attention.constraint=mocha asks a second score what the tokens say, "
+        "which model.attention.score=location does not know; take a score of content such as additive or general.",
         [{"score": "additive"}, {"score": "general"}],
     ),
     (
-        {"constraint": "milk", "normaliser": "sigmoid", "score": "location-aware", "history": "previous"},
-        "attention.constraint=milk asks a second score what the tokens say, "
-        "which attention.score=location-aware does not know; take a score of content such as additive or general.",
+        {"constraint": "milk", "normalizer": "sigmoid", "score": "location-aware", "history": "previous"},
+        "model.attention.constraint=milk asks a second score what the tokens say, "
+        "which model.attention.score=location-aware does not know; take a score of content such as additive or general.",
         [{"score": "additive"}, {"score": "general"}],
     ),
     (
-        {"normaliser": "constrained-softmax"},
+        {"normalizer": "constrained-softmax"},
         NOT_LEFT.format("none"),
         [{"history": "coverage"}, {"history": "coverage-fertility"}],
     ),
     (
-        {"normaliser": "constrained-softmax", "history": "previous"},
+        {"normalizer": "constrained-softmax", "history": "previous"},
         NOT_LEFT.format("previous"),
         [{"history": "coverage"}, {"history": "coverage-fertility"}],
     ),
     (
         {"constraint": "local-p", "window": 0},
-        "attention.constraint=local-p puts its centre between tokens, where attention.window=0 reaches none; "
-        "make attention.window at least 1.",
+        "model.attention.constraint=local-p puts its center between tokens, where model.attention.window=0 reaches none; "
+        "make model.attention.window at least 1.",
         [{"window": 1}],
     ),
     (
         {"heads": 3, "size": 4},
-        "attention.heads=3 does not divide attention.size=4; make the one a multiple of the other.",
+        "model.attention.heads=3 does not divide model.attention.size=4; make the one a multiple of the other.",
         [{"size": 6}, {"heads": 2}],
     ),
 ]
@@ -118,13 +118,13 @@ CHOICES = {**AXES, "heads": (1, 2), "values": VALUES}
 @pytest.mark.parametrize(("choices", "line", "instead"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
 def test_what_cannot_be_is_refused_and_the_advice_helps(choices, line, instead):
     config = harness.chosen(**choices)
-    assert next(refusals(config)) == line
+    assert next(violations(config)) == line
     with pytest.raises(ValueError, match="attention") as refused:
         check(config)
     assert str(refused.value) == line
     for advice in instead:
         better = dataclasses.replace(config, **advice)
-        assert refusal(better) is None
+        assert first_violation(better) is None
         looked(better)
 
 
@@ -138,11 +138,11 @@ def test_every_rule_is_tested():
 def test_a_name_that_stands_in_no_table_is_refused_with_the_nearest():
     for axis, typo, meant in (
         ("score", "aditive", "additive"),
-        ("normaliser", "softmx", "softmax"),
+        ("normalizer", "softmx", "softmax"),
         ("history", "coverag", "coverage"),
         ("constraint", "monotonc", "monotonic"),
     ):
-        with pytest.raises(ValueError, match=f"attention.{axis} must be one of .*; did you mean '{meant}'"):
+        with pytest.raises(ValueError, match=f"model.attention.{axis} must be one of .*; did you mean '{meant}'"):
             check(harness.chosen(**{axis: typo}))
 
 
@@ -158,7 +158,7 @@ def looked(config):
         keys, mask = attention.prepare(memory), jnp.ones((batch, tokens), bool)
         start, noise = attention.start(keys, mask), jnp.zeros((batch, 2), jnp.uint32)
         values = attention.values(memory)
-        return start, attention.attend(attention.inside(), start, query, keys, values, mask, noise)
+        return start, attention.attend(attention.step_weights(), start, query, keys, values, mask, noise)
 
     shapes = (batch, tokens, memory), (batch, harness.WIDTH)
     start, found = jax.eval_shape(look, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
@@ -188,7 +188,7 @@ def filled(random, choices, *, covered):
     """A config with some choices, the others drawn so that many pairs are new; None where no draw goes with them."""
     drawn = ({axis: values[random.integers(len(values))] for axis, values in CHOICES.items()} for _ in range(12))
     configs = (harness.chosen(**{**others, "heads": 1, **choices}) for others in drawn)
-    fitting = [config for config in configs if refusal(config) is None]
+    fitting = [config for config in configs if first_violation(config) is None]
     return max(fitting, key=lambda config: len(pairs_of(config) - covered), default=None)
 
 
@@ -212,7 +212,7 @@ def possible():
             continue
         config = filled(random, dict(pair), covered=covered) or advised(**dict(pair))
         # With constrained-softmax alone a history need not mark keys, so that scores without any can have one.
-        config = config or advised(**{"normaliser": "constrained-softmax", **dict(pair)})
+        config = config or advised(**{"normalizer": "constrained-softmax", **dict(pair)})
         if config is None:
             impossible.add(pair)
             continue
@@ -226,17 +226,17 @@ def test_the_pairs_that_cannot_be_are_those_of_the_rules():
     wanted = {(("score", "none"), (axis, value)) for axis in ("history", "constraint") for value in AXES[axis][1:]}
     wanted |= {(("score", "none"), ("heads", 2))}
     walks, seconds = ("monotonic", "mocha", "milk", "stepwise"), ("mocha", "milk")
-    soft = set(AXES["normaliser"]) - {"sigmoid"}
-    wanted |= {(("normaliser", name), ("constraint", walk)) for name in soft for walk in walks}
+    soft = set(AXES["normalizer"]) - {"sigmoid"}
+    wanted |= {(("normalizer", name), ("constraint", walk)) for name in soft for walk in walks}
     follows, places = ("location-aware", "dynamic-convolution"), ("location", "gaussian-mixture", "gaussian-mixture-v2")
     wanted |= {(("score", name), ("constraint", second)) for name in (*follows, *places) for second in seconds}
     unsaid = ("previous", "coverage-tanh", "coverage-gru")  # with constrained-softmax the other coverages limit
     wanted |= {(("score", name), ("history", history)) for name in places for history in unsaid}
-    wanted |= {(("normaliser", "constrained-softmax"), ("history", name)) for name in (*unsaid, "intra-temporal")}
+    wanted |= {(("normalizer", "constrained-softmax"), ("history", name)) for name in (*unsaid, "intra-temporal")}
     wanted |= {(("score", "location-aware"), ("history", name)) for name in ("none", "intra-temporal")}
     others = set(AXES["history"]) - {"previous"}
     wanted |= {(("score", "dynamic-convolution"), ("history", name)) for name in others}
-    wanted |= {(("score", "dynamic-convolution"), ("normaliser", "constrained-softmax"))}
+    wanted |= {(("score", "dynamic-convolution"), ("normalizer", "constrained-softmax"))}
     impossible, _ = possible()
     assert impossible == wanted
 
@@ -250,11 +250,11 @@ def test_every_pair_that_can_be_builds_and_looks():
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        ({"kernel": 4}, "attention.kernel must be odd, so that a token stands in its middle, got 4"),
-        ({"heads": 0}, "attention.heads must be positive, got 0"),
-        ({"temperature": 0.0}, "attention.temperature must be above 0, got 0.0"),
+        ({"kernel": 4}, "model.attention.kernel must be odd, so that a token stands in its middle, got 4"),
+        ({"heads": 0}, "model.attention.heads must be positive, got 0"),
+        ({"temperature": 0.0}, "model.attention.temperature must be above 0, got 0.0"),
         ({"values": "splt"}, "did you mean 'split'?"),
-        ({"alpha": 1.0, "learned_alpha": True}, "attention.alpha must be above 1 where it is learned"),
+        ({"alpha": 1.0, "learned_alpha": True}, "model.attention.alpha must be above 1 where it is learned"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(number, message):

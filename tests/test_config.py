@@ -15,16 +15,16 @@ from s2s_jax.config import Experiment, differences, from_json, override, setting
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
     experiment = tiny.experiment()
     for setting in settings(experiment):
-        assert setting.meaning.endswith("."), setting.name
+        assert setting.description.endswith("."), setting.name
         text = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
         assert override(experiment, f"{setting.name}={text}") == experiment, setting.name
 
 
 def test_settings_that_only_go_together_are_changed_together():
-    changes = ("model.attention.constraint=mocha", "model.attention.normaliser=sigmoid")
+    changes = ("model.attention.constraint=mocha", "model.attention.normalizer=sigmoid")
     for order in (changes, changes[::-1]):
         assert override(Experiment(), *order).model.attention.constraint == "mocha"
-    with pytest.raises(ValueError, match="attention.constraint=mocha reads each weight"):
+    with pytest.raises(ValueError, match="model.attention.constraint=mocha reads each weight"):
         override(Experiment(), changes[0])
 
 
@@ -34,12 +34,12 @@ def test_an_override_changes_one_setting_and_nothing_else():
     assert after.model.attention.score == "dot"
     assert dataclasses.replace(after, model=before.model) == before
     assert override(before, "data.manual-dir=/x").data.manual_dir == "/x"
-    assert override(before, "optimiser.learning_rate=3e-4").optimiser.learning_rate == 3e-4
+    assert override(before, "optimizer.learning_rate=3e-4").optimizer.learning_rate == 3e-4
     assert override(before, "steps=1_000").steps == 1000
     assert override(before, "steps=1e3").steps == 1000
     assert override(before, "record.tensorboard=True").record.tensorboard is True
     assert override(before, "data.lengths=[2, 7]").data.lengths == (2, 7)
-    points = override(before, "forcing.points=[]").forcing
+    points = override(before, "scheduled_sampling.points=[]").scheduled_sampling
     assert points.points == ()
 
 
@@ -47,8 +47,8 @@ def test_an_override_changes_one_setting_and_nothing_else():
     ("assignment", "message"),
     [
         ("model.attention.scor=dot", "no setting 'model.attention.scor'; did you mean 'model.attention.score'?"),
-        ("attention.score=dot", "no setting 'attention.score'; did you mean 'model.attention.score'?"),
-        ("learning-rate=1", "no setting 'learning_rate'; did you mean 'optimiser.learning_rate'?"),
+        ("model.attention.score=dot", "no setting 'model.attention.score'; did you mean 'model.attention.score'?"),
+        ("learning-rate=1", "no setting 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
         ("model.attention=dot", "no setting 'model.attention'; it is a group: model.attention.score,"),
         ("xyzzy=1", "no setting 'xyzzy'; s2s train EXPERIMENT --help lists them all"),
         ("steps=many", "steps must be a whole number, got 'many'"),
@@ -57,7 +57,7 @@ def test_an_override_changes_one_setting_and_nothing_else():
         ("steps", "'steps' has no value; write steps=VALUE."),
         ("data.lengths=3", "data.lengths must be a JSON list, got 3"),
         ("record.tensorboard=maybe", "record.tensorboard must be true or false, got 'maybe'"),
-        ("model.encoder.size=-8", "encoder.size must be positive, got -8"),
+        ("model.encoder.size=-8", "model.encoder.size must be positive, got -8"),
         ("model.attention.score=dto", "did you mean 'dot'?"),
         ("steps=0", "steps must be positive, got 0"),
     ],
@@ -70,7 +70,7 @@ def test_mistakes_get_one_clear_line(assignment, message):
 
 
 def test_an_experiment_survives_json():
-    experiment = tiny.experiment("forcing.schedule=linear", "data.lengths=[1, 4]")
+    experiment = tiny.experiment("scheduled_sampling.schedule=linear", "data.lengths=[1, 4]")
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
 
 
@@ -95,7 +95,7 @@ def test_no_text_breaks_the_parser(text):
 
 def test_what_may_change_under_a_run_is_no_difference():
     before = tiny.experiment()
-    harmless = tiny.experiment("steps=7", "record.every=1", "device.count=2", "search.beam=5", "batch.prefetch=9")
+    harmless = tiny.experiment("steps=7", "record.log_every=1", "device.count=2", "search.beam=5", "batch.prefetch=9")
     assert differences(before, harmless) == []
     assert differences(before, tiny.experiment("model.encoder.size=17")) == ["model.encoder.size: 16 before, 17 now"]
 

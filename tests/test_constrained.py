@@ -11,13 +11,13 @@ from fake import MODEL, table
 
 from s2s_jax.decode.beam.constrained import constrained, dealt, phrases_of
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.length_normalization import Ranking
-from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.length_normalization import HypothesisScore
+from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.shapes import EOS, PAD
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
-RANKING = Ranking(length=0.6)
+RANKING = HypothesisScore(strength=0.6)
 # two phrases of at most two tokens for each of three rows; the last row has none
 ASKED = [
     [[[3, 4], [0, 0]], [[4, 4], [3, 0]], [[0, 0], [0, 0]]],
@@ -79,7 +79,7 @@ def test_a_beam_that_holds_everything_finds_every_string_that_holds_the_phrases(
         assert found_of(found, row)[: len(expected)] == [string for _, string in expected]
 
 
-NARROW = {"width": 2, "max_length": 5, "rules": Rules(min_length=4)}
+NARROW = {"width": 2, "max_length": 5, "rules": LogitsRules(min_length=4)}
 
 
 @pytest.mark.parametrize("options", [{"width": 1, "max_length": 6}, {"width": 4, "max_length": 6}, NARROW], ids=str)
@@ -109,7 +109,7 @@ def test_it_finds_what_is_likely_and_not_just_anything():
 
 
 @pytest.mark.parametrize("width", [1, 4])
-def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbours_ask_for(width):
+def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbors_ask_for(width):
     plain = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=width, max_length=6, ranking=RANKING))
     for seed in range(10):
         wanted = plain(table(seed))
@@ -119,7 +119,7 @@ def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbours_ask_for(widt
             np.testing.assert_allclose(ours[2], theirs[2], atol=1e-6)
 
 
-def test_neighbours_and_padding_change_nothing():
+def test_neighbors_and_padding_change_nothing():
     """Neither rows, nor phrases that others have more of."""
     find = compiled(width=4, max_length=6)
     for seed in range(10):

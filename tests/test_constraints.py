@@ -19,7 +19,7 @@ def test_values_and_slopes_are_the_papers(constraint):
 
 
 def test_local_p_can_be_brought_back_to_a_sum_of_one():
-    harness.agrees(harness.chosen(constraint="local-p", renormalised=True))
+    harness.agrees(harness.chosen(constraint="local-p", renormalized=True))
 
 
 @EVERY_MONOTONIC
@@ -30,7 +30,7 @@ def test_in_training_the_expectation_is_the_papers(constraint):
 @EVERY_MONOTONIC
 @pytest.mark.parametrize("hard", [True, False])
 def test_without_noise_one_token_is_chosen_or_the_expectation_kept(constraint, hard):
-    harness.agrees(harness.fitted(constraint=constraint, hard=hard))
+    harness.agrees(harness.fitted(constraint=constraint, monotonic_hard=hard))
 
 
 def said_by(config, given, **other):
@@ -41,7 +41,7 @@ LIMITS = {
     "local-p with a window that has no end": {"constraint": "local-p", "window": 10**6},
     "local-m with a window as long as the source": {"constraint": "local-m", "window": harness.SOURCE},
     "window as long as the source": {"constraint": "window", "window": harness.SOURCE},
-    "wait-k with all that was read": {"constraint": "wait-k", "lag": harness.SOURCE},
+    "wait-k with all that was read": {"constraint": "wait-k", "wait_k": harness.SOURCE},
 }
 
 
@@ -60,14 +60,14 @@ def test_a_constraint_without_limit_is_none(limit):
 def test_mocha_with_chunks_of_one_token_is_monotonic(noise):
     plain = harness.fitted(constraint="monotonic")
     given = harness.given_for(plain)
-    ours = said_by(harness.fitted(constraint="mocha", chunk=1), given, noise=noise)
+    ours = said_by(harness.fitted(constraint="mocha", mocha_chunk=1), given, noise=noise)
     oracles.same(ours, harness.looker(plain)(given, noise=noise)[0], tolerance=1e-6)
 
 
 def test_an_agent_without_an_opinion_is_plain_forward():
     plain, agent = harness.chosen(constraint="forward"), harness.chosen(constraint="forward-agent")
     given = harness.given_for(plain)
-    blank = {f"constraint__{name}": 0.0 for name in ("of_query", "of_context", "bias")}
+    blank = {f"constraint__{name}": 0.0 for name in ("query_kernel", "context_kernel", "bias")}
     ours = harness.looker(agent)(harness.put(harness.with_weights_of(agent, given), **blank))[0]
     oracles.same(ours, harness.looker(plain)(given)[0], tolerance=1e-6)
 
@@ -82,7 +82,7 @@ def test_forward_reaches_one_more_token_a_step(constraint):
 
 
 def test_wait_k_reads_one_more_token_a_step():
-    config = harness.chosen(constraint="wait-k", lag=2)
+    config = harness.chosen(constraint="wait-k", wait_k=2)
     alignment = harness.forward(config)(harness.given_for(config)).alignment[:, 0]
     for time in range(harness.STEPS):
         assert (alignment[time, : time + 2] > 0).all()
@@ -105,7 +105,7 @@ def test_the_choice_never_goes_back_and_is_one_token_or_none(constraint):
 
 @EVERY_MONOTONIC
 def test_sure_of_every_choice_the_expectation_is_the_choice(constraint):
-    hard, soft = (harness.fitted(constraint=constraint, hard=hard) for hard in (True, False))
+    hard, soft = (harness.fitted(constraint=constraint, monotonic_hard=hard) for hard in (True, False))
     given = harness.given_for(hard)
     sure = {**given, "queries": 1e5 * given["queries"]}
     chosen = harness.looker(hard)(sure)[0]
@@ -115,13 +115,15 @@ def test_sure_of_every_choice_the_expectation_is_the_choice(constraint):
 
 @EVERY_MONOTONIC
 def test_noise_of_no_size_is_no_noise(constraint):
-    silent = harness.fitted(constraint=constraint, noise=0.0)
+    silent = harness.fitted(constraint=constraint, monotonic_noise=0.0)
     given = harness.given_for(silent)
-    plain = harness.looker(harness.fitted(constraint=constraint, hard=False))(given)[0]
+    plain = harness.looker(harness.fitted(constraint=constraint, monotonic_hard=False))(given)[0]
     oracles.same(harness.forward(silent)(given, noise=harness.NOISE), plain, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("choices", [{"constraint": "stepwise", "noise": 3.0}, {"normaliser": "gumbel-softmax"}])
+@pytest.mark.parametrize(
+    "choices", [{"constraint": "stepwise", "monotonic_noise": 3.0}, {"normalizer": "gumbel-softmax"}]
+)
 def test_noise_is_a_rows_own_and_new_at_every_step(choices):
     config = harness.fitted(**choices)
     given = harness.given_for(config)
@@ -142,7 +144,7 @@ def test_noise_is_a_rows_own_and_new_at_every_step(choices):
 
 
 def test_without_a_key_gumbel_softmax_is_softmax():
-    drawn, plain = harness.chosen(normaliser="gumbel-softmax"), harness.chosen()
+    drawn, plain = harness.chosen(normalizer="gumbel-softmax"), harness.chosen()
     given = harness.given_for(plain)
     oracles.same(harness.looker(drawn)(given)[0], harness.looker(plain)(given)[0], tolerance=1e-7)
     noisy = harness.looker(drawn)(given, noise=harness.NOISE)[0].alignment

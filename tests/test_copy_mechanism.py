@@ -23,14 +23,14 @@ from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.score import score
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.copy_mechanism import NEVER, copynet, identity, pointer, sums_to_one
+from s2s_jax.model.copy_mechanism import NEVER, copynet, identity_copy_table, pointer, sums_to_one
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.interface import Reading, forced, scan_of_step
+from s2s_jax.model.interface import LogitsReader, scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
-from s2s_jax.text.copy_vocabulary import NOTHING, PairTokeniser
-from s2s_jax.text.tokenizers import Subwords, TokeniserConfig, Words
+from s2s_jax.text.copy_vocabulary import NOTHING, PairTokenizer
+from s2s_jax.text.tokenizers import Subwords, TokenizerConfig, Words
 from s2s_jax.train.checkpoint.pytree_io import digest
 from s2s_jax.train.objectives import token_losses
 
@@ -160,7 +160,13 @@ def config(copy, *, order="luong", input_feeding=True, score="general", layers=1
         encoder=EncoderConfig(cell="gru", size=2),
         attention=AttentionConfig(score=score, size=4),
         decoder=DecoderConfig(
-            cell="gru", size=4, order=order, layers=layers, input_feeding=input_feeding, copy=copy, copy_slots=SLOTS
+            cell="gru",
+            size=4,
+            architecture=order,
+            layers=layers,
+            input_feeding=input_feeding,
+            copy=copy,
+            copy_slots=SLOTS,
         ),
     )
 
@@ -222,17 +228,17 @@ def told(request):
     model, params = model_and_params(*request.param)
     wide = Batch(jnp.pad(BATCH.source, ((0, 0), (0, 3))), BATCH.target)
     stepped = dataclasses.replace(model, unroll=scan_of_step(model.step))
-    chunks = Reading(lambda logits, gold: token_losses(logits, gold).nats, BATCH.target, 4)
+    chunks = LogitsReader(lambda logits, gold: token_losses(logits, gold).nats, BATCH.target, 4)
 
     def nats(losses):
         return jnp.where(BATCH.target != PAD, losses, 0).sum()
 
     def whole(params, model=model):
-        steps = forced(model, params, BATCH)
+        steps = unroll_targets(model, params, BATCH)
         return nats(token_losses(steps.logits, BATCH.target).nats), steps
 
     def chunked(params):
-        return nats(forced(model, params, BATCH, reading=chunks).logits)
+        return nats(unroll_targets(model, params, BATCH, reader=chunks).logits)
 
     def tell(params):
         (loss, steps), gradient = jax.value_and_grad(whole, has_aux=True)(params)
@@ -240,7 +246,7 @@ def told(request):
         return {
             "steps": [steps, slow],
             "gradients": [gradient, slow_gradient],
-            "wide": forced(model, params, wide).logits,
+            "wide": unroll_targets(model, params, wide).logits,
             "chunked": jax.value_and_grad(chunked)(params),
             "whole": (loss, gradient),
         }
@@ -283,18 +289,19 @@ def test_padding_is_never_copied(told):
 def test_a_table_in_which_padding_says_itself_changes_nothing(copy):
     """The mask decides what is padding, whatever the table says of it."""
     model, params = model_and_params(copy, "unfed")
-    table = identity(V, V, SLOTS)
+    table = identity_copy_table(V, V, SLOTS)
     table[PAD] = PAD
-    other = build(config(copy, **ORDERS["unfed"]), source_vocabulary=V, target_vocabulary=V, says=table)
+    other = build(config(copy, **ORDERS["unfed"]), source_vocabulary=V, target_vocabulary=V, copy_table=table)
     ours = [
-        oracles.compiled(lambda params, one=one: forced(one, params, BATCH).logits)(params) for one in (model, other)
+        oracles.compiled(lambda params, one=one: unroll_targets(one, params, BATCH).logits)(params)
+        for one in (model, other)
     ]
     oracles.same(*ours, tolerance=0)
 
 
 def test_a_word_twice_in_the_source_is_copied_from_both_places():
     model, params = model_and_params("pointer", "unfed")
-    steps = oracles.compiled(lambda params: forced(model, params, BATCH))(params)
+    steps = oracles.compiled(lambda params: unroll_targets(model, params, BATCH))(params)
     first, second = np.exp(steps.logits[0, :, [V, V + 1]])
     weights = np.asarray(steps.alignment[0])
     np.testing.assert_allclose(first / second, (weights[:, 1] + weights[:, 4]) / weights[:, 3], rtol=1e-4)
@@ -314,20 +321,20 @@ def test_search_says_words_that_the_vocabulary_does_not_have(copy, width):
     own, tokens = {4, 5, V, V + 1, EOS, PAD}, np.asarray(found.tokens)
     assert set(tokens[0].ravel()) <= own
     assert (tokens[0] >= V).any()
-    assert set(tokens[1, 0]) <= {6, EOS, PAD}  # the neighbour has no words of its own
+    assert set(tokens[1, 0]) <= {6, EOS, PAD}  # the neighbor has no words of its own
     best = Batch(BATCH.source[:1], found.tokens[:1, 0])
     scored = oracles.compiled(lambda params: score(model, params, best).log_probs)(params)
     np.testing.assert_allclose(scored, found.log_probs[:1, 0], atol=1e-4)
 
 
 UNSUMMED = [
-    {"normaliser": "sigmoid"},
-    {"score": "gaussian-mixture", "normaliser": "exponential"},
+    {"normalizer": "sigmoid"},
+    {"score": "gaussian-mixture", "normalizer": "exponential"},
     {"constraint": "local-p"},
-    {"constraint": "monotonic", "normaliser": "sigmoid"},
-    {"constraint": "stepwise", "normaliser": "sigmoid"},
-    {"constraint": "mocha", "normaliser": "sigmoid"},
-    {"normaliser": "constrained-softmax", "history": "coverage"},
+    {"constraint": "monotonic", "normalizer": "sigmoid"},
+    {"constraint": "stepwise", "normalizer": "sigmoid"},
+    {"constraint": "mocha", "normalizer": "sigmoid"},
+    {"normalizer": "constrained-softmax", "history": "coverage"},
 ]
 
 
@@ -338,13 +345,13 @@ def with_attention(copy, **attention):
 
 @pytest.mark.parametrize("attention", UNSUMMED, ids=lambda one: "-".join(one.values()))
 def test_a_pointer_refuses_weights_that_do_not_sum_to_one(attention):
-    with pytest.raises(ValueError, match="decoder.copy=pointer") as refusal:
+    with pytest.raises(ValueError, match="model.decoder.copy=pointer") as refusal:
         build(with_attention("pointer", **attention), source_vocabulary=V, target_vocabulary=V)
     assert str(refusal.value) == (
-        "decoder.copy=pointer takes attention's weights for probabilities, but with "
-        f"attention.normaliser={attention.get('normaliser', 'softmax')} and "
-        f"attention.constraint={attention.get('constraint', 'none')} they need not sum to 1; take "
-        "attention.normaliser=softmax (for local-p also attention.renormalised=true), or decoder.copy=copynet, which "
+        "model.decoder.copy=pointer takes attention's weights for probabilities, but with "
+        f"model.attention.normalizer={attention.get('normalizer', 'softmax')} and "
+        f"model.attention.constraint={attention.get('constraint', 'none')} they need not sum to 1; take "
+        "model.attention.normalizer=softmax (for local-p also model.attention.renormalized=true), or model.decoder.copy=copynet, which "
         "has scores of its own."
     )
     build(with_attention("copynet", **attention), source_vocabulary=V, target_vocabulary=V)
@@ -353,10 +360,10 @@ def test_a_pointer_refuses_weights_that_do_not_sum_to_one(attention):
 @pytest.mark.parametrize(
     "attention",
     [
-        *({"normaliser": name} for name in ("softmax", "sparsemax", "entmax-1.5", "top-k", "smoothed-sigmoid")),
-        {"constraint": "local-p", "renormalised": True, "window": 2},
-        {"constraint": "milk", "normaliser": "sigmoid"},
-        {"constraint": "forward", "normaliser": "sigmoid"},
+        *({"normalizer": name} for name in ("softmax", "sparsemax", "entmax-1.5", "top-k", "smoothed-sigmoid")),
+        {"constraint": "local-p", "renormalized": True, "window": 2},
+        {"constraint": "milk", "normalizer": "sigmoid"},
+        {"constraint": "forward", "normalizer": "sigmoid"},
         {"heads": 2},
     ],
     ids=lambda one: "-".join(map(str, one.values())),
@@ -366,21 +373,21 @@ def test_what_a_pointer_takes_sums_to_one(attention):
     assert sums_to_one(settings.attention)
     model = build(settings, source_vocabulary=V, target_vocabulary=V)
     params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=4)
-    steps = oracles.compiled(lambda params: forced(model, params, BATCH))(params)
+    steps = oracles.compiled(lambda params: unroll_targets(model, params, BATCH))(params)
     np.testing.assert_allclose(steps.alignment[:2].sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(np.exp(steps.logits).sum(-1), 1, atol=1e-5)
 
 
 def test_copying_without_attention_and_with_unlike_vocabularies_is_refused():
-    with pytest.raises(ValueError, match="decoder.copy=copynet needs to look at the source") as refusal:
+    with pytest.raises(ValueError, match="model.decoder.copy=copynet needs to look at the source") as refusal:
         build(with_attention("copynet", score="none"), source_vocabulary=V, target_vocabulary=V)
     assert str(refusal.value).endswith("take another score, such as general.")
-    with pytest.raises(ValueError, match=r"a vocabulary of 7 into one of 9 .* give build\(..., says=...\)"):
+    with pytest.raises(ValueError, match=r"a vocabulary of 7 into one of 9 .* give build\(..., copy_table=...\)"):
         build(config("pointer"), source_vocabulary=7, target_vocabulary=9)
     build(config("none"), source_vocabulary=7, target_vocabulary=9)
     with pytest.raises(ValueError, match="did you mean 'pointer'"):
         config("pointr")
-    with pytest.raises(ValueError, match="decoder.copy_slots must be zero or more, got -1"):
+    with pytest.raises(ValueError, match="model.decoder.copy_slots must be zero or more, got -1"):
         DecoderConfig(copy_slots=-1)
 
 
@@ -388,13 +395,13 @@ def test_copying_without_attention_and_with_unlike_vocabularies_is_refused():
 
 
 def pair(slots=2):
-    return PairTokeniser(Words(["the", "saw", "only-here"]), Words(["sah", "the", "Zoe"]), slots=slots)
+    return PairTokenizer(Words(["the", "saw", "only-here"]), Words(["sah", "the", "Zoe"]), slots=slots)
 
 
 def test_unknown_words_of_a_source_are_numbered_and_the_target_has_the_same_numbers():
     both = pair()
     source = "Ada saw Zoe the Ada Bob"  # the third unknown word finds no slot
-    assert both.own_words(source) == ["Ada", "Zoe"]
+    assert both.copyable_words(source) == ["Ada", "Zoe"]
     assert both.encode_source(source) == [7, 5, 8, 4, 7, UNK]
     # a word that only the target knows is the source's all the same; one that the source does not have is unknown
     assert both.encode_target("Zoe sah Ada Bob Eve the", source) == [8, 4, 7, UNK, UNK, 5]
@@ -405,9 +412,9 @@ def test_unknown_words_of_a_source_are_numbered_and_the_target_has_the_same_numb
 
 
 def test_each_source_id_says_the_same_word_on_the_target_side_or_nothing():
-    assert pair().says().tolist() == [NOTHING, NOTHING, EOS, NOTHING, 5, NOTHING, NOTHING, 7, 8]
+    assert pair().copy_table().tolist() == [NOTHING, NOTHING, EOS, NOTHING, 5, NOTHING, NOTHING, 7, 8]
     same = Words(["a", "b"])
-    np.testing.assert_array_equal(PairTokeniser(same, same, slots=2).says(), identity(6, 6, 2))
+    np.testing.assert_array_equal(PairTokenizer(same, same, slots=2).copy_table(), identity_copy_table(6, 6, 2))
 
 
 def test_ids_become_the_sentences_own_words_again():
@@ -425,45 +432,45 @@ def test_ids_become_the_sentences_own_words_again():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["the", "saw", "Ada", "Bob", "Eve", "Zoe"]), max_size=8), st.integers(4, 6))
 def test_a_line_of_few_unknown_words_comes_back_whole(words, slots):
-    tokeniser = Words(["the", "saw"])
-    both, line = PairTokeniser(tokeniser, tokeniser, slots=slots), " ".join(words)
+    tokenizer = Words(["the", "saw"])
+    both, line = PairTokenizer(tokenizer, tokenizer, slots=slots), " ".join(words)
     ids = both.encode_target(line, line)
     assert ids == both.encode_source(line)
     assert UNK not in ids
-    assert max(ids, default=0) < tokeniser.size + slots
+    assert max(ids, default=0) < tokenizer.size + slots
     assert both.decode(ids, line) == line
     assert " ".join(both.target_symbols(ids, line)) == line
 
 
 def test_without_slots_nothing_is_new():
-    both, tokeniser = pair(slots=0), Words(["the", "saw", "only-here"])
-    assert both.encode_source("Ada saw the") == tokeniser.encode("Ada saw the")
+    both, tokenizer = pair(slots=0), Words(["the", "saw", "only-here"])
+    assert both.encode_source("Ada saw the") == tokenizer.encode("Ada saw the")
     assert both.encode_target("Ada sah", "Ada saw") == [UNK, 4]
     assert both.decode([UNK, 4], "Ada saw") == "<unk> sah"
 
 
 def test_subwords_know_every_word_and_have_nothing_to_copy_but_what_both_know():
     lines = ["the cat sat", "the mat sat there", "a cat"] * 5
-    tokeniser = Subwords.train(lines, TokeniserConfig(kind="bpe", size=290))
-    both = PairTokeniser(tokeniser, tokeniser, slots=2)
-    assert both.own_words("Zürich the") == []
-    assert both.encode_source("Zürich the") == tokeniser.encode("Zürich the")
-    assert both.says()[4:].tolist() == list(range(4, tokeniser.size + 2))
-    ids = [*tokeniser.encode("the"), UNK, *tokeniser.encode("cat"), UNK]
-    assert tokeniser.decode(ids) == "the<unk>cat<unk>"
-    assert tokeniser.decode(ids, ["-"]) == "the-cat<unk>"
-    assert len(tokeniser.written("the cat")) == len(tokeniser.encode("the cat"))
+    tokenizer = Subwords.train(lines, TokenizerConfig(type="bpe", size=290))
+    both = PairTokenizer(tokenizer, tokenizer, slots=2)
+    assert both.copyable_words("Zürich the") == []
+    assert both.encode_source("Zürich the") == tokenizer.encode("Zürich the")
+    assert both.copy_table()[4:].tolist() == list(range(4, tokenizer.size + 2))
+    ids = [*tokenizer.encode("the"), UNK, *tokenizer.encode("cat"), UNK]
+    assert tokenizer.decode(ids) == "the<unk>cat<unk>"
+    assert tokenizer.decode(ids, ["-"]) == "the-cat<unk>"
+    assert len(tokenizer.written("the cat")) == len(tokenizer.encode("the cat"))
 
 
 def test_sides_that_are_cut_differently_are_refused_before_any_training(tmp_path):
-    changes = "model.decoder.copy=pointer", "text.source.kind=char"
+    changes = "model.decoder.copy=pointer", "tokenizer.source.type=char"
     with pytest.raises(ValueError, match="cut alike") as refusal:
         run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
     assert str(refusal.value) == (
-        "model.decoder.copy needs both sides cut alike, got text.source.kind=char and text.target.kind=word; a token "
+        "model.decoder.copy needs both sides cut alike, got tokenizer.source.type=char and tokenizer.target.type=word; a token "
         "of the one is no token of the other. Take one kind, or model.decoder.copy=none."
     )
-    assert not (tmp_path / "run" / "source.tokeniser.json").exists()
+    assert not (tmp_path / "run" / "source.tokenizer.json").exists()
 
 
 def test_a_word_that_was_cut_off_is_unknown():
@@ -505,7 +512,7 @@ def files(tmp_path_factory):
 def experiment(files, *changes):
     own = (
         f"data.train={files / 'train.tsv'}", f"data.validation={files / 'test.tsv'}",
-        "text.source.size=10", "text.target.size=10", "model.decoder.copy_slots=4", "data.lengths=[0,0]",
+        "tokenizer.source.size=10", "tokenizer.target.size=10", "model.decoder.copy_slots=4", "data.lengths=[0,0]",
     )  # fmt: skip
     return tiny.experiment(*own, *changes)
 
@@ -549,7 +556,7 @@ def test_all_that_is_told_of_a_translation_has_the_words(trained, files, width):
     json.dumps(answer.source_tokens + answer.hypotheses[0].tokens)
 
 
-def test_neighbours_do_not_share_their_words(trained):
+def test_neighbors_do_not_share_their_words(trained):
     answers = trained.translate(["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"])
     assert [answer.text for answer in answers] == ["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"]
 
@@ -557,14 +564,14 @@ def test_neighbours_do_not_share_their_words(trained):
 @pytest.mark.wide
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(files):
     changes = (
-        "model.decoder.copy=copynet", "forcing.schedule=linear", "forcing.decay=30", "forcing.tail=sample",
-        "model.decoder.dropout=0.2", "loss.chunk=40", "loss.label_smoothing=0.1", "validation.every=20",
+        "model.decoder.copy=copynet", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30", "scheduled_sampling.prediction=sample",
+        "model.decoder.dropout=0.2", "loss.vocabulary_chunk=40", "loss.label_smoothing=0.1", "validation.every=20",
     )  # fmt: skip
     for steps in (7, 20):
         resumed = run.train(
-            experiment(files, *changes, f"steps={steps}", "optimiser.schedule=constant"), files / "parts", QUIET
+            experiment(files, *changes, f"steps={steps}", "optimizer.schedule=constant"), files / "parts", QUIET
         )
-    whole = run.train(experiment(files, *changes, "steps=20", "optimiser.schedule=constant"), files / "whole", QUIET)
+    whole = run.train(experiment(files, *changes, "steps=20", "optimizer.schedule=constant"), files / "whole", QUIET)
     assert digest(resumed) == digest(whole)
 
 

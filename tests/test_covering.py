@@ -22,7 +22,7 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, PAD, Batch, real
 from s2s_jax.train.objectives import LossConfig, make_loss
-from s2s_jax.train.scheduled_sampling import ForcingConfig
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 
 STEPS, BEAM, LENGTH = 20, 3, 6
 ROUND = tuple(
@@ -63,7 +63,7 @@ def configured(row):
         embedding=4,
         encoder=EncoderConfig(cell="rnn", size=4 if values == "split" else 2),
         attention=attention,
-        decoder=DecoderConfig(cell="rnn", size=4, order=order, input_feeding=fed),
+        decoder=DecoderConfig(cell="rnn", size=4, architecture=order, input_feeding=fed),
     )
 
 
@@ -79,18 +79,18 @@ def copies():
 
 def check(row):
     model = build(configured(row), source_vocabulary=8, target_vocabulary=8)
-    loss, batch = make_loss(model, LossConfig(), ForcingConfig()), copies()
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3))
+    loss, batch = make_loss(model, LossConfig(), ScheduledSamplingConfig()), copies()
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3))
 
     def trained(params, key):
         def step(carry, number):
             params, state = carry
             of = lambda params: loss(params, batch, number, jax.random.fold_in(key, number)).nats  # noqa: E731
             nats, gradient = jax.value_and_grad(of)(params)
-            updates, state = optimiser.update(gradient, state)
+            updates, state = optimizer.update(gradient, state)
             return (optax.apply_updates(params, updates), state), nats
 
-        (params, _), losses = jax.lax.scan(step, (params, optimiser.init(params)), jnp.arange(STEPS))
+        (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(STEPS))
         return params, losses
 
     params, losses = jax.jit(trained)(model.init(jax.random.key(1)), jax.random.key(2))

@@ -14,7 +14,7 @@ from flax import nnx
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.decoder.decoder import Decoder, DecoderConfig
-from s2s_jax.model.decoder_self_attention import Past
+from s2s_jax.model.decoder_self_attention import SelfAttentionState
 from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig
 from s2s_jax.model.interface import scan_of_step
 
@@ -53,8 +53,8 @@ def given_for(graph, weights, *, dropped):
     """All that the steps depend on, drawn: weights, memory, a state in mid-sentence, and what dropout multiplies by."""
     given = {"weights": weights, "encoded": oracles.drawn(left_by(ENCODER), seed=2)}
     memory, state = jax.eval_shape(lambda given: start(graph, given, jax.random.key(0)), given)
-    past = state.past.states if state.past else ()
-    shapes = {"carry": state.carry, "fed": state.fed, "drops": memory.noise if dropped else (), "past": past}
+    past = state.self_attention.states if state.self_attention else ()
+    shapes = {"carry": state.carry, "fed": state.feedback, "drops": memory.noise if dropped else (), "past": past}
     return {**given, **oracles.drawn(shapes, seed=3)}
 
 
@@ -62,10 +62,10 @@ def both(graph, given):
     """What `unroll` says, and what one `step` after the other says."""
     memory, state = start(graph, given)
     memory = memory._replace(noise=given["drops"])
-    state = state._replace(carry=given["carry"], fed=given["fed"])
-    if state.past:
-        count = jnp.minimum(jnp.array(SAID), state.past.states.shape[1])
-        state = state._replace(past=Past(given["past"], count))
+    state = state._replace(carry=given["carry"], feedback=given["fed"])
+    if state.self_attention:
+        count = jnp.minimum(jnp.array(SAID), state.self_attention.states.shape[1])
+        state = state._replace(self_attention=SelfAttentionState(given["past"], count))
     decoder, tokens = nnx.merge(graph, given["weights"]), jnp.asarray(TOKENS)
     one_by_one = scan_of_step(lambda _, memory, state, token, key=None: decoder.step(memory, state, token))
     return decoder.unroll(memory, state, tokens), one_by_one((), memory, state, tokens)
@@ -79,25 +79,29 @@ def oracle(config, score, given):
             lambda leaf, row=row: np.asarray(leaf[row], np.float64),
             (given["encoded"].outputs, given["carry"], given["fed"], given["drops"], given["past"]),
         )
-        before = list(past[max(0, config.past - SAID[row]) :])
+        before = list(past[max(0, config.self_attention_window - SAID[row]) :])
         state, (logits, alignments, contexts) = oracles.decoder_steps(
             decoder, config, score, memory[:length], (carries, fed, before), TOKENS[row], drops or None
         )
         alignments = np.pad(alignments, ((0, 0), (0, SOURCE - length)))
-        kept = np.array([*past, *state[2][len(before) :]][-config.past :]) if config.past else ()
-        rows.append((tuple(state[0]), state[1] if config.feeds else (), kept, logits, alignments, contexts))
+        kept = (
+            np.array([*past, *state[2][len(before) :]][-config.self_attention_window :])
+            if config.self_attention_window
+            else ()
+        )
+        rows.append((tuple(state[0]), state[1] if config.feeds_back else (), kept, logits, alignments, contexts))
     return jax.tree.map(lambda *leaves: np.array(leaves), *rows)
 
 
 def in_order(said):
     state, step = said
-    return state.carry, state.fed, state.past.states if state.past else (), *step
+    return state.carry, state.feedback, state.self_attention.states if state.self_attention else (), *step
 
 
 ORDERS = {
-    "fed": {"order": "luong", "input_feeding": True},
-    "unfed": {"order": "luong", "input_feeding": False},
-    "bahdanau": {"order": "bahdanau"},
+    "fed": {"architecture": "luong", "input_feeding": True},
+    "unfed": {"architecture": "luong", "input_feeding": False},
+    "bahdanau": {"architecture": "bahdanau"},
 }
 CELLS, SCORES = ("lstm", "gru", "layer-norm-lstm"), ("none", "general", "additive")
 WHOLE = list(itertools.product(ORDERS, (1, 2), CELLS, SCORES))
@@ -140,26 +144,32 @@ def test_steps_are_the_papers_and_unroll_is_its_steps(point):
 
 OTHERS = {
     "rnn": {"cell": "rnn"},
-    "gru-reset-before": {"cell": "gru-reset-before", "order": "bahdanau", "layers": 2},
+    "gru-reset-before": {"cell": "gru-reset-before", "architecture": "bahdanau", "layers": 2},
     "concat": {"score": "concat"},
     "wide-readout": {"readout": 5},
-    "wide-deep-output": {"order": "bahdanau", "readout": 5},
+    "wide-deep-output": {"architecture": "bahdanau", "readout": 5},
     "tied": {"tied_embeddings": True, "embedding": 5},
-    "tied-deep-output": {"tied_embeddings": True, "embedding": 5, "order": "bahdanau"},
+    "tied-deep-output": {"tied_embeddings": True, "embedding": 5, "architecture": "bahdanau"},
     "residual-from-1": {"residual_from": 1, "layers": 2},
     "residual-from-1-unfed": {"residual_from": 1, "layers": 2, "input_feeding": False},
-    "residual-from-1-bahdanau": {"residual_from": 1, "layers": 2, "order": "bahdanau"},
-    "conditional": {"order": "conditional", "layers": 2},
-    "conditional-lstm": {"order": "conditional", "cell": "lstm", "gate": "target"},
-    "gnmt": {"order": "bahdanau", "asks": "bottom", "context_to_all": True, "layers": 3, "residual_from": 3},
-    "bottom-asks": {"asks": "bottom", "context_to_all": True, "layers": 2},
-    "bottom-asks-unfed": {"asks": "bottom", "layers": 2, "input_feeding": False},
-    "gated": {"gate": "both"},
-    "gated-source-unfed": {"gate": "source", "input_feeding": False},
-    "past-bahdanau": {"past": 2, "order": "bahdanau", "cell": "lstm"},
-    "past-thought-vector": {"past": 3, "score": "none", "input_feeding": False},
+    "residual-from-1-bahdanau": {"residual_from": 1, "layers": 2, "architecture": "bahdanau"},
+    "conditional": {"architecture": "conditional", "layers": 2},
+    "conditional-lstm": {"architecture": "conditional", "cell": "lstm", "context_gate": "target"},
+    "gnmt": {
+        "architecture": "bahdanau",
+        "query_layer": "bottom",
+        "context_to_all": True,
+        "layers": 3,
+        "residual_from": 3,
+    },
+    "bottom-asks": {"query_layer": "bottom", "context_to_all": True, "layers": 2},
+    "bottom-asks-unfed": {"query_layer": "bottom", "layers": 2, "input_feeding": False},
+    "gated": {"context_gate": "both"},
+    "gated-source-unfed": {"context_gate": "source", "input_feeding": False},
+    "past-bahdanau": {"self_attention_window": 2, "architecture": "bahdanau", "cell": "lstm"},
+    "past-thought-vector": {"self_attention_window": 3, "score": "none", "input_feeding": False},
     "transitions": {"transitions": 3, "layers": 2},
-    "transitions-lstm-bahdanau": {"transitions": 2, "cell": "lstm", "order": "bahdanau"},
+    "transitions-lstm-bahdanau": {"transitions": 2, "cell": "lstm", "architecture": "bahdanau"},
 }
 
 
@@ -177,7 +187,7 @@ def test_every_other_choice_is_the_papers(name):
 @pytest.mark.parametrize("input_feeding", [True, False])
 def test_slopes_through_the_own_past_are_the_papers(input_feeding):
     """Also those of the states from before the unroll; what stands where there was no step yet has none."""
-    config, graph, weights = made(cell="gru", bridge="zero", past=3, input_feeding=input_feeding)
+    config, graph, weights = made(cell="gru", bridge="zero", self_attention_window=3, input_feeding=input_feeding)
     given = given_for(graph, weights, dropped=True)
     with jax.disable_jit():
         (_, stepped), pull = jax.vjp(lambda given: tuple(map(in_order, both(graph, given))), given)
@@ -195,7 +205,7 @@ def test_slopes_through_the_own_past_are_the_papers(input_feeding):
 @pytest.mark.parametrize("fill", [np.nan, np.inf])
 def test_what_an_encoder_left_on_padding_changes_nothing(fill):
     """No value, and no slope of anything: 0 x NaN is NaN, so zero weights alone would let it through."""
-    _, graph, weights = made(score="additive", bridge="mean", cell="gru", order="bahdanau")
+    _, graph, weights = made(score="additive", bridge="mean", cell="gru", architecture="bahdanau")
     given = given_for(graph, weights, dropped=False)
     clean, dirty = (
         {**given, "encoded": given["encoded"]._replace(outputs=jnp.where(MASK[..., None], outputs, filling))}
@@ -267,8 +277,8 @@ def test_a_bridge_that_copies_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="bridge='last'") as refusal:
         made(bridge="last", cell="lstm", encoder=EncoderConfig(cell="gru", size=3))
     assert str(refusal.value) == (
-        "decoder.bridge='last' copies the encoder's last state (1 x 6 wide, directions together) to the decoder's "
-        "(2 x 4); make cells and sizes fit (decoder.size=6) or use decoder.bridge='projected', which learns the map."
+        "model.decoder.bridge='last' copies the encoder's last state (1 x 6 wide, directions together) to the decoder's "
+        "(2 x 4); make cells and sizes fit (model.decoder.size=6) or use model.decoder.bridge='projected', which learns the map."
     )
     with pytest.raises(ValueError, match=r"\(1 x 6 wide, directions together\) to the decoder's \(1 x 4\)"):
         made(bridge="last", cell="gru")
@@ -278,11 +288,14 @@ def test_a_bridge_that_copies_refuses_what_does_not_fit():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gate": "both", "order": "bahdanau"}, "decoder.gate=both weighs the parts of an attentional vector"),
-        ({"context_to_all": True}, "decoder.context_to_all needs the context before the upper layers run"),
-        ({"asks": "botom"}, "did you mean 'bottom'"),
-        ({"transitions": 0}, "decoder.transitions must be positive, got 0"),
-        ({"past": -1}, "decoder.past must be zero or more, got -1"),
+        (
+            {"context_gate": "both", "architecture": "bahdanau"},
+            "model.decoder.context_gate=both weighs the parts of an attentional vector",
+        ),
+        ({"context_to_all": True}, "model.decoder.context_to_all needs the context before the upper layers run"),
+        ({"query_layer": "botom"}, "did you mean 'bottom'"),
+        ({"transitions": 0}, "model.decoder.transitions must be positive, got 0"),
+        ({"self_attention_window": -1}, "model.decoder.self_attention_window must be zero or more, got -1"),
     ],
 )
 def test_choices_that_make_no_sense_are_refused(settings, message):
@@ -294,8 +307,8 @@ def test_tied_embeddings_refuse_a_readout_of_another_width():
     with pytest.raises(ValueError, match="tied_embeddings") as refusal:
         made(tied_embeddings=True, readout=5)
     assert str(refusal.value) == (
-        "decoder.tied_embeddings needs decoder.readout as wide as the target embedding (4), got 5; "
-        "leave decoder.readout at 0."
+        "model.decoder.tied_embeddings needs model.decoder.readout as wide as the target embedding (4), got 5; "
+        "leave model.decoder.readout at 0."
     )
     made(tied_embeddings=True, readout=SIZE)
 
@@ -304,6 +317,6 @@ def test_a_residual_connection_between_different_widths_is_refused():
     with pytest.raises(ValueError, match="residual_from=1") as refusal:
         made(residual_from=1, embedding=3)
     assert str(refusal.value) == (
-        "decoder.residual_from=1 adds the input of layer 1 (3 wide) to its output (4 wide); "
+        "model.decoder.residual_from=1 adds the input of layer 1 (3 wide) to its output (4 wide); "
         "make the two widths equal, or start at a later layer."
     )

@@ -13,7 +13,7 @@ from s2s_jax.decode.score import score
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.interface import forced, scan_of_step
+from s2s_jax.model.interface import scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 
@@ -27,10 +27,10 @@ def config(*, precision="float32", remat=0, **settings):
     return ModelConfig(
         embedding=3,
         precision=precision,
-        remat=remat,
+        remat_every=remat,
         encoder=EncoderConfig(cell="gru", size=2),
         attention=AttentionConfig(score="general"),
-        decoder=DecoderConfig(**{"cell": "gru", "size": 4, "past": 2, **settings}),
+        decoder=DecoderConfig(**{"cell": "gru", "size": 4, "self_attention_window": 2, **settings}),
     )
 
 
@@ -59,7 +59,7 @@ def plain():
 def test_an_unroll_longer_than_the_past_is_the_scan_of_its_steps(plain):
     """In parts of four steps, each computed again on the way back."""
     params, wanted = plain
-    oracles.same(told(build(config(remat=4), **SIZES), params, stepwise=False), wanted, tolerance=1e-5)
+    oracles.same(told(build(config(remat_every=4), **SIZES), params, stepwise=False), wanted, tolerance=1e-5)
 
 
 def test_all_steps_at_once_are_the_scan_of_steps():
@@ -79,7 +79,7 @@ def test_bfloat16_rounds_factors_and_nothing_else(plain):
 
 def test_what_a_beam_finds_has_the_score_that_teacher_forcing_gives_it():
     """So the past of a hypothesis is its own, whichever slot its words came from."""
-    model = build(config(past=3), **SIZES)
+    model = build(config(self_attention_window=3), **SIZES)
     params = jax.tree.map(lambda leaf: 3 * leaf, drawn(model))
     find = functools.partial(beam, model, width=4, max_length=6)
     found = jax.device_get(oracles.compiled(find)(params, SOURCE))
@@ -93,8 +93,8 @@ def test_wider_padding_and_another_order_of_the_batch_change_nothing(plain):
     params, _ = plain
     model = build(config(), **SIZES)
     wide = Batch(*(jnp.pad(side[::-1], ((0, 0), (0, 2))) for side in (SOURCE, TARGET)))
-    one, other = oracles.compiled(lambda params: [forced(model, params, batch).logits for batch in (BATCH, wide)])(
-        params
-    )
+    one, other = oracles.compiled(
+        lambda params: [unroll_targets(model, params, batch).logits for batch in (BATCH, wide)]
+    )(params)
     real = np.asarray(TARGET != PAD)
     oracles.same(np.asarray(other)[::-1, : TARGET.shape[1]][real], np.asarray(one)[real], tolerance=1e-6)

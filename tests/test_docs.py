@@ -12,12 +12,18 @@ import pytest
 from s2s_jax.config import override
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.model.attention.scores import SCORES
-from s2s_jax.model.interface import forced, scan_of_step
+from s2s_jax.model.interface import scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import Batch
 
-PAGE = Path(__file__).parent.parent / "docs" / "own_score.md"
-SETTINGS = ("embedding=4", "encoder.cell=gru", "encoder.size=2", "decoder.cell=gru", "decoder.size=4")
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "add-a-score.md"
+SETTINGS = (
+    "embedding=4",
+    "encoder.cell=gru",
+    "encoder.size=2",
+    "decoder.cell=gru",
+    "decoder.size=4",
+)
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_the_score_of_the_page_trains_and_is_searched(typed):
     def told(params):
         ways = (model.unroll, scan_of_step(model.step))
         steps = [way(params, *model.encode(params, batch.source), batch.target)[1] for way in ways]
-        slope = jax.grad(lambda params: (forced(model, params, batch).logits ** 2).sum())(params)
+        slope = jax.grad(lambda params: (unroll_targets(model, params, batch).logits ** 2).sum())(params)
         return steps, slope, greedy(model, params, batch.source, max_length=3)
 
     (fast, stepped), slope, found = oracles.compiled(told)(params)

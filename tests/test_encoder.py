@@ -90,7 +90,7 @@ def test_what_stands_on_padding_changes_nothing(deep):
     oracles.same(encoded(graph, weights, nonsense), said, tolerance=1e-6)
 
 
-def test_the_order_of_a_batch_and_the_neighbours_change_nothing(deep):
+def test_the_order_of_a_batch_and_the_neighbors_change_nothing(deep):
     graph, weights, embedded, said = deep
     order = np.array([2, 0, 1])
     turned = encoded(graph, weights, embedded[order], MASK[order])
@@ -113,7 +113,7 @@ def seen_dropout():
     blank = jax.tree.map(jnp.zeros_like, weights)
     eye = np.eye(SIZE, dtype=np.float32)
     for layer in range(2):
-        blank["cells"][layer]["known"].set_value(jnp.asarray(eye[None]))
+        blank["cells"][layer]["input_kernel"].set_value(jnp.asarray(eye[None]))
     of_inputs = [np.asarray(encoded(graph, blank, x, mask, key).outputs) for key in keys]
 
     _, graph, weights = made(inputs=SIZE, cell="rnn", size=SIZE, bidirectional=True, recurrent_dropout=RATE)
@@ -175,7 +175,7 @@ def test_a_residual_connection_between_different_widths_is_refused():
     with pytest.raises(ValueError, match="residual_from=1") as refusal:
         made(cell="gru", size=4, layers=2, residual_from=1)
     assert str(refusal.value) == (
-        "encoder.residual_from=1 adds the input of layer 1 (6 wide) to its output (8 wide); "
+        "model.encoder.residual_from=1 adds the input of layer 1 (6 wide) to its output (8 wide); "
         "make the two widths equal, or start at a later layer."
     )
     made(cell="gru", size=4, layers=2, residual_from=2)  # the upper layers fit

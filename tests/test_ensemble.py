@@ -13,9 +13,9 @@ from s2s_jax.config import Experiment, override
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.sampling import row_keys, sample
-from s2s_jax.model.ensemble import MIXINGS, ensemble
+from s2s_jax.model.ensemble import ENSEMBLE_AVERAGES, ensemble
 from s2s_jax.model.fusion import fused
-from s2s_jax.model.interface import forced
+from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, UNK, Batch
 
@@ -64,7 +64,7 @@ def is_exact(model, params, of) -> None:
             np.testing.assert_allclose(found.log_probs[row, slot, : len(string)], parts, atol=1e-4)
 
 
-@pytest.mark.parametrize("mixing", sorted(MIXINGS))
+@pytest.mark.parametrize("mixing", sorted(ENSEMBLE_AVERAGES))
 def test_an_ensemble_says_what_its_members_say_on_the_mean(mixing):
     is_exact(ensemble([MODEL] * 3, mixing=mixing), TABLES, functools.partial(mixed, mixing))
 
@@ -82,7 +82,7 @@ def test_a_greedy_step_counts_the_same_as_a_beam_of_one():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("mixing", sorted(MIXINGS))
+@pytest.mark.parametrize("mixing", sorted(ENSEMBLE_AVERAGES))
 def test_an_ensemble_of_a_model_with_itself_is_the_model(mixing):
     """In search, and in what it says of given targets; where it looks, too."""
     twice = ensemble([MODEL, MODEL], mixing=mixing)
@@ -93,7 +93,9 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(mixing):
         for one, other in zip(alone, both, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     batch = Batch(SOURCE, jnp.array([[3, 4, 2], [4, 2, 0], [2, 0, 0]]))
-    alone, both = jax.jit(lambda: (forced(MODEL, table(), batch), forced(twice, [table()] * 2, batch)))()
+    alone, both = jax.jit(
+        lambda: (unroll_targets(MODEL, table(), batch), unroll_targets(twice, [table()] * 2, batch))
+    )()
     np.testing.assert_allclose(jax.nn.log_softmax(alone.logits), jax.nn.log_softmax(both.logits), atol=1e-5)
     np.testing.assert_allclose(alone.alignment, both.alignment)
 
@@ -101,7 +103,10 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(mixing):
 def test_models_of_different_kinds_go_together():
     """Real ones: two cells, two sizes, one without attention, whose share of the alignment is missing."""
     small = {"embedding": 5, "encoder.size": 4, "decoder.size": 6}
-    kinds = ({"encoder.cell": "gru", "decoder.cell": "gru"}, {"embedding": 3, "attention.score": "none"})
+    kinds = (
+        {"encoder.cell": "gru", "decoder.cell": "gru"},
+        {"embedding": 3, "attention.score": "none"},
+    )
     models = [build(config_of({**small, **kind}), source_vocabulary=WORDS, target_vocabulary=WORDS) for kind in kinds]
     together = ensemble(models, mixing="linear")
     params = together.init(jax.random.key(0))
@@ -109,8 +114,8 @@ def test_models_of_different_kinds_go_together():
 
     @jax.jit
     def said_by(params):
-        alone = [forced(model, own, batch) for model, own in zip(models, params, strict=True)]
-        return alone, forced(together, params, batch)
+        alone = [unroll_targets(model, own, batch) for model, own in zip(models, params, strict=True)]
+        return alone, unroll_targets(together, params, batch)
 
     each, said = said_by(params)
     wanted = np.mean([jax.nn.softmax(one.logits) for one in each], axis=0)
@@ -123,7 +128,7 @@ def config_of(changes: dict) -> ModelConfig:
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "fused"])
-def test_neighbours_and_padding_change_nothing(kind):
+def test_neighbors_and_padding_change_nothing(kind):
     model = ensemble([MODEL] * 3) if kind == "ensemble" else fused(MODEL, ensemble([MODEL] * 2), weight=0.5)
     params = TABLES if kind == "ensemble" else (TABLES[0], TABLES[1:])
     find = jax.jit(lambda source: beam(model, params, source, width=3, max_length=6))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.cli import main
-from s2s_jax.decode.lexical_constraints import Wanted
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import DataConfig, read_split
 from s2s_jax.train.checkpoint.average import newest_average
@@ -27,13 +27,13 @@ QUIET = Console(quiet=True)
 def folder(tmp_path_factory) -> Path:
     """A run, and a language model that says its targets' words."""
     folder = tmp_path_factory.mktemp("several")
-    shared = ("validation.sentences=0", "data.held_out=20", "checkpoint.keep=3", "checkpoint.every=20")
+    shared = ("validation.sentences=0", "data.eval_size=20", "checkpoint.keep=3", "checkpoint.every=20")
     run.train(tiny.experiment("steps=60", *shared), folder / "first", QUIET)
     (folder / "lines").write_text("z z\n\nz z z\nz z z z\n")
     language = (
         *shared, "steps=60", f"data.train=lines:{folder / 'lines'}", f"data.validation=lines:{folder / 'lines'}",
-        f"text.target.file={folder / 'first' / 'target.tokeniser.json'}", "model.attention.score=none",
-        "text.source.kind=bpe",
+        f"tokenizer.target.file={folder / 'first' / 'target.tokenizer.json'}", "model.attention.score=none",
+        "tokenizer.source.type=bpe",
     )  # fmt: skip
     run.train(tiny.experiment(*language), folder / "language", QUIET)
     return folder
@@ -54,7 +54,7 @@ def s2s(capfdbinary, monkeypatch):
 
 def test_runs_are_measured_as_one(folder, s2s):
     """A run and its own mean are two."""
-    code, out, errors = s2s("evaluate", folder / "first", "--with", folder / "first", "--average", "2", "--json")
+    code, out, errors = s2s("evaluate", folder / "first", "--ensemble", folder / "first", "--average", "2", "--json")
     found = json.loads(out)
     assert (code, errors) == (0, "averaged: steps 40, 60\n")
     assert found["with"] == [str(folder / "first")]
@@ -65,16 +65,16 @@ def test_runs_are_measured_as_one(folder, s2s):
 def test_a_run_with_itself_is_the_run(folder, s2s):
     typed = "a b\n\nc d e\n"
     once = s2s("translate", folder / "first", typed=typed)
-    thrice = ("--with", folder / "first", "--with", folder / "first", "--mixing", "linear")
+    thrice = ("--ensemble", folder / "first", "--ensemble", folder / "first", "--ensemble-average", "linear")
     assert s2s("translate", folder / "first", *thrice, typed=typed) == once
     assert once[1].count("\n") == 3
 
 
 def test_runs_of_other_tokens_are_refused_with_both_fingerprints(folder, s2s):
-    code, out, errors = s2s("translate", folder / "first", "--with", folder / "language", typed="a\n")
+    code, out, errors = s2s("translate", folder / "first", "--ensemble", folder / "language", typed="a\n")
     assert (code, out) == (2, "")
-    assert f"{folder / 'language'} has another source tokeniser (sha256 " in errors
-    assert "train it with text.source.file" in errors
+    assert f"{folder / 'language'} has another source tokenizer (sha256 " in errors
+    assert "train it with tokenizer.source.file" in errors
 
 
 def test_the_newest_checkpoints_are_averaged_and_named(folder, s2s):
@@ -125,8 +125,8 @@ def test_a_language_model_is_trained_on_lines_alone(folder):
     assert [(one.source, one.target) for one in examples] == [("", "z z"), ("", "z z z"), ("", "z z z z")]
     assert report.lines()[0].startswith("3 of 4")
     language = run.load(folder / "language")
-    assert language.tokenisers["target"].state() == run.load(folder / "first").tokenisers["target"].state()
-    assert language.tokenisers["source"].size == 4
+    assert language.tokenizers["target"].state() == run.load(folder / "first").tokenizers["target"].state()
+    assert language.tokenizers["source"].size == 4
     pairs = [Example("", "z z"), Example("", "a b")]
     likely, unlikely = (float(one.log_probs.sum()) for one in language.score(pairs))
     assert likely > unlikely + 3
@@ -151,7 +151,7 @@ def test_a_language_model_has_its_say(folder, s2s):
             "search.language_model='' and search.language_weight=0.3 need each other",
         ),
         (("--search.language-model", "/no", "--search.language-weight", "0.3"), "no run at /no"),
-        (("--with", "/no"), "no run at /no"),
+        (("--ensemble", "/no"), "no run at /no"),
     ],
 )
 def test_a_language_model_that_makes_no_sense_is_refused(folder, s2s, settings, said):
@@ -193,15 +193,15 @@ def test_a_file_beside_the_input_has_a_line_for_each_line(folder, s2s, tmp_path,
 def test_phrases_that_can_never_be_said_are_refused(folder):
     first = run.load(folder / "first")
     with pytest.raises(
-        ValueError, match="the phrase 'ü', wanted for the line 'a', holds what the target's tokeniser does not"
+        ValueError, match="the phrase 'ü', wanted for the line 'a', holds what the target's tokenizer does not"
     ):
-        list(first.stream([Wanted("a", phrases=("ü",))]))
+        list(first.stream([ConstrainedLine("a", phrases=("ü",))]))
     banned = run.load(folder / "first", changes=["search.rules.banned=[5]"])
-    word = banned.tokenisers["target"].symbols([5])[0]
+    word = banned.tokenizers["target"].symbols([5])[0]
     with pytest.raises(
         ValueError, match=f"the phrase '{word}', wanted for the line 'a', holds id 5 of search.rules.banned"
     ):
-        list(banned.stream([Wanted("a", phrases=(word,))]))
+        list(banned.stream([ConstrainedLine("a", phrases=(word,))]))
 
 
 def test_lines_alone_have_no_alignment(tmp_path):

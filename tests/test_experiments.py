@@ -13,8 +13,8 @@ from s2s_jax.model.seq2seq import build
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
-SMALL = ("steps=2", "data.count=60", "data.held_out=20", "validation.sentences=4", "batch.shapes=1",
-         "batch.sentences=4", "model.encoder.size=6", "model.decoder.size=12", "model.attention.size=5",
+SMALL = ("steps=2", "data.train_size=60", "data.eval_size=20", "validation.sentences=4", "batch.buckets=1",
+         "batch.size=4", "model.encoder.size=6", "model.decoder.size=12", "model.attention.size=5",
          "model.embedding=8",
          "device.cache=")  # fmt: skip
 
@@ -41,7 +41,7 @@ def test_experiments_run_two_steps(name, tmp_path):
         (tmp_path / "a").write_text("ein Haus\nzwei Häuser\nein Baum\n" * 4)
         (tmp_path / "b").write_text("a house\ntwo houses\na tree\n" * 4)
         files = f"{tmp_path / 'a'},{tmp_path / 'b'}"
-        changes += [f"data.train={files}", f"data.validation={files}", "text.source.kind=word",
-                    "text.target.kind=unigram", "text.target.size=280"]  # fmt: skip
+        changes += [f"data.train={files}", f"data.validation={files}", "tokenizer.source.type=word",
+                    "tokenizer.target.type=unigram", "tokenizer.target.size=280"]  # fmt: skip
     run.train(override(experiment, *changes), tmp_path / "run", Console(quiet=True))
     assert len(run.load(tmp_path / "run").translate(["x", ""])) == 2

@@ -32,16 +32,16 @@ SHORT = LINES[:3]
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A run at its first step: what its parameters are does not matter here."""
-    settings = ("search.sentences=2", "search.max_length=12", "data.count=200", "data.held_out=10")
+    settings = ("search.batch_size=2", "search.max_length=12", "data.train_size=200", "data.eval_size=10")
     experiment = tiny.experiment(*settings)
     prepared = prepare(experiment, tmp_path_factory.mktemp("export"), lambda said: None)
-    model = model_of(experiment, prepared.tokenisers)
-    return run.Trained(
+    model = model_of(experiment, prepared.tokenizers)
+    return run.Run(
         experiment=experiment,
         model=model,
         params=model.init(jax.random.key(1)),
         step=0,
-        tokenisers=prepared.tokenisers,
+        tokenizers=prepared.tokenizers,
         facts=prepared.facts,
         refused=[],
     )
@@ -71,12 +71,12 @@ def test_it_translates_as_the_run_itself_to_the_bit(trained, folder, beam, lines
 @pytest.mark.parametrize(
     "choices",
     [
-        {"normaliser": "sigmoid", "constraint": "milk"},
+        {"normalizer": "sigmoid", "constraint": "milk"},
         pytest.param({"score": "location", "positions": 16}, marks=pytest.mark.wide),
-        pytest.param({"score": "gaussian-mixture", "normaliser": "top-k", "top": 10}, marks=pytest.mark.wide),
-        pytest.param({"normaliser": "sigmoid", "constraint": "mocha", "chunk": 3}, marks=pytest.mark.wide),
-        pytest.param({"normaliser": "alpha-entmax", "history": "coverage-tanh"}, marks=pytest.mark.wide),
-        pytest.param({"normaliser": "fusedmax", "constraint": "local-p"}, marks=pytest.mark.wide),
+        pytest.param({"score": "gaussian-mixture", "normalizer": "top-k", "top": 10}, marks=pytest.mark.wide),
+        pytest.param({"normalizer": "sigmoid", "constraint": "mocha", "chunk": 3}, marks=pytest.mark.wide),
+        pytest.param({"normalizer": "alpha-entmax", "history": "coverage-tanh"}, marks=pytest.mark.wide),
+        pytest.param({"normalizer": "fusedmax", "constraint": "local-p"}, marks=pytest.mark.wide),
     ],
 )
 def test_every_kind_of_attention_is_one_program_for_all_shapes(choices):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_jax.text.data_report import Report
+from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.files import has_control, is_blank, read_lines
 
 BOM = "\ufeff".encode()
@@ -28,7 +28,7 @@ def file(tmp_path):
 
 
 def read(path, **options):
-    report = Report()
+    report = DataReport()
     return read_lines(path, report, **options), report
 
 
@@ -55,7 +55,7 @@ def test_lines_come_back_whatever_is_in_them(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "any.txt"
     # the first line says that this is text: it must not look like UTF-16 or begin with a byte order mark
     path.write_bytes("".join(f"{line}\n" for line in ["first", *lines]).encode())
-    assert read(path) == (["first", *lines], Report())
+    assert read(path) == (["first", *lines], DataReport())
 
 
 @pytest.mark.parametrize("end", ["\r\n", ""])
@@ -115,19 +115,19 @@ def test_what_is_not_utf_8_is_replaced_or_skipped_when_told(file, policy, line):
         (b"\x28\xb5\x2f\xfd\x04", "zstd"),
     ],
 )
-def test_packed_files_are_recognised(file, start, name):
+def test_packed_files_are_recognized(file, start, name):
     """Row 7 of the faults."""
     assert refusal(file(start + b"x\n")) == f"FILE is {name}, not UTF-8 text; unpack it first."
 
 
-def test_gzip_without_its_name_is_recognised(file):
+def test_gzip_without_its_name_is_recognized(file):
     """Row 7 of the faults."""
     expected = "FILE is gzip, not UTF-8 text; name it a.txt.gz and it will be unpacked."
     assert refusal(file(gzip.compress(b"a\n"))) == expected
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_utf_16_is_recognised_with_and_without_its_mark(file, codec):
+def test_utf_16_is_recognized_with_and_without_its_mark(file, codec):
     """Row 7 of the faults."""
     text = refusal(file("ein Haus\nein Hund\n".encode(codec)))
     assert text.startswith("FILE is UTF-16")

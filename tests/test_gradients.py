@@ -17,7 +17,7 @@ from s2s_jax.evaluate.gradients import NUMBERS, gradient_norms, log_odds, occlus
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.interface import forced
+from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, PAD, UNK, Batch
 
@@ -50,7 +50,7 @@ def told():
 def numbers(model, params, embedded, of):
     """[B, T] with other embeddings read."""
     encode = functools.partial(model.encode, embedded=embedded)
-    return NUMBERS[of](forced(dataclasses.replace(model, encode=encode), params, BATCH).logits, BATCH.target)
+    return NUMBERS[of](unroll_targets(dataclasses.replace(model, encode=encode), params, BATCH).logits, BATCH.target)
 
 
 @pytest.mark.parametrize("of", sorted(NUMBERS))

@@ -35,7 +35,7 @@ def test_heads_of_one_mind_are_one_head_twice():
     config = harness.chosen(heads=2)
     given = harness.given_for(config)
     weights = oracles.precise(harness.nnx.to_pure_dict(given["weights"]))["heads"]
-    first = {"of_query": weights["of_query"], "of_memory": weights["of_memory"]} | {
+    first = {"query_kernel": weights["query_kernel"], "memory_kernel": weights["memory_kernel"]} | {
         f"score__{name}": leaf for name, leaf in weights["score"].items()
     }
     alike = harness.put(given, **{f"heads__{name}": leaf[:1] for name, leaf in first.items()})
@@ -45,9 +45,9 @@ def test_heads_of_one_mind_are_one_head_twice():
 
 
 def test_each_head_has_noise_of_its_own():
-    config = harness.chosen(heads=2, normaliser="gumbel-softmax")
+    config = harness.chosen(heads=2, normalizer="gumbel-softmax")
     given = harness.given_for(config)
-    blank = harness.put(given, heads__of_query=0.0)  # every score is 0: what differs is the noise
+    blank = harness.put(given, heads__query_kernel=0.0)  # every score is 0: what differs is the noise
     look = harness.forward(config)
     drawn = look(blank, noise=harness.NOISE).heads[:, :2]
     assert np.abs(drawn[:, :, 0] - drawn[:, :, 1]).max(-1).min() > 1e-3
@@ -72,9 +72,9 @@ def test_split_values_keep_what_is_looked_for_from_what_is_found():
 
 
 def test_values_cannot_be_split_out_of_an_odd_width():
-    with pytest.raises(ValueError, match="attention.values=split") as refusal:
+    with pytest.raises(ValueError, match="model.attention.values=split") as refusal:
         build_attention(harness.chosen(values="split"), 4, 5, dtype=np.float32, rngs=oracles.OneKey())
     assert str(refusal.value) == (
-        "attention.values=split needs encoder states of an even width, got 5; "
-        "make encoder.size even, or take attention.values=projected."
+        "model.attention.values=split needs encoder states of an even width, got 5; "
+        "make model.encoder.size even, or take model.attention.values=projected."
     )

@@ -92,7 +92,7 @@ def test_the_same_question_twice_finds_all_tokens_alike_the_second_time():
 
 @pytest.mark.parametrize("history", ["coverage", "coverage-fertility", "previous-and-coverage"])
 def test_no_token_gets_more_than_its_fertility(history):
-    config = harness.chosen(history=history, normaliser="constrained-softmax", fertility=1.2)
+    config = harness.chosen(history=history, normalizer="constrained-softmax", fertility=1.2)
     given = harness.given_for(config)
     _, said, keys = harness.followed(config)({**given, "queries": 3 * given["queries"]})
     most = keys.history if history == "coverage-fertility" else np.full(harness.MASK.shape, 1.2)

@@ -44,9 +44,9 @@ def test_location_aware_without_filters_is_additive(case):
 
 
 def test_location_aware_has_the_kernels_of_its_paper():
-    filters = harness.given_for(config_of("location-aware"))["weights"]["marks"]["filters"]
+    filters = harness.given_for(config_of("location-aware"))["weights"]["history_features"]["filters"]
     assert filters[...].shape == (31, 1, harness.SMALL["filters"])
-    filters = harness.given_for(config_of("location-aware, two channels"))["weights"]["marks"]["filters"]
+    filters = harness.given_for(config_of("location-aware, two channels"))["weights"]["history_features"]["filters"]
     assert filters[...].shape == (3, 2, harness.SMALL["filters"])
     assert harness.given_for(config_of("dynamic-convolution"))["weights"]["score"]["filters"][...].shape[0] == 21
 
@@ -90,11 +90,11 @@ def test_components_only_move_on_from_before_the_first_token(score):
 
 @pytest.mark.parametrize("score", MIXTURES)
 def test_a_component_moves_once_a_step(score):
-    """A peer adds the move to a centre that it was in already, so that the means double."""
+    """A peer adds the move to a center that it was in already, so that the means double."""
     config = harness.chosen(score=score, mixtures=1)
     given = harness.given_for(config)
     narrow = 3.0 if score == "gaussian-mixture" else -2.0
-    steady = harness.put(given, score__of_query=0.0, score__bias=np.array([0.0, narrow, MOVES[score]]))
+    steady = harness.put(given, score__query_kernel=0.0, score__bias=np.array([0.0, narrow, MOVES[score]]))
     states, said, _ = harness.followed(config)(steady)
     np.testing.assert_allclose(states.score[:, 0, 0], [0, 1, 2, 3], rtol=1e-5)
     np.testing.assert_array_equal(said.alignment[:, 0].argmax(-1), [0, 1, 2])
@@ -103,10 +103,10 @@ def test_a_component_moves_once_a_step(score):
 
 def test_exponential_gives_the_mixtures_own_weights():
     """Graves 2013, eq. 46: the window is the mixture itself, of any sum; tokens on padding take nothing from it."""
-    config = harness.chosen(score="gaussian-mixture", normaliser="exponential", mixtures=1)
+    config = harness.chosen(score="gaussian-mixture", normalizer="exponential", mixtures=1)
     given = harness.given_for(config)
     bias = np.log(np.array([0.7, 0.5, 1.0]))
-    said = harness.forward(config)(harness.put(given, score__of_query=0.0, score__bias=bias))
+    said = harness.forward(config)(harness.put(given, score__query_kernel=0.0, score__bias=bias))
     for time in range(harness.STEPS):
         window = 0.7 * np.exp(-0.5 * (time + 1.0 - np.arange(1, harness.SOURCE + 1)) ** 2)
         oracles.same(said.alignment[time], np.where(harness.MASK, window, 0.0), tolerance=1e-5)

@@ -10,28 +10,30 @@ from fake import MODEL, WORDS, table
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.beam.stochastic import stochastic
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.logits_rules import FREE, Rules, bounds, followed
+from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, apply_rules, limits_of
 from s2s_jax.decode.sampling import row_keys, sample
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
 VOCABULARY, LONGEST, ROWS = 8, 7, 40
 EACH = {
-    "free": FREE,
-    "min length": Rules(min_length=4),
-    "min ratio": Rules(min_ratio=1.5),
-    "no repeated token": Rules(no_repeat_ngram=1),
-    "no repeated pair": Rules(no_repeat_ngram=2),
-    "no repeated triple": Rules(no_repeat_ngram=3),
-    "repetition costs": Rules(repetition_penalty=1.7),
-    "banned": Rules(banned=(4, 6)),
-    "no unknown": Rules(unknown=False),
-    "nothing is left": Rules(banned=(3, 4, 5, 6, 7), min_length=5),
-    "all": Rules(min_length=2, min_ratio=0.5, no_repeat_ngram=2, repetition_penalty=1.3, banned=(5,), unknown=False),
+    "free": NO_RULES,
+    "min length": LogitsRules(min_length=4),
+    "min ratio": LogitsRules(min_ratio=1.5),
+    "no repeated token": LogitsRules(no_repeat_ngram=1),
+    "no repeated pair": LogitsRules(no_repeat_ngram=2),
+    "no repeated triple": LogitsRules(no_repeat_ngram=3),
+    "repetition costs": LogitsRules(repetition_penalty=1.7),
+    "banned": LogitsRules(banned=(4, 6)),
+    "no unknown": LogitsRules(unknown=False),
+    "nothing is left": LogitsRules(banned=(3, 4, 5, 6, 7), min_length=5),
+    "all": LogitsRules(
+        min_length=2, min_ratio=0.5, no_repeat_ngram=2, repetition_penalty=1.3, banned=(5,), unknown=False
+    ),
 }
 
 
-def by_hand(logits, rules: Rules, said: list[int], *, fewest: int, prefix: list[int]) -> np.ndarray:
+def by_hand(logits, rules: LogitsRules, said: list[int], *, fewest: int, prefix: list[int]) -> np.ndarray:
     """The same rules, a row at a time and a token at a time."""
     time, total = len(said), np.log(np.exp(logits).sum())
     if time < len(prefix):
@@ -63,8 +65,8 @@ def test_a_rule_is_what_slow_python_says(name):
     for row in range(ROWS):
         source[row, : 1 + row % 4] = EOS
         prefix[row, : row % 4] = random.integers(UNK, VOCABULARY, row % 4)
-    limits = bounds(rules, jnp.array(source), max_length=LONGEST, prefix=jnp.array(prefix))
-    apply = jax.jit(lambda logits, time, said: followed(logits, rules, limits, time=time, said=said))
+    limits = limits_of(rules, jnp.array(source), max_length=LONGEST, prefix=jnp.array(prefix))
+    apply = jax.jit(lambda logits, time, said: apply_rules(logits, rules, limits, time=time, said=said))
     for time in range(LONGEST):
         said = np.zeros((ROWS, LONGEST), np.int32)
         said[:, :time] = random.integers(UNK, VOCABULARY - 2, (ROWS, time))
@@ -78,7 +80,7 @@ def test_a_rule_is_what_slow_python_says(name):
             np.testing.assert_allclose(found[row], wanted, atol=1e-5)
 
 
-STRICT = Rules(min_length=3, no_repeat_ngram=2, repetition_penalty=1.4)
+STRICT = LogitsRules(min_length=3, no_repeat_ngram=2, repetition_penalty=1.4)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_a_beam_that_holds_everything_finds_every_string_that_the_rules_allow(wi
 SEARCHES = ("greedy", "sample", "beam", "stochastic")
 
 
-def searches(rules: Rules, prefix=None, max_length: int = 6, names=SEARCHES):
+def searches(rules: LogitsRules, prefix=None, max_length: int = 6, names=SEARCHES):
     """One compiled function of some searches."""
 
     def every(params, source, prefix):
@@ -136,7 +138,7 @@ def searches(rules: Rules, prefix=None, max_length: int = 6, names=SEARCHES):
 @pytest.fixture(scope="module")
 def ruled():
     """No pair twice, between 3 tokens and 2 a source token, and each row begins its own way."""
-    rules = Rules(min_length=3, max_ratio=2.0, no_repeat_ngram=2)
+    rules = LogitsRules(min_length=3, max_ratio=2.0, no_repeat_ngram=2)
     prefix = jnp.array([[4, 3], [3, 0], [0, 0]], jnp.int32)
     find = searches(rules, prefix)
     return [find(table(seed), SOURCE) for seed in range(10)]
@@ -162,9 +164,12 @@ def test_every_search_keeps_to_the_rules(ruled, name):
 
 
 def test_a_bound_by_ratio_is_the_same_bound_in_tokens():
-    """Row 0 has two tokens, so 2 a token is 4; its neighbours go on to 6 meanwhile."""
+    """Row 0 has two tokens, so 2 a token is 4; its neighbors go on to 6 meanwhile."""
     names = ("sample", "beam")  # one of each loop
-    by_ratio, by_number = searches(Rules(max_ratio=2.0), names=names), searches(FREE, max_length=4, names=names)
+    by_ratio, by_number = (
+        searches(LogitsRules(max_ratio=2.0), names=names),
+        searches(NO_RULES, max_length=4, names=names),
+    )
     for seed in range(5):
         ours, wanted = by_ratio(table(seed), SOURCE), by_number(table(seed), SOURCE)
         for name in names:
@@ -175,7 +180,7 @@ def test_a_bound_by_ratio_is_the_same_bound_in_tokens():
 
 
 def test_where_nothing_may_be_said_the_sentence_ends():
-    find = searches(Rules(min_length=4, banned=(UNK, 4)), names=("greedy", "beam"))
+    find = searches(LogitsRules(min_length=4, banned=(UNK, 4)), names=("greedy", "beam"))
     for found in find(table(), SOURCE).values():
         assert (found.tokens[:, 0, 0] == EOS).all()
 
@@ -189,6 +194,6 @@ def test_settings_of_no_sense_are_refused():
         ({"banned": (-3,)}, "search.rules.banned must be zero or more, got -3"),
     ):
         with pytest.raises(ValueError, match=said):
-            Rules(**settings)
+            LogitsRules(**settings)
     with pytest.raises(ValueError, match=rf"must hold ids of the vocabulary, 0 to {WORDS - 1}, got 9; take ids of"):
-        greedy(MODEL, table(), SOURCE, max_length=3, rules=Rules(banned=(9,)))
+        greedy(MODEL, table(), SOURCE, max_length=3, rules=LogitsRules(banned=(9,)))

@@ -7,15 +7,15 @@ import oracles
 import pytest
 from jax import lax
 
-from s2s_jax.model.ops.matmul import matched, product, scan
+from s2s_jax.model.ops.matmul import matmul, matmul_transposed, scan
 
 STEPS, BATCH, SIZE = 7, 3, 4
 
 
 def body(weights, carry, x):
     """Two products a step, one of them of the other's result."""
-    carry = jnp.tanh(product(jnp.concatenate([carry, x], -1), weights["cell"], jnp.float32))
-    return carry, product(carry, weights["out"], jnp.float32)
+    carry = jnp.tanh(matmul(jnp.concatenate([carry, x], -1), weights["cell"], jnp.float32))
+    return carry, matmul(carry, weights["out"], jnp.float32)
 
 
 def given():
@@ -89,7 +89,7 @@ def test_bfloat16_rounds_every_factor_and_no_sum(way):
     """Forward and backward: of x, of the weight, and of the cotangent; the gradients themselves are float32."""
     shapes = {"x": np.zeros((6, 50)), "weight": np.zeros((50, 8)), "cotangent": np.zeros((6, 8))}
     x, weight, cotangent = (oracles.drawn(shapes, seed=1)[name] for name in ("x", "weight", "cotangent"))
-    ways = {"product": product, "matched": lambda x, weight, dtype: matched(x, weight.T, dtype)}
+    ways = {"product": matmul, "matched": lambda x, weight, dtype: matmul_transposed(x, weight.T, dtype)}
     y, pull = jax.vjp(lambda x, weight: ways[way](x, weight, jnp.bfloat16), x, weight)
     of_x, of_weight = pull(cotangent)
     oracles.same(y, bf16(x) @ bf16(weight), tolerance=1e-6)
@@ -102,8 +102,8 @@ def test_a_delayed_product_rounds_like_any_other():
     at = given()
 
     def rounded(weights, carry, x):
-        carry = jnp.tanh(product(x, weights["cell"], jnp.bfloat16))
-        return carry, product(carry, weights["out"], jnp.bfloat16)
+        carry = jnp.tanh(matmul(x, weights["cell"], jnp.bfloat16))
+        return carry, matmul(carry, weights["out"], jnp.bfloat16)
 
     weights = {"cell": at["weights"]["cell"][:SIZE], "out": at["weights"]["out"]}
     delayed = lambda weights: scan(rounded, weights, at["carry"], at["xs"], rows=(BATCH,), dtype=jnp.bfloat16)  # noqa: E731

@@ -5,7 +5,7 @@ import math
 import pytest
 from sacrebleu import sentence_bleu, sentence_chrf
 
-from s2s_jax.decode.mbr import UTILITIES, consensus
+from s2s_jax.decode.mbr import MBR_METRICS, consensus
 
 LOG = math.log
 
@@ -22,7 +22,7 @@ def test_by_hand():
 
 
 def test_samples_that_came_twice_count_twice():
-    found = consensus(["a", "b", "b", "c"], [0.0] * 4, UTILITIES["exact"])
+    found = consensus(["a", "b", "b", "c"], [0.0] * 4, MBR_METRICS["exact"])
     assert found == [(1, pytest.approx(0.5)), (0, pytest.approx(0.25)), (3, pytest.approx(0.25))]
 
 
@@ -33,15 +33,15 @@ def test_token_ids_will_do():
 
 def test_weights_are_up_to_a_factor_and_nobody_counts_nothing():
     weights = [-2000.0, -2001.0, -math.inf]
-    found = dict(consensus(["a", "b", "c"], weights, UTILITIES["exact"]))
+    found = dict(consensus(["a", "b", "c"], weights, MBR_METRICS["exact"]))
     assert found == pytest.approx({0: 1 / (1 + math.exp(-1)), 1: 1 / (1 + math.e), 2: 0.0})
 
 
 def test_sentence_scores_are_sacrebleus():
     one, other = "the cat sat on a mat", "the cat sat on the mat"
-    assert UTILITIES["chrf"](one, other) == pytest.approx(sentence_chrf(one, [other]).score)
-    assert UTILITIES["bleu"](one, other) == pytest.approx(sentence_bleu(one, [other]).score)
-    assert UTILITIES["bleu"]("a", "a") == 100.0
+    assert MBR_METRICS["chrf"](one, other) == pytest.approx(sentence_chrf(one, [other]).score)
+    assert MBR_METRICS["bleu"](one, other) == pytest.approx(sentence_bleu(one, [other]).score)
+    assert MBR_METRICS["bleu"]("a", "a") == 100.0
 
 
 def test_what_cannot_be_answered_is_refused():

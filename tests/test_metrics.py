@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from s2s_jax.evaluate.alignment import alignment_error_rate, entropy, hard, sure_of
 from s2s_jax.evaluate.evaluation import error_of_alignments
-from s2s_jax.evaluate.metrics import METRICS, Answers, by_source, counts_of, link_counts, value
+from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
 from s2s_jax.evaluate.quality import quality
 
 TOKEN = some.sampled_from(["a", "b", "cc", "d\u00a0d", "é", "日本", "."])
@@ -22,7 +22,7 @@ TEXT_METRICS = ("exact_match", "wer", "per", "bleu", "chrf")
 @given(some.lists(ITEM, min_size=1, max_size=6), some.sampled_from(["word", "phone"]), some.randoms())
 def test_counts_of_drawn_sources_add_up_to_their_quality(items, unit, random):
     texts, references = map(list, zip(*items, strict=True))
-    counts = counts_of(Answers(texts, references, unit))
+    counts = counts_of(Predictions(texts, references, unit))
     drawn = [random.randrange(len(items)) for _ in items]
     wanted = quality([texts[each] for each in drawn], [references[each] for each in drawn], unit=unit)
     for metric in TEXT_METRICS:
@@ -35,7 +35,7 @@ def test_counts_of_drawn_sources_add_up_to_their_quality(items, unit, random):
 
 
 def test_closest_reference_by_hand():
-    counts = counts_of(Answers(["a b", "x", ""], [["a b c", "a b"], ["y z"], [""]]))
+    counts = counts_of(Predictions(["a b", "x", ""], [["a b c", "a b"], ["y z"], [""]]))
     assert counts["exact_match"].tolist() == [[1, 1], [0, 1], [1, 1]]
     assert counts["wer"].tolist() == [[0, 2], [2, 2], [0, 0]]
     assert value("wer", counts["wer"].sum(0)) == 0.5
@@ -46,7 +46,7 @@ def test_closest_reference_by_hand():
 def test_many_sums_at_once_are_those_one_by_one():
     texts = ["the cat sat on the mat .", "a dog ran far away", "no"]
     references = [["the cat sat on a mat ."], ["a dog ran very far away"], ["no", "yes"]]
-    counts = counts_of(Answers(texts, references))
+    counts = counts_of(Predictions(texts, references))
     weights = np.random.default_rng(0).multinomial(3, [1 / 3] * 3, size=(4, 5)).astype(float)
     for metric in counts:
         summed = weights @ counts[metric]
@@ -56,7 +56,7 @@ def test_many_sums_at_once_are_those_one_by_one():
 
 
 def test_forced_numbers_by_hand():
-    answers = Answers(["a", "b"], [["a"], ["c"]], nats=np.array([1.0, 2.0]), tokens=np.array([2.0, 4.0]))
+    answers = Predictions(["a", "b"], [["a"], ["c"]], nats=np.array([1.0, 2.0]), tokens=np.array([2.0, 4.0]))
     counts = counts_of(answers._replace(correct=np.array([2.0, 1.0])))
     assert value("perplexity", counts["perplexity"].sum(0)) == pytest.approx(math.exp(0.5))
     assert value("token_accuracy", counts["token_accuracy"].sum(0)) == 0.5
@@ -83,7 +83,7 @@ def test_links_add_up_to_the_alignment_error_rate():
 
 def test_entropy_is_a_mean_over_target_tokens():
     alignments = [np.eye(3), np.full((1, 4), 0.25)]
-    counts = counts_of(Answers(["a", "b"], [["a"], ["b"]], alignments=alignments))["attention_entropy"]
+    counts = counts_of(Predictions(["a", "b"], [["a"], ["b"]], alignments=alignments))["attention_entropy"]
     assert value("attention_entropy", counts.sum(0)) == pytest.approx(
         np.concatenate(list(map(entropy, alignments))).mean()
     )
@@ -98,8 +98,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="metric must be one of .*, got 'blue'; did you mean 'bleu'?"):
         value("blue", np.zeros(10))
     with pytest.raises(ValueError, match="unit must be one of phone, word, got 'fone'; did you mean 'phone'?"):
-        counts_of(Answers(["a"], [["a"]], "fone"))
+        counts_of(Predictions(["a"], [["a"]], "fone"))
     with pytest.raises(ValueError, match="references must be one list of lines a hypothesis"):
-        counts_of(Answers(["a"], []))
+        counts_of(Predictions(["a"], []))
     with pytest.raises(ValueError, match="bleu_tokenizer must be one of"):
-        counts_of(Answers(["a"], [["a"]], bleu_tokenizer="nothing"))
+        counts_of(Predictions(["a"], [["a"]], bleu_tokenizer="nothing"))

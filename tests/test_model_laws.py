@@ -11,7 +11,7 @@ import pytest
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.interface import forced, scan_of_step
+from s2s_jax.model.interface import scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 
@@ -34,7 +34,7 @@ MODELS = {
         embedding=3,
         encoder=EncoderConfig(cell="gru", size=2, **DROPPED),
         attention=AttentionConfig(score="additive", size=5),
-        decoder=DecoderConfig(cell="lstm", size=4, order="bahdanau", bridge="mean", **DROPPED),
+        decoder=DecoderConfig(cell="lstm", size=4, architecture="bahdanau", bridge="mean", **DROPPED),
     ),
     "unfed": ModelConfig(
         embedding=3,
@@ -142,7 +142,7 @@ def test_two_seeds_at_once_are_one_after_the_other():
     model = build(MODELS["luong"], **SIZES)
     seeds = [drawn_for(model, seed=seed) for seed in (1, 2)]
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *seeds)
-    one = lambda params: forced(model, params, BATCH)[:3]  # noqa: E731
+    one = lambda params: unroll_targets(model, params, BATCH)[:3]  # noqa: E731
     together = oracles.compiled(jax.vmap(one))(stacked)
     alone = [oracle(MODELS["luong"], params) for params in seeds]
     oracles.same(together, jax.tree.map(lambda *leaves: np.stack(leaves), *alone), tolerance=1e-5)
@@ -155,7 +155,7 @@ def test_bfloat16_rounds_factors_and_nothing_else(name):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     params = drawn_for(model)
-    rounded = oracles.compiled(lambda params: forced(model, params, BATCH)[:3])(params)
+    rounded = oracles.compiled(lambda params: unroll_targets(model, params, BATCH)[:3])(params)
     assert {leaf.dtype for leaf in rounded} == {jnp.dtype("float32")}
     exact = oracle(MODELS[name], params)
     oracles.same(rounded, exact, tolerance=3e-2)

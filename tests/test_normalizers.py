@@ -1,4 +1,4 @@
-"""Is each normaliser the formula of its paper, and does each keep the laws of weights? The whole table, law by law."""
+"""Is each normalizer the formula of its paper, and does each keep the laws of weights? The whole table, law by law."""
 
 import functools
 import itertools
@@ -10,18 +10,18 @@ import oracles
 import pytest
 from jax import lax
 
-from s2s_jax.model.attention.normalizers import NORMALISERS
+from s2s_jax.model.attention.normalizers import NORMALIZERS
 
 LENGTHS, SOURCE = (4, 2, 1, 0), 4
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
 COUNT = 2  # of top-k: it is no array, since it shapes what is compiled
-NAMES = sorted(NORMALISERS)
+NAMES = sorted(NORMALIZERS)
 SUMS_TO_ANYTHING = ("exponential", "sigmoid")
 BY_POSITION = ("fusedmax",)  # a token's place matters
 
 
 def given_for(name, *, shape=MASK.shape, seed=1):
-    """Scores, and the numbers that a normaliser needs beside them."""
+    """Scores, and the numbers that a normalizer needs beside them."""
     random = np.random.default_rng(seed)
     uniform = random.uniform(0.1, 0.5, shape).astype(np.float32)
     numbers = {
@@ -35,9 +35,9 @@ def given_for(name, *, shape=MASK.shape, seed=1):
 
 
 def weighing(name):
-    """The normaliser as a function of what it was given."""
+    """The normalizer as a function of what it was given."""
     fixed = {"count": COUNT} if name == "top-k" else {}
-    return lambda given, mask: NORMALISERS[name](given["scores"], mask, **given["numbers"], **fixed)
+    return lambda given, mask: NORMALIZERS[name](given["scores"], mask, **given["numbers"], **fixed)
 
 
 @functools.cache
@@ -117,7 +117,7 @@ def fusedmax(scores, strength):
     """argmin 1/2 |p - e|^2 + strength sum |p_(s+1) - p_s|, by trying every way to cut the row into runs.
 
     Between two runs the weights rise or fall, and a run weighs 0 or not; with all that fixed, its weight is the mean of
-    its scores, pulled by the neighbours, minus what makes the sum 1.
+    its scores, pulled by the neighbors, minus what makes the sum 1.
     """
 
     def cost(p):
@@ -161,8 +161,8 @@ def by_row(oracle, given, mask=MASK):
     return weights
 
 
-def test_every_normaliser_has_an_oracle():
-    assert set(ORACLES) == set(NORMALISERS)
+def test_every_normalizer_has_an_oracle():
+    assert set(ORACLES) == set(NORMALIZERS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -222,7 +222,7 @@ def test_huge_scores_stay_finite(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_neighbours_in_the_batch_change_nothing(name):
+def test_neighbors_in_the_batch_change_nothing(name):
     given, other, (_, looking) = given_for(name), given_for(name, seed=5), look(name)
     for row in range(len(LENGTHS)):
         mixed = jax.tree.map(lambda a, b, row=row: a.at[row].set(b[row]) if a.ndim else a, other, given)
@@ -267,7 +267,7 @@ def test_neither_the_width_of_the_padding_nor_scan_nor_vmap_changes_anything(nam
 @functools.cache
 def compiled(name, count):
     fixed = {} if count is None else {"count": count}
-    return oracles.compiled(lambda scores, mask, numbers: NORMALISERS[name](scores, mask, **numbers, **fixed))
+    return oracles.compiled(lambda scores, mask, numbers: NORMALIZERS[name](scores, mask, **numbers, **fixed))
 
 
 def of(name, scores, mask=None, count=None, **numbers):
@@ -384,7 +384,7 @@ def test_short_rows_of_fusedmax_are_the_argmin(scale, strength):
     oracles.same(of("fusedmax", scores, strength=strength), np.array(wanted), tolerance=1e-6)
 
 
-def test_fused_neighbours_share_one_weight_and_one_gradient():
+def test_fused_neighbors_share_one_weight_and_one_gradient():
     given = {"scores": jnp.tile(jnp.array([0.1, 0.2, 0.15, -0.5]), (4, 1)), "numbers": {"strength": jnp.float32(0.3)}}
     gradient, weights = look("fusedmax")[1](given, np.ones_like(MASK))
     for row in np.concatenate([weights, gradient["scores"]]):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tiny
 
-from s2s_jax.decode.lexical_constraints import Wanted
-from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
+from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.model.seq2seq import build
 from s2s_jax.shapes import SPECIAL, UNK
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import Words
 
 TYPED = [*SPECIAL, "é", "a", "b"]  # what a person typed, the names of the special tokens among it
@@ -27,8 +27,8 @@ LONGEST = 6
 def translator() -> Translator:
     words = Words(TYPED, "NFC")
     model = build(tiny.experiment().model, source_vocabulary=words.size, target_vocabulary=words.size)
-    search = SearchConfig(beam=2, rules=Rules(min_length=3))
-    return Translator(compiled_search(model, search, LONGEST), PairTokeniser(words, words), search)
+    search = SearchConfig(beam=2, rules=LogitsRules(min_length=3))
+    return Translator(compiled_search(model, search, LONGEST), PairTokenizer(words, words), search)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def ask(translator):
     words = len(TYPED) + len(SPECIAL)
     params = build(tiny.experiment().model, source_vocabulary=words, target_vocabulary=words).init(jax.random.key(0))
 
-    def answers(*lines: str | Wanted) -> list[Translation]:
+    def answers(*lines: str | ConstrainedLine) -> list[Translation]:
         return list(translator.translate(params, lines))
 
     return answers
@@ -47,7 +47,7 @@ def same(one: Translation, other: Translation) -> None:
     np.testing.assert_allclose(one.hypotheses[0].log_probs, other.hypotheses[0].log_probs, atol=1e-5)
 
 
-def test_a_very_long_line_has_one_answer_and_its_neighbours_keep_theirs(ask):
+def test_a_very_long_line_has_one_answer_and_its_neighbors_keep_theirs(ask):
     """Row 15 of the faults."""
     long = "a b " * 400
     together = ask("a", long, "b a", "")
@@ -74,23 +74,23 @@ def test_the_names_of_special_tokens_are_words_like_others(ask):
     answer = ask(typed)[0]
     assert answer.source_tokens == (*typed.split(), "</s>")
     assert answer.hypotheses[0].alignment.shape[1] == 7
-    assert ask(Wanted("a", prefix=typed))[0].text == typed
-    held = ask(Wanted("a", phrases=("</s> <pad>",)))[0]
+    assert ask(ConstrainedLine("a", prefix=typed))[0].text == typed
+    held = ask(ConstrainedLine("a", phrases=("</s> <pad>",)))[0]
     assert all("</s> <pad>" in one.text for one in held.hypotheses)
 
 
-def test_both_spellings_of_a_letter_are_one_word_where_the_tokeniser_says_so(ask):
+def test_both_spellings_of_a_letter_are_one_word_where_the_tokenizer_says_so(ask):
     """Row 24 of the faults; what was typed comes back as it was typed."""
     composed, apart = "é a", unicodedata.normalize("NFD", "é a")
     assert composed != apart
     answers = [ask(line)[0] for line in (composed, apart)]
     assert [one.source for one in answers] == [composed, apart]
     same(*answers)
-    assert "é b" in ask(Wanted("a", phrases=(unicodedata.normalize("NFD", "é b"),)))[0].text
+    assert "é b" in ask(ConstrainedLine("a", phrases=(unicodedata.normalize("NFD", "é b"),)))[0].text
 
 
 def test_what_never_ends_is_cut_off_and_flagged(ask):
     """Row 34 of the faults: here a prefix leaves no room for the end."""
-    for hypothesis in ask(Wanted("a b", prefix="a b " * 4))[0].hypotheses:
+    for hypothesis in ask(ConstrainedLine("a b", prefix="a b " * 4))[0].hypotheses:
         assert hypothesis.truncated
         assert hypothesis.text == "a b a b a b"

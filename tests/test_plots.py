@@ -32,8 +32,8 @@ def pixels(path):
     return np.round(imread(path)[..., :3] * 255).astype(int)
 
 
-def has(image, colour):
-    return bool((np.abs(image - np.array(colour)).max(axis=-1) <= 2).any())
+def has(image, color):
+    return bool((np.abs(image - np.array(color)).max(axis=-1) <= 2).any())
 
 
 AWKWARD = {
@@ -142,7 +142,7 @@ def test_what_cannot_be_seen_is_named():
     assert short(" a ") == "␣a␣"
     assert legible("a b\u00a0\n") == "a bU+00A0U+000A"
     assert legible("\u200d") == "U+200D"
-    assert legible("ی\u200cخ") == "ی\u200cخ"  # inside of a word it shapes its neighbours
+    assert legible("ی\u200cخ") == "ی\u200cخ"  # inside of a word it shapes its neighbors
     assert legible("\u0301") == "◌\u0301"
     assert legible("e\u0301") == "e\u0301"
     assert short("") == legible("") == ""

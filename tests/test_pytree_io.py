@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.train.checkpoint.pytree_io import demand_same_form, described, digest, nested, on_host, paths_of, rebuilt
+from s2s_jax.train.checkpoint.pytree_io import (
+    check_same_structure,
+    described,
+    digest,
+    nested,
+    on_host,
+    paths_of,
+    rebuilt,
+)
 
 
 class Moments(NamedTuple):
@@ -19,7 +27,7 @@ class Moments(NamedTuple):
 def tree() -> dict[str, Any]:
     return {
         "params": {"kernel": jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3), "bias": jnp.asarray([-0.0, jnp.nan])},
-        "optimiser": (Moments(jnp.ones(3), np.zeros((0, 2))), None, (), np.float64(0.1)),
+        "optimizer": (Moments(jnp.ones(3), np.zeros((0, 2))), None, (), np.float64(0.1)),
         "key": jax.random.key_data(jax.random.key(3)),
     }
 
@@ -31,9 +39,9 @@ def bits(tree: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
 def test_a_path_says_where_a_leaf_is():
     assert sorted(paths_of(tree())) == [
         "key",
-        "optimiser/0/mean",
-        "optimiser/0/square",
-        "optimiser/3",
+        "optimizer/0/mean",
+        "optimizer/0/square",
+        "optimizer/3",
         "params/bias",
         "params/kernel",
     ]
@@ -107,7 +115,7 @@ def test_the_digest_is_the_documented_one():
 )
 def test_another_form_is_refused_by_the_name_of_the_leaf(example: dict[str, Any], said: str):
     with pytest.raises(ValueError, match=said):
-        demand_same_form(example, described({"w": np.zeros(2)}), where="place")
+        check_same_structure(example, described({"w": np.zeros(2)}), where="place")
 
 
 @pytest.mark.parametrize(

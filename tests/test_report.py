@@ -14,11 +14,11 @@ import pytest
 
 from s2s_jax.evaluate.metrics import value
 from s2s_jax.sweep.report import numbers, write_report
-from s2s_jax.sweep.report.comparisons import judge
+from s2s_jax.sweep.report.comparisons import compare
 from s2s_jax.sweep.report.markdown_latex import latex, markdown
 from s2s_jax.sweep.report.style import DARK, LIGHT
 from s2s_jax.sweep.report.svg import Axis, axis_of, literal, shorten, tick_text, token_text
-from s2s_jax.sweep.result import Result, Shown, Study
+from s2s_jax.sweep.result import ExamplePrediction, SweepResults, TrialResult
 from s2s_jax.sweep.statistics import sign_flip
 
 HOSTILE = ("</s>", "<b>x", "&amp;", "東京", "سلام", "▁the", '"q"', "a\u0000b", "\u202eevil")
@@ -39,7 +39,7 @@ def shown(random, *, attends=True):
         ("Tokyo", "&amp;", "a\u0000b", "\u202eevil", '"q"', "</s>"),
     )
     weights = random.dirichlet(np.full(6, 0.15), size=6) if attends else np.zeros((6, 6))
-    return Shown(
+    return ExamplePrediction(
         "東京 <b>x سلام &amp; C:\\new_file | 100%", ("Tokyo <b>x",), "Tokyo &amp; \u202eevil", source, tokens, weights
     )
 
@@ -60,7 +60,7 @@ def cell(name, point, seed, quality, *, attends, random, curve_steps=12):
     metrics |= {"attention_entropy": 0.4 + random.random() * 0.1} if attends else {}
     steps = [250 * (place + 1) for place in range(curve_steps)]
     loss = [(step, 2.8 * math.exp(-step / 900) + 1.1 - quality + 0.03 * random.normal()) for step in steps]
-    return Result(
+    return TrialResult(
         name=name,
         point=point,
         seed=seed,
@@ -97,7 +97,7 @@ def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
         error = "seed 3: out of memory in <lambda> & co"
         results[3] = results[3]._replace(status="failed", error=error, **bare)
         results[-1] = results[-1]._replace(status="diverged", error="loss is NaN at step 120", **bare)
-    return Study(
+    return SweepResults(
         name="Scores of attention on dates",
         claim="A learned score beats the dot product, and any attention beats none.\nThe gap is no noise.",
         command="s2s sweep experiments/attention/scores.py",
@@ -184,7 +184,7 @@ def test_page_is_whole_and_alone(written):
     assert "U+202E" in text
 
 
-def test_pictures_are_xml_and_know_their_colours(written):
+def test_pictures_are_xml_and_know_their_colors(written):
     found = sorted((written / "figures").glob("*.svg"))
     assert {"difference-exact_match.svg", "learning-loss-1.svg", "length-2.svg", "parallel.svg"} < {
         p.name for p in found
@@ -206,7 +206,7 @@ def test_failures_are_counted_and_told(written):
 
 def test_csv_holds_the_numbers_in_full(written):
     rows = list(csv.DictReader(io.StringIO((written / "table.csv").read_text(encoding="utf-8"))))
-    judged = judge(two_axes())
+    judged = compare(two_axes())
     assert len(rows) == len(judged.rows) == 8
     for record, row in zip(rows, judged.rows, strict=True):
         seeds = [each.metrics["exact_match"] for each in row.done]
@@ -217,7 +217,7 @@ def test_csv_holds_the_numbers_in_full(written):
 
 
 def test_pairs_are_of_seeds_that_both_sides_have():
-    judged = judge(study(labels=("dot", "none")))  # seed 3 of dot and seed 7 of none are missing
+    judged = compare(study(labels=("dot", "none")))  # seed 3 of dot and seed 7 of none are missing
     gap = judged.rows[1].differences["exact_match"]
     by_seed = {row.is_baseline: {each.seed: each.metrics["exact_match"] for each in row.done} for row in judged.rows}
     shared = sorted(by_seed[True].keys() & by_seed[False].keys())
@@ -249,7 +249,7 @@ def test_one_seed_one_value_no_attention(tmp_path):
 
 
 def test_nothing_is_done_yet(tmp_path):
-    waiting = tuple(Result(f"c{n}", {"attention": label}, 0, "waiting") for n, label in enumerate(("dot", "none")))
+    waiting = tuple(TrialResult(f"c{n}", {"attention": label}, 0, "waiting") for n, label in enumerate(("dot", "none")))
     text = write_report(study(labels=("dot", "none"))._replace(results=waiting), tmp_path).read_text(encoding="utf-8")
     assert "No run is done yet" in text
     assert "0 of 2 runs done, 2 waiting" in text
@@ -263,7 +263,7 @@ def test_ties_missing_and_infinite_numbers(tmp_path):
     results = [each._replace(metrics=each.metrics | strange.get(each.seed, {})) for each in made.results]
     same = [each for each in results if each.point["attention"] == "dot"]
     results[6:] = [each._replace(point={"attention": "general"}, name=f"g{each.seed}") for each in same]
-    judged = judge(made._replace(results=tuple(results)))
+    judged = compare(made._replace(results=tuple(results)))
     gap = judged.rows[2].differences["exact_match"]
     assert gap.wins == (0, 2, 2)
     assert gap.p == 1.0
@@ -284,7 +284,7 @@ def test_other_test_sets_are_not_paired_by_sentence():
         return each._replace(counts={metric: counts[: 100 + each.seed] for metric, counts in each.counts.items()})
 
     results = [cut(each) if each.point["attention"] == "none" else each for each in made.results]
-    judged = judge(made._replace(results=tuple(results)))
+    judged = compare(made._replace(results=tuple(results)))
     assert judged.rows[0].intervals["bleu"].over == "seeds and sentences"
     assert judged.rows[1].intervals["bleu"].over == judged.rows[1].differences["bleu"].interval.over == "seeds"
 
@@ -292,17 +292,17 @@ def test_other_test_sets_are_not_paired_by_sentence():
 def test_what_cannot_be_judged_is_refused():
     made = study(seeds=1)
     with pytest.raises(ValueError, match="compare must be one of attention, got 'atention'; did you mean"):
-        judge(made._replace(compare="atention"))
+        compare(made._replace(compare="atention"))
     with pytest.raises(ValueError, match="baseline must be one of .*, got 'dott'; did you mean 'dot'?"):
-        judge(made._replace(baseline="dott"))
+        compare(made._replace(baseline="dott"))
     with pytest.raises(ValueError, match="metrics must be one of .*, got 'blue'; did you mean 'bleu'?"):
-        judge(made._replace(metrics=("blue",)))
+        compare(made._replace(metrics=("blue",)))
     with pytest.raises(ValueError, match="metrics must name at least one, the tested one first, got none"):
-        judge(made._replace(metrics=()))
+        compare(made._replace(metrics=()))
     with pytest.raises(
         ValueError, match="metrics must begin with one that has a better direction, got 'attention_entropy'"
     ):
-        judge(made._replace(metrics=("attention_entropy",)))
+        compare(made._replace(metrics=("attention_entropy",)))
 
 
 def test_latex_and_markdown_take_no_sign_for_an_order(written):
@@ -362,21 +362,21 @@ def test_text_is_literal():
     assert shorten("abcdefghij", 6) == "ab…hij"
 
 
-def luminance(colour):
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+def luminance(color):
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return np.dot(linear, [0.2126, 0.7152, 0.0722])
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_colours_can_be_seen(palette):
+def test_colors_can_be_seen(palette):
     def contrast(one, other):
         low, high = sorted([luminance(one), luminance(other)])
         return (high + 0.05) / (low + 0.05)
 
     for ground in ("paper", "raised"):
         assert all(contrast(palette[name], palette[ground]) >= 4.5 for name in ("ink", "mute", "link", "bad"))
-    assert all(contrast(colour, palette["paper"]) >= 3 for colour in palette["series"])
+    assert all(contrast(color, palette["paper"]) >= 3 for color in palette["series"])
 
 
 def test_in_a_browser(written):

@@ -84,8 +84,8 @@ def test_lines_come_back_in_order_and_blank_ones_stay_blank(trained, beam):
         )
 
 
-def test_neighbours_do_not_change_a_translation(loaded):
-    """Row 32 of the faults: batch neighbours and padding never change a number beyond rounding."""
+def test_neighbors_do_not_change_a_translation(loaded):
+    """Row 32 of the faults: batch neighbors and padding never change a number beyond rounding."""
     alone = loaded.translate(["q r"])[0].best
     crowd = loaded.translate(["a b c d e", "q r", "x"] * 5)[1].best
     assert alone.text == crowd.text
@@ -145,7 +145,7 @@ def test_a_stream_is_read_a_window_at_a_time(loaded, ask):
             yield "a b" if ask == "stream" else ("a b", "a b")
 
     answers = getattr(loaded, ask)(endless())
-    window = loaded.experiment.search.sentences * WINDOW
+    window = loaded.experiment.search.batch_size * WINDOW
     next(answers)
     assert len(read) == window
     assert len(list(itertools.islice(answers, window))) == window
@@ -166,9 +166,9 @@ def test_the_package_offers_loading_without_importing_jax_for_it():
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
     """At a step between validations, with scheduled sampling, dropout and averaging on."""
     changes = (
-        "validation.every=15", "forcing.schedule=linear", "forcing.decay=30", "forcing.tail=sample",
-        "model.decoder.dropout=0.2", "model.encoder.recurrent_dropout=0.1", "optimiser.ema=0.9",
-        "optimiser.schedule=constant",
+        "validation.every=15", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30", "scheduled_sampling.prediction=sample",
+        "model.decoder.dropout=0.2", "model.encoder.recurrent_dropout=0.1", "optimizer.ema=0.9",
+        "optimizer.schedule=constant",
     )  # fmt: skip
     for steps in (13, 40):
         resumed = run.train(tiny.experiment(*changes, f"steps={steps}"), tmp_path / "parts", QUIET)
@@ -201,7 +201,7 @@ def command(directory: Path, *changes: str) -> list[str]:
     """`s2s train` of the tiny experiment in a process of its own."""
     file = directory.parent / "oracle_search.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import experiment\n")
-    settings = ["--steps", "60", "--checkpoint.every", "7", "--record.every", "5", "--validation.every", "30"]
+    settings = ["--steps", "60", "--checkpoint.every", "7", "--record.log-every", "5", "--validation.every", "30"]
     words = [word for change in changes for word in ("--" + change.split("=")[0], change.split("=")[1])]
     cache = ["--device.cache", str(directory.parent / "cache")]
     return [sys.executable, "-m", "s2s_jax", "train", str(file), "--run", str(directory), *settings, *cache, *words]
@@ -244,7 +244,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     ],
 )
 def test_killed_anywhere_and_resumed_gives_the_same_bits(uninterrupted, number, code):
-    """Rows 37 and 41 of the faults, and the promise: parameters, optimiser, order and coins as if nothing had been."""
+    """Rows 37 and 41 of the faults, and the promise: parameters, optimizer, order and coins as if nothing had been."""
     directory = uninterrupted.parent / number.name
     process = start(directory)
     until_step(directory, 15, process)
@@ -298,8 +298,8 @@ def test_changed_data_under_a_run_is_refused(tmp_path):
 
 
 def test_another_vocabulary_under_a_run_is_refused(trained):
-    """Row 23 of the faults: the hash of the tokeniser is stored, and both are shown."""
-    path = trained / "target.tokeniser.json"
+    """Row 23 of the faults: the hash of the tokenizer is stored, and both are shown."""
+    path = trained / "target.tokenizer.json"
     text = path.read_text()
     state = json.loads(text)
     state["symbols"][0], state["symbols"][1] = state["symbols"][1], state["symbols"][0]
@@ -317,8 +317,8 @@ def test_what_never_came_to_a_checkpoint_binds_nobody(tmp_path):
     directory = tmp_path / "run"
     with pytest.raises(ValueError, match="data.max_length=1 would drop"):
         run.train(tiny.experiment("data.max_length=1"), directory, QUIET)
-    run.train(tiny.experiment("steps=1", "text.source.kind=char"), directory, QUIET)
-    assert json.loads((directory / "source.tokeniser.json").read_text())["kind"] == "char"
+    run.train(tiny.experiment("steps=1", "tokenizer.source.type=char"), directory, QUIET)
+    assert json.loads((directory / "source.tokenizer.json").read_text())["kind"] == "char"
 
 
 def test_impossible_pairs_are_refused_before_anything_is_read(tmp_path):
@@ -330,15 +330,20 @@ def test_impossible_pairs_are_refused_before_anything_is_read(tmp_path):
 def test_divergence_stops_the_run_and_keeps_the_batch(tmp_path):
     """Row 28 of the faults: stop before the update, keep what is needed to look into it."""
     directory = tmp_path / "run"
-    changes = ("optimiser.name=sgd", "optimiser.learning_rate=1e38", "optimiser.clip=0", "optimiser.warmup=0")
-    with pytest.raises(NotFinite, match=r"step \d+: .* lower optimiser.learning_rate"):
+    changes = (
+        "optimizer.name=sgd",
+        "optimizer.learning_rate=1e38",
+        "optimizer.clip_norm=0",
+        "optimizer.warmup_steps=0",
+    )
+    with pytest.raises(NotFinite, match=r"step \d+: .* lower optimizer.learning_rate"):
         run.train(tiny.experiment(*changes), directory, QUIET)
     kept = np.load(next(directory.glob("not_finite_*.npz")))
     assert kept["source"].shape[0] == 64
 
 
 def test_early_stopping_waits_as_long_as_it_was_told(tmp_path):
-    changes = ("steps=90", "validation.every=10", "validation.patience=2", "optimiser.learning_rate=0")
+    changes = ("steps=90", "validation.every=10", "validation.patience=2", "optimizer.learning_rate=0")
     state = run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
     assert int(state.step) == 30
 
@@ -399,7 +404,7 @@ def test_no_pickle_and_no_eval_anywhere():
 def test_two_devices_train_as_one_does(tmp_path):
     states = [
         run.train(
-            tiny.experiment("steps=5", "optimiser.name=sgd", f"device.count={count}"), tmp_path / str(count), QUIET
+            tiny.experiment("steps=5", "optimizer.name=sgd", f"device.count={count}"), tmp_path / str(count), QUIET
         )
         for count in (1, 2)
     ]
@@ -409,7 +414,7 @@ def test_two_devices_train_as_one_does(tmp_path):
 
 @pytest.mark.wide
 def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
-    run.train(tiny.experiment("steps=2", "record.every=1", "record.tensorboard=true"), tmp_path / "run", QUIET)
+    run.train(tiny.experiment("steps=2", "record.log_every=1", "record.tensorboard=true"), tmp_path / "run", QUIET)
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     assert [one["step"] for one in records(tmp_path / "run", "train")] == [1, 2]
 
@@ -433,7 +438,7 @@ def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
 
 def test_a_run_that_lost_patience_stays_done(tmp_path):
     impatient = tiny.experiment(
-        "steps=50", "validation.every=2", "validation.sentences=0", "validation.patience=1", "optimiser.learning-rate=5"
+        "steps=50", "validation.every=2", "validation.sentences=0", "validation.patience=1", "optimizer.learning-rate=5"
     )
     step = int(run.train(impatient, tmp_path, QUIET).step)
     assert step < 50

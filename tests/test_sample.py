@@ -126,7 +126,7 @@ def test_a_point_falls_on_a_place_that_has_weight(point, place):
     assert fallen_on(jnp.array([[0.0, 1.0, 0.0, 2.0, 0.0]]), jnp.array([[point]])) == place
 
 
-def test_neighbours_padding_and_order_change_no_sample():
+def test_neighbors_padding_and_order_change_no_sample():
     few = jax.jit(lambda params, source, keys: sample(MODEL, params, source, keys, samples=4, max_length=6))
     for seed in range(10):
         together = few(table(seed), SOURCE, row_keys(seed, jnp.array([7, 8])))

@@ -12,14 +12,14 @@ from flax import nnx
 
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.scores import SCORES
-from s2s_jax.model.ops.matmul import product
+from s2s_jax.model.ops.matmul import matmul
 
 BATCH, SOURCE, QUERY, MEMORY = 2, 3, 4, 5
 CONFIG = AttentionConfig(size=6, positions=4)
 BIASED = dataclasses.replace(CONFIG, bias=True)
 ONE_SIZE = ("dot", "scaled-dot", "cosine", "linear")  # the query must be as wide as the memory
 ADDITIVE = ("additive", "concat", "additive-layer-norm")  # a bias inside the tanh, where it is asked for
-STATELESS = sorted(name for name, score in SCORES.items() if not score.follows and not score.remembers)
+STATELESS = sorted(name for name, score in SCORES.items() if not score.needs_history and not score.stateful)
 OF_CONTENT = sorted(set(STATELESS) - {"location"})
 CASES = [(name, CONFIG) for name in STATELESS] + [(name, BIASED) for name in ADDITIVE]
 NAMES = [name + "+bias" * config.bias for name, config in CASES]
@@ -43,10 +43,10 @@ def given_for(name, config=CONFIG, *, memory=None, dtype=jnp.float32):
 
 def scored(graph, given):
     score = nnx.merge(graph, given["weights"])
-    keys, matrix = score.prepare(given["memory"]), score.asking()
+    keys, matrix = score.prepare(given["memory"]), score.query_projection()
     assert keys.shape[:2] == given["memory"].shape[:2]
     assert keys.ndim == 3
-    scores = score(given["query"] if matrix is None else product(given["query"], matrix, score.dtype), keys)
+    scores = score(given["query"] if matrix is None else matmul(given["query"], matrix, score.dtype), keys)
     assert scores.dtype == jnp.float32
     return scores
 
@@ -92,14 +92,14 @@ def test_scores_start_where_their_papers_do():
     wanted = {
         ("cosine", "temperature"): 10.0,
         ("scaled-general", "gain"): 1.0,
-        ("normalised-additive", "gain"): np.sqrt(1 / 6),
+        ("normalized-additive", "gain"): np.sqrt(1 / 6),
         ("additive-layer-norm", "query_gain"): ones,
         ("additive-layer-norm", "memory_gain"): ones,
         ("biaffine", "bias"): 0.0,
         ("linear", "bias"): 0.0,
         ("tanh-dot", "query_bias"): zeros,
         ("tanh-dot", "memory_bias"): zeros,
-        ("normalised-additive", "bias"): zeros,
+        ("normalized-additive", "bias"): zeros,
         **{(name, "bias"): zeros for name in ADDITIVE},
     }
 
@@ -132,8 +132,8 @@ def test_biaffine_without_its_linear_parts_is_general():
     bare = put(
         drawn,
         weight=given["weights"]["weight"][...],
-        of_query=np.zeros(QUERY),
-        of_memory=np.zeros(MEMORY),
+        query_kernel=np.zeros(QUERY),
+        memory_kernel=np.zeros(MEMORY),
         bias=0.0,
     )
     oracles.same(of_biaffine(bare)[0], of_general(given)[0], tolerance=1e-6)
@@ -149,12 +149,12 @@ def test_linear_with_its_products_alone_is_dot():
 def test_concat_is_additive_with_both_maps_in_one(config):
     (of_additive, given), (of_concat, drawn) = given_for("additive", config), given_for("concat", config)
     shared = {name: weight[...] for name, weight in given["weights"].items()}
-    together = np.concatenate([shared.pop("of_query"), shared.pop("of_memory")])
+    together = np.concatenate([shared.pop("query_kernel"), shared.pop("memory_kernel")])
     oracles.same(of_concat(put(drawn, weight=together, **shared))[0], of_additive(given)[0], tolerance=1e-6)
 
 
-def test_normalised_additive_does_not_feel_the_length_of_its_vector():
-    look, given = given_for("normalised-additive")
+def test_normalized_additive_does_not_feel_the_length_of_its_vector():
+    look, given = given_for("normalized-additive")
     vector = given["weights"]["vector"][...]
     oracles.same(look(put(given, vector=7 * vector))[0], look(given)[0], tolerance=1e-6)
     length = np.sqrt((np.asarray(vector) ** 2).sum())
@@ -166,7 +166,7 @@ def test_normalised_additive_does_not_feel_the_length_of_its_vector():
 
 def test_layer_norm_does_not_feel_how_loud_either_share_is():
     look, given = given_for("additive-layer-norm")
-    louder = {name: 7 * given["weights"][name][...] for name in ("of_query", "of_memory")}
+    louder = {name: 7 * given["weights"][name][...] for name in ("query_kernel", "memory_kernel")}
     oracles.same(look(put(given, **louder))[0], look(given)[0], tolerance=1e-5)
 
 
@@ -195,16 +195,16 @@ def test_a_dot_product_of_different_sizes_is_refused(name):
 def test_a_source_with_more_tokens_than_positions_is_refused():
     look, given = given_for("location")
     longest = {**given, "memory": jnp.zeros((BATCH, 5, MEMORY))}
-    with pytest.raises(ValueError, match="attention.positions") as refusal:
+    with pytest.raises(ValueError, match="model.attention.positions") as refusal:
         jax.eval_shape(look, longest)
     assert str(refusal.value) == (
-        "attention.positions must be at least 5 for score='location' to read sources padded to 5 tokens, got 4; "
+        "model.attention.positions must be at least 5 for score='location' to read sources padded to 5 tokens, got 4; "
         "raise it, or leave longer sources out."
     )
 
 
 @pytest.mark.parametrize("name", STATELESS)
-def test_padding_of_the_memory_and_neighbours_change_no_score(name):
+def test_padding_of_the_memory_and_neighbors_change_no_score(name):
     look, given = given_for(name)
     alone = {**given, "query": given["query"][:1], "memory": given["memory"][:1, :2]}
     oracles.same(look(alone)[0], np.asarray(look(given)[0])[:1, :2], tolerance=1e-6)

@@ -10,17 +10,17 @@ from fake import MODEL, WORDS, log_probs, table
 
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.length_normalization import Ranking, length_divisor
-from s2s_jax.decode.top_k import largest
+from s2s_jax.decode.length_normalization import HypothesisScore, length_divisor
+from s2s_jax.decode.top_k import top_k
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
 LONGEST = 5
-GNMT = Ranking(length=0.6)
+GNMT = HypothesisScore(strength=0.6)
 
 
 def all_strings(which: int, exponent: float, longest: int = LONGEST) -> list[tuple[float, tuple[int, ...]]]:
-    """Every complete string of at most `longest` tokens with its penalised log-probability, best first."""
+    """Every complete string of at most `longest` tokens with its penalized log-probability, best first."""
     numbers, found = np.asarray(table()), []
     for length in range(longest):
         for body in itertools.product(range(UNK, WORDS), repeat=length):
@@ -95,8 +95,8 @@ def test_greedy_takes_the_best_token_at_each_step(plain):
         assert float(found.scores[row, 0]) == pytest.approx(total / ((6 + time) / 6) ** 0.6, abs=1e-5)
 
 
-def test_neighbours_and_padding_rows_change_nothing(three):
-    """A sentence that is done stays as it is while a neighbour goes on: over many tables, each with each."""
+def test_neighbors_and_padding_rows_change_nothing(three):
+    """A sentence that is done stays as it is while a neighbor goes on: over many tables, each with each."""
     for seed in range(40):
         together = three(table(seed), SOURCE)
         for row in (0, 1):
@@ -137,5 +137,5 @@ def test_the_largest_are_those_of_top_k_equals_in_order_too(width):
     """Whole numbers, so that many are equal; and -inf, as of tokens that may not be said."""
     random = np.random.default_rng(width)
     x = jnp.array(random.geometric(0.3, (20, 2, width)).astype(np.float32)).at[..., :2].set(-jnp.inf)
-    for ours, wanted in zip(largest(x, 5), jax.lax.top_k(x, 5), strict=True):
+    for ours, wanted in zip(top_k(x, 5), jax.lax.top_k(x, 5), strict=True):
         np.testing.assert_array_equal(ours, wanted)

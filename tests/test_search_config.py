@@ -11,12 +11,12 @@ from fake import MODEL, table
 from s2s_jax.config import Experiment, override, settings
 from s2s_jax.decode import compaction
 from s2s_jax.decode.compaction import HALVINGS
-from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.sampling import Sampling
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import WINDOW, Translator
 from s2s_jax.shapes import EOS, PAD
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import Characters
 
 LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
@@ -26,9 +26,12 @@ LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
     ("settings", "said"),
     [
         ({"method": "beem"}, "search.method must be one of beam, sample, stochastic, got 'beem'; did you mean 'beam'?"),
-        ({"ranking": "gmnt"}, "search.ranking must be one of average, gnmt, reward, got 'gmnt'; did you mean 'gnmt'?"),
+        (
+            {"length_normalization": "gmnt"},
+            "search.length_normalization must be one of average, gnmt, reward, got 'gmnt'; did you mean 'gnmt'?",
+        ),
         ({"stopping": "bound"}, "search.stopping must be one of bounded, full, never, got 'bound'; did you mean"),
-        ({"utility": "ter"}, "search.utility must be one of bleu, chrf, exact, none, got 'ter'"),
+        ({"mbr_metric": "ter"}, "search.mbr_metric must be one of bleu, chrf, exact, none, got 'ter'"),
         ({"beam": 0}, "search.beam must be positive, got 0"),
         ({"length_penalty": -1.0}, "search.length_penalty must be zero or more, got -1.0"),
         ({"coverage_penalty": -1.0}, "search.coverage_penalty must be zero or more, got -1.0"),
@@ -47,10 +50,13 @@ def test_values_of_no_sense_are_refused_while_building(settings, said):
         ({"beam": 4, "n_best": 5}, "search.n_best must be at most the 4 hypotheses of a beam"),
         ({"beam": 4, "group_penalty": 0.5}, "needs groups to differ, got search.groups=1; set search.groups to 2"),
         (
-            {"rules": Rules(min_ratio=2.0, max_ratio=1.5)},
+            {"rules": LogitsRules(min_ratio=2.0, max_ratio=1.5)},
             "min_ratio must be at most search.rules.max_ratio=1.5, got 2.0",
         ),
-        ({"rules": Rules(min_length=9), "max_length": 5}, "min_length must be at most search.max_length=5, got 9"),
+        (
+            {"rules": LogitsRules(min_length=9), "max_length": 5},
+            "min_length must be at most search.max_length=5, got 9",
+        ),
         (
             {"samples": 4},
             "search.samples is for search.method=sample, got search.method=beam; leave search.samples out",
@@ -77,9 +83,9 @@ def test_overrides_may_come_in_any_order():
 
 
 def translator(**settings) -> Translator:
-    tokeniser = Characters(["a"])
+    tokenizer = Characters(["a"])
     search = SearchConfig(**settings)
-    return Translator(compiled_search(MODEL, search, 6), PairTokeniser(tokeniser, tokeniser), search)
+    return Translator(compiled_search(MODEL, search, 6), PairTokenizer(tokenizer, tokenizer), search)
 
 
 def answers(params=None, **settings) -> list:
@@ -91,7 +97,7 @@ def answers(params=None, **settings) -> list:
     [
         ({"method": "sample", "samples": 3, "sampling": Sampling(top_p=0.9)}, 3),
         ({"method": "stochastic", "beam": 3}, 3),
-        ({"beam": 4, "groups": 2, "group_penalty": 1.0, "ranking": "average"}, 4),
+        ({"beam": 4, "groups": 2, "group_penalty": 1.0, "length_normalization": "average"}, 4),
         ({"beam": 4, "stopping": "bounded", "n_best": 2, "coverage_penalty": 0.2}, 2),
     ],
     ids=lambda value: value.get("method", "beam") if isinstance(value, dict) else "",
@@ -101,7 +107,7 @@ def test_every_method_answers_every_line_in_order_whatever_the_batches(settings,
     assert [answer.source for answer in found] == LINES
     assert found[1].hypotheses == ()
     assert all(len(answer.hypotheses) == count for answer in found if answer.source)
-    for answer, other in zip(found, answers(sentences=1, **settings), strict=True):
+    for answer, other in zip(found, answers(batch_size=1, **settings), strict=True):
         assert [one.tokens for one in answer.hypotheses] == [one.tokens for one in other.hypotheses]
 
 
@@ -122,7 +128,7 @@ def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(set
     for row, length in enumerate(random.integers(0, 5, 64)):
         source[row, : length + 1] = [*random.integers(3, 6, length), EOS] if length else 0
     numbers, params = np.arange(64, dtype=np.int32), table(3)
-    search = SearchConfig(rules=Rules(min_ratio=1.5, repetition_penalty=1.5), **settings)
+    search = SearchConfig(rules=LogitsRules(min_ratio=1.5, repetition_penalty=1.5), **settings)
     find = compiled_search(MODEL, search, 9)
     whole, found = find(params, source, numbers), find(params, source, numbers, halvings=2)
     loops = [
@@ -147,7 +153,7 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
         return taken + goes_on, told + goes_on * 10 ** (time % 8), ends_carried
 
     begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
-    taken, told, _ = compaction.until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
+    taken, told, _ = compaction.loop_until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
     assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
     assert told.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
 
@@ -155,7 +161,7 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
 def test_long_work_halves_its_batches_and_says_the_same():
     """From a first full window on; what few lines ask for compiles no more than they need."""
     lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16 + 5)]  # a letter unknown: the other table
-    one, asked = translator(sentences=16), []
+    one, asked = translator(batch_size=16), []
     find, one._find = one._find, lambda *given, **more: asked.append(more["halvings"]) or find(*given, **more)
     found = [answer.text for answer in one.translate(table(4), lines)]
     assert asked == [HALVINGS] * (WINDOW + 1)
@@ -166,15 +172,16 @@ def test_long_work_halves_its_batches_and_says_the_same():
 
 def test_the_seed_and_the_line_number_decide_a_sample():
     one, again, other = (
-        [answer.text for answer in answers(method="sample", seed=seed, rules=Rules(min_length=5))] for seed in (1, 1, 2)
+        [answer.text for answer in answers(method="sample", seed=seed, rules=LogitsRules(min_length=5))]
+        for seed in (1, 1, 2)
     )
     assert one == again != other
     assert one[2] != one[6]  # the same line in another place
 
 
 def test_consensus_puts_first_what_agrees_with_most():
-    plain = answers(method="sample", samples=15, rules=Rules(unknown=False))
-    agreed = answers(method="sample", samples=15, rules=Rules(unknown=False), utility="exact")
+    plain = answers(method="sample", samples=15, rules=LogitsRules(unknown=False))
+    agreed = answers(method="sample", samples=15, rules=LogitsRules(unknown=False), mbr_metric="exact")
     for before, after in zip(plain, agreed, strict=True):
         texts = [one.text for one in before.hypotheses]
         if texts:
@@ -192,7 +199,7 @@ def test_what_is_found_is_the_same_program_for_every_line_number():
 
 
 def test_every_field_has_its_meaning():
-    known = {setting.name: setting.meaning for setting in settings(SearchConfig())}
+    known = {setting.name: setting.description for setting in settings(SearchConfig())}
     assert {"rules.no_repeat_ngram", "sampling.top_p"} <= set(known)
     assert len(known) >= len(dataclasses.fields(SearchConfig))
     assert all(known.values())

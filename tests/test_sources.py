@@ -9,7 +9,7 @@ import tiny
 from s2s_jax.run.prepare import encode, prepare
 from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import Plan
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import DataConfig, read_split
 
@@ -243,7 +243,7 @@ def test_a_blank_line_too_many_is_where_the_shift_starts(file):
     assert "near line 10;" in text
 
 
-def test_a_file_cut_at_u_2028_elsewhere_is_recognised(file):
+def test_a_file_cut_at_u_2028_elsewhere_is_recognized(file):
     """Row 1 of the faults: Python's splitlines has cut one side, the other still holds the character."""
     left = file("a.txt", "ein\nzwei\ndrei\nvier\n")
     right = file("b.txt", "one\ntwo\u2028three\nfour\n")
@@ -287,7 +287,7 @@ def test_blank_sides_drop_the_pair_and_are_reported(file):
 
 def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
     """Rows 8 and 9 of the faults."""
-    examples, report = read(file("a.tsv", tsv(ODD)), empty="keep", controls="keep")
+    examples, report = read(file("a.tsv", tsv(ODD)), blank_lines="keep", control_characters="keep")
     assert examples == ODD
     assert report.kept == 7
     assert report.counts == {
@@ -301,7 +301,7 @@ def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
 def test_a_blank_side_is_an_error_when_told(file):
     """Row 9 of the faults."""
     path = file("a.tsv", tsv(ODD))
-    assert refusal(path, empty="error") == f"{path}:2: blank source; say data.empty=drop or keep to go on."
+    assert refusal(path, blank_lines="error") == f"{path}:2: blank source; say data.blank_lines=drop or keep to go on."
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -309,7 +309,7 @@ def test_a_blank_side_is_an_error_when_told(file):
 def test_validation_and_test_pairs_are_never_filtered(file, split, empty):
     """Row 10 of the faults."""
     path = file("a.tsv", tsv(ODD))
-    examples, report = read("task:copy", split=split, empty=empty, **{split: str(path)})
+    examples, report = read("task:copy", split=split, blank_lines=empty, **{split: str(path)})
     assert examples == ODD
     assert (report.read, report.kept, report.counts) == (7, 7, {})
 
@@ -400,7 +400,7 @@ def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
 def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths):
     """Rows 10 and 14 of the faults."""
     prepared = lengths("data.max_length=4")
-    plan = Plan(encode(prepared.validation, PairTokeniser(**prepared.tokenisers)), tiny.experiment().batch, seed=0)
+    plan = Plan(encode(prepared.validation, PairTokenizer(**prepared.tokenizers)), tiny.experiment().batch, seed=0)
     batches = list(plan.in_order())
     assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
     assert max(batch.source.shape[1] for batch in batches) == 10
@@ -408,15 +408,15 @@ def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths)
 
 def test_vocabularies_come_from_training_lines_alone(lengths):
     prepared = lengths()
-    assert prepared.tokenisers["source"].table == ["a", "b", "c"]  # no "z"
-    assert prepared.tokenisers["target"].table == ["a", "b"]
+    assert prepared.tokenizers["source"].table == ["a", "b", "c"]  # no "z"
+    assert prepared.tokenizers["target"].table == ["a", "b"]
 
 
 # --- made-up tasks and TFDS -------------------------------------------------------------------------------------------
 
 
 def test_a_task_makes_what_the_config_says():
-    config = DataConfig(train="task:copy", count=30, held_out=7, seed=5, lengths=(3, 4))
+    config = DataConfig(train="task:copy", train_size=30, eval_size=7, seed=5, lengths=(3, 4))
     expected = synthetic_tasks.make("copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4)
     assert read_split(config, "train")[0] == expected
     for split in ("validation", "test"):
@@ -428,7 +428,7 @@ def test_a_task_makes_what_the_config_says():
     ("lengths", "found"), [((0, 0), (1, 10)), ((0, 3), (1, 3)), ((9, 0), (9, 10)), ((2, 12), (2, 12))]
 )
 def test_lengths_of_zero_are_the_tasks_own(lengths, found):
-    examples, _ = read("task:reverse", count=300, lengths=lengths)
+    examples, _ = read("task:reverse", train_size=300, lengths=lengths)
     words = [len(one.source.split()) for one in examples]
     assert (min(words), max(words)) == found
     assert all(one.links for one in examples)
@@ -440,8 +440,8 @@ def test_lengths_of_zero_are_the_tasks_own(lengths, found):
         ({"train": "task:copi"}, "no task 'copi'; did you mean 'copy'?"),
         ({"train": "task:copy", "lengths": (5, 3)}, "the lengths are data.lengths"),
         ({"train": "task:copy", "lengths": (-1, 3)}, "minimum_length must be at least 1, got -1"),
-        ({"train": "task:copy", "lengths": (1, 1), "count": 500}, "count is data.count here"),
-        ({"train": "task:copy", "lengths": (1, 1), "split": "test"}, "count is data.held_out here"),
+        ({"train": "task:copy", "lengths": (1, 1), "train_size": 500}, "count is data.train_size here"),
+        ({"train": "task:copy", "lengths": (1, 1), "split": "test"}, "count is data.eval_size here"),
         ({"train": "task:dates", "lengths": (1, 1)}, "task 'dates' has no maximum_length, got 1; leave it out"),
     ],
 )
@@ -493,12 +493,16 @@ def test_splits_fall_back_on_what_there_is():
             "tests",
             "split must be one of test, train, validation, got 'tests'; did you mean 'test'?",
         ),
-        ({"empty": "dorp"}, "train", "data.empty must be one of drop, error, keep, got 'dorp'; did you mean 'drop'?"),
-        ({"controls": "error"}, "train", "data.controls must be one of drop, keep, got 'error'."),
+        (
+            {"blank_lines": "dorp"},
+            "train",
+            "data.blank_lines must be one of drop, error, keep, got 'dorp'; did you mean 'drop'?",
+        ),
+        ({"control_characters": "error"}, "train", "data.control_characters must be one of drop, keep, got 'error'."),
         ({"encoding_errors": "ignore"}, "train", "data.encoding_errors must be one of replace, skip, strict, got"),
         ({"too_long": "cut"}, "train", "data.too_long must be one of drop, error, truncate, got 'cut'"),
-        ({"count": 0}, "train", "data.count must be positive, got 0"),
-        ({"held_out": 0}, "train", "data.held_out must be positive, got 0"),
+        ({"train_size": 0}, "train", "data.train_size must be positive, got 0"),
+        ({"eval_size": 0}, "train", "data.eval_size must be positive, got 0"),
         ({"max_length": -1}, "train", "data.max_length must be zero or more, got -1"),
     ],
 )

@@ -19,11 +19,11 @@ from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.executors.ray import run_on_ray
 from s2s_jax.sweep.executors.slurm import run_on_slurm
 from s2s_jax.sweep.fingerprint import identity_of, place
-from s2s_jax.sweep.plan import lay_out, units
+from s2s_jax.sweep.plan import make_plan, units
 from s2s_jax.sweep.results import curves, metrics_of, study
 from s2s_jax.sweep.status import rows, summary
-from s2s_jax.sweep.sweep import Sweep, cells, points
-from s2s_jax.sweep.trial import begun, outcome, run_unit
+from s2s_jax.sweep.sweep import Sweep, points, trials
+from s2s_jax.sweep.trial import launch_mode, outcome, run_group
 from s2s_jax.sweep.tune import Range, Tuning, tune
 from s2s_jax.sweep.verify import verify
 
@@ -32,7 +32,7 @@ SCORE = "model.attention.score"
 
 def sweep(**changes):
     settings = {
-        "base": tiny.experiment("steps=3", "data.count=200", "data.held-out=20", "validation.every=3"),
+        "base": tiny.experiment("steps=3", "data.train_size=200", "data.eval-size=20", "validation.every=3"),
         "axes": {SCORE: ["none", "dot"]},
         "compare": SCORE,
         "baseline": "none",
@@ -42,9 +42,9 @@ def sweep(**changes):
 
 
 def run_all(made, folder):
-    for unit in units(made, lay_out(made, folder).placed):
-        run_unit(unit)
-    return lay_out(made, folder)
+    for unit in units(made, make_plan(made, folder).placed):
+        run_group(unit)
+    return make_plan(made, folder)
 
 
 @pytest.fixture(scope="module")
@@ -55,28 +55,30 @@ def finished(tmp_path_factory):
 
 
 def test_replicas_are_all_that_one_program_can_train(tmp_path):
-    rates = {"optimiser.learning_rate": [1e-3, 1e-2], "model.embedding": [8, 16]}
+    rates = {"optimizer.learning_rate": [1e-3, 1e-2], "model.embedding": [8, 16]}
     made = sweep(axes=rates, compare="model.embedding", baseline="8", seeds=(0, 1), replicas=True)
-    found = units(made, place(list(cells(made)), tmp_path))
+    found = units(made, place(list(trials(made)), tmp_path))
     assert [len(unit) for unit in found] == [4, 4]
     assert [{work.point["model.embedding"] for work in unit} for unit in found] == [{"8"}, {"16"}]
 
 
 def test_replicas_of_which_some_diverge_leave_the_others_done(tmp_path):
     """A second try trains only those that have no numbers, and they stay replicas."""
-    rates = {"optimiser.learning_rate": [1e-3, 1e38]}
-    base = tiny.experiment("steps=3", "data.count=200", "data.held-out=20", "optimiser.name=sgd", "checkpoint.every=1")
-    made = sweep(base=base, axes=rates, compare="optimiser.learning_rate", baseline="0.001", replicas=True)
-    (unit,) = units(made, place(list(cells(made)), tmp_path))
+    rates = {"optimizer.learning_rate": [1e-3, 1e38]}
+    base = tiny.experiment(
+        "steps=3", "data.train_size=200", "data.eval-size=20", "optimizer.name=sgd", "checkpoint.every=1"
+    )
+    made = sweep(base=base, axes=rates, compare="optimizer.learning_rate", baseline="0.001", replicas=True)
+    (unit,) = units(made, place(list(trials(made)), tmp_path))
     good, bad = (work.folder for work in unit)
     for _ in range(2):
-        assert run_unit(unit) == "diverged"
+        assert run_group(unit) == "diverged"
         assert outcome(good)["status"] == "done"
         assert "the step was not taken" in outcome(bad)["error"]
-    ((left,),) = units(made, place(list(cells(made)), tmp_path))
+    ((left,),) = units(made, place(list(trials(made)), tmp_path))
     assert left.folder == bad
-    assert run_unit((left,)) == "diverged"
-    assert begun(good) == begun(bad) == "replicas"
+    assert run_group((left,)) == "diverged"
+    assert launch_mode(good) == launch_mode(bad) == "replicas"
 
 
 def test_the_grid_is_every_combination_that_is_kept():
@@ -87,7 +89,7 @@ def test_the_grid_is_every_combination_that_is_kept():
         adapt=lambda point: {"steps": 5} if point[SCORE] == "dot" else {},
     )
     assert [tuple(point.values()) for point in points(made)] == [("none", "narrow"), ("none", "wide"), ("dot", "wide")]
-    found = list(cells(made))
+    found = list(trials(made))
     assert [(cell.experiment.model.embedding, cell.experiment.steps, cell.seed) for cell in found] == [
         (8, 3, 0), (8, 3, 7), (24, 3, 0), (24, 3, 7), (24, 5, 0), (24, 5, 7)
     ]  # fmt: skip
@@ -111,13 +113,13 @@ def test_the_grid_is_every_combination_that_is_kept():
 )
 def test_a_sweep_that_makes_no_sense_is_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        list(cells(sweep(**changes)))
+        list(trials(sweep(**changes)))
 
 
 def test_a_cell_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
     made = sweep(axes={SCORE: ["dot"], "model.decoder.size": [33]}, baseline="dot")  # dot needs equal widths
     with pytest.raises(ValueError, match="dot-33-seed0: "):
-        lay_out(made, tmp_path)
+        make_plan(made, tmp_path)
     assert not (tmp_path / "cells").exists()
 
 
@@ -127,7 +129,7 @@ def test_identity_is_what_is_trained_and_not_where():
     def identity(*changes):
         return identity_of(override(base, *changes), known)
 
-    for same in ("device.count=2", "record.every=1", "search.beam=4", "evaluation.unit=phone", "data.directory=/x"):
+    for same in ("device.count=2", "record.log_every=1", "search.beam=4", "evaluation.unit=phone", "data.directory=/x"):
         assert identity(same) == identity(), same
     for other in ("steps=4", "seed=9", "model.embedding=8", "search.rules.min-length=2", "data.seed=3"):
         assert identity(other) != identity(), other
@@ -176,28 +178,28 @@ def test_what_is_done_is_not_done_again_and_search_does_not_retrain(finished):
     before = {name: (cell / name).stat().st_mtime_ns for name in ("translations.json", "scores.json")}
     trained = (cell / "run" / "metrics.jsonl").read_bytes()
     wide = sweep(base=override(sweep().base, "search.beam=2"))
-    left = units(wide, lay_out(wide, folder).placed)
+    left = units(wide, make_plan(wide, folder).placed)
     assert len(left) == 2, "translated by another search, so there is something to do"
     (unit,) = [unit for unit in left if unit[0].folder == cell]
-    assert run_unit(unit) == "done"
+    assert run_group(unit) == "done"
     after = {name: (cell / name).stat().st_mtime_ns for name in before}
     assert all(after[name] > before[name] for name in before)
-    assert run_unit(unit) == "done"
+    assert run_group(unit) == "done"
     assert {name: (cell / name).stat().st_mtime_ns for name in before} == after  # nothing new to ask
     assert (cell / "run" / "metrics.jsonl").read_bytes() == trained
 
 
 def test_drift_is_refused_with_the_difference(finished):
     folder, _ = finished
-    drifted = sweep(base=override(sweep().base, "optimiser.learning-rate=0.5"))
-    with pytest.raises(ValueError, match=r"none-seed0-\w{8} was trained from other settings \(optimiser.learning_rate: "
+    drifted = sweep(base=override(sweep().base, "optimizer.learning-rate=0.5"))
+    with pytest.raises(ValueError, match=r"none-seed0-\w{8} was trained from other settings \(optimizer.learning_rate: "
                                          r"0\.02 before, 0\.5 now\); set them back"):  # fmt: skip
-        place(list(cells(drifted)), folder)
+        place(list(trials(drifted)), folder)
 
 
 def test_a_cell_that_diverges_is_listed(tmp_path):
-    made = sweep(base=override(sweep().base, "optimiser.name=sgd", "optimiser.learning-rate=1e38", "optimiser.warmup=0",
-                               "optimiser.clip=0"), axes={SCORE: ["none"]})  # fmt: skip
+    made = sweep(base=override(sweep().base, "optimizer.name=sgd", "optimizer.learning-rate=1e38", "optimizer.warmup_steps=0",
+                               "optimizer.clip_norm=0"), axes={SCORE: ["none"]})  # fmt: skip
     plan = run_all(made, tmp_path)
     found = outcome(plan.placed[0].folder)
     assert found["status"] == "diverged"
@@ -261,7 +263,7 @@ def test_the_first_seeds_are_cells_of_the_whole_sweep(file, tmp_path, capsys):
     file.write_text(file.read_text() + "\n\ndef wide():\n    return dataclasses.replace(sweep(), seeds=(4, 9))\n")
     planned = []
     for seeds in ([], ["--seeds", "1"]):
-        command = ["sweep", "plan", str(file), "--form", "wide", "--out", str(tmp_path), "--json", *seeds]
+        command = ["sweep", "plan", str(file), "--function", "wide", "--out", str(tmp_path), "--json", *seeds]
         assert main(command) == 0
         planned.append(json.loads(capsys.readouterr().out)["cells"])
     every, first = planned
@@ -292,12 +294,15 @@ def test_a_cell_that_is_trained_again_has_the_same_bits(finished):
             "no sweep 'nowhere' (there are bottleneck, forcing, init_and_order, scores, or give a Python file)",
         ),
         (["plan", "alignment"], "alignment.py has no function sweep(); write one that returns a Sweep"),
-        (["plan", "scores", "--form", "form"], "no function form() (there are dates, luong, sounds, sweep, widths); "),
-        (["plan", "FILE", "--form", "wrong"], "wrong() in FILE returned int, a Sweep or a Tuning is wanted"),
-        (["plan", "FILE", "--form", "other"], "FILE has no function other()"),
-        (["run", "FILE", "--on", "moon"], "on must be one of here, ray, slurm, got 'moon'"),
+        (
+            ["plan", "scores", "--function", "form"],
+            "no function form() (there are dates, luong, sounds, sweep, widths); ",
+        ),
+        (["plan", "FILE", "--function", "wrong"], "wrong() in FILE returned int, a Sweep or a Tuning is wanted"),
+        (["plan", "FILE", "--function", "other"], "FILE has no function other()"),
+        (["run", "FILE", "--executor", "moon"], "executor must be one of local, ray, slurm, got 'moon'"),
         (["plan", "FILE", "--modle.embedding", "3"], "did you mean 'model.embedding'"),
-        (["plan", "FILE", "--form", "failing"], "missing.tsv"),
+        (["plan", "FILE", "--function", "failing"], "missing.tsv"),
         (["plan", "FILE", "--seeds", "3"], "--seeds must be from 1 to 1, the seeds of the sweep, got 3"),
     ],
 )
@@ -311,7 +316,7 @@ def test_mistakes_get_one_line(file, tmp_path, capsys, arguments, message):
 
 @pytest.mark.wide
 def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_path):
-    long = sweep(base=override(sweep().base, "steps=4000", "record.every=1"))
+    long = sweep(base=override(sweep().base, "steps=4000", "record.log_every=1"))
     script = textwrap.dedent(
         f"""
         import sys
@@ -321,7 +326,7 @@ def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_p
         from s2s_jax.sweep.launch import Where, launch
 
         if __name__ == "__main__":
-            base = test_sweep.override(test_sweep.sweep().base, "steps=4000", "record.every=1")
+            base = test_sweep.override(test_sweep.sweep().base, "steps=4000", "record.log_every=1")
             launched = launch(test_sweep.sweep(base=base), Path({str(tmp_path / "out")!r}), Where(), print)
             sys.exit(launched.signal)
         """
@@ -329,7 +334,7 @@ def test_a_worker_that_is_killed_costs_one_try_and_a_stopped_sweep_goes_on(tmp_p
     (tmp_path / "go.py").write_text(script)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen([sys.executable, tmp_path / "go.py"], env=environment, stdout=subprocess.DEVNULL)
-    placed = lay_out(long, tmp_path / "out").placed
+    placed = make_plan(long, tmp_path / "out").placed
 
     def steps():
         return rows(placed, "exact_match")[0].step
@@ -362,7 +367,7 @@ def test_slurm_runs_cells_tries_again_and_lists_what_fails(tmp_path):
     bad = {"data.validation": str(tmp_path / "missing.tsv"), "data.train": str(tmp_path / "missing.tsv")}
     made = sweep(axes={"data": {"made up": {}, "missing": bad}}, compare="data", baseline="made up")
     (tmp_path / "missing.tsv").write_text("a\tb\n" * 3)
-    plan = lay_out(made, tmp_path / "out")
+    plan = make_plan(made, tmp_path / "out")
     (tmp_path / "missing.tsv").unlink()  # after it was planned
     told = []
     signalled = run_on_slurm(
@@ -380,7 +385,7 @@ def test_ray_runs_cells_on_a_cluster_of_two_workers(tmp_path):
     made = sweep(seeds=(0, 1), axes={SCORE: ["none"]})
     told = []
     signalled = run_on_ray(
-        units(made, lay_out(made, tmp_path).placed),
+        units(made, make_plan(made, tmp_path).placed),
         lambda unit, status: told.append(status),
         address="",
         jobs=2,
@@ -393,7 +398,7 @@ def test_ray_runs_cells_on_a_cluster_of_two_workers(tmp_path):
 
 @pytest.mark.wide
 def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
-    made = Tuning(base=sweep().base, ranges={"optimiser.learning_rate": [0.0, 0.05]}, trials=2, sampler="random")
+    made = Tuning(base=sweep().base, ranges={"optimizer.learning_rate": [0.0, 0.05]}, trials=2, sampler="random")
     tuned = tune(made, tmp_path, lambda line: None)
     assert (tuned.trials, tuned.signal) == (2, 0)
     assert tuned.value is not None
@@ -401,17 +406,17 @@ def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
     assert tune(made, tmp_path, lambda line: None) == tuned  # all of it is there already
     losses = {}
     for cell in tmp_path.glob("cells/*"):
-        rate = read_json(cell / "cell.json")["point"]["optimiser.learning_rate"]
+        rate = read_json(cell / "cell.json")["point"]["optimizer.learning_rate"]
         losses[rate] = curves(metrics_of(cell))["loss"][-1][1]
     assert tuned.value == min(losses.values())
-    assert str(tuned.settings["optimiser.learning_rate"]) == min(losses, key=losses.get)
+    assert str(tuned.settings["optimizer.learning_rate"]) == min(losses, key=losses.get)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"ranges": {}}, "needs one range at least"),
-        ({"ranges": {"optimiser.learning_rat": [1.0]}}, "no setting 'optimiser.learning_rat'"),
+        ({"ranges": {"optimizer.learning_rat": [1.0]}}, "no setting 'optimizer.learning_rat'"),
         ({"trials": 0}, "trials must be positive, got 0"),
         ({"sampler": "tpee"}, "did you mean 'tpe'"),
     ],

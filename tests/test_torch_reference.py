@@ -24,9 +24,9 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
 from s2s_jax.train.objectives import LossConfig, make_loss
-from s2s_jax.train.optimizer import OptimiserConfig, make_optimiser
-from s2s_jax.train.scheduled_sampling import ForcingConfig
-from s2s_jax.train.step import make_step, start
+from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.train.step import initial_state, make_step
 
 FILE = Path(__file__).parent.parent / "experiments" / "bench" / "torch_reference.py"
 SOURCE, TARGET, LENGTH, WIDTH, CLIP, RATE = 19, 21, 6, 5, 0.5, 1e-2
@@ -108,9 +108,9 @@ def worker(request, ours, tmp_path):
 def our_losses(ours):
     """The losses before each of four steps."""
     _, model, params = ours
-    optimiser = make_optimiser(OptimiserConfig(learning_rate=RATE, clip=CLIP), 10)
-    step = make_step(make_loss(model, LossConfig(), ForcingConfig()), optimiser)
-    state, losses = start(jax.tree.map(jnp.copy, params), optimiser, seed=0, ema=0.0), []
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=RATE, clip_norm=CLIP), 10)
+    step = make_step(make_loss(model, LossConfig(), ScheduledSamplingConfig()), optimizer)
+    state, losses = initial_state(jax.tree.map(jnp.copy, params), optimizer, seed=0, ema=0.0), []
     for batch in BATCHES * 2:
         state, metrics = step(state, jax.tree.map(jnp.array, batch))
         losses.append(float(metrics.sums.nats / metrics.sums.tokens))
@@ -187,8 +187,11 @@ def test_the_process_keeps_its_protocol(ours, our_losses, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"model": {"decoder": {"order": "bahdanau"}}}, "torch_reference knows decoder.order=luong only, got bahdanau"),
-        ({"model": {"encoder": {"cell": "rnn"}}}, "torch_reference knows encoder.cell=lstm or gru only, got rnn"),
+        (
+            {"model": {"decoder": {"architecture": "bahdanau"}}},
+            "torch_reference knows model.decoder.architecture=luong only, got bahdanau",
+        ),
+        ({"model": {"encoder": {"cell": "rnn"}}}, "torch_reference knows model.encoder.cell=lstm or gru only, got rnn"),
         ({"device": "tpu"}, "torch_reference knows device=cpu or cuda only, got tpu"),
         ({"style": "tutorial", "compile": True}, "compile=true needs style=fast"),
     ],

@@ -1,4 +1,4 @@
-"""Loss, feeding, optimiser and step: sums by hand, feeding laws, devices that do not matter."""
+"""Loss, feeding, optimizer and step: sums by hand, feeding laws, devices that do not matter."""
 
 import dataclasses
 import functools
@@ -14,16 +14,16 @@ import tiny
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.interface import forced, scan_of_step, shifted
+from s2s_jax.model.interface import scan_of_step, shift_right, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.train import devices
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.feed import scheduled_sampling
-from s2s_jax.train.objectives import LossConfig, batch_sums, make_loss, summed, token_losses
-from s2s_jax.train.optimizer import OptimiserConfig, learning_rate, make_optimiser
-from s2s_jax.train.scheduled_sampling import ForcingConfig
-from s2s_jax.train.step import make_step, start
+from s2s_jax.train.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
+from s2s_jax.train.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.train.step import initial_state, make_step
 
 HOST = Batch(
     np.array([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0], [0, 0, 0, 0]], np.int32),
@@ -51,23 +51,23 @@ def test_sums_are_the_formula_by_hand():
         nats -= log_probs[target[row, time]]
         smoothed -= 0.9 * log_probs[target[row, time]] + 0.1 * log_probs.mean()
         correct += log_probs.argmax() == target[row, time]
-    sums = summed(token_losses(jnp.array(logits), jnp.array(target), label_smoothing=0.1), jnp.array(target))
+    sums = sum_losses(token_losses(jnp.array(logits), jnp.array(target), label_smoothing=0.1), jnp.array(target))
     np.testing.assert_allclose(sums[:4], [nats, smoothed, 5, correct], rtol=1e-5)
 
 
 def test_what_is_fed_is_the_target_one_step_late():
-    assert shifted(jnp.array([[5, 6, 2], [7, 2, 0]])).tolist() == [[BOS, 5, 6], [BOS, 7, 2]]
+    assert shift_right(jnp.array([[5, 6, 2], [7, 2, 0]])).tolist() == [[BOS, 5, 6], [BOS, 7, 2]]
 
 
 def feeding(model, tail="argmax"):
-    config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
+    config = ScheduledSamplingConfig(schedule="constant", start=0.5, prediction=tail)
     return jax.jit(lambda params, epsilon, key: mixed(model, params, BATCH, epsilon, config, key))
 
 
 def mixed(model, params, batch, epsilon, config, key):
     """All steps under scheduled sampling."""
-    feed = scheduled_sampling(model, params, epsilon=epsilon, config=config)
-    return forced(model, params, batch, key, feed=feed)
+    policy = scheduled_sampling(model, params, epsilon=epsilon, config=config)
+    return unroll_targets(model, params, batch, key, policy=policy)
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +77,31 @@ def feed(model):
 
 def test_epsilon_one_is_teacher_forcing_bit_for_bit(model, params, feed):
     given = params, 1.0, jax.random.key(0)
-    true = jax.jit(lambda params, key: forced(model, params, BATCH, key))(params, jax.random.key(0))
+    true = jax.jit(lambda params, key: unroll_targets(model, params, BATCH, key))(params, jax.random.key(0))
     oracles.same(feed(*given), true, tolerance=oracles.rounding())
 
 
 def said_in(model, params, memory, state, fed):
     """The tokens that an unroll is fed."""
-    if fed.picking is None:
+    if fed.sampler is None:
         return fed.tokens
-    _, step = model.unroll(params, memory, state, fed.tokens, picking=fed.picking)
-    times, given = jnp.arange(fed.tokens.shape[1]), fed.picking.ahead()
-    picked = jax.vmap(fed.picking.next)(step.logits.swapaxes(0, 1), given, times)
+    _, step = model.unroll(params, memory, state, fed.tokens, sampler=fed.sampler)
+    times, given = jnp.arange(fed.tokens.shape[1]), fed.sampler.shifted_inputs()
+    picked = jax.vmap(fed.sampler.next)(step.logits.swapaxes(0, 1), given, times)
     return jnp.concatenate([fed.tokens[:, :1], picked[:-1].T], axis=1)
 
 
 def test_as_many_passes_as_steps_choose_what_one_step_after_the_other_chooses(model, params):
     steps, passes = (
-        ForcingConfig(schedule="constant", start=0.5, passes=count) for count in (0, BATCH.target.shape[1])
+        ScheduledSamplingConfig(schedule="constant", start=0.5, parallel_passes=count)
+        for count in (0, BATCH.target.shape[1])
     )
 
     @functools.partial(jax.jit, static_argnames="config")
     def fed(key, config):
         memory, state = model.encode(params, BATCH.source)
         choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
-        return said_in(model, params, memory, state, choose(memory, state, shifted(BATCH.target), None, key))
+        return said_in(model, params, memory, state, choose(memory, state, shift_right(BATCH.target), None, key))
 
     for seed in range(5):
         one, other = (np.asarray(fed(jax.random.key(seed), config)) for config in (steps, passes))
@@ -112,10 +113,10 @@ def test_as_many_passes_as_steps_choose_what_one_step_after_the_other_chooses(mo
     [
         ({"cell": "lstm"}, "coverage-gru", 2),
         pytest.param({"input_feeding": False, "dropout": 0.3}, "none", 0, marks=pytest.mark.wide),
-        pytest.param({"order": "bahdanau", "layers": 2}, "none", 0, marks=pytest.mark.wide),
+        pytest.param({"architecture": "bahdanau", "layers": 2}, "none", 0, marks=pytest.mark.wide),
         pytest.param({"copy": "pointer", "copy_slots": 2}, "none", 2, marks=pytest.mark.wide),
         pytest.param({"copy": "copynet", "copy_slots": 2}, "none", 0, marks=pytest.mark.wide),
-        pytest.param({"tied_embeddings": True, "past": 2}, "none", 0, marks=pytest.mark.wide),
+        pytest.param({"tied_embeddings": True, "self_attention_window": 2}, "none", 0, marks=pytest.mark.wide),
     ],
 )
 def test_a_mixed_unroll_and_its_slopes_are_the_scan_of_steps(decoder, history, remat):
@@ -124,11 +125,14 @@ def test_a_mixed_unroll_and_its_slopes_are_the_scan_of_steps(decoder, history, r
         encoder=EncoderConfig(cell="gru", size=3),
         attention=AttentionConfig(score="additive", size=4, history=history),
         decoder=DecoderConfig(**{"cell": "gru", "size": 6} | decoder),
-        remat=remat,
+        remat_every=remat,
     )
     fast = build(config, source_vocabulary=12, target_vocabulary=12)
     slow = dataclasses.replace(fast, unroll=scan_of_step(fast.step))
-    params, forcing = fast.init(jax.random.key(3)), ForcingConfig(schedule="constant", start=0.5, tail="sample")
+    params, forcing = (
+        fast.init(jax.random.key(3)),
+        ScheduledSamplingConfig(schedule="constant", start=0.5, prediction="sample"),
+    )
 
     def sloped(model):
         loss = make_loss(model, LossConfig(), forcing)
@@ -142,7 +146,7 @@ def test_a_mixed_unroll_and_its_slopes_are_the_scan_of_steps(decoder, history, r
 @pytest.mark.parametrize("tail", ["argmax", "sample"])
 def test_epsilon_zero_runs_free(model, params, tail):
     """The truth has no say at all: another target gives the same predictions with the same key."""
-    config = ForcingConfig(schedule="constant", start=0.0, tail=tail)
+    config = ScheduledSamplingConfig(schedule="constant", start=0.0, prediction=tail)
     run = jax.jit(
         lambda target: (
             mixed(model, params, Batch(BATCH.source, target), jnp.zeros(()), config, jax.random.key(1)).logits
@@ -165,18 +169,18 @@ def softly(model):
 
     @functools.partial(jax.jit, static_argnames="tail")
     def run(params, epsilon, temperature, key, tail):
-        config = ForcingConfig(schedule="constant", start=0.5, tail=tail)
+        config = ScheduledSamplingConfig(schedule="constant", start=0.5, prediction=tail)
         object.__setattr__(config, "temperature", temperature)
         choose = scheduled_sampling(model, params, epsilon=epsilon, config=config)
-        fed = choose(*model.encode(params, BATCH.source), shifted(BATCH.target), None, key).tokens
-        return fed, batch_sums(model, params, BATCH, key, config=LossConfig(), feed=choose).nats
+        fed = choose(*model.encode(params, BATCH.source), shift_right(BATCH.target), None, key).tokens
+        return fed, batch_sums(model, params, BATCH, key, config=LossConfig(), policy=choose).nats
 
     return run
 
 
 def test_soft_tails_feed_true_tokens_where_the_coin_says_so(model, params, softly):
     fed, nats = softly(params, 1.0, 1.0, jax.random.key(0), tail="soft")
-    np.testing.assert_array_equal(fed.argmax(-1), shifted(BATCH.target))
+    np.testing.assert_array_equal(fed.argmax(-1), shift_right(BATCH.target))
     np.testing.assert_array_equal(fed.max(-1), 1.0)
     np.testing.assert_allclose(nats, batch_sums(model, params, BATCH, config=LossConfig()).nats, rtol=1e-5)
 
@@ -185,10 +189,10 @@ def test_a_cold_soft_tail_is_an_argmax_and_gumbel_feeds_a_sample(model, params, 
     key = jax.random.key(1)
     for soft, hard, temperature in (("soft", "argmax", 1e-4), ("gumbel", "sample", 1.0)):
         fed, _ = softly(params, 0.3, temperature, key, tail=soft)
-        config = ForcingConfig(schedule="constant", start=0.5, tail=hard)
+        config = ScheduledSamplingConfig(schedule="constant", start=0.5, prediction=hard)
         choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
         memory, state = model.encode(params, BATCH.source)
-        fed_hard = choose(memory, state, shifted(BATCH.target), None, key)
+        fed_hard = choose(memory, state, shift_right(BATCH.target), None, key)
         wanted = said_in(model, params, memory, state, fed_hard)
         np.testing.assert_allclose(fed, jax.nn.one_hot(wanted, 11), atol=1e-5)
 
@@ -229,17 +233,19 @@ def test_one_program_serves_every_probability(feed, params):
 
 
 def trained(model, params, mesh, steps=3, **options):
-    optimiser = make_optimiser(OptimiserConfig(name="sgd", learning_rate=0.1), 10)  # Adam would magnify rounding
-    forcing = options.pop("forcing", ForcingConfig())
-    step = make_step(make_loss(model, LossConfig(label_smoothing=0.1), forcing), optimiser, **options)
-    fresh = start(jax.tree.map(jnp.copy, params), optimiser, seed=0, ema=options.get("ema", 0.0))
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=0.1), 10)  # Adam would magnify rounding
+    forcing = options.pop("forcing", ScheduledSamplingConfig())
+    step = make_step(make_loss(model, LossConfig(label_smoothing=0.1), forcing), optimizer, **options)
+    fresh = initial_state(jax.tree.map(jnp.copy, params), optimizer, seed=0, ema=options.get("ema", 0.0))
     state = jax.device_put(fresh, devices.on_all(mesh))
     for _ in range(steps):
         state, metrics = step(state, devices.put(HOST, mesh))
     return state, metrics
 
 
-@pytest.mark.parametrize("forcing", [ForcingConfig(), ForcingConfig(schedule="constant", start=0.5, tail="sample")])
+@pytest.mark.parametrize(
+    "forcing", [ScheduledSamplingConfig(), ScheduledSamplingConfig(schedule="constant", start=0.5, prediction="sample")]
+)
 def test_one_and_two_devices_train_alike(model, params, forcing):
     states = [
         trained(model, params, devices.make_mesh(DeviceConfig(count=count)), forcing=forcing)[0] for count in (1, 2)
@@ -264,7 +270,7 @@ def test_logits_read_in_chunks_lose_nothing(model, params, chunk, unroll):
     one = model if unroll == "ours" else dataclasses.replace(model, unroll=scan_of_step(model.step))
 
     def loss(params, chunk):
-        sums = batch_sums(one, params, BATCH, config=LossConfig(label_smoothing=0.1, chunk=chunk))
+        sums = batch_sums(one, params, BATCH, config=LossConfig(label_smoothing=0.1, vocabulary_chunk=chunk))
         return sums.smoothed, sums
 
     whole, chunked = (jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(params, size) for size in (0, chunk))
@@ -284,7 +290,7 @@ def held(program, shape):
 
 def test_a_chunked_loss_never_holds_all_logits(model, params):
     def gradient(chunk):
-        sums = lambda params: batch_sums(model, params, BATCH, config=LossConfig(chunk=chunk)).nats  # noqa: E731
+        sums = lambda params: batch_sums(model, params, BATCH, config=LossConfig(vocabulary_chunk=chunk)).nats  # noqa: E731
         return jax.make_jaxpr(jax.grad(sums))(params).jaxpr
 
     steps, batch = BATCH.target.T.shape
@@ -306,14 +312,14 @@ def copied(steps):
 
 @pytest.mark.wide
 def test_bfloat16_learns_as_float32_does_within_the_noise_of_seeds():
-    optimiser = make_optimiser(OptimiserConfig(learning_rate=2e-2), steps=1)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=2e-2), steps=1)
     ends = {}
     for precision in ("float32", "bfloat16"):
         config = dataclasses.replace(tiny.experiment().model, precision=precision)
         model = build(config, source_vocabulary=10, target_vocabulary=11)
-        step = make_step(make_loss(model, LossConfig(), ForcingConfig()), optimiser)
+        step = make_step(make_loss(model, LossConfig(), ScheduledSamplingConfig()), optimizer)
         for seed in range(3):
-            state = start(model.init(jax.random.key(seed)), optimiser, seed=seed, ema=0.0)
+            state = initial_state(model.init(jax.random.key(seed)), optimizer, seed=seed, ema=0.0)
             losses = []
             for batch in copied(150):
                 state, metrics = step(state, batch)
@@ -328,7 +334,7 @@ def test_rows_that_do_not_divide_are_filled_up_and_count_for_nothing(model, para
     mesh = devices.make_mesh(DeviceConfig(count=2))
     odd = jax.tree.map(lambda rows: rows[:3], HOST)
     assert devices.put(odd, mesh).source.shape == (4, 4)
-    loss = make_loss(model, LossConfig(), ForcingConfig())
+    loss = make_loss(model, LossConfig(), ScheduledSamplingConfig())
     key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
     run = jax.jit(loss)
     whole = run(params, devices.put(odd, mesh), step, key)
@@ -338,7 +344,7 @@ def test_rows_that_do_not_divide_are_filled_up_and_count_for_nothing(model, para
 def test_the_average_is_an_exponential_one(model, params):
     mesh = devices.make_mesh(DeviceConfig(count=1))
     state, _ = trained(model, params, mesh, steps=1, ema=0.9)
-    for shown, new, old in zip(*map(jax.tree.leaves, (state.shown, state.params, params)), strict=True):
+    for shown, new, old in zip(*map(jax.tree.leaves, (state.evaluation_params, state.params, params)), strict=True):
         np.testing.assert_allclose(shown, 0.9 * old + 0.1 * new, atol=1e-6)
 
 
@@ -355,28 +361,28 @@ def test_a_step_that_is_not_finite_is_not_taken(model, params):
 
 def test_the_rate_climbs_and_falls_as_it_says():
     at = functools.partial(map, float)
-    cosine = learning_rate(OptimiserConfig(learning_rate=1.0, schedule="cosine", warmup=10), 110)
+    cosine = learning_rate(OptimizerConfig(learning_rate=1.0, schedule="cosine", warmup_steps=10), 110)
     assert list(at(map(cosine, (0, 4, 9, 60, 110)))) == pytest.approx([0.1, 0.5, 1.0, 0.5, 0.0], abs=1e-6)
-    root = learning_rate(OptimiserConfig(learning_rate=1.0, schedule="inverse-sqrt", warmup=100), 1000)
+    root = learning_rate(OptimizerConfig(learning_rate=1.0, schedule="inverse-sqrt", warmup_steps=100), 1000)
     assert list(at(map(root, (100, 400)))) == pytest.approx([1.0, 0.5], rel=1e-6)
-    line = learning_rate(OptimiserConfig(learning_rate=1.0, schedule="linear", final=0.2), 100)
+    line = learning_rate(OptimizerConfig(learning_rate=1.0, schedule="linear", final_fraction=0.2), 100)
     assert list(at(map(line, (0, 50, 100)))) == pytest.approx([1.0, 0.6, 0.2], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"])
-def test_every_optimiser_goes_downhill(name):
-    config = OptimiserConfig(name=name, learning_rate=0.05 if name != "adadelta" else 1.0, clip=1.0)
-    optimiser, x = make_optimiser(config, 100), jnp.array([3.0, -2.0])
-    state = optimiser.init(x)
+def test_every_optimizer_goes_downhill(name):
+    config = OptimizerConfig(name=name, learning_rate=0.05 if name != "adadelta" else 1.0, clip_norm=1.0)
+    optimizer, x = make_optimizer(config, 100), jnp.array([3.0, -2.0])
+    state = optimizer.init(x)
     for _ in range(20):
-        updates, state = optimiser.update(2 * x, state, x)
+        updates, state = optimizer.update(2 * x, state, x)
         x = optax.apply_updates(x, updates)
     assert float((x**2).sum()) < 13.0
 
 
 def test_a_gradient_too_long_is_scaled_down():
-    optimiser = make_optimiser(OptimiserConfig(name="sgd", learning_rate=1.0, clip=0.5), 10)
-    updates, _ = optimiser.update(jnp.array([30.0, 40.0]), optimiser.init(jnp.zeros(2)), jnp.zeros(2))
+    optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=1.0, clip_norm=0.5), 10)
+    updates, _ = optimizer.update(jnp.array([30.0, 40.0]), optimizer.init(jnp.zeros(2)), jnp.zeros(2))
     np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-6)
 
 
@@ -384,18 +390,18 @@ def test_a_gradient_too_long_is_scaled_down():
     ("options", "message"),
     [
         ({"name": "adamm"}, "did you mean 'adam"),
-        ({"learning_rate": -1.0}, r"optimiser.learning_rate must be zero or more, got -1.0"),
-        ({"weight_decay": 0.1}, "optimiser.weight_decay needs optimiser.name=adamw or lion, got adam"),
-        ({"ema": 1.0}, "optimiser.ema must be at least 0 and below 1, got 1.0"),
+        ({"learning_rate": -1.0}, r"optimizer.learning_rate must be zero or more, got -1.0"),
+        ({"weight_decay": 0.1}, "optimizer.weight_decay needs optimizer.name=adamw or lion, got adam"),
+        ({"ema": 1.0}, "optimizer.ema must be at least 0 and below 1, got 1.0"),
     ],
 )
-def test_optimisers_that_make_no_sense_are_refused(options, message):
+def test_optimizers_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        OptimiserConfig(**options)
+        OptimizerConfig(**options)
 
 
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"device.count=64, but there are 2 \(cpu\)"):
         devices.make_mesh(DeviceConfig(count=64))
-    with pytest.raises(ValueError, match="device.require=gpu, but jax found cpu"):
-        devices.make_mesh(DeviceConfig(require="gpu"))
+    with pytest.raises(ValueError, match="device.platform=gpu, but jax found cpu"):
+        devices.make_mesh(DeviceConfig(platform="gpu"))

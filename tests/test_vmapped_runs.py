@@ -22,7 +22,7 @@ SEEDS = (3, 4)
 
 
 def experiments(*changes: str):
-    base = tiny.experiment("steps=7", "optimiser.name=sgd", "batch.shapes=2", "validation.every=4", *changes)
+    base = tiny.experiment("steps=7", "optimizer.name=sgd", "batch.buckets=2", "validation.every=4", *changes)
     return [dataclasses.replace(base, seed=seed) for seed in SEEDS]
 
 
@@ -54,10 +54,22 @@ def test_a_replica_is_the_run_of_its_seed(together, tmp_path):
 
 def test_replicas_are_told_their_own_numbers(tmp_path):
     """Runs that differ in numbers share a program, also where one of the numbers is 0."""
-    base = tiny.experiment("steps=4", "optimiser.name=sgd", "optimiser.warmup=2", "forcing.schedule=linear")
+    base = tiny.experiment(
+        "steps=4", "optimizer.name=sgd", "optimizer.warmup_steps=2", "scheduled_sampling.schedule=linear"
+    )
     changes = (
-        ("optimiser.learning-rate=0.1", "loss.label-smoothing=0.2", "forcing.start=0.9", "model.decoder.dropout=0"),
-        ("optimiser.learning-rate=0.3", "model.encoder.dropout=0.3", "forcing.decay=4", "model.decoder.dropout=0.4"),
+        (
+            "optimizer.learning-rate=0.1",
+            "loss.label-smoothing=0.2",
+            "scheduled_sampling.start=0.9",
+            "model.decoder.dropout=0",
+        ),
+        (
+            "optimizer.learning-rate=0.3",
+            "model.encoder.dropout=0.3",
+            "scheduled_sampling.decay=4",
+            "model.decoder.dropout=0.4",
+        ),
     )
     given = [override(base, *each) for each in changes]
     assert run.train_replicas(given, folders(tmp_path), QUIET) == [None, None]
@@ -78,7 +90,7 @@ def test_replicas_lie_over_devices(together, tmp_path):
 
 @pytest.mark.wide
 def test_stopped_replicas_go_on_to_the_same_end(together, tmp_path):
-    long = experiments("optimiser.schedule=constant")
+    long = experiments("optimizer.schedule=constant")
     timer = threading.Timer(0.0, signal.raise_signal, [signal.SIGINT])
 
     class Asked(Console):

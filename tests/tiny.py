@@ -7,32 +7,32 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.loop import ValidationConfig
 from s2s_jax.train.metrics_writer import RecordConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 
 def experiment(*changes: str) -> config.Experiment:
     """The tiny experiment with overrides."""
-    words = TokeniserConfig(kind="word")
+    words = TokenizerConfig(type="word")
     tiny = config.Experiment(
         steps=300,
-        data=DataConfig(train="task:copy", count=3000, held_out=100, lengths=(1, 5)),
-        text=TextConfig(source=words, target=words),
-        batch=BatchConfig(sentences=64, shapes=1, prefetch=2),
+        data=DataConfig(train="task:copy", train_size=3000, eval_size=100, lengths=(1, 5)),
+        tokenizer=TokenizersConfig(source=words, target=words),
+        batch=BatchConfig(size=64, buckets=1, prefetch=2),
         model=ModelConfig(
             embedding=16,
             encoder=EncoderConfig(cell="gru", size=16),
             attention=AttentionConfig(score="general"),
             decoder=DecoderConfig(cell="gru", size=32, input_feeding=False),
         ),
-        optimiser=OptimiserConfig(learning_rate=2e-2, schedule="cosine", warmup=20, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=2e-2, schedule="cosine", warmup_steps=20, clip_norm=1.0),
         validation=ValidationConfig(every=100, sentences=50),
         checkpoint=CheckpointConfig(every=100),
-        record=RecordConfig(every=50),
+        record=RecordConfig(log_every=50),
         device=DeviceConfig(count=1, cache=""),
     )
     return config.override(tiny, *changes)

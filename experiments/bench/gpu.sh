@@ -24,6 +24,6 @@ for work in W1 W4 W2 W3; do
 done
 part replicas W1 W4 --replicas 8 --json
 part scores W1 --vary model.attention.score=general,dot,additive,concat --json
-part sampled W1 --vary forcing.start=1.0,0.5 --json
+part sampled W1 --vary scheduled_sampling.start=1.0,0.5 --json
 part where W1 --where "$out/profiling.md"
 exit "$failed"

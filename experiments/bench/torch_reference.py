@@ -25,15 +25,15 @@ from torch_network import RECURRENT
 from torch_styles import STYLES
 
 ONLY = {
-    **dict.fromkeys(("encoder.cell", "decoder.cell"), tuple(RECURRENT)),
-    **dict.fromkeys(("encoder.dropout", "encoder.recurrent_dropout"), (0,)),
-    **dict.fromkeys(("decoder.dropout", "decoder.recurrent_dropout"), (0,)),
-    "attention.score": ("general", "additive"),
-    "attention.normaliser": ("softmax",),
-    "decoder.order": ("luong",),
-    "decoder.input_feeding": (True,),
-    "decoder.bridge": ("projected",),
-    "decoder.tied_embeddings": (False,),
+    **dict.fromkeys(("model.encoder.cell", "model.decoder.cell"), tuple(RECURRENT)),
+    **dict.fromkeys(("model.encoder.dropout", "model.encoder.recurrent_dropout"), (0,)),
+    **dict.fromkeys(("model.decoder.dropout", "model.decoder.recurrent_dropout"), (0,)),
+    "model.attention.score": ("general", "additive"),
+    "model.attention.normalizer": ("softmax",),
+    "model.decoder.architecture": ("luong",),
+    "model.decoder.input_feeding": (True,),
+    "model.decoder.bridge": ("projected",),
+    "model.decoder.tied_embeddings": (False,),
 }
 
 
@@ -87,7 +87,7 @@ class Graphs:
 
 
 class Worker:
-    """The model, its optimiser and its batches on a device, and the answers to orders."""
+    """The model, its optimizer and its batches on a device, and the answers to orders."""
 
     def __init__(self, folder: Path):
         self.work = work = json.loads((folder / "work.json").read_text())
@@ -104,28 +104,28 @@ class Worker:
         self.autocast = {"dtype": torch.bfloat16, "enabled": self.model.dtype == torch.bfloat16}
         graphs = self.is_fast and self.device.type == "cuda" and work.get("graphs", True)  # false: to look for a fault
         settings = {"fused": True, "capturable": graphs} if self.is_fast else {}
-        self.optimiser = torch.optim.Adam(self.parameters, work["learning_rate"], **settings)
+        self.optimizer = torch.optim.Adam(self.parameters, work["learning_rate"], **settings)
         self.graphs = Graphs(self.parameters + self._moments()) if graphs else None
         if self.is_fast and self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32, as JAX multiplies on a GPU by default
 
     def _moments(self) -> list[Tensor]:
-        """The optimiser's tensors, which exist after a first step: one without gradient changes nothing else."""
+        """The optimizer's tensors, which exist after a first step: one without gradient changes nothing else."""
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self.optimiser.step()
-        moments = [leaf for state in self.optimiser.state.values() for leaf in state.values()]
+        self.optimizer.step()
+        moments = [leaf for state in self.optimizer.state.values() for leaf in state.values()]
         for leaf in moments:
             leaf.zero_()
         return moments
 
     def train(self, *batch: Tensor) -> Tensor:
-        """One optimiser step; the loss before it."""
-        self.optimiser.zero_grad(set_to_none=True)
+        """One optimizer step; the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(*batch)
         loss.backward()
         self._clip()
-        self.optimiser.step()
+        self.optimizer.step()
         return loss.detach()
 
     def _clip(self) -> None:

@@ -71,7 +71,7 @@ class Seen(NamedTuple):
     sights: dict[str, Matrix]  # a matrix for each of SIGHTS
 
 
-def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> runs.Trained:
+def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> runs.Run:
     """The task's experiment with this score."""
     said = (*TASKS[task], *(f"model.attention.{change}" for change in SCORES[score]))
     experiment = override(find(task, None)[0], *said, "validation.sentences=100", *changes)
@@ -79,7 +79,7 @@ def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> runs
     return runs.load(folder)
 
 
-def looked(run: runs.Trained, examples: Sequence[Example]) -> list[Seen]:
+def looked(run: runs.Run, examples: Sequence[Example]) -> list[Seen]:
     """The pairs under all three."""
     encoded = encode(examples, run.pair)
     batch = Batch(filled(encoded.sources), filled(encoded.targets))
@@ -92,18 +92,18 @@ def looked(run: runs.Trained, examples: Sequence[Example]) -> list[Seen]:
     for row, pair in enumerate(run.score(examples)):
         real = np.s_[row, : len(pair.tokens), : len(pair.source_tokens)]
         matrices = pair.alignment, *(matrix[real] for matrix in found)
-        gold = token_links(pair.example, **run.tokenisers)
+        gold = token_links(pair.example, **run.tokenizers)
         seen.append(Seen(pair, gold, dict(zip(SIGHTS, matrices, strict=True))))
     return seen
 
 
-def error_in_search(run: runs.Trained, examples: Sequence[Example], beam: int) -> tuple[float, float | None]:
+def error_in_search(run: runs.Run, examples: Sequence[Example], beam: int) -> tuple[float, float | None]:
     """The share of answers that are right, and the alignment error of those: of the others nobody knows the gold."""
     answers = run.translate([example.source for example in examples], beam=beam)
     right = [
         (answer, example) for answer, example in zip(answers, examples, strict=True) if answer.text == example.target
     ]
-    gold = [token_links(example, **run.tokenisers) for _, example in right]
+    gold = [token_links(example, **run.tokenizers) for _, example in right]
     error = error_of_alignments([answer.hypotheses[0].alignment for answer, _ in right], gold)
     return len(right) / len(examples), error
 
@@ -140,7 +140,7 @@ def by_chance(seen: Sequence[Seen]) -> float:
     return float(np.mean([1 / len(each.pair.source_tokens) for each in seen for _ in {link[1] for link in each.gold}]))
 
 
-def row(name: str, run: runs.Trained, examples: Sequence[Example], seen: Sequence[Seen]) -> str:
+def row(name: str, run: runs.Run, examples: Sequence[Example], seen: Sequence[Seen]) -> str:
     """A line of the table."""
     greedy, beam = (error_in_search(run, examples, width) for width in (1, WIDTH))
     errors = [error_with_target(seen, sight) for sight in SIGHTS]
@@ -179,7 +179,7 @@ def pictures(name: str, seen: Seen) -> list[Picture]:
     return found
 
 
-def main(out: Path, given: dict[str, runs.Trained]) -> str:
+def main(out: Path, given: dict[str, runs.Run]) -> str:
     """Measure all runs on the test split, and leave picture and table."""
     lines, drawn = ["| " + " | ".join(HEAD) + " |", "| --- " * len(HEAD) + "|"], []
     for name, run in given.items():
@@ -194,7 +194,7 @@ def main(out: Path, given: dict[str, runs.Trained]) -> str:
     return "\n".join(lines)
 
 
-def asked() -> tuple[Path, dict[str, runs.Trained]]:
+def asked() -> tuple[Path, dict[str, runs.Run]]:
     """What the command line says: runs, trained here or before."""
     parser = argparse.ArgumentParser(description="Attention against gold alignments, slopes and removal.")
     parser.add_argument("out", type=Path)

@@ -2,7 +2,7 @@
 
 Claim: teacher forcing learns fastest and is then asked to live on its own words; scheduled sampling (Bengio et al.
 2015, arXiv:1506.03099) narrows the gap between the loss on true and on own words.
-Command: s2s sweep run forcing --form sounds --jobs 2 --data.manual-dir DIR      (CMUdict; dates: without --form)
+Command: s2s sweep run forcing --function sounds --jobs 2 --data.manual-dir DIR      (CMUdict; dates: without --function)
 Hardware and time: 2 CPU cores, 12 minutes for 40 of the 90 runs, beside other work. The small form: `--seeds 2`.
 Expect: every schedule that shows the model its own words narrows the exposure gap; differences in quality are small
 beside it; nothing but own words from the first step learns least.
@@ -24,45 +24,52 @@ from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 STEPS = 500
-LINEAR = {"forcing.schedule": "linear", "forcing.decay": float(STEPS), "forcing.end": 0.25}
+LINEAR = {
+    "scheduled_sampling.schedule": "linear",
+    "scheduled_sampling.decay": float(STEPS),
+    "scheduled_sampling.end": 0.25,
+}
 SCHEDULES = {
     "teacher forcing": {},
-    "constant 0.5": {"forcing.start": 0.5},
+    "constant 0.5": {"scheduled_sampling.start": 0.5},
     "linear": LINEAR,
-    "exponential": {"forcing.schedule": "exponential", "forcing.decay": STEPS / 2},
-    "inverse sigmoid": {"forcing.schedule": "inverse-sigmoid", "forcing.decay": STEPS / 8},
-    "late switch": {"forcing.schedule": "piecewise", "forcing.points": [[STEPS // 2, 1.0], [STEPS // 2 + 1, 0.25]]},
-    "linear, in parallel": LINEAR | {"forcing.passes": 2},
-    "linear, soft": LINEAR | {"forcing.tail": "soft"},
-    "linear, Gumbel": LINEAR | {"forcing.tail": "gumbel"},
-    "own words only": {"forcing.start": 0.0},
+    "exponential": {"scheduled_sampling.schedule": "exponential", "scheduled_sampling.decay": STEPS / 2},
+    "inverse sigmoid": {"scheduled_sampling.schedule": "inverse-sigmoid", "scheduled_sampling.decay": STEPS / 8},
+    "late switch": {
+        "scheduled_sampling.schedule": "piecewise",
+        "scheduled_sampling.points": [[STEPS // 2, 1.0], [STEPS // 2 + 1, 0.25]],
+    },
+    "linear, in parallel": LINEAR | {"scheduled_sampling.parallel_passes": 2},
+    "linear, soft": LINEAR | {"scheduled_sampling.prediction": "soft"},
+    "linear, Gumbel": LINEAR | {"scheduled_sampling.prediction": "gumbel"},
+    "own words only": {"scheduled_sampling.start": 0.0},
 }
 
 
 def base() -> Experiment:
     """Dates in 18 locales with a GRU of 64, additive attention."""
-    characters = TokeniserConfig(kind="char")
+    characters = TokenizerConfig(type="char")
     return Experiment(
         steps=STEPS,
-        data=DataConfig(train="task:dates", count=10_000),
-        text=TextConfig(source=characters, target=characters),
-        batch=BatchConfig(sentences=32, shapes=2),
+        data=DataConfig(train="task:dates", train_size=10_000),
+        tokenizer=TokenizersConfig(source=characters, target=characters),
+        batch=BatchConfig(size=32, buckets=2),
         model=ModelConfig(
             embedding=32,
             encoder=EncoderConfig(cell="gru", size=48),
             attention=AttentionConfig(score="additive", size=48),
             decoder=DecoderConfig(cell="gru", size=64, input_feeding=False),
         ),
-        optimiser=OptimiserConfig(learning_rate=5e-3, schedule="cosine", warmup=50, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=5e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
         validation=ValidationConfig(every=250, sentences=0),
         checkpoint=CheckpointConfig(every=500, keep=1),
-        search=SearchConfig(sentences=256),
+        search=SearchConfig(batch_size=256),
     )
 
 
@@ -86,5 +93,5 @@ def sweep() -> Sweep:
 
 def sounds() -> Sweep:
     """On CMUdict, where most words go wrong somewhere."""
-    changes = ("data.train=tfds:cmudict_g2p", "batch.sentences=128", "text.target.kind=word", "evaluation.unit=phone")
+    changes = ("data.train=tfds:cmudict_g2p", "batch.size=128", "tokenizer.target.type=word", "evaluation.unit=phone")
     return compared(override(base(), *changes), "wer", "exposure_gap", "per", "perplexity")

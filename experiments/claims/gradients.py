@@ -41,14 +41,14 @@ from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, SPECIAL, Batch
 from s2s_jax.text.synthetic_tasks import make
 from s2s_jax.train.objectives import LossConfig, make_loss, plain_sums
-from s2s_jax.train.optimizer import OptimiserConfig, make_optimiser
-from s2s_jax.train.scheduled_sampling import ForcingConfig
-from s2s_jax.train.step import make_step, start
+from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.train.step import initial_state, make_step
 from s2s_jax.validation import at_least
 
 CELLS = ("rnn", "gru", "lstm")
 SCORES = {"thought vector alone": "none", "with attention": "general"}
-# Okabe & Ito's vermilion and blue, which every kind of colour vision tells apart; the dashes say it again.
+# Okabe & Ito's vermilion and blue, which every kind of color vision tells apart; the dashes say it again.
 STYLES = {"thought vector alone": ("#d55e00", "--", "o"), "with attention": ("#0072b2", "-", "s")}
 POINTS = ("before training", "half way", "trained")
 VOCABULARY = len(SPECIAL) + 26
@@ -127,13 +127,15 @@ def measured(model: Model, params: Params, held_out: Batch) -> tuple[Float[jax.A
 def curves(plan: Plan, cell: str, looks: str) -> list[Curve]:
     """One model, trained once a seed, and looked at three times on the way."""
     model = build(configured(plan, cell, SCORES[looks]), source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY)
-    optimiser = make_optimiser(OptimiserConfig(learning_rate=3e-3, warmup=min(50, plan.steps), clip=1.0), plan.steps)
-    step = make_step(make_loss(model, LossConfig(), ForcingConfig()), optimiser)
+    optimizer = make_optimizer(
+        OptimizerConfig(learning_rate=3e-3, warmup_steps=min(50, plan.steps), clip_norm=1.0), plan.steps
+    )
+    step = make_step(make_loss(model, LossConfig(), ScheduledSamplingConfig()), optimizer)
     look = jax.jit(functools.partial(measured, model))
     data, held_out = letters(plan, split="train", count=20_000), letters(plan, split="test", count=LOOKED_AT)
     found: dict[str, list[Any]] = {point: [] for point in POINTS}
     for seed in range(plan.seeds):
-        state = start(model.init(jax.random.key(seed)), optimiser, seed=seed, ema=0.0)
+        state = initial_state(model.init(jax.random.key(seed)), optimizer, seed=seed, ema=0.0)
         batches = training(plan, data, seed)
         for taken in range(plan.steps + 1):
             if taken in (0, plan.steps // 2, plan.steps):
@@ -171,14 +173,14 @@ def draw(path: Path, found: Iterable[Curve]) -> None:
 
 def draw_curve(axes: Axes, curve: Curve) -> None:
     """One line with its band, and how much is said right."""
-    colour, dashes, mark = STYLES[curve.looks]
+    color, dashes, mark = STYLES[curve.looks]
     distance = 2 * np.arange(curve.norms.shape[1]) + 2
     middle = np.exp(np.log(curve.norms).mean(0))
-    axes.fill_between(distance, curve.norms.min(0), curve.norms.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.fill_between(distance, curve.norms.min(0), curve.norms.max(0), color=color, alpha=0.2, linewidth=0)
     height = 0.05 + 0.09 * list(STYLES).index(curve.looks)
     right = f"{curve.accuracy.mean():.0%} said right"
-    axes.text(0.04, height, right, color=colour, fontsize=8, transform=axes.transAxes)
-    axes.plot(distance, middle, dashes, color=colour, marker=mark, markersize=3, linewidth=1.5, label=curve.looks)
+    axes.text(0.04, height, right, color=color, fontsize=8, transform=axes.transAxes)
+    axes.plot(distance, middle, dashes, color=color, marker=mark, markersize=3, linewidth=1.5, label=curve.looks)
 
 
 def table(found: Iterable[Curve]) -> str:

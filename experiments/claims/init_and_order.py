@@ -20,10 +20,10 @@ from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 WITHOUT = {"model.attention.score": "none", "model.encoder.bidirectional": False}
 LADDER = {
@@ -35,28 +35,28 @@ LADDER = {
     "attention, zero bridge": {"model.decoder.bridge": "zero"},
     "attention, mean bridge": {"model.decoder.bridge": "mean"},
     "attention, input feeding": {"model.decoder.input_feeding": True},
-    "attention, Bahdanau's order": {"model.decoder.order": "bahdanau"},
+    "attention, Bahdanau's order": {"model.decoder.architecture": "bahdanau"},
 }
 
 
 def base() -> Experiment:
     """Copying up to 12 letters with a GRU of 64, where the order of reading tells."""
-    letters = TokeniserConfig(kind="word")
+    letters = TokenizerConfig(type="word")
     return Experiment(
         steps=500,
         data=DataConfig(train="task:copy", lengths=(1, 12)),
-        text=TextConfig(source=letters, target=letters),
-        batch=BatchConfig(shapes=1),
+        tokenizer=TokenizersConfig(source=letters, target=letters),
+        batch=BatchConfig(buckets=1),
         model=ModelConfig(
             embedding=32,
             encoder=EncoderConfig(cell="gru", size=64),
             attention=AttentionConfig(score="general"),
             decoder=DecoderConfig(cell="gru", size=64, input_feeding=False),
         ),
-        optimiser=OptimiserConfig(learning_rate=5e-3, schedule="cosine", warmup=50, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=5e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
         validation=ValidationConfig(every=250, sentences=0),
         checkpoint=CheckpointConfig(every=500, keep=1),
-        search=SearchConfig(sentences=256, max_length=30),
+        search=SearchConfig(batch_size=256, max_length=30),
     )
 
 

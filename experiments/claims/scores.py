@@ -3,8 +3,8 @@
 Claim: without any score (one thought vector) quality is far below all others; among the scores differences are small
 (Britz et al. 2017, arXiv:1703.03906, find additive slightly ahead of multiplicative). The unscaled dot product suffers
 as the width grows, and scaling heals it (Vaswani et al. 2017, arXiv:1706.03762).
-Command: s2s sweep run scores --jobs 2 --data.manual-dir DIR      (SCAN; CMUdict: --form sounds --data.manual-dir DIR;
-with a gold alignment: --form dates; widths: --form widths; global and local attention: --form luong)
+Command: s2s sweep run scores --jobs 2 --data.manual-dir DIR      (SCAN; CMUdict: --function sounds --data.manual-dir DIR;
+with a gold alignment: --function dates; widths: --function widths; global and local attention: --function luong)
 Hardware and time: 2 CPU cores, beside other work: dates 51 minutes for 180 runs, CMUdict 34 for 144, widths 14 for 42.
 The small form of each is `--seeds 2`.
 Expect: none last by far; the alignment error rate (dates) tells apart what exact match does not.
@@ -35,10 +35,10 @@ from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.sweep.sweep import Point, Sweep
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TextConfig, TokeniserConfig
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.optimizer import OptimiserConfig
+from s2s_jax.train.optimizer import OptimizerConfig
 
 SCORE = "model.attention.score"
 CONSTRAINT = "model.attention.constraint"
@@ -58,22 +58,22 @@ LOOKS_BACK = ("location-aware", "dynamic-convolution")  # scores that read where
 
 def base() -> Experiment:
     """A GRU of 64 both ways on SCAN."""
-    words = TokeniserConfig(kind="word")
+    words = TokenizerConfig(type="word")
     return Experiment(
         steps=400,
         data=DataConfig(train="tfds:scan/simple"),
-        text=TextConfig(source=words, target=words),
-        batch=BatchConfig(sentences=32, shapes=3),
+        tokenizer=TokenizersConfig(source=words, target=words),
+        batch=BatchConfig(size=32, buckets=3),
         model=ModelConfig(
             embedding=32,
             encoder=EncoderConfig(cell="gru", size=32),
             attention=AttentionConfig(score="general", size=64),
             decoder=DecoderConfig(cell="gru", size=64, input_feeding=False),
         ),
-        optimiser=OptimiserConfig(learning_rate=1e-2, schedule="cosine", warmup=50, clip=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup_steps=50, clip_norm=1.0),
         validation=ValidationConfig(every=200, sentences=0),
         checkpoint=CheckpointConfig(every=400, keep=1),
-        search=SearchConfig(sentences=512),
+        search=SearchConfig(batch_size=512),
     )
 
 
@@ -103,13 +103,18 @@ def sweep() -> Sweep:
 
 def dates() -> Sweep:
     """On dates, where the gold alignment is known."""
-    changes = ("data.train=task:dates", "text.source.kind=char", "text.target.kind=char", "data.count=10000")
+    changes = (
+        "data.train=task:dates",
+        "tokenizer.source.type=char",
+        "tokenizer.target.type=char",
+        "data.train_size=10000",
+    )
     return scores_of(override(base(), *changes), "exact_match", "aer", "token_accuracy")
 
 
 def on_sounds() -> Experiment:
     """The same model on CMUdict."""
-    changes = ("data.train=tfds:cmudict_g2p", "text.source.kind=char", "batch.sentences=128", "evaluation.unit=phone")
+    changes = ("data.train=tfds:cmudict_g2p", "tokenizer.source.type=char", "batch.size=128", "evaluation.unit=phone")
     return override(base(), *changes)
 
 
@@ -133,7 +138,12 @@ def luong() -> Sweep:
 
 def widths() -> Sweep:
     """Dot products with and without scale, as the width grows, on dates."""
-    changes = ("data.train=task:dates", "text.source.kind=char", "text.target.kind=char", "data.count=10000")
+    changes = (
+        "data.train=task:dates",
+        "tokenizer.source.type=char",
+        "tokenizer.target.type=char",
+        "data.train_size=10000",
+    )
     sizes = {str(size): {"model.encoder.size": size // 2, "model.decoder.size": size} for size in (32, 128, 512)}
     return Sweep(
         base=override(base(), *changes),

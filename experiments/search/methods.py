@@ -18,9 +18,9 @@ from rich.console import Console
 
 import s2s_jax
 from s2s_jax.decode.translate import Hypothesis, Translation
-from s2s_jax.evaluate.evaluation import Grouped, grouped
+from s2s_jax.evaluate.evaluation import Grouped, group_by_source
 from s2s_jax.evaluate.quality import quality
-from s2s_jax.run.loaded_run import Trained
+from s2s_jax.run.loaded_run import Run
 from s2s_jax.text.sources import read_split
 
 METRICS = {"word": ("bleu", "chrf"), "phone": ("wer", "per")}
@@ -61,7 +61,7 @@ def oracle(translations: Sequence[Translation], references: Sequence[Sequence[st
     return right / len(translations)
 
 
-def row(run: Trained, name: str, sources: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:
+def row(run: Run, name: str, sources: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:
     """What a way of searching gives."""
     settings = METHODS[name]
     run.translate(sources, **settings)  # compiled
@@ -85,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     run = s2s_jax.load(given.run)
     examples, _ = read_split(run.experiment.data, given.split)
-    everything = grouped(examples)
+    everything = group_by_source(examples)
     items = Grouped(everything.sources[: given.lines], everything.references[: given.lines])
     metrics = METRICS[run.experiment.evaluation.unit]
     heads = ["search", "exact match", *metrics, "right one among them", "nats a line", "lines/s"]

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 
 from s2s_jax.bench.profile import kernels
-from s2s_jax.bench.roofline import Limit
-from s2s_jax.bench.runner import Ours
-from s2s_jax.bench.torch_baseline import Opponent
+from s2s_jax.bench.roofline import Roofline
+from s2s_jax.bench.runner import Runner
+from s2s_jax.bench.torch_baseline import TorchBaseline
 from s2s_jax.bench.workloads import (
-    Work,
+    Workload,
     built,
     decoding_batches,
     decoding_flops,
@@ -83,7 +83,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def rows(name: str, work: Work, config: BenchConfig, limit: Limit) -> Iterator[dict[str, Any]]:
+def rows(name: str, work: Workload, config: BenchConfig, limit: Roofline) -> Iterator[dict[str, Any]]:
     """One row a phase, precision and batch size, as soon as it is measured."""
     for precision, phase in itertools.product(config.precisions, config.phases):
         model = dataclasses.replace(work.model, precision=precision)
@@ -98,10 +98,10 @@ def rows(name: str, work: Work, config: BenchConfig, limit: Limit) -> Iterator[d
             }
 
 
-def varied(name: str, setting: str, works: dict[str, Work], config: BenchConfig) -> Iterator[dict[str, Any]]:
+def varied(name: str, setting: str, works: dict[str, Workload], config: BenchConfig) -> Iterator[dict[str, Any]]:
     """What each value of a setting costs: the training step under all of them by turns, its time over the first's."""
     batches = [typical_batch(work) for work in works.values()]  # one program a value is enough
-    sides = [Ours(work, "train", [batch]) for work, batch in zip(works.values(), batches, strict=True)]
+    sides = [Runner(work, "train", [batch]) for work, batch in zip(works.values(), batches, strict=True)]
     turns = [[side.seconds() for side in sides] for _ in range(config.rounds + 1)][1:]  # the first does not count
     for number, ((value, work), side) in enumerate(zip(works.items(), sides, strict=True)):
         costs = [turn[number] / turn[0] for turn in turns]
@@ -123,10 +123,10 @@ def varied(name: str, setting: str, works: dict[str, Work], config: BenchConfig)
         }
 
 
-def replicated(name: str, work: Work, count: int, config: BenchConfig) -> dict[str, Any]:
+def replicated(name: str, work: Workload, count: int, config: BenchConfig) -> dict[str, Any]:
     """A training step of several seeds in one program (`vmap`), against as many one by one."""
     batches = [typical_batch(work)]
-    together, alone = Ours(work, "train", batches, replicas=count), Ours(work, "train", batches)
+    together, alone = Runner(work, "train", batches, replicas=count), Runner(work, "train", batches)
     turns = [(together.seconds(), sum(alone.seconds() for _ in range(count))) for _ in range(config.rounds + 1)][1:]
     ratios = [one_by_one / at_once for at_once, one_by_one in turns]
     return {
@@ -144,7 +144,7 @@ def replicated(name: str, work: Work, count: int, config: BenchConfig) -> dict[s
     }
 
 
-def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Limit) -> dict[str, Any]:
+def _measured(work: Workload, phase: str, size: int, config: BenchConfig, limit: Roofline) -> dict[str, Any]:
     if phase == "train":
         batches = training_batches(work, TRAINING_BATCHES)
         unit, count = "tokens_per_s", sum(int(real(batch.target).sum()) for batch in batches)
@@ -153,8 +153,8 @@ def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Lim
         batches = decoding_batches(work, SEARCHES.get(size, 3), rows=size)
         unit, count = "sentences_per_s", size * len(batches)
         best = _least_seconds(work, phase, size, limit) * len(batches)
-    ours = Ours(work, phase, batches)
-    theirs = Opponent(work, phase, batches, style=config.style, python=config.python) if config.against else None
+    ours = Runner(work, phase, batches)
+    theirs = TorchBaseline(work, phase, batches, style=config.style, python=config.python) if config.against else None
     try:
         turns = _turns(ours, theirs, config.rounds)
     finally:
@@ -181,14 +181,14 @@ def _measured(work: Work, phase: str, size: int, config: BenchConfig, limit: Lim
     return found | {"compile_seconds": ours.compile_seconds, "peak_megabytes": ours.peak_megabytes}
 
 
-def _turns(ours: Ours, theirs: Opponent | None, rounds: int) -> list[tuple[float, float]]:
+def _turns(ours: Runner, theirs: TorchBaseline | None, rounds: int) -> list[tuple[float, float]]:
     """The seconds of both, pair by pair, after one turn each that does not count."""
     take = lambda: (ours.seconds(), theirs.seconds() if theirs else 0.0)  # noqa: E731
     take()
     return [take() for _ in range(rounds)]
 
 
-def _least_seconds(work: Work, phase: str, size: int, limit: Limit) -> float:
+def _least_seconds(work: Workload, phase: str, size: int, limit: Roofline) -> float:
     """What a batch of a search takes at the limit: its products at full speed, or, if that is longer, the decoder's
     parameters read once a step at the speed of a copy."""
     width = int(phase.removeprefix("beam")) if phase != "greedy" else 1

@@ -10,21 +10,21 @@ from typing import Any
 
 import jax
 
-from s2s_jax.bench.runner import Ours
-from s2s_jax.bench.workloads import Work, typical_batch
+from s2s_jax.bench.runner import Runner
+from s2s_jax.bench.workloads import Workload, typical_batch
 
 # as the model and the step name them, the innermost first
-PARTS = ("attention", "vocabulary", "loss", "embedding", "encoder", "decoder", "optimiser")
+PARTS = ("attention", "vocabulary", "loss", "embedding", "encoder", "decoder", "optimizer")
 STEPS = 5
 
 
-def profiled(work: Work, directory: Path) -> tuple[float, list[tuple[str, str, float]]]:
+def profiled(work: Workload, directory: Path) -> tuple[float, list[tuple[str, str, float]]]:
     """Milliseconds a step without the profiler; and with it (part, kind, milliseconds), the longest first.
 
     The trace itself is left in the directory, for TensorBoard or Perfetto. Times are added over the threads that
     worked, so their sum may exceed the step's.
     """
-    ours = Ours(work, "train", [typical_batch(work)])
+    ours = Runner(work, "train", [typical_batch(work)])
     ours.seconds()
     began = time.perf_counter()
     for _ in range(STEPS):
@@ -69,7 +69,7 @@ def _part(path: str) -> str:
     way = "backward" if "transpose(" in path else "forward"
     if not inside:
         return "other"
-    return inside[0] if inside[0] == "optimiser" else f"{inside[0]}, {way}"
+    return inside[0] if inside[0] == "optimizer" else f"{inside[0]}, {way}"
 
 
 def _events(directory: Path) -> Iterator[tuple[str, float]]:

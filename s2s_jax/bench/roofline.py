@@ -14,21 +14,21 @@ COPIED = {"cpu": 1 << 25, "gpu": 1 << 28, "tpu": 1 << 28}  # floats: far more th
 REPEATS = 8
 
 
-class Limit(NamedTuple):
+class Roofline(NamedTuple):
     """What nothing on this machine can exceed."""
 
     gflops: dict[str, float]  # of matrix products, by precision, 10^9 operations a second
     copy_gb_s: float  # bytes read and bytes written, 10^9 a second
 
 
-def measured() -> Limit:
+def measured() -> Roofline:
     """The limit of the first device, a few seconds' work."""
     platform = jax.default_backend()
     products = {
         name: max(2 * size**3 / _fastest(_product, jnp.ones((size, size), dtype)) / 1e9 for size in SIZES[platform])
         for name, dtype in PRECISIONS.items()
     }
-    return Limit(products, 2 * 4 * COPIED[platform] / _fastest_copy(jnp.ones(COPIED[platform])) / 1e9)
+    return Roofline(products, 2 * 4 * COPIED[platform] / _fastest_copy(jnp.ones(COPIED[platform])) / 1e9)
 
 
 def _product(x):

@@ -8,33 +8,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.bench.workloads import Work, built, endless
+from s2s_jax.bench.workloads import Workload, built, endless
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.greedy import greedy
 from s2s_jax.shapes import Batch
 from s2s_jax.train.objectives import make_loss
-from s2s_jax.train.optimizer import OptimiserConfig, make_optimiser
-from s2s_jax.train.step import make_step, start
+from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.train.step import initial_state, make_step
 
 
-class Ours:
+class Runner:
     """A work, ready to run; every program is compiled before anything is timed.
 
     With `replicas`, a training step is one of so many models at once, each from a seed of its own.
     """
 
-    def __init__(self, work: Work, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
+    def __init__(self, work: Workload, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
         self.model, params = built(work)
         self.batches = [jax.tree.map(jnp.asarray, batch) for batch in batches]
         self.compile_seconds = 0.0
         self.peak_megabytes = 0.0
         if phase == "train":
-            optimiser = make_optimiser(OptimiserConfig(), steps=1)
-            self.state = start(params, optimiser, seed=0, ema=0.0)
-            step = make_step(make_loss(self.model, work.loss, work.forcing), optimiser, parts=work.parts)
+            optimizer = make_optimizer(OptimizerConfig(), steps=1)
+            self.state = initial_state(params, optimizer, seed=0, ema=0.0)
+            step = make_step(make_loss(self.model, work.loss, work.forcing), optimizer, parts=work.parts)
             if replicas:
                 params = jax.vmap(self.model.init)(jax.random.split(jax.random.key(0), replicas))
-                self.state = jax.vmap(lambda params: start(params, optimiser, seed=0, ema=0.0))(params)
+                self.state = jax.vmap(lambda params: initial_state(params, optimizer, seed=0, ema=0.0))(params)
                 step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
             self.programs = self._compiled(lambda batch: step.lower(self.state, batch))  # type: ignore[attr-defined]
         else:

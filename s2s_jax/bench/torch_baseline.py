@@ -12,21 +12,21 @@ from typing import IO, Any, cast
 import jax
 import numpy as np
 
-from s2s_jax.bench.workloads import Work, built, endless
+from s2s_jax.bench.workloads import Workload, built, endless
 from s2s_jax.shapes import Batch
 
 REFERENCE = Path("experiments", "bench", "torch_reference.py")
 PLACES = (Path(), Path(__file__).parent.parent.parent)
 
 
-class Opponent:
+class TorchBaseline:
     """The same work in PyTorch, from the same parameters, in a process of its own.
 
     Raises:
         ValueError: there is no such program, or it does not come up; the message holds its last words.
     """
 
-    def __init__(self, work: Work, phase: str, batches: Sequence[Batch], *, style: str, python: str = ""):
+    def __init__(self, work: Workload, phase: str, batches: Sequence[Batch], *, style: str, python: str = ""):
         program = next((place / REFERENCE for place in PLACES if (place / REFERENCE).is_file()), None)
         if program is None:
             raise ValueError(f"--against torch runs {REFERENCE} of the source tree; start s2s bench in that tree.")
@@ -45,7 +45,7 @@ class Opponent:
             {"width": int(width)} if width else {}
         )
 
-    def _write(self, folder: Path, work: Work, phase: str, batches: Sequence[Batch], style: str) -> None:
+    def _write(self, folder: Path, work: Workload, phase: str, batches: Sequence[Batch], style: str) -> None:
         about = {
             "model": dataclasses.asdict(work.model),
             "source_vocabulary": work.source_vocabulary,

@@ -12,12 +12,12 @@ from s2s_jax.bench.flops import multiplied
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.interface import Model, Params, forced
+from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
 from s2s_jax.text.batches import BatchConfig, Pairs, Plan
 from s2s_jax.train.objectives import LossConfig
-from s2s_jax.train.scheduled_sampling import ForcingConfig
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 
 SHAPES = 8  # of training batches
 FIRST_WORD = 4  # below it are PAD, BOS, EOS, UNK
@@ -47,7 +47,7 @@ WORDS = Lengths(mean=7.5, spread=0.27, ratio=0.85, noise=0.1, longest=20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """A model and the batches that it is measured on; like an experiment's, each setting can be overridden."""
 
     meaning: str
@@ -55,8 +55,8 @@ class Work:
     model: ModelConfig
     """The network."""
     loss: LossConfig = LossConfig()
-    """What is minimised."""
-    forcing: ForcingConfig = ForcingConfig()
+    """What is minimized."""
+    forcing: ScheduledSamplingConfig = ScheduledSamplingConfig()
     """What the decoder is fed while it learns."""
     parts: int = 1
     """Parts that a batch is computed in, one after the other."""
@@ -72,8 +72,8 @@ class Work:
     """Tokens that every search writes."""
 
 
-WORKS = {
-    "W1": Work(
+WORKLOADS = {
+    "W1": Workload(
         meaning="bi-LSTM 1 x (256+256), LSTM 512, general, input feeding",
         model=ModelConfig(
             embedding=256,
@@ -85,7 +85,7 @@ WORKS = {
         target_vocabulary=7859,
         sentences=64,
     ),
-    "W2": Work(
+    "W2": Workload(
         meaning="bi-LSTM 2 x (512+512), LSTM 2 x 1024, additive, input feeding",
         model=ModelConfig(
             embedding=256,
@@ -97,7 +97,7 @@ WORKS = {
         target_vocabulary=7859,
         sentences=128,
     ),
-    "W3": Work(
+    "W3": Workload(
         meaning="bi-LSTM 2 x (512+512), LSTM 4 x 1024 residual, additive, input feeding, vocabulary 32k",
         model=ModelConfig(
             embedding=1024,
@@ -109,7 +109,7 @@ WORKS = {
         target_vocabulary=32_000,
         sentences=256,
     ),
-    "W4": Work(
+    "W4": Workload(
         meaning="bi-GRU (256+256), GRU 256, general, input feeding, letters to sounds",
         model=ModelConfig(
             embedding=128,
@@ -126,7 +126,7 @@ WORKS = {
 }
 
 
-def built(work: Work) -> tuple[Model, Params]:
+def built(work: Workload) -> tuple[Model, Params]:
     """The model of a work, and its parameters from seed 0."""
     model = build(work.model, source_vocabulary=work.source_vocabulary, target_vocabulary=work.target_vocabulary)
     return model, model.init(jax.random.key(0))
@@ -148,7 +148,7 @@ def drawn_lengths(lengths: Lengths, count: int, *, seed: int = 0) -> Int[np.ndar
     return np.stack([source, target], axis=1).astype(np.int64) + 1
 
 
-def training_batches(work: Work, count: int) -> list[Batch]:
+def training_batches(work: Workload, count: int) -> list[Batch]:
     """Batches of random ids as training sees them: grouped by length, padded to few shapes."""
     chance = np.random.default_rng(1)
     lengths = drawn_lengths(work.lengths, work.sentences * 64)
@@ -156,18 +156,18 @@ def training_batches(work: Work, count: int) -> list[Batch]:
         [_line(chance, vocabulary, int(length)) for length in side]
         for vocabulary, side in zip((work.source_vocabulary, work.target_vocabulary), lengths.T, strict=True)
     ]
-    plan = Plan(Pairs(*sides), BatchConfig(sentences=work.sentences, tokens=1 << 30, shapes=SHAPES), seed=0)
+    plan = Plan(Pairs(*sides), BatchConfig(size=work.sentences, tokens=1 << 30, buckets=SHAPES), seed=0)
     full = (batch for batch in map(plan.batch, range(plan.per_epoch)) if batch.target[-1, 0])
     return [batch for batch, _ in zip(full, range(count), strict=False)]
 
 
-def typical_batch(work: Work) -> Batch:
+def typical_batch(work: Workload) -> Batch:
     """A batch in the middle by its number of target steps."""
     batches = training_batches(work, 64)
     return sorted(batches, key=lambda batch: batch.target.shape[1])[len(batches) // 2]
 
 
-def decoding_batches(work: Work, count: int, *, rows: int) -> list[Batch]:
+def decoding_batches(work: Workload, count: int, *, rows: int) -> list[Batch]:
     """Sources of like length, as a sorted file has them; the targets are not used."""
     chance = np.random.default_rng(2)
     quantiles = np.sort(drawn_lengths(work.lengths, 1000)[:, 0])
@@ -180,7 +180,7 @@ def _line(chance: np.random.Generator, vocabulary: int, length: int) -> Int[np.n
     return np.append(chance.integers(FIRST_WORD, vocabulary, length - 1), EOS).astype(np.int32)
 
 
-def training_flops(work: Work) -> float:
+def training_flops(work: Workload) -> float:
     """Floating-point operations a target token that training cannot do without: forward, and twice that backward.
 
     Counted in the products of `forced` on one sentence of mean length.
@@ -188,10 +188,10 @@ def training_flops(work: Work) -> float:
     source, target = (round(mean) for mean in drawn_lengths(work.lengths, 10_000).mean(0))
     model, params = _abstract(work)
     batch = Batch(_ids(1, source), _ids(1, target))
-    return 3 * multiplied(lambda params, batch: forced(model, params, batch), params, batch) / target
+    return 3 * multiplied(lambda params, batch: unroll_targets(model, params, batch), params, batch) / target
 
 
-def decoding_flops(work: Work, width: int) -> float:
+def decoding_flops(work: Workload, width: int) -> float:
     """Floating-point operations a sentence: one encoding, and a step for each token and each hypothesis."""
     model, params = _abstract(work)
     source = _ids(1, round(drawn_lengths(work.lengths, 10_000)[:, 0].mean()))
@@ -200,7 +200,7 @@ def decoding_flops(work: Work, width: int) -> float:
     return multiplied(model.encode, params, source) + work.steps * width * a_step
 
 
-def _abstract(work: Work) -> tuple[Model, Params]:
+def _abstract(work: Workload) -> tuple[Model, Params]:
     model = build(work.model, source_vocabulary=work.source_vocabulary, target_vocabulary=work.target_vocabulary)
     return model, jax.eval_shape(model.init, jax.random.key(0))
 

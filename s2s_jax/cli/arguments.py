@@ -125,14 +125,14 @@ def _average(parser: Parser) -> None:
 
 def _ensemble(parser: Parser) -> None:
     parser.add_argument(
-        "--with",
-        dest="beside",
+        "--ensemble",
+        dest="ensemble",
         action="append",
         default=[],
         metavar="RUN",
         help="a run that speaks together with the first; may be given again",
     )
-    parser.add_argument("--mixing", default="log-linear", help="how they do: log-linear (default) or linear")
+    parser.add_argument("--ensemble-average", default="log-linear", help="how they do: log-linear (default) or linear")
 
 
 def _translate(parser: Parser) -> None:
@@ -179,13 +179,15 @@ def _align(parser: Parser) -> None:
 def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("plan", "run", "status", "report", "verify"), help="what to do with it")
     parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
-    parser.add_argument("--form", default="sweep", help="the function of FILE that returns the Sweep (default: sweep)")
+    parser.add_argument(
+        "--function", default="sweep", help="the function of FILE that returns the Sweep (default: sweep)"
+    )
     parser.add_argument(
         "--seeds", type=int, default=0, help="only so many of the sweep's seeds, the first (default: all)"
     )
     parser.add_argument("--out", help="folder of the sweep (default: runs/sweeps/FILE)")
     parser.add_argument("--jobs", type=int, default=0, help="cells at a time (default: one a GPU, else one)")
-    parser.add_argument("--on", default="here", help="here (default), ray or slurm")
+    parser.add_argument("--executor", default="local", help="local (default), ray or slurm")
     parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
     parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
     parser.add_argument(
@@ -205,7 +207,7 @@ def _bench(parser: Parser) -> None:
     parser.add_argument("--style", default="fast", help="how the opponent is written: fast (default) or tutorial")
     parser.add_argument("--python", default="", help="the interpreter that has torch (default: this one)")
     parser.add_argument(
-        "--vary", metavar="SETTING=VALUE,VALUE", help="what each value costs a training step, by turns, instead"
+        "--compare", metavar="SETTING=VALUE,VALUE", help="what each value costs a training step, by turns, instead"
     )
     parser.add_argument("--replicas", type=int, default=0, help="so many seeds in one program, against one by one")
-    parser.add_argument("--where", metavar="FILE", help="write where a training step goes instead, as Markdown")
+    parser.add_argument("--profile", metavar="FILE", help="write where a training step goes instead, as Markdown")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.model.attention.attention import axes
-from s2s_jax.model.attention.catalogue import Choice, choices, legal
+from s2s_jax.model.attention.catalogue import CatalogueEntry, choices, legal
 from s2s_jax.model.attention.citations import REFERENCES
 
 
@@ -29,7 +29,7 @@ def attention(given: Given) -> None:
         _show(found)
 
 
-def _named(name: str, found: list[Choice]) -> list[Choice]:
+def _named(name: str, found: list[CatalogueEntry]) -> list[CatalogueEntry]:
     matches = [choice for choice in found if choice.name == name]
     if not matches:
         names = sorted({choice.name for choice in found})
@@ -39,30 +39,30 @@ def _named(name: str, found: list[Choice]) -> list[Choice]:
     return matches
 
 
-def _record(choice: Choice) -> dict[str, Any]:
+def _record(choice: CatalogueEntry) -> dict[str, Any]:
     return choice._asdict() | {"papers": [REFERENCES[paper] for paper in choice.papers]}
 
 
-def _cited(choice: Choice) -> list[str]:
+def _cited(choice: CatalogueEntry) -> list[str]:
     papers = [REFERENCES[paper] for paper in choice.papers]
     return [f"{choice.axis} {choice.name}: {choice.formula}", *(papers or ["no paper is named for it"])]
 
 
-def _show(found: list[Choice]) -> None:
+def _show(found: list[CatalogueEntry]) -> None:
     console = Console(highlight=False)
     for axis in axes():
-        table = Table("name", "formula", "paper", "goes with", title=f"attention.{axis}", title_justify="left")
+        table = Table("name", "formula", "paper", "goes with", title=f"model.attention.{axis}", title_justify="left")
         for choice in found:
             if choice.axis == axis:
                 row = choice.name, choice.formula, ", ".join(choice.papers), _partners(choice)
                 table.add_row(*(Text(cell) for cell in row))
         console.print(table)
     console.print("heads 1, 2, ... of any of them; values same, projected or split; query: the new state with")
-    console.print("decoder.order=luong, the previous one with bahdanau. The four axes above have")
+    console.print("model.decoder.architecture=luong, the previous one with bahdanau. The four axes above have")
     console.print(f"{len(legal()):,} legal combinations; the others are refused with the reason.")
 
 
-def _partners(choice: Choice) -> str:
+def _partners(choice: CatalogueEntry) -> str:
     """What a choice never goes with; or, where that is most of an axis, what alone it goes with."""
     words = []
     for axis, never in choice.never_with.items():

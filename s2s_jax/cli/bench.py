@@ -10,8 +10,8 @@ from rich.console import Console
 
 from s2s_jax.bench.measure import BenchConfig, machine, replicated, rows, varied
 from s2s_jax.bench.profile import profiled
-from s2s_jax.bench.roofline import Limit, measured
-from s2s_jax.bench.workloads import WORKS, Work
+from s2s_jax.bench.roofline import Roofline, measured
+from s2s_jax.bench.workloads import WORKLOADS, Workload
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.config import override
 from s2s_jax.train.devices import keep_freed_memory
@@ -29,19 +29,19 @@ def bench(given: Given) -> None:
         style=options.style,
         python=options.python,
     )
-    variants = {name: _variants(work, options.vary) for name, work in works.items()} if options.vary else {}
+    variants = {name: _variants(work, options.compare) for name, work in works.items()} if options.compare else {}
     keep_freed_memory()
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     limit = measured()
     console.print(f"{_described()}; limit {_limit(limit)}")
-    if options.where:
-        _write_where(works, Path(options.where), _described())
+    if options.profile:
+        _write_where(works, Path(options.profile), _described())
         return
     found = []
     for name, work in works.items():
         console.print(", ".join([f"{name}: {work.meaning}", *given.overrides]))
-        if options.vary:
-            lines = varied(name, options.vary.partition("=")[0], variants[name], config)
+        if options.compare:
+            lines = varied(name, options.compare.partition("=")[0], variants[name], config)
         elif options.replicas:
             lines = iter([replicated(name, work, options.replicas, config)])
         else:
@@ -54,26 +54,32 @@ def bench(given: Given) -> None:
         print(json.dumps({"machine": machine(), "limit": gflops | {"copy_gb_s": limit.copy_gb_s}, "rows": found}))
 
 
-def _works(given: Given) -> dict[str, Work]:
+def _works(given: Given) -> dict[str, Workload]:
     """The works asked for, with the settings asked for."""
     for name in given.options.works:
-        if name not in WORKS:
-            near = difflib.get_close_matches(name.upper(), WORKS, n=1)
+        if name not in WORKLOADS:
+            near = difflib.get_close_matches(name.upper(), WORKLOADS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"no work {name!r}{hint} (there are {', '.join(WORKS)})")
-    return {name: override(WORKS[name], *given.overrides) for name in given.options.works}
+            raise UsageError(f"no work {name!r}{hint} (there are {', '.join(WORKLOADS)})")
+    return {name: override(WORKLOADS[name], *given.overrides) for name in given.options.works}
 
 
-def _variants(work: Work, words: str) -> dict[str, Work]:
+def _variants(work: Workload, words: str) -> dict[str, Workload]:
     """A work under each value of `SETTING=VALUE,VALUE`."""
     setting, equals, values = words.partition("=")
     if not equals or not values:
-        raise UsageError(f"--vary must be SETTING=VALUE,VALUE such as forcing.start=1.0,0.5, got {words!r}")
+        raise UsageError(
+            f"--compare must be SETTING=VALUE,VALUE such as scheduled_sampling.start=1.0,0.5, got {words!r}"
+        )
     return {value: override(work, f"{setting}={value}") for value in values.split(",")}
 
 
-def _write_where(works: dict[str, Work], page: Path, machine: str) -> None:
-    lines = ["# Where a training step goes", "", f"Made by `s2s bench {' '.join(works)} --where {page}` on {machine}."]
+def _write_where(works: dict[str, Workload], page: Path, machine: str) -> None:
+    lines = [
+        "# Where a training step goes",
+        "",
+        f"Made by `s2s bench {' '.join(works)} --profile {page}` on {machine}.",
+    ]
     lines += ["Float32, a batch of middling length. Times are added over the threads that worked.", ""]
     for name, work in works.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +105,7 @@ def _described() -> str:
     return f"{about['device']} ({about['processor']}, {about['cores']} cores), jax {about['jax']}"
 
 
-def _limit(limit: Limit) -> str:
+def _limit(limit: Roofline) -> str:
     products = ", ".join(f"{value:,.0f} GFLOP/s {precision}" for precision, value in limit.gflops.items())
     return f"{products}, copy {limit.copy_gb_s:,.1f} GB/s"
 

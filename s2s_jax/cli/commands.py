@@ -44,7 +44,7 @@ def _show_train_help(experiment: Any) -> None:
     print("EXPERIMENT is a Python file with experiment(), the name of one in experiments/, or a run to go on with.")
     print("A run that exists is resumed. With an EXPERIMENT the values below are its own, else the defaults.\n")
     for setting in config.settings(experiment or config.Experiment()):
-        print(f"  --{setting.name} {json.dumps(setting.value)}\n        {setting.meaning}")
+        print(f"  --{setting.name.replace('_', '-')} {json.dumps(setting.value)}\n        {setting.description}")
 
 
 def evaluate(given: Given) -> None:
@@ -52,7 +52,7 @@ def evaluate(given: Given) -> None:
     trained = load_run(given)
     found = trained.evaluate(given.options.split)
     named = {"run": given.options.run, "step": trained.step, "split": given.options.split}
-    more = {"averaged": trained.averaged, "with": given.options.beside}
+    more = {"averaged": trained.averaged, "with": given.options.ensemble}
     found = {**named, **{name: value for name, value in more.items() if value}, **found}
     if given.options.json:
         show_json(found)

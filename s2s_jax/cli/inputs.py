@@ -6,23 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.decode.lexical_constraints import Wanted
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.text.files import raw_lines, stream_lines
 
 if TYPE_CHECKING:
-    from s2s_jax.run import Trained
+    from s2s_jax.run import Run
 
 
-def load_run(given: Given, *first: str) -> "Trained":
+def load_run(given: Given, *first: str) -> "Run":
     """The run of a command with the settings that were asked for; those of `first` give way to the user's own."""
     from s2s_jax import load  # only now: what was exported is translated without flax
 
     beam = getattr(given.options, "beam", None)
     changes = [*first, *([] if beam is None else [f"search.beam={beam}"]), *given.overrides]
     for change in changes:
-        if change.replace("-", "_").startswith(("model.", "text.", "optimiser.")):
+        if change.replace("-", "_").startswith(("model.", "text.", "optimizer.")):
             raise UsageError(f"{change.split('=')[0]} was settled when the run was trained; it can be set in s2s train")
-    asked = {name: vars(given.options)[name] for name in ("average", "beside", "mixing") if name in given.options}
+    asked = {
+        name: vars(given.options)[name] for name in ("average", "ensemble", "ensemble_average") if name in given.options
+    }
     trained = load(given.options.run, changes=changes, **asked)
     if trained.averaged:
         print(f"averaged: steps {', '.join(map(str, trained.averaged))}", file=sys.stderr)
@@ -38,7 +40,7 @@ def input_lines(name: str | None) -> Iterator[str]:
     return stream_lines(raw_lines(Path(name)), name)
 
 
-def wanted_lines(given: Given) -> Iterator[Wanted]:
+def wanted_lines(given: Given) -> Iterator[ConstrainedLine]:
     """Each line with what its translation must keep to.
 
     Raises:
@@ -52,7 +54,7 @@ def wanted_lines(given: Given) -> Iterator[Wanted]:
             if number > len(lines):
                 raise _uneven(f"{name} {files[name]}", len(lines), f"{number} or more")
         prefix, phrases = (beside[name][number - 1] if name in beside else "" for name in files)
-        yield Wanted(line, prefix, tuple(phrases.split("\t")))
+        yield ConstrainedLine(line, prefix, tuple(phrases.split("\t")))
     for name, lines in beside.items():
         if number < len(lines):
             raise _uneven(f"{name} {files[name]}", len(lines), str(number))

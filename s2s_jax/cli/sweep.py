@@ -16,8 +16,8 @@ from rich.live import Live
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.experiments import SHIPPED
 from s2s_jax.config import override
-from s2s_jax.sweep.launch import Where, launch
-from s2s_jax.sweep.plan import lay_out, units
+from s2s_jax.sweep.launch import ExecutorConfig, launch
+from s2s_jax.sweep.plan import make_plan, units
 from s2s_jax.sweep.report import write_report
 from s2s_jax.sweep.results import study
 from s2s_jax.sweep.status import Row, rows, summary, table
@@ -25,7 +25,7 @@ from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tune import Tuning, tune
 from s2s_jax.sweep.verify import verify
 
-FOLDER = "lecture"  # where the shipped sweeps lie, below experiments/
+FOLDER = "claims"  # where the shipped sweeps lie, below experiments/
 
 
 class Named(NamedTuple):
@@ -66,7 +66,7 @@ def _tune(tuning: Tuning, folder: Path, given: Given) -> int:
 
 
 def _plan(named: Named, given: Given) -> int:
-    plan = lay_out(named.sweep, named.folder)
+    plan = make_plan(named.sweep, named.folder)
     record = {
         "cells": [str(one.folder) for one in plan.placed],
         "done": plan.done,
@@ -91,7 +91,7 @@ def _run(named: Named, given: Given) -> int:
     options = given.options
     console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
     slurm = dict(pair.split("=", 1) for pair in options.slurm)
-    where = Where(on=options.on, jobs=options.jobs, address=options.address, options=slurm)
+    where = ExecutorConfig(on=options.executor, jobs=options.jobs, address=options.address, options=slurm)
     launched = launch(named.sweep, named.folder, where, console.print)
     if launched.signal:
         console.print("stopped; the same command goes on from there")
@@ -107,7 +107,7 @@ def _run(named: Named, given: Given) -> int:
 
 
 def _status(named: Named, given: Given) -> int:
-    placed = lay_out(named.sweep, named.folder).placed
+    placed = make_plan(named.sweep, named.folder).placed
     metric = named.sweep.metrics[0]
     found = rows(placed, metric)
     if given.options.json:
@@ -133,7 +133,7 @@ def _watched(placed: list, metric: str, console: Console) -> list[Row]:
 
 
 def _report(named: Named, given: Given) -> int:
-    folder = _write_report(named, lay_out(named.sweep, named.folder).placed)
+    folder = _write_report(named, make_plan(named.sweep, named.folder).placed)
     print(json.dumps({"report": str(folder)}) if given.options.json else f"report: {folder / 'report.html'}")
     return 0
 
@@ -145,7 +145,7 @@ def _write_report(named: Named, placed: list) -> Path:
 
 
 def _verify(named: Named, given: Given) -> int:
-    placed = lay_out(named.sweep, named.folder).placed
+    placed = make_plan(named.sweep, named.folder).placed
     chosen = [one for one in placed if given.options.cell in ("", one.folder.name)]
     if not chosen:
         near = difflib.get_close_matches(given.options.cell, [one.folder.name for one in placed], n=1)
@@ -178,17 +178,21 @@ def _find(given: Given) -> Named:
     if path.suffix != ".py":
         path = _named(options.file)
     if not path.is_file():
-        raise UsageError(f"no sweep {path}; give a Python file with {options.form}(), or one of {', '.join(_known())}")
+        raise UsageError(
+            f"no sweep {path}; give a Python file with {options.function}(), or one of {', '.join(_known())}"
+        )
     try:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
         raise UsageError(f"{path}:{error.lineno}: {error.msg}") from None
-    made: Any = names.get(options.form)
+    made: Any = names.get(options.function)
     if made is None:
-        raise UsageError(f"{path} has no function {options.form}(){_forms(names)}; write one that returns a Sweep")
+        raise UsageError(f"{path} has no function {options.function}(){_forms(names)}; write one that returns a Sweep")
     found = made()
     if not isinstance(found, Sweep | Tuning):
-        raise UsageError(f"{options.form}() in {path} returned {type(found).__name__}, a Sweep or a Tuning is wanted")
+        raise UsageError(
+            f"{options.function}() in {path} returned {type(found).__name__}, a Sweep or a Tuning is wanted"
+        )
     found = dataclasses.replace(found, base=override(found.base, *given.overrides))
     if options.replicas:
         if isinstance(found, Tuning):
@@ -196,11 +200,11 @@ def _find(given: Given) -> Named:
         found = dataclasses.replace(found, replicas=True)
     if options.seeds:
         found = _first_seeds(found, options.seeds)
-    name = path.stem if options.form == "sweep" else f"{path.stem}-{options.form}"
+    name = path.stem if options.function == "sweep" else f"{path.stem}-{options.function}"
     settings = [
         part for change in given.overrides for part in (f"--{change.split('=', 1)[0]}", change.split("=", 1)[1])
     ]
-    form = [] if options.form == "sweep" else ["--form", options.form]
+    form = [] if options.function == "sweep" else ["--function", options.function]
     form += ["--seeds", str(options.seeds)] if options.seeds else []
     command = shlex.join(["s2s", "sweep", "run", options.file, *form, *(["--replicas"] * options.replicas), *settings])
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name

@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.compaction import until_done
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking, uncovered
-from s2s_jax.decode.logits_rules import FREE, Bounds, Rules, bounds, followed
-from s2s_jax.decode.result import Found
+from s2s_jax.decode.compaction import loop_until_done
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
+from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.model.interface import Model, Params, State
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
 # (logits as the rules leave them [N, V], what is given of each row, time) -> tokens [N]
-Pick = Callable[[Array, Any, Array], Array]
+ChooseToken = Callable[[Array, Any, Array], Array]
 
 
-class Progress(NamedTuple):
+class DecodeLoop(NamedTuple):
     """Where the loop stands; N is B times the hypotheses of each sentence."""
 
     state: State
@@ -33,20 +33,20 @@ class Progress(NamedTuple):
     total: Float[Array, " N"]  # log-probability, after the rules
 
 
-def walk(
+def decode_autoregressively(
     model: Model,
     params: Params,
     source: Int[Array, "B S"],
-    pick: Pick,
+    pick: ChooseToken,
     *,
     given: Any = (),
     each: int = 1,
     max_length: int,
-    ranking: Ranking = LIKELIHOOD,
-    rules: Rules = FREE,
+    ranking: HypothesisScore = LIKELIHOOD,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """`each` hypotheses of every sentence, token by token, until all have ended or stand at their bound.
 
     Args:
@@ -54,22 +54,22 @@ def walk(
         halvings: see `decode.loop`.
     """
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, each, axis=0), model.encode(params, source))
-    limits = bounds(rules, source, max_length=max_length, prefix=prefix, each=each)
+    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, each=each)
     mask = jnp.repeat(real(source), each, axis=0)
     rows, length = mask.shape
     empty = ~mask.any(-1)  # rows that only fill a batch up end at once
 
-    def advance(fixed: tuple[Any, Bounds, Any], now: Progress, time: Int[Array, ""]) -> Progress:
+    def advance(fixed: tuple[Any, Limits, Any], now: DecodeLoop, time: Int[Array, ""]) -> DecodeLoop:
         memory, limits, given = fixed
         state, step = model.step(params, memory, now.state, now.token)
-        allowed = followed(step.logits, rules, limits, time=time, said=now.tokens if rules.look_back else None)
+        allowed = apply_rules(step.logits, rules, limits, time=time, said=now.tokens if rules.look_back else None)
         token = pick(allowed, given, time)
-        normaliser = step.normaliser
-        own = log_prob_of(token, step.logits, normaliser)
-        ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, allowed, normaliser)
+        normalizer = step.log_normalizer
+        own = log_prob_of(token, step.logits, normalizer)
+        ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, allowed, normalizer)
         said = jnp.stack([own, ruled])
         token, said = jnp.where(now.done, PAD, token), jnp.where(now.done[None], 0.0, said)
-        return Progress(
+        return DecodeLoop(
             state,
             token,
             now.done | (token == EOS) | (time + 1 >= limits.most),
@@ -79,7 +79,7 @@ def walk(
             now.total + said[1],
         )
 
-    first = Progress(
+    first = DecodeLoop(
         state,
         jnp.full((rows,), BOS, jnp.int32),
         empty,
@@ -88,7 +88,7 @@ def walk(
         jnp.zeros((rows, max_length, length)),
         jnp.where(empty, -jnp.inf, 0.0),
     )
-    last = until_done(
+    last = loop_until_done(
         advance,
         lambda now: now.done.reshape(-1, each).all(-1),
         (memory, limits, given),
@@ -98,7 +98,7 @@ def walk(
     )
     lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
     looked = uncovered(last.alignment.sum(1), mask) if ranking.coverage else jnp.zeros((rows,))
-    found = Found(
+    found = SearchResult(
         last.tokens,
         last.log_probs,
         last.alignment,
@@ -106,11 +106,11 @@ def walk(
         ~(last.tokens == EOS).any(-1) & ~empty,
         last.total,
     )
-    return Found(*(leaf.reshape(source.shape[0], each, *leaf.shape[1:]) for leaf in found))
+    return SearchResult(*(leaf.reshape(source.shape[0], each, *leaf.shape[1:]) for leaf in found))
 
 
 def log_prob_of(
-    token: Int[Array, " N"], logits: Float[Array, "N V"], normaliser: Float[Array, " N"]
+    token: Int[Array, " N"], logits: Float[Array, "N V"], normalizer: Float[Array, " N"]
 ) -> Float[Array, " N"]:
-    """What each token counts by logits from which a normaliser is still to be taken."""
-    return jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - normaliser
+    """What each token counts by logits from which a normalizer is still to be taken."""
+    return jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - normalizer

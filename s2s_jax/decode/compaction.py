@@ -16,7 +16,7 @@ FEWEST = 16  # sentences: a step of half of them would hardly be faster
 Carry = TypeVar("Carry")
 
 
-def until_done(
+def loop_until_done(
     advance: Callable[[Any, Carry, Int[Array, ""]], Carry],
     done: Callable[[Carry], Bool[Array, " B"]],
     fixed: Any,
@@ -53,7 +53,7 @@ def until_done(
         return few.reshape(few.shape[0] * few.shape[1], *few.shape[2:])
 
     few = jax.tree.map(taken, (fixed, carry))
-    rest = until_done(advance, done, *few, most=most, halvings=halvings - 1, time=time)
+    rest = loop_until_done(advance, done, *few, most=most, halvings=halvings - 1, time=time)
 
     def put_back(leaf: Array, new: Array) -> Array:
         return _by_sentence(leaf, sentences).at[open_first].set(_by_sentence(new, enough)).reshape(leaf.shape)

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 
 from s2s_jax.decode.score import Scored, score
 from s2s_jax.decode.search import SearchConfig
-from s2s_jax.decode.translate import WINDOW, filled, one_ahead
+from s2s_jax.decode.translate import WINDOW, filled, prefetch_one
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import Batch
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import ended
 
@@ -33,7 +33,7 @@ class ScoredPair(NamedTuple):
     log_probs: Float[np.ndarray, " T"]  # of each target token, nats
     alignment: Float[np.ndarray, "T S"]
     correct: int  # tokens that would have been said in their place
-    score: float  # by search.ranking
+    score: float  # by search.length_normalization
 
     @property
     def log_probability(self) -> float:
@@ -42,9 +42,9 @@ class ScoredPair(NamedTuple):
 
 
 class Scorer:
-    """A model and the tokenisers on both sides of it, ready to score."""
+    """A model and the tokenizers on both sides of it, ready to score."""
 
-    def __init__(self, model: Model, pair: PairTokeniser, search: SearchConfig):
+    def __init__(self, model: Model, pair: PairTokenizer, search: SearchConfig):
         """Of the search, the ranking and the number of sentences count."""
         self._score = jax.jit(functools.partial(score, model, ranking=search.scoring()))
         self.pair, self.search = pair, search
@@ -52,20 +52,20 @@ class Scorer:
     def score(self, params: Params, examples: Iterable[Example]) -> Iterator[ScoredPair]:
         """Log-probability and alignment of each pair, in their order; pairs are read a window at a time."""
         examples = iter(examples)
-        while read := list(itertools.islice(examples, self.search.sentences * WINDOW)):
+        while read := list(itertools.islice(examples, self.search.batch_size * WINDOW)):
             yield from self._window(params, read)
 
     def _window(self, params: Params, examples: list[Example]) -> list[ScoredPair]:
         ids = [self._ids(example) for example in examples]
         order = sorted(range(len(ids)), key=lambda member: sum(map(len, ids[member])))
-        step, answers = self.search.sentences, {}
+        step, answers = self.search.batch_size, {}
         batches = [order[start : start + step] for start in range(0, len(order), step)]
-        for members, scored in one_ahead(
+        for members, scored in prefetch_one(
             (members, self._sent(params, [ids[n] for n in members])) for members in batches
         ):
             scored = jax.device_get(scored)
             for row, member in enumerate(members):
-                answers[member] = self._answer(examples[member], ids[member], scored, row)
+                answers[member] = self._score_batch(examples[member], ids[member], scored, row)
         return [answers[number] for number in range(len(examples))]
 
     def _ids(self, example: Example) -> Ids:
@@ -78,7 +78,7 @@ class Scorer:
     def _sent(self, params: Params, ids: list[Ids]) -> Scored:
         return self._score(params, Batch(*(filled(side) for side in zip(*ids, strict=True))))
 
-    def _answer(self, example: Example, ids: Ids, scored: Scored, row: int) -> ScoredPair:
+    def _score_batch(self, example: Example, ids: Ids, scored: Scored, row: int) -> ScoredPair:
         source, target = ids
         return ScoredPair(
             example,

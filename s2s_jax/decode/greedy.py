@@ -2,11 +2,11 @@
 
 from jaxtyping import Array, Int
 
-from s2s_jax.decode.autoregressive import walk
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking
-from s2s_jax.decode.logits_rules import FREE, Rules
-from s2s_jax.decode.result import Found
-from s2s_jax.decode.top_k import likeliest
+from s2s_jax.decode.autoregressive import decode_autoregressively
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
+from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
+from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.top_k import argmax
 from s2s_jax.model.interface import Model, Params
 
 
@@ -16,17 +16,17 @@ def greedy(
     source: Int[Array, "B S"],
     *,
     max_length: int,
-    ranking: Ranking = LIKELIHOOD,
-    rules: Rules = FREE,
+    ranking: HypothesisScore = LIKELIHOOD,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """The token of highest probability at each step, until all sentences have ended or `max_length` tokens stand."""
-    return walk(
+    return decode_autoregressively(
         model,
         params,
         source,
-        lambda logits, *_: likeliest(logits),
+        lambda logits, *_: argmax(logits),
         max_length=max_length,
         ranking=ranking,
         rules=rules,

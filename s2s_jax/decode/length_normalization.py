@@ -31,34 +31,38 @@ def reward(log_prob: Any, length: Any, weight: float) -> Any:
 
 
 # (summed log-probability, tokens, weight) -> score; each one rises with the tokens where the log-probability stays
-RANKINGS: dict[str, Callable[[Any, Any, float], Any]] = {"gnmt": gnmt, "average": average, "reward": reward}
+LENGTH_NORMALIZATIONS: dict[str, Callable[[Any, Any, float], Any]] = {
+    "gnmt": gnmt,
+    "average": average,
+    "reward": reward,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ranking:
+class HypothesisScore:
     """One of the scores, with its numbers; left as it is, the log-probability alone."""
 
     name: str = "gnmt"
-    length: float = 0.0  # how much the length counts: the exponent of gnmt and average, the reward of a word
+    strength: float = 0.0  # how much the length counts: the exponent of gnmt and average, the reward of a word
     coverage: float = 0.0  # how much the source tokens that nothing looked at count
 
     def __post_init__(self):
-        one_of("search.ranking", self.name, RANKINGS)
-        at_least("search.length_penalty", self.length, 0)
+        one_of("search.length_normalization", self.name, LENGTH_NORMALIZATIONS)
+        at_least("search.length_penalty", self.strength, 0)
         at_least("search.coverage_penalty", self.coverage, 0)
 
     def score(self, log_prob: Float[Array, "*R"], length: Array, uncovered: Float[Array, "*R"]) -> Float[Array, "*R"]:
         """The score of complete hypotheses of `length` tokens; `uncovered` comes from `uncovered` below."""
-        return RANKINGS[self.name](log_prob, length, self.length) + self.coverage * uncovered
+        return LENGTH_NORMALIZATIONS[self.name](log_prob, length, self.strength) + self.coverage * uncovered
 
     def bound(self, log_prob: Float[Array, "*R"], longest: Array) -> Float[Array, "*R"]:
         """No continuation of up to `longest` tokens scores above this: what is added to `log_prob` is at most 0,
         a score rises with the length, and no coverage counts more than a full one.
         """
-        return RANKINGS[self.name](log_prob, longest, self.length)
+        return LENGTH_NORMALIZATIONS[self.name](log_prob, longest, self.strength)
 
 
-LIKELIHOOD = Ranking()
+LIKELIHOOD = HypothesisScore()
 
 
 def uncovered(coverage: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B"]:

@@ -1,6 +1,6 @@
 """What must a translation of one line begin with, and what must it hold?
 
-A text is not a list of tokens: it is cut by the target's tokeniser, with the words that the line itself can lend it.
+A text is not a list of tokens: it is cut by the target's tokenizer, with the words that the line itself can lend it.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from s2s_jax.decode.logits_rules import Rules
+from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.shapes import PAD, UNK
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 
 
-class Wanted(NamedTuple):
+class ConstrainedLine(NamedTuple):
     """A line, and what its translation must keep to. A blank line's is blank, whatever is wanted."""
 
     line: str
@@ -22,13 +22,13 @@ class Wanted(NamedTuple):
     phrases: tuple[str, ...] = ()  # what it holds somewhere, each of them, in any order
 
     @classmethod
-    def of(cls, line: "str | Wanted") -> "Wanted":
+    def of(cls, line: "str | ConstrainedLine") -> "ConstrainedLine":
         """The line with nothing wanted, where it is only a line."""
-        return line if isinstance(line, Wanted) else cls(line)
+        return line if isinstance(line, ConstrainedLine) else cls(line)
 
 
 def token_arrays(
-    wanted: Sequence[Wanted], pair: PairTokeniser, rules: Rules, *, rows: int
+    wanted: Sequence[ConstrainedLine], pair: PairTokenizer, rules: LogitsRules, *, rows: int
 ) -> dict[str, Int[np.ndarray, "B ..."]]:
     """What a search takes beside the source: `prefix` [B, P], `phrases` [B, N, L], PAD behind each; what nobody wants
     is left out.
@@ -43,7 +43,7 @@ def token_arrays(
     return {name: ids for name, ids in found.items() if ids is not None}
 
 
-def prefix_ids(wanted: Sequence[Wanted], pair: PairTokeniser, rows: int) -> Int[np.ndarray, "B P"] | None:
+def prefix_ids(wanted: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int) -> Int[np.ndarray, "B P"] | None:
     """The tokens that each row begins with; None where no row has any."""
     ids = [pair.encode_target(one.prefix, one.line) for one in wanted]
     longest = max(map(len, ids))
@@ -51,7 +51,7 @@ def prefix_ids(wanted: Sequence[Wanted], pair: PairTokeniser, rows: int) -> Int[
 
 
 def phrase_ids(
-    wanted: Sequence[Wanted], pair: PairTokeniser, rows: int, rules: Rules
+    wanted: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, rules: LogitsRules
 ) -> Int[np.ndarray, "B N L"] | None:
     """The tokens of each phrase of each row; None where no row has any."""
     ids = [_outermost([_sayable(phrase, one.line, pair, rules) for phrase in one.phrases]) for one in wanted]
@@ -64,11 +64,11 @@ def rounded(count: int) -> int:
     return 1 << max(count - 1, 0).bit_length()
 
 
-def _sayable(phrase: str, line: str, pair: PairTokeniser, rules: Rules) -> list[int]:
+def _sayable(phrase: str, line: str, pair: PairTokenizer, rules: LogitsRules) -> list[int]:
     ids = pair.encode_target(phrase, line)
     if UNK in ids:
         raise ValueError(
-            f"the phrase {phrase!r}, wanted for the line {line!r}, holds what the target's tokeniser does not know; "
+            f"the phrase {phrase!r}, wanted for the line {line!r}, holds what the target's tokenizer does not know; "
             "leave it out, or spell it otherwise."
         )
     if banned := set(ids) & set(rules.banned):

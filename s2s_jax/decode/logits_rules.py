@@ -17,7 +17,7 @@ from s2s_jax.validation import at_least
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
+class LogitsRules:
     """What a translation must keep to; PAD and BOS are never said."""
 
     min_length: int = 0
@@ -52,10 +52,10 @@ class Rules:
         return self.no_repeat_ngram > 0 or self.repetition_penalty != 1
 
 
-FREE = Rules()
+NO_RULES = LogitsRules()
 
 
-class Bounds(NamedTuple):
+class Limits(NamedTuple):
     """What the rules ask of each row, known before the first token."""
 
     fewest: Int[Array, " N"]
@@ -63,14 +63,14 @@ class Bounds(NamedTuple):
     prefix: Int[Array, "N P"]  # the tokens it must begin with, PAD behind them
 
 
-def bounds(
-    rules: Rules,
+def limits_of(
+    rules: LogitsRules,
     source: Int[Array, "B S"],
     *,
     max_length: int,
     prefix: Int[Array, "B P"] | None = None,
     each: int = 1,
-) -> Bounds:
+) -> Limits:
     """The bounds of `each` hypotheses a sentence. No minimum is longer than the maximum."""
     length = real(source).sum(-1).astype(jnp.float32)
     most = jnp.full((source.shape[0],), max_length, jnp.int32)
@@ -79,7 +79,7 @@ def bounds(
     fewest = jnp.minimum(jnp.maximum(tokens_for(length, rules.min_ratio), rules.min_length), most)
     if prefix is None:
         prefix = jnp.zeros((source.shape[0], 0), jnp.int32)
-    return Bounds(*(jnp.repeat(leaf, each, axis=0) for leaf in (fewest, most, prefix)))
+    return Limits(*(jnp.repeat(leaf, each, axis=0) for leaf in (fewest, most, prefix)))
 
 
 def tokens_for(length: Float[Array, " B"], ratio: float) -> Int[Array, " B"]:
@@ -87,10 +87,10 @@ def tokens_for(length: Float[Array, " B"], ratio: float) -> Int[Array, " B"]:
     return jnp.ceil(length * ratio - 1e-4).astype(jnp.int32)
 
 
-def followed(
+def apply_rules(
     logits: Float[Array, "N V"],
-    rules: Rules,
-    limits: Bounds,
+    rules: LogitsRules,
+    limits: Limits,
     *,
     time: Int[Array, ""],
     said: Int[Array, "N T"] | None,
@@ -107,7 +107,7 @@ def followed(
     """
     result = logits
     if said is not None and rules.repetition_penalty != 1:
-        result = penalised(result, said, rules.repetition_penalty)
+        result = penalized(result, said, rules.repetition_penalty)
     barred = np.isin(np.arange(logits.shape[-1]), never(rules, logits.shape[-1]))  # a mask, since a scatter would copy
     result = jnp.where(jnp.asarray(barred)[None], -jnp.inf, result)
     if rules.min_length or rules.min_ratio:
@@ -115,13 +115,13 @@ def followed(
     if said is not None and rules.no_repeat_ngram:
         repeated = repeats(said, time, size=rules.no_repeat_ngram, vocabulary=logits.shape[-1])
         result = jnp.where(repeated, -jnp.inf, result)
-    if rules != FREE:
+    if rules != NO_RULES:
         stuck = ~jnp.isfinite(result).any(-1)
         result = result.at[:, EOS].set(jnp.where(stuck, logits[:, EOS], result[:, EOS]))
     return with_prefix(result, logits, limits.prefix, time) if limits.prefix.shape[1] else result
 
 
-def never(rules: Rules, vocabulary: int) -> tuple[int, ...]:
+def never(rules: LogitsRules, vocabulary: int) -> tuple[int, ...]:
     """The ids that are never said.
 
     Raises:
@@ -131,12 +131,12 @@ def never(rules: Rules, vocabulary: int) -> tuple[int, ...]:
         if token >= vocabulary:
             raise ValueError(
                 f"search.rules.banned must hold ids of the vocabulary, 0 to {vocabulary - 1}, got {token}; "
-                "take ids of the run's target tokeniser."
+                "take ids of the run's target tokenizer."
             )
     return tuple(sorted({PAD, BOS, *rules.banned, *(() if rules.unknown else (UNK,))}))
 
 
-def penalised(logits: Float[Array, "N V"], said: Int[Array, "N T"], penalty: float) -> Float[Array, "N V"]:
+def penalized(logits: Float[Array, "N V"], said: Int[Array, "N T"], penalty: float) -> Float[Array, "N V"]:
     """The logits with the log-probabilities of what was said before times `penalty`.
 
     Of log-probabilities, not of logits as in the paper: a logit's sign says nothing, since all may be shifted.

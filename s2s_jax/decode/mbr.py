@@ -30,7 +30,7 @@ def bleu(hypothesis: str, other: str) -> float:
 
 
 _CHRF, _BLEU = CHRF(), BLEU(effective_order=True, force=True)  # force: no log line on lines that end in " ."
-UTILITIES: dict[str, Callable[[str, str], float]] = {"exact": exact, "chrf": chrf, "bleu": bleu}
+MBR_METRICS: dict[str, Callable[[str, str], float]] = {"exact": exact, "chrf": chrf, "bleu": bleu}
 
 
 def consensus(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from jaxtyping import Array, Bool, Float, Int
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """The hypotheses of each sentence, best first; samples as they were drawn; one for greedy search."""
 
     tokens: Int[Array, "B K T"]  # EOS counted, PAD behind it

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.decode.autoregressive import walk
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking
-from s2s_jax.decode.logits_rules import FREE, Rules
-from s2s_jax.decode.result import Found
-from s2s_jax.decode.top_k import STRETCH, largest
+from s2s_jax.decode.autoregressive import decode_autoregressively
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
+from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
+from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.top_k import STRETCH, top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.validation import at_least
 
@@ -60,11 +60,11 @@ def sample(
     samples: int = 1,
     max_length: int,
     sampling: Sampling = UNCUT,
-    ranking: Ranking = LIKELIHOOD,
-    rules: Rules = FREE,
+    ranking: HypothesisScore = LIKELIHOOD,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """So many samples of each sentence, in the order they are drawn; each counts the same in a mean over them."""
     numbers = jnp.arange(samples)
     own = jax.vmap(lambda key: jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers))(keys).reshape(-1)
@@ -72,7 +72,7 @@ def sample(
     def pick(logits: Float[Array, "N V"], own: Key[Array, " N"], time: Int[Array, ""]) -> Int[Array, " N"]:
         return drawn(logits, jax.vmap(lambda key: jax.random.fold_in(key, time))(own), sampling)
 
-    found = walk(
+    found = decode_autoregressively(
         model,
         params,
         source,
@@ -119,7 +119,7 @@ def kept(logits: Float[Array, "N V"], sampling: Sampling) -> Float[Array, "N V"]
     probabilities = jax.nn.softmax(logits)
     least = jnp.full((len(logits), 1), sampling.epsilon)
     if 0 < sampling.top_k < logits.shape[1]:
-        least = jnp.maximum(least, largest(probabilities, sampling.top_k)[0][:, -1:])
+        least = jnp.maximum(least, top_k(probabilities, sampling.top_k)[0][:, -1:])
     if sampling.top_p < 1:
         least = jnp.maximum(least, nucleus(probabilities, sampling.top_p))
     least = jnp.minimum(least, probabilities.max(-1, keepdims=True))

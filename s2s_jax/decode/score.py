@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking, uncovered
-from s2s_jax.model.interface import Model, Params, forced
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
+from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.shapes import Batch, real
 
 
@@ -20,9 +20,9 @@ class Scored(NamedTuple):
     scores: Float[Array, " B"]  # what a search would rank them by
 
 
-def score(model: Model, params: Params, batch: Batch, *, ranking: Ranking = LIKELIHOOD) -> Scored:
+def score(model: Model, params: Params, batch: Batch, *, ranking: HypothesisScore = LIKELIHOOD) -> Scored:
     """The log-probability and the alignment of every target token, EOS counted, given the tokens before it."""
-    steps = forced(model, params, batch)
+    steps = unroll_targets(model, params, batch)
     log_probs = jax.nn.log_softmax(steps.logits)
     true = jnp.take_along_axis(log_probs, batch.target[..., None], axis=-1)[..., 0]
     weight = real(batch.target)

@@ -12,17 +12,17 @@ from s2s_jax.decode.beam.constrained import constrained
 from s2s_jax.decode.beam.engine import STOPPING, beam
 from s2s_jax.decode.beam.stochastic import stochastic
 from s2s_jax.decode.greedy import greedy
-from s2s_jax.decode.length_normalization import Ranking
-from s2s_jax.decode.logits_rules import Rules
-from s2s_jax.decode.mbr import UTILITIES
-from s2s_jax.decode.result import Found
+from s2s_jax.decode.length_normalization import HypothesisScore
+from s2s_jax.decode.logits_rules import LogitsRules
+from s2s_jax.decode.mbr import MBR_METRICS
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.sampling import Sampling, row_keys, sample
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.validation import at_least, one_of
 
 METHODS = ("beam", "sample", "stochastic")
 # settings that only some methods read
-OF_METHOD = {
+METHOD_SETTINGS = {
     "samples": ("sample",),
     "sampling": ("sample",),
     "beam": ("beam", "stochastic"),
@@ -41,12 +41,12 @@ class SearchConfig:
     """beam (greedy search where search.beam is 1); sample; or stochastic, a beam that samples without replacement."""
     beam: int = 1
     """Hypotheses followed at once; 1 is greedy search."""
-    ranking: str = "gnmt"
+    length_normalization: str = "gnmt"
     """Score of a hypothesis of log-probability p: gnmt p / ((5 + length) / 6)^a, average p / length^a, reward
     p + a length.
     """
     length_penalty: float = 0.6
-    """The a of search.ranking; 0 for the log-probability alone."""
+    """The a of search.length_normalization; 0 for the log-probability alone."""
     coverage_penalty: float = 0.0
     """Times sum of log min(attention, 1) over the source, in the score. Wu et al. 2016, arXiv:1609.08144, eq. 14."""
     stopping: str = "full"
@@ -65,11 +65,11 @@ class SearchConfig:
     """Method sample: which tokens are drawn from."""
     seed: int = 0
     """Methods sample and stochastic: with the number of a line, what chance brings for it."""
-    utility: str = "none"
+    mbr_metric: str = "none"
     """What of all hypotheses of a line is told first: none, the best score; exact, chrf or bleu, the one that agrees
     best with all by it (minimum Bayes risk).
     """
-    rules: Rules = dataclasses.field(default_factory=Rules)
+    rules: LogitsRules = dataclasses.field(default_factory=LogitsRules)
     """What a translation must keep to."""
     language_model: str = ""
     """Folder of a run that learned targets without sources (data.train=lines:FILE), to have a say in each token."""
@@ -79,7 +79,7 @@ class SearchConfig:
     """Most tokens of a translation, the end counted; 0 for 1.2 x the longest training target + 10."""
     max_source: int = 4096
     """Most tokens of a line that are read, the end counted; the rest of a longer one is left out; 0 for no bound."""
-    sentences: int = 64
+    batch_size: int = 64
     """Most source lines decoded together."""
     replace_unknown: bool = False
     """Each unknown token of a translation is written as the source word that attention weighs most at its step."""
@@ -87,15 +87,15 @@ class SearchConfig:
     def __post_init__(self):
         one_of("search.method", self.method, METHODS)
         one_of("search.stopping", self.stopping, STOPPING)
-        one_of("search.utility", self.utility, ("none", *UTILITIES))
-        for name in ("beam", "groups", "samples", "sentences"):
+        one_of("search.mbr_metric", self.mbr_metric, ("none", *MBR_METRICS))
+        for name in ("beam", "groups", "samples", "batch_size"):
             at_least(f"search.{name}", getattr(self, name), 1)
         for name in ("n_best", "group_penalty", "sibling_penalty", "language_weight"):
             at_least(f"search.{name}", getattr(self, name), 0)
         for name in ("seed", "max_length", "max_source"):
             at_least(f"search.{name}", getattr(self, name), 0)
         self.scoring()
-        self._demand_together()
+        self._check_together()
 
     @property
     def hypotheses(self) -> int:
@@ -104,11 +104,13 @@ class SearchConfig:
             return self.samples
         return self.n_best * self.groups or self.beam
 
-    def scoring(self) -> Ranking:
+    def scoring(self) -> HypothesisScore:
         """The score that hypotheses are ranked by."""
-        return Ranking(name=self.ranking, length=self.length_penalty, coverage=self.coverage_penalty)
+        return HypothesisScore(
+            name=self.length_normalization, strength=self.length_penalty, coverage=self.coverage_penalty
+        )
 
-    def _demand_together(self) -> None:
+    def _check_together(self) -> None:
         """Refuse values that are fine alone and make no sense together."""
         if self.beam % self.groups:
             fitting = ", ".join(str(count) for count in range(1, self.beam + 1) if self.beam % count == 0)
@@ -138,7 +140,7 @@ class SearchConfig:
                 f"search.language_model={self.language_model!r} and search.language_weight={self.language_weight} "
                 "need each other; set both, such as a run's folder and 0.3, or neither."
             )
-        for name, methods in OF_METHOD.items():
+        for name, methods in METHOD_SETTINGS.items():
             if self.method not in methods and getattr(self, name) != default(name):
                 raise ValueError(
                     f"search.{name} is for search.method={' or '.join(methods)}, got search.method={self.method}; "
@@ -157,7 +159,7 @@ def default(name: str) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def demand_beam(search: SearchConfig) -> None:
+def check_beam(search: SearchConfig) -> None:
     """Refuse to look for given phrases in a way that cannot make sure of them.
 
     Raises:
@@ -173,10 +175,10 @@ def demand_beam(search: SearchConfig) -> None:
 
 # (params, source [B, S], the number of each line [B], tokens to begin with [B, P] or None, phrases to hold [B, N, L] or
 # None, how often the rows are halved) -> what was found
-Find = Callable[..., Found]
+SearchFn = Callable[..., SearchResult]
 
 
-def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Find:
+def compiled_search(model: Model, search: SearchConfig, max_length: int) -> SearchFn:
     """The search as one compiled program for each source shape, and for each shape of a prefix and phrases."""
     settings = {"max_length": max_length, "ranking": search.scoring(), "rules": search.rules}
 
@@ -187,19 +189,19 @@ def compiled_search(model: Model, search: SearchConfig, max_length: int) -> Find
         prefix: Int[Array, "B P"] | None = None,
         phrases: Int[Array, "B N L"] | None = None,
         halvings: int = 0,
-    ) -> Found:
+    ) -> SearchResult:
         shared = {**settings, "prefix": prefix, "halvings": halvings}
         if phrases is not None:
-            demand_beam(search)
+            check_beam(search)
             options = {"width": search.beam, "stopping": search.stopping, "n_best": search.n_best or None}
             return constrained(model, params, source, phrases, **options, **shared)
-        ask = functools.partial(_asked(search), model, params, source, **shared)
+        ask = functools.partial(_search_function(search), model, params, source, **shared)
         return ask() if search.method == "beam" else ask(row_keys(search.seed, numbers))
 
     return jax.jit(find, static_argnames="halvings")
 
 
-def _asked(search: SearchConfig) -> Callable[..., Found]:
+def _search_function(search: SearchConfig) -> Callable[..., SearchResult]:
     if search.method == "sample":
         return functools.partial(sample, samples=search.samples, sampling=search.sampling)
     if search.method == "stochastic":

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 STRETCH = 64  # numbers of which the largest is found first
 
 
-def largest(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
+def top_k(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
     """The `count` largest numbers and their places, best first and of equals the first one: `lax.top_k`, but faster.
 
     They stand in the `count` stretches whose own largest numbers are largest; only those are looked through.
@@ -30,7 +30,7 @@ def largest(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], 
     return best, jnp.take_along_axis(places, place, axis=-1)
 
 
-def likeliest(logits: Float[Array, "*B V"]) -> Int[Array, "*B"]:
+def argmax(logits: Float[Array, "*B V"]) -> Int[Array, "*B"]:
     """The first token of the largest number.
 
     A maximum and then the first place that holds it: XLA's argmax, which carries both along, takes thrice the time.

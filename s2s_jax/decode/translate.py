@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float
 
 from s2s_jax.decode.compaction import HALVINGS
-from s2s_jax.decode.lexical_constraints import Wanted, token_arrays
-from s2s_jax.decode.mbr import UTILITIES, consensus
-from s2s_jax.decode.result import Found
-from s2s_jax.decode.search import Find, SearchConfig
+from s2s_jax.decode.lexical_constraints import ConstrainedLine, token_arrays
+from s2s_jax.decode.mbr import MBR_METRICS, consensus
+from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.search import SearchConfig, SearchFn
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.files import is_blank
 from s2s_jax.text.tokenizers import ended
 
@@ -33,7 +33,7 @@ class Hypothesis(NamedTuple):
     """One translation of a line."""
 
     text: str
-    score: float  # by search.ranking
+    score: float  # by search.length_normalization
     tokens: tuple[str, ...]  # the end token counted, unless it was cut off
     log_probs: tuple[float, ...]  # of each token, nats
     alignment: Float[np.ndarray, "T S"]  # weights of the source tokens for each token
@@ -48,7 +48,7 @@ class Translation(NamedTuple):
 
     source: str
     source_tokens: tuple[str, ...]  # the end token counted; none of a blank line
-    hypotheses: tuple[Hypothesis, ...]  # best first: by score, by search.utility, or samples as they were drawn
+    hypotheses: tuple[Hypothesis, ...]  # best first: by score, by search.mbr_metric, or samples as they were drawn
     unread: int = 0  # source tokens that search.max_source left out
 
     @property
@@ -63,7 +63,7 @@ class Translation(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The best one's score, by search.ranking."""
+        """The best one's score, by search.length_normalization."""
         return self.best.score
 
     @property
@@ -88,27 +88,29 @@ class Translation(NamedTuple):
 
 
 class Translator:
-    """A search and the tokenisers on both sides of it, ready to translate."""
+    """A search and the tokenizers on both sides of it, ready to translate."""
 
-    def __init__(self, find: Find, pair: PairTokeniser, search: SearchConfig):
+    def __init__(self, find: SearchFn, pair: PairTokenizer, search: SearchConfig):
         """`find` is the search that `search` asks for, as `compiled_search` makes it."""
         self._find, self.pair, self.search = find, pair, search
 
-    def translate(self, params: Params, lines: Iterable[str | Wanted], *, window: int = 0) -> Iterator[Translation]:
+    def translate(
+        self, params: Params, lines: Iterable[str | ConstrainedLine], *, window: int = 0
+    ) -> Iterator[Translation]:
         """A translation for each line, in their order.
 
         Args:
             window: lines that are read before the first of them is answered; 0 for as many as pay.
         """
         lines, first, halvings = iter(lines), 0, 0
-        full = self.search.sentences * WINDOW
+        full = self.search.batch_size * WINDOW
         while read := list(itertools.islice(lines, window or full)):
             if not first and len(read) == full:
                 halvings = HALVINGS  # there are lines enough to pay for what more there is to compile
-            yield from self._window(params, [Wanted.of(line) for line in read], first, halvings)
+            yield from self._window(params, [ConstrainedLine.of(line) for line in read], first, halvings)
             first += len(read)
 
-    def _window(self, params: Params, wanted: list[Wanted], first: int, halvings: int) -> list[Translation]:
+    def _window(self, params: Params, wanted: list[ConstrainedLine], first: int, halvings: int) -> list[Translation]:
         """The translations of lines, `first` being the number of the first one, by which chance differs."""
         lines = [one.line for one in wanted]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
@@ -117,32 +119,34 @@ class Translator:
         encoded = {number: ended(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
         waiting = sorted(encoded, key=lambda number: len(encoded[number]))
 
-        def sent(members: list[int]) -> Found:
+        def sent(members: list[int]) -> SearchResult:
             source = filled([encoded[member] for member in members])
             numbers = np.zeros(len(source), np.int32)
             numbers[: len(members)] = [(first + member) % 2**31 for member in members]
             asked = token_arrays([wanted[member] for member in members], self.pair, self.search.rules, rows=len(source))
             return self._find(params, source, numbers, halvings=halvings, **asked)
 
-        size = self.search.sentences
+        size = self.search.batch_size
         batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
-        for members, found in one_ahead((members, sent(members)) for members in batches):
+        for members, found in prefetch_one((members, sent(members)) for members in batches):
             found = jax.device_get(found)
             for row, member in enumerate(members):
                 unread = len(tokens[member]) + 1 - len(encoded[member])
-                answers[member] = self._answer(lines[member], encoded[member], found, row)._replace(unread=unread)
+                answers[member] = self._translate_batch(lines[member], encoded[member], found, row)._replace(
+                    unread=unread
+                )
         return [answers[number] for number in range(len(lines))]
 
-    def _answer(self, line: str, ids: np.ndarray, found: Found, row: int) -> Translation:
+    def _translate_batch(self, line: str, ids: np.ndarray, found: SearchResult, row: int) -> Translation:
         real = np.flatnonzero(np.isfinite(found.scores[row])).tolist()
         hypotheses = [self._hypothesis(line, found, row, slot, len(ids)) for slot in real]
-        if self.search.utility != "none" and hypotheses:
+        if self.search.mbr_metric != "none" and hypotheses:
             texts = [hypothesis.text for hypothesis in hypotheses]
-            order = consensus(texts, found.log_weights[row, real].tolist(), UTILITIES[self.search.utility])
+            order = consensus(texts, found.log_weights[row, real].tolist(), MBR_METRICS[self.search.mbr_metric])
             hypotheses = [hypotheses[place] for place, _ in order]
         return Translation(line, tuple(self.pair.source_symbols(ids.tolist(), line)), tuple(hypotheses))
 
-    def _hypothesis(self, line: str, found: Found, row: int, slot: int, length: int) -> Hypothesis:
+    def _hypothesis(self, line: str, found: SearchResult, row: int, slot: int, length: int) -> Hypothesis:
         count = int((found.tokens[row, slot] != PAD).sum())
         tokens = found.tokens[row, slot, :count].tolist()
         alignment = np.array(found.alignment[row, slot, :count, :length])
@@ -170,7 +174,7 @@ class Translator:
         return ["" if place is None else line[slice(*spans[place])].strip(" ") for place in places]
 
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetch_one(items: Iterable[T]) -> Iterator[T]:
     """The same items, each handed out when the next one has been begun."""
     for item, _ in itertools.pairwise(itertools.chain(items, [None])):
         yield item  # type: ignore[misc]  # None is never the first of two

@@ -9,7 +9,7 @@ from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
 from s2s_jax.evaluate.quality import by_length, quality
 from s2s_jax.text.example import Example
-from s2s_jax.text.tokenizers import Tokeniser
+from s2s_jax.text.tokenizers import Tokenizer
 from s2s_jax.validation import one_of
 
 
@@ -31,7 +31,7 @@ class Grouped(NamedTuple):
     references: list[list[str]]
 
 
-def grouped(examples: Sequence[Example]) -> Grouped:
+def group_by_source(examples: Sequence[Example]) -> Grouped:
     """Pairs with one source are one item with several references."""
     by_source: dict[str, list[str]] = {}
     for example in examples:
@@ -71,7 +71,7 @@ def evaluate(
     }
 
 
-def token_links(example: Example, source: Tokeniser, target: Tokeniser) -> set[tuple[int, int]]:
+def token_links(example: Example, source: Tokenizer, target: Tokenizer) -> set[tuple[int, int]]:
     """The gold alignment of a pair between tokens; EOS, behind them, stands for no character and is not linked."""
     spans = {"source_spans": source.spans(example.source), "target_spans": target.spans(example.target)}
     return set(to_tokens(example.links or (), **spans))

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from s2s_jax.model.interface import Model, Params, shifted
+from s2s_jax.model.interface import Model, Params, shift_right
 from s2s_jax.shapes import Batch, real
 from s2s_jax.train.feed import scheduled_sampling
 from s2s_jax.train.objectives import token_losses
-from s2s_jax.train.scheduled_sampling import ForcingConfig
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 
 
 def free_running_nats(model: Model, params: Params, batch: Batch) -> Float[Array, " B"]:
@@ -18,8 +18,8 @@ def free_running_nats(model: Model, params: Params, batch: Batch) -> Float[Array
     what opens it exposure bias.
     """
     memory, state = model.encode(params, batch.source)
-    feed = scheduled_sampling(model, params, epsilon=jnp.zeros(()), config=ForcingConfig(start=0.0))
-    fed = feed(memory, state, shifted(batch.target), None, jax.random.key(0))
-    _, steps = model.unroll(params, memory, state, fed.tokens, picking=fed.picking)
+    feed = scheduled_sampling(model, params, epsilon=jnp.zeros(()), config=ScheduledSamplingConfig(start=0.0))
+    fed = feed(memory, state, shift_right(batch.target), None, jax.random.key(0))
+    _, steps = model.unroll(params, memory, state, fed.tokens, sampler=fed.sampler)
     nats = token_losses(steps.logits, batch.target).nats
     return jnp.where(real(batch.target), nats, 0.0).sum(1)

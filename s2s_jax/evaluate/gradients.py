@@ -2,10 +2,10 @@
 
 Slopes are by the embedding e_s of a source token in its place, as if each place had a table of its own. They hold every
 path from token to answer: along the encoder into the thought vector and along the decoder to step t, and, with
-attention, past all of that through the keys and values of the token and of its neighbours. So a slope that shrinks with
+attention, past all of that through the keys and values of the token and of its neighbors. So a slope that shrinks with
 the distance between s and t has shrunk on the way, and one that does not has found a shorter way. An encoder that reads
 from both ends has a short way from each end of the sentence; to see distance alone, let it read from one
-(`encoder.bidirectional=false`).
+(`model.encoder.bidirectional=false`).
 
 All answers are [B, T, S], exactly 0 where target or source is padding.
 """
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from s2s_jax.decode.score import score
-from s2s_jax.model.interface import Model, Params, forced
+from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.shapes import UNK, Batch, real
 from s2s_jax.validation import one_of
 
@@ -88,7 +88,7 @@ def _slopes(model: Model, params: Params, batch: Batch, of: str, measure: Measur
     embedded, weight = _embedded(model, params, batch), real(batch.target).astype(jnp.float32)
 
     def numbers(embedded: Float[Array, "B S E"]) -> Float[Array, "B T"]:
-        return NUMBERS[of](forced(_reading(model, embedded), params, batch).logits, batch.target)
+        return NUMBERS[of](unroll_targets(_reading(model, embedded), params, batch).logits, batch.target)
 
     _, pull = jax.vjp(numbers, embedded)
 

@@ -24,7 +24,7 @@ Sums = Float[np.ndarray, "... K"]
 Values = Float[np.ndarray, "..."]
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """What a model made of a split: all that its metrics are counted from. Lists have one entry a source.
 
     `nats`, `tokens` and `correct` are sums over a source's pairs, the true token fed; `by_source` makes them of pairs.
@@ -48,11 +48,11 @@ class Metric(NamedTuple):
 
     label: str
     higher_is_better: bool | None  # None: neither; it describes
-    counts: Callable[[Answers], Numbers | None]  # one row a source; None where the answers do not say
+    counts: Callable[[Predictions], Numbers | None]  # one row a source; None where the answers do not say
     values: Callable[[Sums], Values]  # of summed counts, many at once; NaN where there is nothing to divide by
 
 
-def counts_of(answers: Answers) -> dict[str, Numbers]:
+def counts_of(answers: Predictions) -> dict[str, Numbers]:
     """The counts of every metric that the answers allow, one row a source.
 
     Raises:
@@ -93,21 +93,21 @@ def link_counts(
     return np.array(counts, np.float64).reshape(-1, 2)
 
 
-def _exact(answers: Answers) -> Numbers:
+def _exact(answers: Predictions) -> Numbers:
     return _ratio([said in lines for said, lines in zip(answers.texts, answers.references, strict=True)])
 
 
-def _edits(answers: Answers) -> Numbers:
+def _edits(answers: Predictions) -> Numbers:
     pairs = zip(answers.texts, answers.references, strict=True)
     return np.array([closest([compare(said, line) for line in lines]) for said, lines in pairs], np.float64)
 
 
-def _wer(answers: Answers) -> Numbers:
+def _wer(answers: Predictions) -> Numbers:
     edits = _edits(answers)
     return _ratio(edits[:, 0] > 0) if answers.unit == "phone" else edits
 
 
-def _per(answers: Answers) -> Numbers | None:
+def _per(answers: Predictions) -> Numbers | None:
     return _edits(answers) if answers.unit == "phone" else None
 
 
@@ -115,23 +115,23 @@ def _ratio(holds: Sequence[bool] | Bool[np.ndarray, " N"]) -> Numbers:
     return np.stack([np.asarray(holds, np.float64), np.ones(len(holds))], 1)
 
 
-def _bleu(answers: Answers) -> Numbers:
+def _bleu(answers: Predictions) -> Numbers:
     tokenizer = answers.bleu_tokenizer or TOKENIZERS[answers.unit]
     one_of("bleu_tokenizer", tokenizer, tuple(BLEU.TOKENIZERS))
     return _sacrebleu(BLEU(tokenize=tokenizer, force=True), answers)
 
 
-def _chrf(answers: Answers) -> Numbers:
+def _chrf(answers: Predictions) -> Numbers:
     return _sacrebleu(CHRF(), answers)
 
 
-def _sacrebleu(metric: SacreMetric, answers: Answers) -> Numbers:
+def _sacrebleu(metric: SacreMetric, answers: Predictions) -> Numbers:
     """The numbers that sacrebleu's own paired tests draw from; a law test notices when a release changes them."""
     return np.array(metric._extract_corpus_statistics(answers.texts, by_rank(answers.references)), np.float64)
 
 
-def _forced(numerator: str) -> Callable[[Answers], Numbers | None]:
-    def counts(answers: Answers) -> Numbers | None:
+def _forced(numerator: str) -> Callable[[Predictions], Numbers | None]:
+    def counts(answers: Predictions) -> Numbers | None:
         counted = getattr(answers, numerator)
         if counted is None or answers.tokens is None:
             return None
@@ -140,11 +140,11 @@ def _forced(numerator: str) -> Callable[[Answers], Numbers | None]:
     return counts
 
 
-def _links(answers: Answers) -> Numbers | None:
+def _links(answers: Predictions) -> Numbers | None:
     return answers.links
 
 
-def _entropies(answers: Answers) -> Numbers | None:
+def _entropies(answers: Predictions) -> Numbers | None:
     if answers.alignments is None:
         return None
     return np.array([(entropy(weights).sum(), len(weights)) for weights in answers.alignments], np.float64)

@@ -38,13 +38,13 @@ SIDE_INCHES = 26.0  # the longest side of a map: 108 tokens at full size, 200 to
 MARGIN_INCHES = 0.12
 TEXT_POINTS = (6.0, 9.0)  # below the smaller, only every second, third, ... token is named
 LABEL_CHARACTERS, TITLE_CHARACTERS = 24, 60
-COLOURS = colormaps["Greys"].with_extremes(bad="#d62728")  # bad: NaN
-GOLD_COLOUR = "#d95f02"  # seen on white and on black
+COLORS = colormaps["Greys"].with_extremes(bad="#d62728")  # bad: NaN
+GOLD_COLOR = "#d95f02"  # seen on white and on black
 DEFAULT_FAMILY = "DejaVu Sans"  # comes with matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew, IPA
 FONT_PACKAGES = ("paperang_p2_fonts_cjk", "manimgx_fonts")  # open fonts from PyPI, used where they are installed
 PREFERRED_FAMILIES = ("Noto Sans CJK SC", "WenQuanYi Micro Hei", "Noto Sans Devanagari", "Noto Sans Arabic")
 REGULAR = (400, "normal", "regular", "book")
-JOINERS = "\u200c\u200d"  # invisible, but they say how their neighbours join
+JOINERS = "\u200c\u200d"  # invisible, but they say how their neighbors join
 DOTTED_CIRCLE = "\u25cc"  # what a combining mark without a letter sits on, by Unicode's custom
 OPEN_BOX = "\u2423"  # the visible space
 
@@ -70,7 +70,7 @@ def heat_map(
 ) -> Path:
     """Writes one alignment as a PNG and returns its path: target down, source across, white 0 and black 1.
 
-    Tokens are shown literally, a space as an open box. Weights outside 0..1 take the nearest end's colour; NaN is red.
+    Tokens are shown literally, a space as an open box. Weights outside 0..1 take the nearest end's color; NaN is red.
 
     Args:
         path: the file to write; its folder is made where it does not exist.
@@ -138,7 +138,7 @@ def rendered(picture: Picture, *, side: float) -> UInt8[np.ndarray, "height widt
     draw_weights(axes, picture.alignment, lines=cell >= 0.1)
     for source, target in picture.gold or ():
         corner = source - 0.38, target - 0.38
-        axes.add_patch(Rectangle(corner, 0.76, 0.76, fill=False, edgecolor=GOLD_COLOUR, linewidth=6 * cell))
+        axes.add_patch(Rectangle(corner, 0.76, 0.76, fill=False, edgecolor=GOLD_COLOR, linewidth=6 * cell))
     draw_bar(axes, inches=(columns * cell, rows * cell))
     name_tokens(axes, picture, cell=cell)
     grow(figure)
@@ -149,7 +149,7 @@ def rendered(picture: Picture, *, side: float) -> UInt8[np.ndarray, "height widt
 def draw_weights(axes: Axes, alignment: Float[np.ndarray, "T S"], *, lines: bool) -> None:
     """The weights as grey cells, with hair lines between them where the cells are large enough."""
     rows, columns = alignment.shape
-    axes.imshow(COLOURS(np.asarray(alignment, np.float64), bytes=True), interpolation="nearest", aspect="auto")
+    axes.imshow(COLORS(np.asarray(alignment, np.float64), bytes=True), interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
     if lines:
         axes.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, color="#cccccc", linewidth=0.4)
@@ -160,7 +160,7 @@ def draw_bar(axes: Axes, *, inches: tuple[float, float]) -> None:
     """What the greys mean: a short bar to the right of a map of these inches, outside the page until that grows."""
     width, height = inches
     bar = axes.inset_axes((1 + 0.15 / width, 0, 0.1 / width, min(1, 1.2 / height)))
-    Colorbar(bar, ScalarMappable(Normalize(0, 1), COLOURS), ticks=[0, 1])
+    Colorbar(bar, ScalarMappable(Normalize(0, 1), COLORS), ticks=[0, 1])
     bar.tick_params(labelsize=6, length=2, pad=2)
 
 

@@ -1,4 +1,4 @@
-"""How does an exported run translate? With jax and the tokenisers alone: the programs hold the model and the search."""
+"""How does an exported run translate? With jax and the tokenizers alone: the programs hold the model and the search."""
 
 import dataclasses
 import functools
@@ -11,13 +11,13 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Int
 
-from s2s_jax.decode.lexical_constraints import Wanted
-from s2s_jax.decode.result import Found
-from s2s_jax.decode.search import Find, SearchConfig
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
+from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.search import SearchConfig, SearchFn
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.export.manifest import PARAMETERS, SIDES, read_description, tokeniser_file
-from s2s_jax.text.copy_vocabulary import PairTokeniser
-from s2s_jax.text.tokenizers import load_tokeniser
+from s2s_jax.export.manifest import PARAMETERS, SIDES, read_description, tokenizer_file
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.tokenizers import load_tokenizer
 from s2s_jax.train import devices
 
 
@@ -29,7 +29,7 @@ class Exported:
     params: dict[str, jax.Array]  # by name, as in parameters.safetensors
     translators: dict[int, Translator]  # by beam; 1 is greedy search
 
-    def translate(self, lines: Iterable[str | Wanted], *, beam: int | None = None) -> list[Translation]:
+    def translate(self, lines: Iterable[str | ConstrainedLine], *, beam: int | None = None) -> list[Translation]:
         """A translation for each line, in order.
 
         Args:
@@ -40,7 +40,7 @@ class Exported:
         return list(self.stream(lines, beam=beam))
 
     def stream(
-        self, lines: Iterable[str | Wanted], *, window: int = 0, beam: int | None = None
+        self, lines: Iterable[str | ConstrainedLine], *, window: int = 0, beam: int | None = None
     ) -> Iterator[Translation]:
         """The same, as they come; of `window` lines before the first answer, see `Trained.stream`."""
         return self.translator(beam=beam).translate(self.params, lines, window=window)
@@ -72,9 +72,9 @@ def load_exported(directory: str | Path) -> Exported:
     said = read_description(directory)
     if not said["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
-    devices.keep_compiled(devices.DeviceConfig(**said["config"]["device"]))
+    devices.use_compilation_cache(devices.DeviceConfig(**said["config"]["device"]))
     devices.keep_freed_memory()
-    pair = PairTokeniser(*(load_tokeniser(directory / tokeniser_file(side)) for side in SIDES), slots=said["slots"])
+    pair = PairTokenizer(*(load_tokenizer(directory / tokenizer_file(side)) for side in SIDES), slots=said["slots"])
     translators = {
         search["settings"]["beam"]: Translator(
             _find(directory / search["program"], **said["source_tokens"]),
@@ -92,7 +92,7 @@ def _parameters(path: Path) -> dict[str, jax.Array]:
     return jax.device_put(load_file(path))
 
 
-def _find(path: Path, *, least: int, most: int) -> Find:
+def _find(path: Path, *, least: int, most: int) -> SearchFn:
     """A search as a run's own ones are called, from its program, read when it is wanted."""
 
     @functools.cache
@@ -105,7 +105,7 @@ def _find(path: Path, *, least: int, most: int) -> Find:
         numbers: Int[np.ndarray, " B"],
         halvings: int = 0,
         **wanted: np.ndarray,
-    ) -> Found:
+    ) -> SearchResult:
         if wanted:
             raise ValueError(f"what was exported knows no {' and no '.join(wanted)}; translate with the run itself.")
         tokens = source.shape[1]
@@ -115,7 +115,7 @@ def _find(path: Path, *, least: int, most: int) -> Find:
                 "out, or train with a larger model.attention.positions."
             )
         source = np.pad(source, [(0, 0), (0, max(0, least - tokens))])
-        found = Found(*program()(params, source))
+        found = SearchResult(*program()(params, source))
         return found._replace(alignment=found.alignment[..., :tokens])
 
     return find

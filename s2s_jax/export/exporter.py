@@ -20,24 +20,24 @@ import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import rounded_length
-from s2s_jax.export.manifest import PARAMETERS, SIDES, tokeniser_file, write_description
+from s2s_jax.export.manifest import PARAMETERS, SIDES, tokenizer_file, write_description
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model
-from s2s_jax.run.loaded_run import Trained
+from s2s_jax.run.loaded_run import Run
 from s2s_jax.run.prepare import slots_of
-from s2s_jax.text.tokenizers import save_tokeniser
+from s2s_jax.text.tokenizers import save_tokenizer
 from s2s_jax.train.checkpoint.pytree_io import form_of, nested, on_host
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int = 0, programs: bool = True) -> None:
+def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0, programs: bool = True) -> None:
     """Write a run to a folder that did not exist, all of it or nothing.
 
     Args:
         beam: of the search that is exported beside greedy search; 1 for none.
         max_length: most tokens of a translation; 0 for the run's own bound.
-        programs: whether there are any; else parameters, tokenisers and the description alone.
+        programs: whether there are any; else parameters, tokenizers and the description alone.
 
     Raises:
         ValueError: the folder exists, or the run's search is none that can be exported.
@@ -51,7 +51,7 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
     parameters = named_parameters(run)
     _save(parameters, draft / PARAMETERS)
     for side in SIDES:
-        save_tokeniser(run.tokenisers[side], draft / tokeniser_file(side))
+        save_tokenizer(run.tokenizers[side], draft / tokenizer_file(side))
     tokens = lengths(run.experiment.model.attention)
     described = [_write_program(run, search, parameters, tokens, draft) for search in searches]
     facts = {
@@ -59,7 +59,7 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
         "jax": jax.__version__,
         "platforms": PLATFORMS,
         "step": run.step,
-        "vocabularies": {side: run.tokenisers[side].size for side in SIDES},
+        "vocabularies": {side: run.tokenizers[side].size for side in SIDES},
         "slots": slots_of(run.experiment),
         "parameters": {name: form_of(value) for name, value in parameters.items()},
         "source_tokens": tokens,
@@ -70,8 +70,8 @@ def export_run(run: Trained, directory: Path, *, beam: int = 5, max_length: int 
     draft.rename(directory)
 
 
-def named_parameters(run: Trained) -> dict[str, np.ndarray]:
-    """The parameters, each by the names that lead to it: `decoder.readout.weight`."""
+def named_parameters(run: Run) -> dict[str, np.ndarray]:
+    """The parameters, each by the names that lead to it: `model.decoder.readout.weight`."""
     return {path.replace("/", "."): value for path, value in on_host(run.params).items()}
 
 
@@ -83,7 +83,7 @@ def _save(parameters: dict[str, np.ndarray], path: Path) -> None:
     save_file(parameters, path, metadata={"s2s_jax": s2s_jax.__version__})
 
 
-def _searches(run: Trained, *, beam: int, max_length: int) -> list[SearchConfig]:
+def _searches(run: Run, *, beam: int, max_length: int) -> list[SearchConfig]:
     """Greedy search by the run's rules, and the run's own search with a beam."""
     own = run.search(beam=beam)
     if own.method != "beam":
@@ -109,11 +109,11 @@ def lengths(attention: AttentionConfig) -> dict[str, int]:
     Programs are traced without the length, so what looks at several tokens at once must be sure that they are there.
     """
     most = attention.positions if attention.score == "location" else 0
-    return {"least": rounded_length(max(attention.chunk, attention.top)), "most": most}
+    return {"least": rounded_length(max(attention.mocha_chunk, attention.top_k)), "most": most}
 
 
 def _write_program(
-    run: Trained, search: SearchConfig, parameters: dict[str, np.ndarray], tokens: dict[str, int], directory: Path
+    run: Run, search: SearchConfig, parameters: dict[str, np.ndarray], tokens: dict[str, int], directory: Path
 ) -> dict[str, Any]:
     """Write a search; what there is to say of it."""
     file = "greedy.program" if search.beam == 1 else f"beam{search.beam}.program"
@@ -124,7 +124,7 @@ def _write_program(
 def program(
     model: Model, search: SearchConfig, parameters: Mapping[str, np.ndarray], *, least: int = 8, most: int = 0
 ) -> bytes:
-    """A search as a function of named parameters, and source ids, serialised.
+    """A search as a function of named parameters, and source ids, serialized.
 
     Args:
         search: with a `max_length` of its own.

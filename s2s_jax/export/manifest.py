@@ -16,9 +16,9 @@ def is_exported(directory: Path) -> bool:
     return (directory / DESCRIPTION).is_file()
 
 
-def tokeniser_file(side: str) -> str:
-    """The name of a side's tokeniser."""
-    return f"{side}.tokeniser.json"
+def tokenizer_file(side: str) -> str:
+    """The name of a side's tokenizer."""
+    return f"{side}.tokenizer.json"
 
 
 def write_description(directory: Path, facts: dict[str, Any]) -> None:
@@ -49,11 +49,11 @@ def read_description(directory: Path) -> dict[str, Any]:
     if seal != _digest(said):
         raise ValueError(f"{path} is damaged (its sha256 is {_digest(said)[:12]}, not {seal[:12]}); {_cure(directory)}")
     for name, wanted in said["files"].items():
-        _demand_whole(directory / name, wanted["sha256"])
+        _check_whole(directory / name, wanted["sha256"])
     return said
 
 
-def _demand_whole(path: Path, wanted: str) -> None:
+def _check_whole(path: Path, wanted: str) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is missing; {_cure(path.parent)}")
     found = _sha256(path)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from s2s_jax.model.cells import Carry
 from s2s_jax.model.encoder import Encoded
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import product
+from s2s_jax.model.ops.matmul import matmul
 
 
 class Bridge(nnx.Module):
@@ -48,9 +48,9 @@ class Last(Bridge):
         """Refuse widths or states that do not fit."""
         if self.end != self.size or self.end_states != self.states:
             raise ValueError(
-                f"decoder.bridge='last' copies the encoder's last state ({self.end_states} x {self.end} wide, "
+                f"model.decoder.bridge='last' copies the encoder's last state ({self.end_states} x {self.end} wide, "
                 f"directions together) to the decoder's ({self.states} x {self.size}); make cells and sizes fit "
-                f"(decoder.size={self.end}) or use decoder.bridge='projected', which learns the map."
+                f"(model.decoder.size={self.end}) or use model.decoder.bridge='projected', which learns the map."
             )
 
     def __call__(self, encoded, mask):
@@ -71,7 +71,7 @@ class Projected(Bridge):
         """Each layer's learned map of the encoder's last state."""
         return tuple(
             tuple(
-                jnp.tanh(product(self._source(encoded, mask, layer, leaf), self.weight[layer, leaf], self.dtype))
+                jnp.tanh(matmul(self._source(encoded, mask, layer, leaf), self.weight[layer, leaf], self.dtype))
                 for leaf in range(self.states)
             )
             for layer in range(self.layers)

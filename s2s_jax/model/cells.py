@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from s2s_jax.model.ops import initializers
-from s2s_jax.model.ops.layer_norm import normal
-from s2s_jax.model.ops.matmul import product, wide
+from s2s_jax.model.ops.layer_norm import layer_norm
+from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 from s2s_jax.shapes import Size
 
 Carry = tuple[Float[Array, "*B H"], ...]  # what is read out comes first
@@ -43,7 +43,7 @@ class Cell(nnx.Module):
         feeding = initializers.gates(initializers.glorot(rngs.params(), *directions, self.gates, inputs + extra, size))
         recurrent = initializers.gates(initializers.orthogonal(rngs.params(), *directions, self.gates, size, size))
         if inputs:
-            self.known = nnx.Param(feeding[..., :inputs, :])
+            self.input_kernel = nnx.Param(feeding[..., :inputs, :])
         self.weight = nnx.Param(jnp.concatenate([feeding[..., inputs:, :], recurrent], axis=-2))
         self.bias = nnx.Param(jnp.zeros((*directions, self.gates * size)))
 
@@ -56,20 +56,20 @@ class Cell(nnx.Module):
 
         Where there are directions, each is projected by itself: they read their inputs in different orders.
         """
-        return self._share(x, way) + wide(_of(way, self.bias[...]), x.ndim)
+        return self._input_projection(x, way) + broadcast_bias(_of(way, self.bias[...]), x.ndim)
 
-    def _share(self, x, way: int | None):
-        rows = [self.known[...]] if self.inputs else []
+    def _input_projection(self, x, way: int | None):
+        rows = [self.input_kernel[...]] if self.inputs else []
         if x.shape[-1] > self.inputs:
             rows.append(self.weight[..., : x.shape[-1] - self.inputs, :])
-        return product(x, _of(way, jnp.concatenate(rows, axis=-2)), self.dtype)
+        return matmul(x, _of(way, jnp.concatenate(rows, axis=-2)), self.dtype)
 
     def without_input(self, *lead: Size) -> Float[Array, "*B G"]:
         """What `project` gives for a cell all of whose input arrives step by step."""
         zeros = jnp.zeros((*lead, self.bias.shape[-1]))
-        return zeros + wide(self.bias[...], zeros.ndim)
+        return zeros + broadcast_bias(self.bias[...], zeros.ndim)
 
-    def inside(self, *, hoisted: int) -> Weights:
+    def step_weights(self, *, hoisted: int) -> Weights:
         """The weights of each step, where `project` has seen an input that was `hoisted` wide."""
         return (self.weight[..., hoisted - self.inputs :, :],)
 
@@ -90,15 +90,15 @@ class Cell(nnx.Module):
     def _from_state(self, inside, state, extra):
         """U h, together with the extra input's share, as one product."""
         (weight,) = inside
-        return product(state if extra is None else jnp.concatenate([extra, state], -1), weight, self.dtype)
+        return matmul(state if extra is None else jnp.concatenate([extra, state], -1), weight, self.dtype)
 
 
-class Apart(Cell):
+class SeparateGates(Cell):
     """What cells share whose state has products of its own: the extra input's share is added to the projected one."""
 
-    def inside(self, *, hoisted: int) -> Weights:
+    def step_weights(self, *, hoisted: int) -> Weights:
         """The weight of the extra input, where there is one, and that of the state."""
-        (weight,) = super().inside(hoisted=hoisted)
+        (weight,) = super().step_weights(hoisted=hoisted)
         extra, state = weight[..., : -self.size, :], weight[..., -self.size :, :]
         return (extra, state) if extra.shape[-2] else (state,)
 
@@ -106,10 +106,10 @@ class Apart(Cell):
         """The whole input's share."""
         if extra is None or not extra.shape[-1]:  # a thought vector feeds a context of width 0
             return projected
-        return projected + product(extra, inside[0], self.dtype)
+        return projected + matmul(extra, inside[0], self.dtype)
 
 
-class Gru(Apart):
+class Gru(SeparateGates):
     """Gated recurrent unit, the reset gate applied after the matrix product, as cuDNN and PyTorch compute it.
 
     r, z = sigmoid(W x + U h + b); n = tanh(W_n x + b_n + r * (U_n h + c_n)); h' = (1 - z) n + z h.
@@ -126,18 +126,18 @@ class Gru(Apart):
         """The next state, twice: as carry and as output."""
         (state,) = carry
         projected = self._with_extra(inside, projected, extra)
-        return self._gated(state, projected, product(_dropped(state, drop), inside[-1], self.dtype))
+        return self._gated(state, projected, matmul(_dropped(state, drop), inside[-1], self.dtype))
 
     def _gated(self, state, projected, recurrent):
         seen, of_input = jnp.split(projected, [2 * self.size], axis=-1)
         kept, inner = jnp.split(recurrent, [2 * self.size], axis=-1)
         reset, update = _split(jax.nn.sigmoid(seen + kept), 2)
-        new = jnp.tanh(of_input + reset * (inner + wide(self.inner_bias[...], state.ndim)))
+        new = jnp.tanh(of_input + reset * (inner + broadcast_bias(self.inner_bias[...], state.ndim)))
         state = new + update * (state - new)
         return (state,), state
 
 
-class GruResetBefore(Apart):
+class GruResetBefore(SeparateGates):
     """Gated recurrent unit, the reset gate applied to the state before the matrix product, as first published.
 
     r, z = sigmoid(W x + U h + b); n = tanh(W_n x + U_n (r * h) + b_n); h' = (1 - z) n + z h.
@@ -146,9 +146,9 @@ class GruResetBefore(Apart):
 
     gates = 3
 
-    def inside(self, *, hoisted: int) -> Weights:
+    def step_weights(self, *, hoisted: int) -> Weights:
         """The weight of the extra input, where there is one, and those of the state for the gates and for n."""
-        *extra, state = super().inside(hoisted=hoisted)
+        *extra, state = super().step_weights(hoisted=hoisted)
         return (*extra, state[..., : 2 * self.size], state[..., 2 * self.size :])
 
     def __call__(self, inside, carry, projected, extra=None, *, drop=None):
@@ -158,8 +158,8 @@ class GruResetBefore(Apart):
         *_, of_gates, of_new = inside
         seen, of_input = jnp.split(projected, [2 * self.size], axis=-1)
         kept = _dropped(state, drop)
-        reset, update = _split(jax.nn.sigmoid(seen + product(kept, of_gates, self.dtype)), 2)
-        new = jnp.tanh(of_input + product(reset * kept, of_new, self.dtype))
+        reset, update = _split(jax.nn.sigmoid(seen + matmul(kept, of_gates, self.dtype)), 2)
+        new = jnp.tanh(of_input + matmul(reset * kept, of_new, self.dtype))
         state = new + update * (state - new)
         return (state,), state
 
@@ -195,8 +195,8 @@ class Lstm(Cell):
         return cell
 
 
-class LayerNormLstm(Apart, Lstm):
-    """Long short-term memory with layer normalisation of input, recurrent and cell sums.
+class LayerNormLstm(SeparateGates, Lstm):
+    """Long short-term memory with layer normalization of input, recurrent and cell sums.
 
     gates = LN(W x) + LN(U h) + b; h' = o tanh(LN(c')). Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 20-22.
     """
@@ -209,8 +209,8 @@ class LayerNormLstm(Apart, Lstm):
         self.cell_bias = nnx.Param(jnp.zeros((*directions, size)))
 
     def project(self, x, *, way=None):
-        """W x alone: the bias comes after the normalisation, inside the scan."""
-        return self._share(x, way)
+        """W x alone: the bias comes after the normalization, inside the scan."""
+        return self._input_projection(x, way)
 
     def without_input(self, *lead):
         """Zeros: nothing is known before the scan."""
@@ -220,17 +220,19 @@ class LayerNormLstm(Apart, Lstm):
         """The next (h, c), and h."""
         state, cell = carry
         projected = self._with_extra(inside, projected, extra)
-        recurrent = product(_dropped(state, drop), inside[-1], self.dtype)
-        gates = normal(projected) * wide(self.input_gain[...], projected.ndim)
+        recurrent = matmul(_dropped(state, drop), inside[-1], self.dtype)
+        gates = layer_norm(projected) * broadcast_bias(self.input_gain[...], projected.ndim)
         gates = (
             gates
-            + normal(recurrent) * wide(self.state_gain[...], projected.ndim)
-            + wide(self.bias[...], projected.ndim)
+            + layer_norm(recurrent) * broadcast_bias(self.state_gain[...], projected.ndim)
+            + broadcast_bias(self.bias[...], projected.ndim)
         )
         return self._gated(cell, gates)
 
     def _shown(self, cell):
-        return normal(cell) * wide(self.cell_gain[...], cell.ndim) + wide(self.cell_bias[...], cell.ndim)
+        return layer_norm(cell) * broadcast_bias(self.cell_gain[...], cell.ndim) + broadcast_bias(
+            self.cell_bias[...], cell.ndim
+        )
 
 
 CELLS = {
@@ -264,9 +266,9 @@ class Transitions(nnx.Module):
         """What the first cell has where all its input arrives step by step."""
         return self.first.without_input(*lead)
 
-    def inside(self, *, hoisted: int) -> Weights:
+    def step_weights(self, *, hoisted: int) -> Weights:
         """The weights of each cell."""
-        return (self.first.inside(hoisted=hoisted), *(cell.inside(hoisted=0) for cell in self.more))
+        return (self.first.step_weights(hoisted=hoisted), *(cell.step_weights(hoisted=0) for cell in self.more))
 
     def __call__(self, inside: Weights, carry: Carry, projected, extra=None, *, drop=None):
         """The state after all cells, and what the last shows; each cell has the same dropout."""

@@ -19,7 +19,7 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.constraints import CONSTRAINTS
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.ops import initializers
-from s2s_jax.model.ops.matmul import product
+from s2s_jax.model.ops.matmul import matmul
 from s2s_jax.shapes import BOS, PAD, UNK
 
 NEVER = -1e9  # log-probability of what cannot be said: far below all that can, and finite
@@ -30,14 +30,14 @@ LOWEST = -60.0  # below the best copy score no score counts as lower: its expone
 class Copyable(NamedTuple):
     """What of the source can be copied, prepared once a sentence."""
 
-    says: Int[Array, "B S"]  # the target id of each source token; one past the last where it says nothing
+    target_ids: Int[Array, "B S"]  # the target id of each source token; one past the last where it says nothing
     keys: PyTree  # what the decoder's state is compared with, where copying has scores of its own
 
 
 class Copied(NamedTuple):
     """All that copying adds to the vocabulary's logits, at each step."""
 
-    says: Int[Array, "*B S"]
+    target_ids: Int[Array, "*B S"]
     weights: Float[Array, "*B S"]  # attention, or copy scores
     gate: PyTree  # logit of the vocabulary's share, where there is a gate
 
@@ -46,7 +46,7 @@ def pointer(
     logits: Float[Array, "*B V"],
     gate: Float[Array, "*B"],
     weights: Float[Array, "*B S"],
-    says: Int[Array, "*B S"],
+    target_ids: Int[Array, "*B S"],
     *,
     slots: int,
 ) -> Float[Array, "*B W"]:
@@ -56,8 +56,8 @@ def pointer(
     that the sum is 1 whatever the sentence holds.
     """
     width = logits.shape[-1] + slots
-    sayable = says < width
-    copied = gathered(jnp.maximum(weights, LEAST), says, width)
+    sayable = target_ids < width
+    copied = gathered(jnp.maximum(weights, LEAST), target_ids, width)
     silent = jnp.where(sayable.any(-1), jnp.where(sayable, 0.0, weights).sum(-1), 1.0)
     known, other = jax.nn.log_sigmoid(gate), jax.nn.log_sigmoid(-gate)
     share = jnp.logaddexp(known, other + safe_log(silent))
@@ -66,26 +66,26 @@ def pointer(
 
 
 def copynet(
-    logits: Float[Array, "*B V"], scores: Float[Array, "*B S"], says: Int[Array, "*B S"], *, slots: int
+    logits: Float[Array, "*B V"], scores: Float[Array, "*B S"], target_ids: Int[Array, "*B S"], *, slots: int
 ) -> Float[Array, "*B W"]:
     """log of (exp(logit of w) + sum of exp(score) of the tokens that say w) / Z, with one Z over both.
 
     Gu et al. 2016, arXiv:1603.06393, eq. 5-6.
     """
     width = logits.shape[-1] + slots
-    sayable = says < width
+    sayable = target_ids < width
     best = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, where=sayable, initial=NEVER))
     best = jnp.where(sayable.any(-1, keepdims=True), best, 0.0)
     above = jnp.exp(jnp.maximum(jnp.where(sayable, scores - best, LOWEST), LOWEST))
-    copied = best + safe_log(gathered(above, says, width))
+    copied = best + safe_log(gathered(above, target_ids, width))
     return jax.nn.log_softmax(jnp.logaddexp(_widened(logits, slots), copied))
 
 
-def gathered(weights: Float[Array, "*B S"], says: Int[Array, "*B S"], width: int) -> Float[Array, "*B W"]:
+def gathered(weights: Float[Array, "*B S"], target_ids: Int[Array, "*B S"], width: int) -> Float[Array, "*B W"]:
     """For each id the sum of the weights of the tokens that say it; ids past the last are left out."""
     rows = weights.reshape(-1, weights.shape[-1])
     place = jnp.arange(rows.shape[0])[:, None]
-    sums = jnp.zeros((rows.shape[0], width)).at[place, says.reshape(rows.shape)].add(rows, mode="drop")
+    sums = jnp.zeros((rows.shape[0], width)).at[place, target_ids.reshape(rows.shape)].add(rows, mode="drop")
     return sums.reshape(*weights.shape[:-1], width)
 
 
@@ -119,11 +119,11 @@ class Pointer(nnx.Module):
         self.weight = nnx.Param(initializers.glorot(rngs.params(), seen, 1))
         self.bias = nnx.Param(jnp.zeros(()))
 
-    def prepare(self, outputs: Float[Array, "B S M"], says: Int[Array, "B S"]) -> Copyable:
+    def prepare(self, outputs: Float[Array, "B S M"], target_ids: Int[Array, "B S"]) -> Copyable:
         """Attention knows all that is needed."""
-        return Copyable(says, ())
+        return Copyable(target_ids, ())
 
-    def start(self, says: Int[Array, "B S"]) -> PyTree:
+    def start(self, target_ids: Int[Array, "B S"]) -> PyTree:
         """Nothing is remembered."""
         return ()
 
@@ -133,7 +133,7 @@ class Pointer(nnx.Module):
 
     def copied(
         self,
-        says: Int[Array, "*B S"],
+        target_ids: Int[Array, "*B S"],
         looked: Float[Array, "*B H"],
         alignment: Float[Array, "*B S"],
         context: Float[Array, "*B M"],
@@ -141,11 +141,11 @@ class Pointer(nnx.Module):
     ) -> Copied:
         """The alignment, and the gate w_c . context + w_s . state + w_x . input + b."""
         seen = jnp.concatenate([context, looked, embedded], axis=-1)
-        return Copied(says, alignment, product(seen, self.weight[...], self.dtype)[..., 0] + self.bias[...])
+        return Copied(target_ids, alignment, matmul(seen, self.weight[...], self.dtype)[..., 0] + self.bias[...])
 
     def log_probs(self, logits: Float[Array, "*B V"], copied: Copied) -> Float[Array, "*B W"]:
         """Of the vocabulary and the sentence's own words."""
-        return pointer(logits, copied.gate, copied.weights, copied.says, slots=self.slots)
+        return pointer(logits, copied.gate, copied.weights, copied.target_ids, slots=self.slots)
 
 
 class CopyNet(nnx.Module):
@@ -157,13 +157,13 @@ class CopyNet(nnx.Module):
         self.slots, self.dtype, self.width = slots, dtype, sizes.values
         self.weight = nnx.Param(initializers.glorot(rngs.params(), sizes.outputs, sizes.state))
 
-    def prepare(self, outputs: Float[Array, "B S M"], says: Int[Array, "B S"]) -> Copyable:
+    def prepare(self, outputs: Float[Array, "B S M"], target_ids: Int[Array, "B S"]) -> Copyable:
         """tanh(W h) of all tokens."""
-        return Copyable(says, jnp.tanh(product(outputs, self.weight[...], self.dtype)))
+        return Copyable(target_ids, jnp.tanh(matmul(outputs, self.weight[...], self.dtype)))
 
-    def start(self, says: Int[Array, "B S"]) -> PyTree:
+    def start(self, target_ids: Int[Array, "B S"]) -> PyTree:
         """The scores of the step before the first one: no token says BOS, so they are never read."""
-        return jnp.zeros(says.shape)
+        return jnp.zeros(target_ids.shape)
 
     def look(self, copyable: Copyable, state: Float[Array, "B H"]) -> Float[Array, "B S"]:
         """The copy scores."""
@@ -181,24 +181,24 @@ class CopyNet(nnx.Module):
 
         Zeros where it does not say it. Gu et al. 2016, eq. 9.
         """
-        weights = softmax(scores, copyable.says == token[:, None])
+        weights = softmax(scores, copyable.target_ids == token[:, None])
         factors = weights.astype(self.dtype), values.astype(self.dtype)
         return jnp.einsum("bs,bsm->bm", *factors, preferred_element_type=jnp.float32)
 
     def copied(
         self,
-        says: Int[Array, "*B S"],
+        target_ids: Int[Array, "*B S"],
         looked: Float[Array, "*B S"],
         alignment: Float[Array, "*B S"],
         context: Float[Array, "*B M"],
         embedded: Float[Array, "*B E"],
     ) -> Copied:
         """The copy scores."""
-        return Copied(says, looked, ())
+        return Copied(target_ids, looked, ())
 
     def log_probs(self, logits: Float[Array, "*B V"], copied: Copied) -> Float[Array, "*B W"]:
         """Of the vocabulary and the sentence's own words."""
-        return copynet(logits, copied.weights, copied.says, slots=self.slots)
+        return copynet(logits, copied.weights, copied.target_ids, slots=self.slots)
 
 
 COPYING = {"pointer": Pointer, "copynet": CopyNet}
@@ -212,15 +212,15 @@ def check_copying(copy: str, attention: AttentionConfig) -> None:
     """
     if copy != "none" and attention.score == "none":
         raise ValueError(
-            f"decoder.copy={copy} needs to look at the source, which attention.score=none does not; "
+            f"model.decoder.copy={copy} needs to look at the source, which model.attention.score=none does not; "
             "take another score, such as general."
         )
     if copy == "pointer" and not sums_to_one(attention):
         raise ValueError(
-            "decoder.copy=pointer takes attention's weights for probabilities, but with "
-            f"attention.normaliser={attention.normaliser} and attention.constraint={attention.constraint} they need "
-            "not sum to 1; take attention.normaliser=softmax (for local-p also attention.renormalised=true), or "
-            "decoder.copy=copynet, which has scores of its own."
+            "model.decoder.copy=pointer takes attention's weights for probabilities, but with "
+            f"model.attention.normalizer={attention.normalizer} and model.attention.constraint={attention.constraint} they need "
+            "not sum to 1; take model.attention.normalizer=softmax (for local-p also model.attention.renormalized=true), or "
+            "model.decoder.copy=copynet, which has scores of its own."
         )
 
 
@@ -229,13 +229,13 @@ def sums_to_one(attention: AttentionConfig) -> bool:
     if attention.constraint in ("forward", "forward-agent", "milk"):
         return True
     if attention.constraint == "local-p":
-        return attention.renormalised
+        return attention.renormalized
     if CONSTRAINTS[attention.constraint].monotonic:
         return False
-    return attention.normaliser not in ("exponential", "sigmoid", "constrained-softmax")
+    return attention.normalizer not in ("exponential", "sigmoid", "constrained-softmax")
 
 
-def identity(source_vocabulary: int, target_vocabulary: int, slots: int) -> Int[np.ndarray, " W"]:
+def identity_copy_table(source_vocabulary: int, target_vocabulary: int, slots: int) -> Int[np.ndarray, " W"]:
     """What each source id says where both sides have one vocabulary: itself, but PAD, BOS and UNK say nothing.
 
     Raises:
@@ -244,21 +244,21 @@ def identity(source_vocabulary: int, target_vocabulary: int, slots: int) -> Int[
     if source_vocabulary != target_vocabulary:
         raise ValueError(
             f"copying from a vocabulary of {source_vocabulary} into one of {target_vocabulary} needs to know which "
-            "token is which; give build(..., says=...), as PairTokeniser.says() makes it."
+            "token is which; give build(..., copy_table=...), as PairTokenizer.copy_table() makes it."
         )
     table = np.arange(source_vocabulary + slots, dtype=np.int32)
     table[[PAD, BOS, UNK]] = -1
     return table
 
 
-def known(ids: Int[Array, "*B"], vocabulary: int) -> Int[Array, "*B"]:
+def clip_to_vocabulary(ids: Int[Array, "*B"], vocabulary: int) -> Int[Array, "*B"]:
     """The ids as embeddings know them: a sentence's own words are UNK."""
     return jnp.where(ids < vocabulary, ids, UNK)
 
 
-def said_by(
+def copy_targets(
     source: Int[Array, "B S"], mask: Bool[Array, "B S"], table: Int[np.ndarray, " W"], width: int
 ) -> Int[Array, "B S"]:
     """The target id that each source token says; `width` on padding, and where it says nothing."""
-    says = jnp.asarray(table, jnp.int32)[source]
-    return jnp.where(mask & (says >= 0), says, width)
+    target_ids = jnp.asarray(table, jnp.int32)[source]
+    return jnp.where(mask & (target_ids >= 0), target_ids, width)

@@ -10,18 +10,18 @@ from jaxtyping import Array, Float, Int
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import product
+from s2s_jax.model.ops.matmul import matmul
 from s2s_jax.shapes import Size
 
 
-class Past(NamedTuple):
+class SelfAttentionState(NamedTuple):
     """The last states of each sentence, the newest last."""
 
     states: Float[Array, "B P H"]  # zeros where there were not so many steps yet
     steps: Int[Array, " B"]  # how many there are, at most P
 
 
-class OwnPast(nnx.Module):
+class DecoderSelfAttention(nnx.Module):
     """score = h_t . W h_j for the steps j before t, softmax, context = sum of weight_j h_j; zeros at the first step.
 
     Paulus et al. 2018, arXiv:1705.04304, eq. 6-8, where j runs over all earlier steps; here over the last `length`.
@@ -31,23 +31,23 @@ class OwnPast(nnx.Module):
         self.size, self.length, self.dtype = size, length, dtype
         self.weight = nnx.Param(glorot(rngs.params(), size, size))
 
-    def start(self, batch: Size) -> Past:
+    def start(self, batch: Size) -> SelfAttentionState:
         """Nothing was said yet."""
-        return Past(jnp.zeros((batch, self.length, self.size)), jnp.zeros(batch, jnp.int32))
+        return SelfAttentionState(jnp.zeros((batch, self.length, self.size)), jnp.zeros(batch, jnp.int32))
 
-    def inside(self) -> Weights:
+    def step_weights(self) -> Weights:
         """W, which meets the state of each step."""
         return (self.weight[...],)
 
     def __call__(
-        self, inside: Weights, past: Past, states: Float[Array, "*T B H"]
-    ) -> tuple[Past, Float[Array, "*T B H"]]:
+        self, inside: Weights, past: SelfAttentionState, states: Float[Array, "*T B H"]
+    ) -> tuple[SelfAttentionState, Float[Array, "*T B H"]]:
         """What is kept after a step or after many, and what each of them sees.
 
         No context changes a state, so that many steps can be seen at once.
         """
         steps = states.reshape(-1, *states.shape[-2:])
-        past, contexts = self._seen(past, steps, product(states, inside[0], self.dtype).reshape(steps.shape))
+        past, contexts = self._seen(past, steps, matmul(states, inside[0], self.dtype).reshape(steps.shape))
         return past, contexts.reshape(states.shape)
 
     def _seen(self, past, states, asked):
@@ -61,4 +61,4 @@ class OwnPast(nnx.Module):
         scores = jnp.einsum("tbh,bph->tbp", asked.astype(self.dtype), factors, preferred_element_type=jnp.float32)
         weights = softmax(scores, mask).astype(self.dtype)
         contexts = jnp.einsum("tbp,bph->tbh", weights, factors, preferred_element_type=jnp.float32)
-        return Past(whole[:, new:], jnp.minimum(past.steps + new, self.length)), contexts
+        return SelfAttentionState(whole[:, new:], jnp.minimum(past.steps + new, self.length)), contexts

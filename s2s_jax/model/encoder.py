@@ -16,7 +16,7 @@ from s2s_jax.model.cells import CELLS, Carry, Cell, Transitions, make_cell
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.matmul import scan
-from s2s_jax.validation import at_least, one_of, share
+from s2s_jax.validation import at_least, fraction, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,17 @@ class EncoderConfig:
     """Share of a state dropped before its matrix product, the same ones at every step of a sentence."""
 
     def __post_init__(self):
-        one_of("encoder.cell", self.cell, CELLS)
-        at_least("encoder.size", self.size, 1)
-        at_least("encoder.layers", self.layers, 1)
-        at_least("encoder.transitions", self.transitions, 1)
-        at_least("encoder.residual_from", self.residual_from, 0)
+        one_of("model.encoder.cell", self.cell, CELLS)
+        at_least("model.encoder.size", self.size, 1)
+        at_least("model.encoder.layers", self.layers, 1)
+        at_least("model.encoder.transitions", self.transitions, 1)
+        at_least("model.encoder.residual_from", self.residual_from, 0)
         if self.bidirectional and self.reversed:
-            raise ValueError("encoder.reversed reads one way and encoder.bidirectional both; set one of them to false.")
-        share("encoder.dropout", self.dropout)
-        share("encoder.recurrent_dropout", self.recurrent_dropout)
+            raise ValueError(
+                "model.encoder.reversed reads one way and model.encoder.bidirectional both; set one of them to false."
+            )
+        fraction("model.encoder.dropout", self.dropout)
+        fraction("model.encoder.recurrent_dropout", self.recurrent_dropout)
 
     @property
     def backward(self) -> tuple[bool, ...]:
@@ -64,7 +66,7 @@ class EncoderConfig:
         return len(self.backward)
 
 
-Ways = tuple[Shaped[Array, "S ..."], ...]  # one array a direction, time first, as that direction reads
+Directions = tuple[Shaped[Array, "S ..."], ...]  # one array a direction, time first, as that direction reads
 
 
 class Encoded(NamedTuple):
@@ -81,7 +83,7 @@ class Encoder(nnx.Module):
         self.config, self.remat = config, remat
         self.width = config.directions * config.size
         widths = [inputs] + [self.width] * (config.layers - 1)
-        check_residual("encoder", widths, config.residual_from, self.width)
+        check_residual("model.encoder", widths, config.residual_from, self.width)
         self.cells = nnx.List(
             make_cell(
                 config.cell,
@@ -113,23 +115,23 @@ class Encoder(nnx.Module):
             shape = (self.config.directions, inputs.shape[0], cell.size)
             drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
         start = cell.start(self.config.directions, inputs.shape[0])
-        ways = as_read(inputs.swapaxes(0, 1), self.config.backward)
+        ways = in_reading_order(inputs.swapaxes(0, 1), self.config.backward)
         projected = tuple(cell.project(x, way=way) for way, x in enumerate(ways))
-        real = as_read(mask.T, self.config.backward)
+        real = in_reading_order(mask.T, self.config.backward)
         carry, outputs = masked_scan(cell, start, projected, real, drop, remat=self.remat)
         joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
-        return tuple(joined), side_by_side(outputs, self.config.backward)
+        return tuple(joined), concat_directions(outputs, self.config.backward)
 
 
 def masked_scan(
     cell: Cell | Transitions,
     carry: Carry,
-    projected: Ways,
-    mask: Ways,
+    projected: Directions,
+    mask: Directions,
     drop: Float[Array, "D B H"] | None,
     *,
     remat: int,
-) -> tuple[Carry, Ways]:
+) -> tuple[Carry, Directions]:
     """The last carry and all outputs [S, B, H] of a cell over time; padding freezes the one and zeroes the other.
 
     The directions meet only inside the scan, a step at a time, so that nothing as long as the sentence is copied.
@@ -143,16 +145,16 @@ def masked_scan(
         return kept, tuple(jnp.where(real, output, jnp.zeros_like(output)))
 
     rows = mask[0].shape[1:]
-    inside = cell.inside(hoisted=cell.inputs)
+    inside = cell.step_weights(hoisted=cell.inputs)
     return scan(body, inside, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
 
 
-def as_read(x: Shaped[Array, "S ..."], backward: tuple[bool, ...]) -> Ways:
+def in_reading_order(x: Shaped[Array, "S ..."], backward: tuple[bool, ...]) -> Directions:
     """Time first, once a direction, reversed in time for one that reads from the end."""
     return tuple(x[::-1] if from_end else x for from_end in backward)
 
 
-def side_by_side(outputs: Ways, backward: tuple[bool, ...]) -> Float[Array, "B S M"]:
+def concat_directions(outputs: Directions, backward: tuple[bool, ...]) -> Float[Array, "B S M"]:
     """The directions' outputs [S, B, H] of each token next to each other, in the order of the sentence."""
     ways = [way[::-1] if from_end else way for way, from_end in zip(outputs, backward, strict=True)]
     return jnp.concatenate(ways, axis=-1).swapaxes(0, 1)

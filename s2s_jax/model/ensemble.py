@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, Step
+from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput
 from s2s_jax.validation import one_of
 
 
@@ -24,7 +24,7 @@ def linear(logits: Sequence[Float[Array, "B V"]]) -> Float[Array, "B V"]:
     return jax.nn.logsumexp(each, axis=0) - jnp.log(len(logits))
 
 
-MIXINGS: dict[str, Callable[[Sequence[Array]], Array]] = {"log-linear": log_linear, "linear": linear}
+ENSEMBLE_AVERAGES: dict[str, Callable[[Sequence[Array]], Array]] = {"log-linear": log_linear, "linear": linear}
 
 
 def ensemble(models: Sequence[Model], *, mixing: str = "log-linear") -> Model:
@@ -37,7 +37,7 @@ def ensemble(models: Sequence[Model], *, mixing: str = "log-linear") -> Model:
     """
     if not models:
         raise ValueError("an ensemble needs at least one model, got none.")
-    one_of("mixing", mixing, MIXINGS)
+    one_of("mixing", mixing, ENSEMBLE_AVERAGES)
 
     def init(key: Key[Array, ""]) -> Params:
         return [model.init(own) for model, own in zip(models, jax.random.split(key, len(models)), strict=True)]
@@ -52,7 +52,9 @@ def ensemble(models: Sequence[Model], *, mixing: str = "log-linear") -> Model:
         states, steps = zip(*(model.step(*given, token, noise) for model, *given, noise in told), strict=True)
         context = jnp.concatenate([one.context for one in steps], axis=-1)
         alignment = jnp.stack([one.alignment for one in steps]).mean(0)
-        return State(states, (), ()), Step(MIXINGS[mixing]([one.logits for one in steps]), alignment, context)
+        return State(states, (), ()), StepOutput(
+            ENSEMBLE_AVERAGES[mixing]([one.logits for one in steps]), alignment, context
+        )
 
     return Model(init, encode, step)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, Step
+from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput
 from s2s_jax.shapes import EOS
 
 
@@ -12,7 +12,7 @@ def fused(model: Model, language: Model, *, weight: float) -> Model:
     """A model whose tokens count log p + weight * log q, and whose parameters are a pair: the two models'.
 
     p is the model's; q is that of a language model, trained on targets with empty sources. Shallow fusion: Gulcehre et
-    al. 2015, arXiv:1503.03535, 4.1. The sum is not normalised, so it is no log-probability, but it is never above 0.
+    al. 2015, arXiv:1503.03535, 4.1. The sum is not normalized, so it is no log-probability, but it is never above 0.
 
     Raises:
         ValueError: the weight is not above 0.
@@ -34,11 +34,13 @@ def fused(model: Model, language: Model, *, weight: float) -> Model:
         after, said = model.step(params[0], memory.keys[0], state.carry[0], token, key)
         beside, heard = language.step(params[1], memory.keys[1], state.carry[1], token)
         logits = normal(said) + weight * normal(heard)
-        return State((after, beside), (), ()), said._replace(logits=logits, total=jnp.zeros(logits.shape[0]))
+        return State((after, beside), (), ()), said._replace(
+            logits=logits, given_log_normalizer=jnp.zeros(logits.shape[0])
+        )
 
     return Model(init, encode, step)
 
 
-def normal(step: Step) -> Float[Array, "B V"]:
+def normal(step: StepOutput) -> Float[Array, "B V"]:
     """The log-probabilities of a step."""
-    return step.logits - step.normaliser[..., None]
+    return step.logits - step.log_normalizer[..., None]

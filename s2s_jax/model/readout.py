@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import product
+from s2s_jax.model.ops.matmul import matmul
 
 
 class Readout(nnx.Module):
@@ -26,7 +26,7 @@ class Readout(nnx.Module):
         """W."""
         self.weight = nnx.Param(glorot(rngs.params(), self.context + self.state, self.size))
 
-    def inside(self) -> Weights:
+    def step_weights(self) -> Weights:
         """The weights of each step; each meets one product."""
         return (self.weight[...],)
 
@@ -38,7 +38,7 @@ class Readout(nnx.Module):
         embedded: Float[Array, "*B E"],
     ) -> Float[Array, "*B R"]:
         """The vector."""
-        return jnp.tanh(product(jnp.concatenate([context, state], -1), inside[0], self.dtype))
+        return jnp.tanh(matmul(jnp.concatenate([context, state], -1), inside[0], self.dtype))
 
 
 class WithToken(Readout):
@@ -50,7 +50,7 @@ class WithToken(Readout):
 
     def __call__(self, inside, context, state, embedded):
         """The vector."""
-        return jnp.tanh(product(jnp.concatenate([context, state, embedded], -1), inside[0], self.dtype))
+        return jnp.tanh(matmul(jnp.concatenate([context, state, embedded], -1), inside[0], self.dtype))
 
 
 class Deep(WithToken):
@@ -63,7 +63,7 @@ class Deep(WithToken):
 
     def __call__(self, inside, context, state, embedded):
         """The vector."""
-        pairs = product(jnp.concatenate([context, state, embedded], -1), inside[0], self.dtype)
+        pairs = matmul(jnp.concatenate([context, state, embedded], -1), inside[0], self.dtype)
         return pairs.reshape(*pairs.shape[:-1], self.size, 2).max(-1)
 
 
@@ -77,19 +77,19 @@ class Gated(Readout):
         """W, U and V."""
         of_target = self.state + self.embedding
         self.weight = nnx.Param(glorot(rngs.params(), self.context + of_target, self.size))
-        self.of_target = nnx.Param(glorot(rngs.params(), of_target, self.size))
-        self.of_source = nnx.Param(glorot(rngs.params(), self.context, self.size))
+        self.target_kernel = nnx.Param(glorot(rngs.params(), of_target, self.size))
+        self.source_kernel = nnx.Param(glorot(rngs.params(), self.context, self.size))
 
-    def inside(self):
+    def step_weights(self):
         """W, U and V."""
-        return self.weight[...], self.of_target[...], self.of_source[...]
+        return self.weight[...], self.target_kernel[...], self.source_kernel[...]
 
     def __call__(self, inside, context, state, embedded):
         """The vector."""
         of_gate, of_target, of_source = inside
         target = jnp.concatenate([state, embedded], -1)
-        gate = jax.nn.sigmoid(product(jnp.concatenate([context, target], -1), of_gate, self.dtype))
-        said = product(target, of_target, self.dtype), product(context, of_source, self.dtype)
+        gate = jax.nn.sigmoid(matmul(jnp.concatenate([context, target], -1), of_gate, self.dtype))
+        said = matmul(target, of_target, self.dtype), matmul(context, of_source, self.dtype)
         return jnp.tanh(self._weighed(gate, *said))
 
     def _weighed(self, gate, target, source):

@@ -2,13 +2,13 @@
 
 from s2s_jax.run.build import count
 from s2s_jax.run.info import info, newest_metrics
-from s2s_jax.run.loaded_run import Trained, load
+from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.plot import draw, own_pairs
 from s2s_jax.run.run_dir import read_experiment
 from s2s_jax.run.trainer import train, train_replicas
 
 __all__ = [
-    "Trained",
+    "Run",
     "count",
     "draw",
     "info",

@@ -9,22 +9,22 @@ from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.prepare import slots_of
 from s2s_jax.run.run_dir import SIDES
-from s2s_jax.text.copy_vocabulary import PairTokeniser
-from s2s_jax.text.tokenizers import Tokeniser
-from s2s_jax.train.step import TrainState, start
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.tokenizers import Tokenizer
+from s2s_jax.train.step import TrainState, initial_state
 
 
-def model_of(experiment: Experiment, tokenisers: dict[str, Tokeniser]) -> Model:
+def model_of(experiment: Experiment, tokenizers: dict[str, Tokenizer]) -> Model:
     """The model of an experiment, for the vocabularies that were learned."""
-    sizes = {f"{side}_vocabulary": tokenisers[side].size for side in SIDES}
-    says = PairTokeniser(**tokenisers, slots=slots_of(experiment)).says()
-    return build(experiment.model, **sizes, says=says)
+    sizes = {f"{side}_vocabulary": tokenizers[side].size for side in SIDES}
+    says = PairTokenizer(**tokenizers, slots=slots_of(experiment)).copy_table()
+    return build(experiment.model, **sizes, copy_table=says)
 
 
-def abstract_state(experiment: Experiment, model: Model, optimiser) -> TrainState:
+def abstract_state(experiment: Experiment, model: Model, optimizer) -> TrainState:
     """The shapes of a run's state, nothing allocated."""
-    options = {"seed": experiment.seed, "ema": experiment.optimiser.ema}
-    return jax.eval_shape(lambda: start(model.init(jax.random.key(0)), optimiser, **options))
+    options = {"seed": experiment.seed, "ema": experiment.optimizer.ema}
+    return jax.eval_shape(lambda: initial_state(model.init(jax.random.key(0)), optimizer, **options))
 
 
 def longest_answer(facts: dict[str, Any]) -> int:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from s2s_jax import config as configs
 from s2s_jax.run.build import abstract_state, count
-from s2s_jax.run.loaded_run import Trained, load
+from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
 from s2s_jax.train.checkpoint.pytree_io import digest
-from s2s_jax.train.optimizer import make_optimiser
+from s2s_jax.train.optimizer import make_optimizer
 from s2s_jax.train.step import TrainState
 
 
@@ -40,9 +40,9 @@ class Newest(NamedTuple):
     refused: list[str]
 
 
-def _newest(run: Trained, checkpoints: Checkpoints) -> Newest:
-    optimiser = make_optimiser(run.experiment.optimiser, run.experiment.steps)
-    restored = checkpoints.restore(abstract_state(run.experiment, run.model, optimiser))
+def _newest(run: Run, checkpoints: Checkpoints) -> Newest:
+    optimizer = make_optimizer(run.experiment.optimizer, run.experiment.steps)
+    restored = checkpoints.restore(abstract_state(run.experiment, run.model, optimizer))
     return Newest(restored.step, restored.tree, list(checkpoints.refused))
 
 

@@ -9,28 +9,28 @@ from typing import Any
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.forced_decoding import ScoredPair, Scorer
-from s2s_jax.decode.lexical_constraints import Wanted
-from s2s_jax.decode.search import Find, SearchConfig, compiled_search
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
+from s2s_jax.decode.search import SearchConfig, SearchFn, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, grouped, token_links
+from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, group_by_source, token_links
 from s2s_jax.model.ensemble import ensemble
 from s2s_jax.model.fusion import fused
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.build import abstract_state, longest_answer, model_of
 from s2s_jax.run.prepare import slots_of
 from s2s_jax.run.run_dir import SIDES, read_experiment, read_json
-from s2s_jax.text.copy_vocabulary import PairTokeniser
+from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.text.tokenizers import Tokeniser, fingerprint, load_tokeniser
+from s2s_jax.text.tokenizers import Tokenizer, fingerprint, load_tokenizer
 from s2s_jax.train import devices
 from s2s_jax.train.checkpoint.average import newest_average
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.optimizer import make_optimiser
+from s2s_jax.train.optimizer import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Trained:
+class Run:
     """A run as its users see it. What was compiled for one question is kept for the next.
 
     Every method that searches takes settings of the search, such as `beam=5` or `rules={"min_length": 3}`, for this
@@ -41,13 +41,13 @@ class Trained:
     model: Model
     params: Params
     step: int
-    tokenisers: dict[str, Tokeniser]
+    tokenizers: dict[str, Tokenizer]
     facts: dict[str, Any]
     refused: list[str]  # checkpoints that were damaged and passed over
     averaged: tuple[int, ...] = ()  # the steps whose parameters these are the mean of; () where they are one step's
     translators: dict[SearchConfig, Translator] = dataclasses.field(default_factory=dict, repr=False)
 
-    def translate(self, lines: Iterable[str | Wanted], **search: Any) -> list[Translation]:
+    def translate(self, lines: Iterable[str | ConstrainedLine], **search: Any) -> list[Translation]:
         """A translation for each line, in order; `Wanted` says of a line what its translation must keep to.
 
         Raises:
@@ -57,7 +57,9 @@ class Trained:
             raise TypeError("lines must be several, got one text; put it in a list: [text].")
         return list(self.stream(lines, **search))
 
-    def stream(self, lines: Iterable[str | Wanted], *, window: int = 0, **search: Any) -> Iterator[Translation]:
+    def stream(
+        self, lines: Iterable[str | ConstrainedLine], *, window: int = 0, **search: Any
+    ) -> Iterator[Translation]:
         """The same, as they come: neither lines nor translations are held longer than they must.
 
         Args:
@@ -73,7 +75,7 @@ class Trained:
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
         """All numbers of a split of the run's data."""
         examples, _ = read_split(self.experiment.data, split)
-        items: Grouped = grouped(examples)
+        items: Grouped = group_by_source(examples)
         translations = self.translate(items.sources, **search)
         scored = list(self.score(examples))
         return evaluate(
@@ -91,7 +93,7 @@ class Trained:
         judged = [pair for pair in pairs if pair.example.links is not None]
         if not judged or self.experiment.model.attention.score == "none":
             return None
-        gold = [token_links(pair.example, **self.tokenisers) for pair in judged]
+        gold = [token_links(pair.example, **self.tokenizers) for pair in judged]
         return error_of_alignments([pair.alignment for pair in judged], gold)
 
     @property
@@ -100,9 +102,9 @@ class Trained:
         return longest_answer(self.facts)
 
     @functools.cached_property
-    def pair(self) -> PairTokeniser:
-        """Both tokenisers, and between them a sentence's own words."""
-        return PairTokeniser(**self.tokenisers, slots=slots_of(self.experiment))
+    def pair(self) -> PairTokenizer:
+        """Both tokenizers, and between them a sentence's own words."""
+        return PairTokenizer(**self.tokenizers, slots=slots_of(self.experiment))
 
     @functools.cached_property
     def _scorer(self) -> Scorer:
@@ -115,7 +117,7 @@ class Trained:
             self.translators[asked] = Translator(self._find(asked), self.pair, asked)
         return self.translators[asked]
 
-    def _find(self, search: SearchConfig) -> Find:
+    def _find(self, search: SearchConfig) -> SearchFn:
         longest = search.max_length or self.max_length
         if not search.language_model:
             return compiled_search(self.model, search, longest)
@@ -123,7 +125,7 @@ class Trained:
         find = compiled_search(fused(self.model, language.model, weight=search.language_weight), search, longest)
         return lambda params, *given, **wanted: find((params, language.params), *given, **wanted)
 
-    def _language(self, directory: str) -> "Trained":
+    def _language(self, directory: str) -> "Run":
         """A language model that says the same tokens."""
         if slots_of(self.experiment):
             raise ValueError(
@@ -131,12 +133,12 @@ class Trained:
                 f"(model.decoder.copy={self.experiment.model.decoder.copy}); leave it out."
             )
         language = load(directory)
-        _demand_same_tokeniser(self, language, "target", of=f"search.language_model={directory}")
+        _check_same_tokenizer(self, language, "target", of=f"search.language_model={directory}")
         return language
 
     def search(self, **search: Any) -> SearchConfig:
         """The run's settings of the search, with these changed."""
-        asked = configs.changed(self.experiment, dict(_named(search, "search."))).search
+        asked = configs.with_settings(self.experiment, dict(_named(search, "search."))).search
         if asked.replace_unknown and self.experiment.model.attention.score == "none":
             raise ValueError(
                 "search.replace_unknown needs to know where the model looks, and this one has no attention "
@@ -161,9 +163,9 @@ def load(
     *,
     changes: Sequence[str] = (),
     average: int = 0,
-    beside: Sequence[str | Path] = (),
-    mixing: str = "log-linear",
-) -> Trained:
+    ensemble: Sequence[str | Path] = (),
+    ensemble_average: str = "log-linear",
+) -> Run:
     """A trained run: its best checkpoint, or its newest where none was validated.
 
     Args:
@@ -176,41 +178,41 @@ def load(
         FileNotFoundError, ValueError: there is no run, or it does not fit together.
         CheckpointError: no checkpoint of it is whole, or one that is to be averaged is not.
     """
-    if beside:
+    if ensemble:
         first = load(directory, changes=changes, average=average)
-        return _together(first, [(str(one), load(one, average=average)) for one in beside], mixing)
+        return _combine(first, [(str(one), load(one, average=average)) for one in ensemble], ensemble_average)
     directory = Path(directory)
     experiment = read_experiment(directory)
     changed = configs.override(experiment, *changes)
-    devices.keep_compiled(changed.device)
+    devices.use_compilation_cache(changed.device)
     devices.keep_freed_memory()
     facts = read_json(directory / "facts.json")
-    tokenisers = {side: load_tokeniser(directory / f"{side}.tokeniser.json") for side in SIDES}
+    tokenizers = {side: load_tokenizer(directory / f"{side}.tokenizer.json") for side in SIDES}
     for side in SIDES:
-        _demand_fingerprint(directory, side, fingerprint(tokenisers[side]), facts[f"{side}_tokeniser"])
-    model = model_of(experiment, tokenisers)
-    example = abstract_state(experiment, model, make_optimiser(experiment.optimiser, experiment.steps))
+        _check_fingerprint(directory, side, fingerprint(tokenizers[side]), facts[f"{side}_tokenizer"])
+    model = model_of(experiment, tokenizers)
+    example = abstract_state(experiment, model, make_optimizer(experiment.optimizer, experiment.steps))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         if average:
             params, averaged = newest_average(checkpoints, example, average)
             step = averaged[-1]
         else:
             restored = checkpoints.restore(example, best=True)
-            params, averaged, step = restored.tree.shown, (), restored.step
+            params, averaged, step = restored.tree.evaluation_params, (), restored.step
         refused = list(checkpoints.refused)
-    return Trained(
+    return Run(
         experiment=changed,
         model=model,
         params=params,
         step=step,
-        tokenisers=tokenisers,
+        tokenizers=tokenizers,
         facts=facts,
         refused=refused,
         averaged=averaged,
     )
 
 
-def _together(first: Trained, others: Sequence[tuple[str, Trained]], mixing: str) -> Trained:
+def _combine(first: Run, others: Sequence[tuple[str, Run]], mixing: str) -> Run:
     """Several runs as one.
 
     Raises:
@@ -218,7 +220,7 @@ def _together(first: Trained, others: Sequence[tuple[str, Trained]], mixing: str
     """
     for name, other in others:
         for side in SIDES:
-            _demand_same_tokeniser(first, other, side, of=name)
+            _check_same_tokenizer(first, other, side, of=name)
         here, there = (slots_of(run.experiment) for run in (first, other))
         if here != there:
             raise ValueError(
@@ -235,18 +237,18 @@ def _together(first: Trained, others: Sequence[tuple[str, Trained]], mixing: str
     )
 
 
-def _demand_same_tokeniser(run: Trained, other: Trained, side: str, *, of: str) -> None:
-    here, there = (fingerprint(one.tokenisers[side])[:12] for one in (run, other))
+def _check_same_tokenizer(run: Run, other: Run, side: str, *, of: str) -> None:
+    here, there = (fingerprint(one.tokenizers[side])[:12] for one in (run, other))
     if here != there:
         raise ValueError(
-            f"{of} has another {side} tokeniser (sha256 {there}, {here} is wanted); train it with text.{side}.file, "
-            f"the {side}.tokeniser.json of the first run."
+            f"{of} has another {side} tokenizer (sha256 {there}, {here} is wanted); train it with tokenizer.{side}.file, "
+            f"the {side}.tokenizer.json of the first run."
         )
 
 
-def _demand_fingerprint(directory: Path, side: str, now: str, then: str) -> None:
+def _check_fingerprint(directory: Path, side: str, now: str, then: str) -> None:
     if now != then:
         raise ValueError(
-            f"{directory}/{side}.tokeniser.json is not the one the run was trained with (sha256 {now[:12]}, the run "
+            f"{directory}/{side}.tokenizer.json is not the one the run was trained with (sha256 {now[:12]}, the run "
             f"has {then[:12]}); restore it from a copy."
         )

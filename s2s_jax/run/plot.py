@@ -6,10 +6,10 @@ from pathlib import Path
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.evaluation import token_links
 from s2s_jax.evaluate.plots import Picture, grid
-from s2s_jax.run.loaded_run import Trained
+from s2s_jax.run.loaded_run import Run
 
 
-def draw(run: Trained, pairs: Sequence[ScoredPair], path: Path) -> Path:
+def draw(run: Run, pairs: Sequence[ScoredPair], path: Path) -> Path:
     """A picture of the alignments of pairs, gold links outlined where they are known."""
     pictures = [
         Picture(
@@ -17,13 +17,13 @@ def draw(run: Trained, pairs: Sequence[ScoredPair], path: Path) -> Path:
             target=pair.tokens,
             alignment=pair.alignment,
             title=f"{pair.example.source} → {pair.example.target}",
-            gold=None if pair.example.links is None else token_links(pair.example, **run.tokenisers),
+            gold=None if pair.example.links is None else token_links(pair.example, **run.tokenizers),
         )
         for pair in pairs
     ]
     return grid(path, pictures)
 
 
-def own_pairs(run: Trained, lines: Iterable[str]) -> list[ScoredPair]:
+def own_pairs(run: Run, lines: Iterable[str]) -> list[ScoredPair]:
     """Lines with the run's own translations of them, scored; a line that it says nothing of is left out."""
     return list(run.score((one.source, one.text) for one in run.stream(lines) if one.text))

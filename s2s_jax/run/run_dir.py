@@ -11,18 +11,18 @@ FORMAT = 1
 SIDES = ("source", "target")
 
 
-def is_begun(directory: Path) -> bool:
+def has_checkpoint(directory: Path) -> bool:
     """Whether there is a checkpoint to go on from; without one, a run starts from the beginning."""
     return any((directory / "checkpoints").glob("[0-9]*"))
 
 
 def clear(directory: Path) -> None:
     """Take away what a run that never came to a checkpoint has left: it would bind the next one to its settings."""
-    for name in ("config.json", "facts.json", "metrics.jsonl", *(f"{side}.tokeniser.json" for side in SIDES)):
+    for name in ("config.json", "facts.json", "metrics.jsonl", *(f"{side}.tokenizer.json" for side in SIDES)):
         (directory / name).unlink(missing_ok=True)
 
 
-def demand_same(experiment: Experiment, directory: Path) -> None:
+def check_same_settings(experiment: Experiment, directory: Path) -> None:
     """Refuse to resume a run with settings that would have made another one."""
     changed = configs.differences(read_experiment(directory), experiment)
     if changed:
@@ -32,7 +32,7 @@ def demand_same(experiment: Experiment, directory: Path) -> None:
         )
 
 
-def demand_same_facts(path: Path, facts: dict[str, Any]) -> None:
+def check_same_facts(path: Path, facts: dict[str, Any]) -> None:
     """Refuse to go on with a run on other data than it was begun with; the facts of a new one are written."""
     if path.exists():
         before = read_json(path)

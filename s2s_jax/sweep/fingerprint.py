@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.config import Experiment, settings
 from s2s_jax.run.run_dir import FORMAT, read_json, write_json
-from s2s_jax.sweep.sweep import Cell
+from s2s_jax.sweep.sweep import Trial
 from s2s_jax.text.sources import SPLITS, DataConfig, read_split
 
 ELSEWHERE = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir")  # where, not what
@@ -16,15 +16,15 @@ LATER = ("search.", "evaluation.")  # decide what is done with a trained run; bu
 FILES = ("data.train", "data.validation", "data.test", "data.alignment")
 
 
-class Placed(NamedTuple):
+class TrialDir(NamedTuple):
     """A cell with its folder."""
 
-    cell: Cell
+    cell: Trial
     folder: Path
     identity: dict[str, Any]
 
 
-def place(cells: Sequence[Cell], folder: Path) -> list[Placed]:
+def place(cells: Sequence[Trial], folder: Path) -> list[TrialDir]:
     """Each cell with the folder that is its own: a readable name and a fingerprint of all that it is trained from.
 
     Raises:
@@ -36,11 +36,11 @@ def place(cells: Sequence[Cell], folder: Path) -> list[Placed]:
     for cell in cells:
         identity = identity_of(cell.experiment, known)
         own = folder / "cells" / f"{cell.title}-{fingerprint(identity)}"
-        placed.append(Placed(cell, own, identity))
+        placed.append(TrialDir(cell, own, identity))
     if len(known) > before:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "data.json", known)
-    _demand_no_drift(placed)
+    _check_no_drift(placed)
     return placed
 
 
@@ -76,7 +76,7 @@ def _of_data(data: DataConfig, known: dict[str, str]) -> str:
     return known[key]
 
 
-def _demand_no_drift(placed: Sequence[Placed]) -> None:
+def _check_no_drift(placed: Sequence[TrialDir]) -> None:
     """Refuse a sweep that has changed under a folder of its cells."""
     own = {one.folder for one in placed}
     for one in placed:

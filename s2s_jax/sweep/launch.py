@@ -4,21 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from s2s_jax.sweep.executors.local import run_here
-from s2s_jax.sweep.plan import Plan, lay_out, units
+from s2s_jax.sweep.executors.local import run_local
+from s2s_jax.sweep.plan import Plan, make_plan, units
 from s2s_jax.sweep.sweep import Sweep
-from s2s_jax.sweep.trial import Unit, outcome
+from s2s_jax.sweep.trial import TrialGroup, outcome
 from s2s_jax.train.devices import gpus
 from s2s_jax.train.lock import Lock
 from s2s_jax.validation import one_of
 
-PLACES = ("here", "ray", "slurm")
+EXECUTORS = ("local", "ray", "slurm")
 
 
-class Where(NamedTuple):
+class ExecutorConfig(NamedTuple):
     """Which machines run the cells."""
 
-    on: str = "here"  # one of PLACES
+    on: str = "local"  # one of PLACES
     jobs: int = 0  # cells at a time; 0: as many as GPUs, else one (here), or as the cluster likes
     address: str = ""  # of a Ray cluster; empty for one on this machine
     options: dict[str, str] = {}  # noqa: RUF012 - of Slurm, such as partition
@@ -32,20 +32,20 @@ class Launched(NamedTuple):
     signal: int  # that asked for an end; 0 for none
 
 
-def launch(sweep: Sweep, folder: Path, where: Where, say: Callable[[str], None]) -> Launched:
+def launch(sweep: Sweep, folder: Path, where: ExecutorConfig, say: Callable[[str], None]) -> Launched:
     """Run what is left of a sweep; cells that fail are tried again, then listed, and the others go on.
 
     Raises:
         ValueError: a cell cannot be trained, or was trained from something else.
         RunLockedError: another process runs this sweep.
     """
-    one_of("on", where.on, PLACES)
-    plan = lay_out(sweep, folder)
+    one_of("executor", where.on, EXECUTORS)
+    plan = make_plan(sweep, folder)
     left = units(sweep, plan.placed)
     say(f"{plan.done} of {len(plan.placed)} cells are done; {plan.allowed}")
     told = 0
 
-    def tell(unit: Unit, status: str) -> None:
+    def tell(unit: TrialGroup, status: str) -> None:
         nonlocal told
         told += len(unit)
         for work in unit:
@@ -60,9 +60,9 @@ def launch(sweep: Sweep, folder: Path, where: Where, say: Callable[[str], None])
     return Launched(plan, failed, signal)
 
 
-def _run(left: list[Unit], tell: Callable[[Unit, str], None], where: Where, retries: int) -> int:
-    if where.on == "here":
-        return run_here(left, tell, jobs=where.jobs or max(1, len(gpus())), retries=retries)
+def _run(left: list[TrialGroup], tell: Callable[[TrialGroup, str], None], where: ExecutorConfig, retries: int) -> int:
+    if where.on == "local":
+        return run_local(left, tell, jobs=where.jobs or max(1, len(gpus())), retries=retries)
     if where.on == "ray":
         from s2s_jax.sweep.executors.ray import run_on_ray
 

@@ -9,20 +9,20 @@ import numpy as np
 from s2s_jax import run
 from s2s_jax.decode.translate import Translation, filled
 from s2s_jax.evaluate.alignment import entropy
-from s2s_jax.evaluate.evaluation import grouped, token_links
+from s2s_jax.evaluate.evaluation import group_by_source, token_links
 from s2s_jax.evaluate.exposure_bias import free_running_nats
-from s2s_jax.evaluate.metrics import Answers, by_source, counts_of, link_counts, value
+from s2s_jax.evaluate.metrics import Predictions, by_source, counts_of, link_counts, value
 from s2s_jax.run.prepare import encode
 from s2s_jax.shapes import Batch
-from s2s_jax.sweep.result import Shown
+from s2s_jax.sweep.result import ExamplePrediction
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
 
 
-def spoken(trained: run.Trained, split: str, *, sentences: int, gallery: int) -> dict[str, Any]:
+def predict(trained: run.Run, split: str, *, sentences: int, gallery: int) -> dict[str, Any]:
     """All that scoring needs of the model, as JSON says it: translations, alignments, sums under forced decoding."""
     examples = read_split(trained.experiment.data, split)[0][: sentences or None]
-    items = grouped(examples)
+    items = group_by_source(examples)
     translations = trained.translate(items.sources)
     pairs = list(trained.score(examples))
     forced = np.array([(-pair.log_probability, len(pair.tokens), pair.correct) for pair in pairs], np.float64)
@@ -41,15 +41,15 @@ def spoken(trained: run.Trained, split: str, *, sentences: int, gallery: int) ->
         return found
     found["entropy"] = [_spread(one) for one in translations]
     if all(example.links is not None for example in examples):
-        gold = [token_links(example, **trained.tokenisers) for example in examples]
+        gold = [token_links(example, **trained.tokenizers) for example in examples]
         counts = link_counts([pair.alignment for pair in pairs], gold)
         found["links"] = by_source(counts, [example.source for example in examples]).tolist()
     return found
 
 
-def _free_running(trained: run.Trained, examples: list[Example]) -> np.ndarray:
+def _free_running(trained: run.Run, examples: list[Example]) -> np.ndarray:
     """The nats of each pair when the model is fed its own words, [N, 1]."""
-    pairs, step = encode(examples, trained.pair), trained.experiment.search.sentences
+    pairs, step = encode(examples, trained.pair), trained.experiment.search.batch_size
     compiled = jax.jit(functools.partial(free_running_nats, trained.model))
     found = []
     for first in range(0, len(examples), step):
@@ -62,7 +62,7 @@ def _free_running(trained: run.Trained, examples: list[Example]) -> np.ndarray:
 def _shown(translation: Translation, references: list[str]) -> dict[str, Any]:
     best = translation.hypotheses[0] if translation.hypotheses else None
     alignment = np.zeros((0, len(translation.source_tokens))) if best is None else best.alignment
-    shown = Shown(
+    shown = ExamplePrediction(
         source=translation.source,
         references=tuple(references),
         text=translation.text,
@@ -81,10 +81,10 @@ def _spread(translation: Translation) -> tuple[float, int]:
     return float(entropy(alignment).sum()), len(alignment)
 
 
-def scored(said: dict[str, Any], *, unit: str) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
+def score(said: dict[str, Any], *, unit: str) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
     """The metrics of a split, and the numbers of each source that they are made of."""
     nats, tokens, correct, exposed = np.array(said["forced"], np.float64).T
-    answers = Answers(
+    answers = Predictions(
         texts=said["texts"],
         references=said["references"],
         unit=unit,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 STATUSES = ("waiting", "running", "done", "failed", "diverged")
 
 
-class Shown(NamedTuple):
+class ExamplePrediction(NamedTuple):
     """One test sentence and what a cell made of it."""
 
     source: str
@@ -19,7 +19,7 @@ class Shown(NamedTuple):
     alignment: Float[np.ndarray, "T S"]  # of the hypothesis; zeros without attention
 
 
-class Result(NamedTuple):
+class TrialResult(NamedTuple):
     """A cell: one point of the grid, one seed. What is not known yet is empty."""
 
     name: str  # of its folder, readable
@@ -38,10 +38,10 @@ class Result(NamedTuple):
     counts: dict[str, Float[np.ndarray, "N K"]] = {}  # noqa: RUF012 - `evaluate.counts`: metric -> numbers a source
     lengths: Int[np.ndarray, " N"] = np.zeros(0, np.int64)  # source tokens, in the order of the counts
     curves: dict[str, list[tuple[int, float]]] = {}  # noqa: RUF012 - metric of validation -> (step, value)
-    gallery: tuple[Shown, ...] = ()  # the same sentences in every cell
+    gallery: tuple[ExamplePrediction, ...] = ()  # the same sentences in every cell
 
 
-class Study(NamedTuple):
+class SweepResults(NamedTuple):
     """A sweep and its cells, ready to be judged."""
 
     name: str
@@ -51,4 +51,4 @@ class Study(NamedTuple):
     compare: str  # the axis whose values are compared
     baseline: str  # the label on it that the others are compared with
     metrics: tuple[str, ...]  # the first is the one that is tested
-    results: tuple[Result, ...]
+    results: tuple[TrialResult, ...]

@@ -9,16 +9,16 @@ import numpy as np
 
 from s2s_jax.config import settings
 from s2s_jax.run.run_dir import read_json
-from s2s_jax.sweep.fingerprint import Placed
-from s2s_jax.sweep.result import Result, Shown, Study
+from s2s_jax.sweep.fingerprint import TrialDir
+from s2s_jax.sweep.result import ExamplePrediction, SweepResults, TrialResult
 from s2s_jax.sweep.sweep import Sweep
-from s2s_jax.sweep.trial import begun, outcome
+from s2s_jax.sweep.trial import launch_mode, outcome
 from s2s_jax.train.lock import is_held
 
 
-def study(sweep: Sweep, placed: Sequence[Placed], *, name: str, claim: str, command: str) -> Study:
+def study(sweep: Sweep, placed: Sequence[TrialDir], *, name: str, claim: str, command: str) -> SweepResults:
     """A sweep and all its cells, done or not."""
-    return Study(
+    return SweepResults(
         name=name,
         claim=claim,
         command=command,
@@ -30,7 +30,7 @@ def study(sweep: Sweep, placed: Sequence[Placed], *, name: str, claim: str, comm
     )
 
 
-def result(placed: Placed) -> Result:
+def result(placed: TrialDir) -> TrialResult:
     """What a cell's folder says."""
     cell, folder = placed.cell, placed.folder
     found, records = outcome(folder), metrics_of(folder)
@@ -43,13 +43,13 @@ def result(placed: Placed) -> Result:
         known["tokens"] = int(known["tokens"])
     if status == "done" and (folder / "scores.json").exists():
         known |= _scores(folder)
-    return Result(
+    return TrialResult(
         name=folder.name,
         point=cell.point,
         seed=cell.seed,
         status=status,
         error=found.get("error", ""),
-        how=begun(folder),
+        how=launch_mode(folder),
         settings={setting.name: setting.value for setting in settings(cell.experiment)},
         curves=curves(records),
         **known,
@@ -93,7 +93,7 @@ def _scores(folder: Path) -> dict[str, Any]:
     }
 
 
-def _shown(record: dict[str, Any]) -> Shown:
+def _shown(record: dict[str, Any]) -> ExamplePrediction:
     tuples = {name: tuple(record[name]) for name in ("references", "source_tokens", "tokens")}
     alignment = np.array(record["alignment"], np.float64).reshape(len(record["tokens"]), -1)
-    return Shown(**{**record, **tuples, "alignment": alignment})
+    return ExamplePrediction(**{**record, **tuples, "alignment": alignment})

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from s2s_jax.sweep.fingerprint import Placed
+from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.result import STATUSES
 from s2s_jax.sweep.results import metrics_of, result
 
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     error: str
 
 
-def rows(placed: Sequence[Placed], metric: str) -> list[Row]:
+def rows(placed: Sequence[TrialDir], metric: str) -> list[Row]:
     """A row a cell, in the order of the sweep."""
     found = []
     for one in placed:

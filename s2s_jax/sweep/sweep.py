@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from s2s_jax.config import Experiment, changed
+from s2s_jax.config import Experiment, with_settings
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.validation import at_least, one_of
 
@@ -76,7 +76,7 @@ class Sweep:
         return {axis: tuple(variants(axis, values)) for axis, values in self.axes.items()}
 
 
-class Cell(NamedTuple):
+class Trial(NamedTuple):
     """One point of the grid with one seed."""
 
     point: Point
@@ -119,7 +119,7 @@ def points(sweep: Sweep) -> list[Point]:
     return kept
 
 
-def cells(sweep: Sweep) -> Iterator[Cell]:
+def trials(sweep: Sweep) -> Iterator[Trial]:
     """All cells, a point's seeds together.
 
     Raises:
@@ -129,11 +129,11 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
         settings = settings_of(sweep, point)
         for seed in sweep.seeds:
             try:
-                experiment = changed(sweep.base, {**settings, "seed": seed})
+                experiment = with_settings(sweep.base, {**settings, "seed": seed})
             except ValueError as error:
                 said = ", ".join(f"{axis}={label}" for axis, label in point.items())
                 raise ValueError(f"the point {said}: {error}") from None
-            yield Cell(point, seed, experiment)
+            yield Trial(point, seed, experiment)
 
 
 def settings_of(sweep: Sweep, point: Point) -> dict[str, Any]:

@@ -15,16 +15,16 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.config import Experiment, to_json
 from s2s_jax.run.run_dir import read_json, write_json
-from s2s_jax.sweep.predictions import scored, spoken
+from s2s_jax.sweep.predictions import predict, score
 from s2s_jax.train.checkpoint.pytree_io import digest
 from s2s_jax.train.loop import NotFinite
-from s2s_jax.train.signals import Interrupt, Interrupted
+from s2s_jax.train.signals import Interrupted, SignalGuard
 
 TRANSLATIONS, SCORES = "translations.json", "scores.json"
 SCORING = 1  # raised when the numbers that are made of translations change, so that they are made again
 
 
-class Work(NamedTuple):
+class TrialSpec(NamedTuple):
     """A cell as a worker on any machine gets it; nothing in it needs the sweep's file."""
 
     folder: Path
@@ -36,32 +36,32 @@ class Work(NamedTuple):
     gallery: int
 
 
-Unit = tuple[Work, ...]  # what one process does at once: a cell, or many as replicas
-Told = Callable[[Unit, str], None]  # what is called with a unit and its status
+TrialGroup = tuple[TrialSpec, ...]  # what one process does at once: a cell, or many as replicas
+ReportStatus = Callable[[TrialGroup, str], None]  # what is called with a unit and its status
 
 
-def obedient(unit: Unit) -> str:
+def run_interruptible(unit: TrialGroup) -> str:
     """Run a unit in a worker; "stopped" where it was asked to, and has saved itself."""
     try:
         with (
-            Interrupt()
+            SignalGuard()
         ):  # whatever is under way when a signal comes: training saves itself, all else goes on to its end
-            return run_unit(unit)
+            return run_group(unit)
     except Interrupted:
         return "stopped"
 
 
-def run_unit(unit: Unit) -> str:
+def run_group(unit: TrialGroup) -> str:
     """Run a cell, or many in one program; those that are done already stay as they are.
 
     Returns:
         "done" where all are, else the first other outcome.
     """
-    unit = tuple(work for work in unit if not settled(work))
+    unit = tuple(work for work in unit if not is_complete(work))
     if not unit:
         return "done"
-    if len(unit) == 1 and begun(unit[0].folder) != "replicas":
-        return run_cell(unit[0])
+    if len(unit) == 1 and launch_mode(unit[0].folder) != "replicas":
+        return run_trial(unit[0])
     began = time.monotonic()
     for work in unit:
         begin(work, how="replicas")
@@ -80,17 +80,17 @@ def run_unit(unit: Unit) -> str:
                 fail(work.folder, error)
             return "failed"
         share = (time.monotonic() - began) / len(unit)
-        outcomes = [_judged(work, why, share, log) for work, why in zip(unit, lost, strict=True)]
+        outcomes = [_finish_replica(work, why, share, log) for work, why in zip(unit, lost, strict=True)]
         return next((one for one in outcomes if one != "done"), "done")
 
 
-def _judged(work: Work, why: str | None, seconds: float, log: IO[str]) -> str:
+def _finish_replica(work: TrialSpec, why: str | None, seconds: float, log: IO[str]) -> str:
     """The outcome of one of several replicas."""
     began = time.monotonic()
     if why is not None:
         return fail(work.folder, NotFinite(why))
     try:
-        judge(work)
+        predict_and_score(work)
     except Exception as error:
         traceback.print_exc(file=log)
         return fail(work.folder, error)
@@ -101,7 +101,7 @@ def _console(log: IO[str]) -> Console:
     return Console(file=log, soft_wrap=True, highlight=False, width=200)
 
 
-def run_cell(work: Work) -> str:
+def run_trial(work: TrialSpec) -> str:
     """Train, translate and score a cell; what is done already is not done again.
 
     What goes wrong is written into the cell's folder, not raised: the other cells go on.
@@ -118,7 +118,7 @@ def run_cell(work: Work) -> str:
         try:
             run.train(work.experiment, work.folder / "run", _console(log))
             if work.split:
-                judge(work)
+                predict_and_score(work)
         except Interrupted:
             raise
         except Exception as error:
@@ -127,7 +127,7 @@ def run_cell(work: Work) -> str:
     return succeed(work.folder, seconds=time.monotonic() - began)
 
 
-def begin(work: Work, *, how: str = "single") -> None:
+def begin(work: TrialSpec, *, how: str = "single") -> None:
     """Make the folder and say in it what the cell is, and how it is trained."""
     work.folder.mkdir(parents=True, exist_ok=True)
     (work.folder / "outcome.json").unlink(missing_ok=True)
@@ -135,7 +135,7 @@ def begin(work: Work, *, how: str = "single") -> None:
     write_json(work.folder / "cell.json", {**record, "experiment": to_json(work.experiment)})
 
 
-def begun(folder: Path) -> str:
+def launch_mode(folder: Path) -> str:
     """How a cell was begun: single, or replicas, as which it goes on then; empty where it never was."""
     path = folder / "cell.json"
     return read_json(path)["how"] if path.exists() else ""
@@ -161,16 +161,16 @@ def outcome(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {"status": "waiting"}
 
 
-def settled(work: Work) -> bool:
+def is_complete(work: TrialSpec) -> bool:
     """Whether nothing is left to do: all is done, by the settings of search and evaluation that are asked for now."""
     if outcome(work.folder)["status"] != "done":
         return False
     made = {**(_made_of(work.folder / TRANSLATIONS) or {}), **(_made_of(work.folder / SCORES) or {})}
-    asked = _spoken_by(work) | _scored_by(work)
+    asked = _prediction_settings(work) | _scoring_settings(work)
     return not work.split or asked == {name: made.get(name) for name in asked}
 
 
-def _spoken_by(work: Work) -> dict[str, Any]:
+def _prediction_settings(work: TrialSpec) -> dict[str, Any]:
     """The settings that decide the translations, beside the parameters."""
     return {
         "search": _plain(work.experiment.search),
@@ -178,27 +178,27 @@ def _spoken_by(work: Work) -> dict[str, Any]:
     }
 
 
-def _scored_by(work: Work) -> dict[str, Any]:
+def _scoring_settings(work: TrialSpec) -> dict[str, Any]:
     """The settings that decide the scores, beside the translations."""
     return {"evaluation": _plain(work.experiment.evaluation), "scoring": SCORING}
 
 
-def judge(work: Work) -> None:
+def predict_and_score(work: TrialSpec) -> None:
     """Translate the split and score it, unless that was done with these parameters and settings."""
     trained = run.load(work.folder / "run")
-    made_of = {"parameters": digest(trained.params), **_spoken_by(work)}
+    made_of = {"parameters": digest(trained.params), **_prediction_settings(work)}
     translations = work.folder / TRANSLATIONS
     if _made_of(translations) != made_of:
         write_json(
             translations,
-            {"made_of": made_of, **spoken(trained, work.split, sentences=work.sentences, gallery=work.gallery)},
+            {"made_of": made_of, **predict(trained, work.split, sentences=work.sentences, gallery=work.gallery)},
         )
     made_of = {
         "translations": hashlib.blake2b(translations.read_bytes(), digest_size=16).hexdigest(),
-        **_scored_by(work),
+        **_scoring_settings(work),
     }
     if _made_of(work.folder / SCORES) != made_of:
-        metrics, counts = scored(read_json(translations), unit=trained.experiment.evaluation.unit)
+        metrics, counts = score(read_json(translations), unit=trained.experiment.evaluation.unit)
         np.savez(work.folder / "counts.npz", **counts)  # type: ignore[arg-type]
         about = {"parameters": run.count(trained.params), "best_step": trained.step}
         write_json(work.folder / SCORES, {"made_of": made_of, **about, "metrics": metrics})

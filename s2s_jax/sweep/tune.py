@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s2s_jax.config import Experiment, changed
-from s2s_jax.run.trainer import demand_trainable
-from s2s_jax.sweep.executors.local import Lane
+from s2s_jax.config import Experiment, with_settings
+from s2s_jax.run.trainer import check_trainable
+from s2s_jax.sweep.executors.local import Worker
 from s2s_jax.sweep.fingerprint import fingerprint, identity_of
 from s2s_jax.sweep.results import curves, metrics_of
-from s2s_jax.sweep.trial import Work, outcome
+from s2s_jax.sweep.trial import TrialSpec, outcome
 from s2s_jax.train.lock import Lock
 from s2s_jax.train.loop import LOWER_IS_BETTER
-from s2s_jax.train.signals import Interrupt
+from s2s_jax.train.signals import SignalGuard
 from s2s_jax.validation import at_least, one_of
 
 SAMPLERS = ("tpe", "random")
@@ -50,7 +50,7 @@ class Tuning:
         one_of("sampler", self.sampler, SAMPLERS)
         if not self.ranges:
             raise ValueError("a tuning needs one range at least.")
-        changed(self.base, {name: _least(values) for name, values in self.ranges.items()})
+        with_settings(self.base, {name: _least(values) for name, values in self.ranges.items()})
 
 
 class Tuned(NamedTuple):
@@ -79,7 +79,7 @@ def tune(tuning: Tuning, folder: Path, say: Callable[[str], None]) -> Tuned:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     lower = LOWER_IS_BETTER[tuning.base.validation.metric]
-    with Lock(folder), Interrupt() as interrupt:
+    with Lock(folder), SignalGuard() as interrupt:
         study = optuna.create_study(
             study_name=folder.name,
             storage=tuning.storage or _journal(optuna, folder),
@@ -130,18 +130,20 @@ def _distribution(optuna: Any, values: Range | Sequence[Any]) -> Any:
     return kind(values.low, values.high, log=values.log)
 
 
-def _tried(tuning: Tuning, trial: Any, folder: Path, interrupt: Interrupt) -> tuple[float | None, str]:
+def _tried(tuning: Tuning, trial: Any, folder: Path, interrupt: SignalGuard) -> tuple[float | None, str]:
     """The best validation of a trial, and how it ended: done, pruned, failed, diverged or stopped."""
-    experiment = changed(tuning.base, trial.params)
-    demand_trainable(experiment)
+    experiment = with_settings(tuning.base, trial.params)
+    check_trainable(experiment)
     identity = identity_of(experiment, {})
     point = {name: str(value) for name, value in trial.params.items()}
     place = folder / "cells" / f"trial-{fingerprint(identity)}"
-    work = Work(folder=place, experiment=experiment, point=point, identity=identity, split="", sentences=0, gallery=0)
+    work = TrialSpec(
+        folder=place, experiment=experiment, point=point, identity=identity, split="", sentences=0, gallery=0
+    )
     waiting: queue.SimpleQueue = queue.SimpleQueue()
     waiting.put((work,))
     statuses: list[str] = []
-    lane = Lane(0, 1, waiting, lambda _, status: statuses.append(status), 0)
+    lane = Worker(0, 1, waiting, lambda _, status: statuses.append(status), 0)
     seen, pruned = 0, False
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         running = thread.submit(lane.run)

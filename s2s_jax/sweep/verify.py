@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from s2s_jax.run import info
 from s2s_jax.run.run_dir import read_json
-from s2s_jax.sweep.trial import Work, begun, outcome, run_cell
+from s2s_jax.sweep.trial import TrialSpec, launch_mode, outcome, run_trial
 
 
 class Verified(NamedTuple):
@@ -21,7 +21,7 @@ class Verified(NamedTuple):
         return self.digests[0] == self.digests[1] and not self.metrics
 
 
-def verify(work: Work) -> Verified:
+def verify(work: TrialSpec) -> Verified:
     """Train and score a finished cell again, in a folder of its own that is taken away afterwards.
 
     Raises:
@@ -29,11 +29,11 @@ def verify(work: Work) -> Verified:
     """
     if outcome(work.folder)["status"] != "done":
         raise ValueError(f"{work.folder} is not done, so there is nothing to verify; run the sweep first.")
-    if begun(work.folder) != "single":
+    if launch_mode(work.folder) != "single":
         raise ValueError(f"{work.folder} was trained with others in one program; verify a single run.")
     with tempfile.TemporaryDirectory(prefix="s2s-verify-") as scratch:
         again = work._replace(folder=Path(scratch))
-        if run_cell(again) != "done":
+        if run_trial(again) != "done":
             raise ValueError(f"{work.folder} could not be trained again: {outcome(again.folder)['error']}")
         digests = tuple(info(one.folder / "run")["parameters_digest"] for one in (work, again))
         before, now = (read_json(one.folder / "scores.json")["metrics"] for one in (work, again))

@@ -25,19 +25,19 @@ ROUNDS = 10  # of moving shapes; three or four are usual
 class BatchConfig:
     """How pairs are grouped."""
 
-    sentences: int = 64
+    size: int = 64
     """Most pairs in a batch."""
     tokens: int = 16_384
     """Most positions in a batch, source and target, padding counted."""
     parts: int = 1
     """A batch is computed in so many parts, one after the other, and their gradients added: less memory."""
-    shapes: int = 8
+    buckets: int = 8
     """Most shapes (source length x target length), each compiled once."""
     prefetch: int = 16
     """Batches made ahead on the host."""
 
     def __post_init__(self):
-        for name in ("sentences", "tokens", "parts", "shapes", "prefetch"):
+        for name in ("size", "tokens", "parts", "buckets", "prefetch"):
             at_least(f"batch.{name}", getattr(self, name), 1)
 
 
@@ -63,7 +63,7 @@ class Pairs(NamedTuple):
         return Pairs(*sides, links=[links[(links < longest).all(1)] for links in self.links])
 
 
-def choose_shapes(lengths: Int[np.ndarray, "N 2"], *, shapes: int) -> list[Shape]:
+def choose_buckets(lengths: Int[np.ndarray, "N 2"], *, shapes: int) -> list[Shape]:
     """At most `shapes` shapes, smallest first, that waste little on padding; every pair fits one of them.
 
     Each pair costs the smallest shape that it fits. The first shape fits all; the others are added one by one where
@@ -121,7 +121,7 @@ class Plan:
             raise ValueError("there are no pairs to make batches of.")
         self.pairs, self.config, self.seed = pairs, config, seed
         lengths = pairs.lengths()
-        self.shapes = choose_shapes(lengths, shapes=config.shapes)
+        self.shapes = choose_buckets(lengths, shapes=config.buckets)
         self.rows = [rows_of(shape, config) for shape in self.shapes]
         own = smallest_fit(lengths, self.shapes)
         self._members = [np.flatnonzero(own == number) for number in range(len(self.shapes))]
@@ -184,7 +184,7 @@ class _Steps:
 
 def rows_of(shape: Shape, config: BatchConfig) -> int:
     """How many pairs of a shape go into one batch, at least one."""
-    return max(1, min(config.sentences, config.tokens // sum(shape)))
+    return max(1, min(config.size, config.tokens // sum(shape)))
 
 
 def padded(pairs: Pairs, *, rows: int, shape: Shape) -> Batch:

@@ -11,20 +11,20 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
-from s2s_jax.text.tokenizers import Tokeniser, until_end
+from s2s_jax.text.tokenizers import Tokenizer, until_end
 
 NOTHING = -1  # the target id of a source token that no target token equals
 
 
-class PairTokeniser:
-    """Both tokenisers of a run, and between them a sentence's own words."""
+class PairTokenizer:
+    """Both tokenizers of a run, and between them a sentence's own words."""
 
-    def __init__(self, source: Tokeniser, target: Tokeniser, *, slots: int = 0):
-        if slots and source.kind != target.kind:
-            raise ValueError(different_kinds(source.kind, target.kind))
+    def __init__(self, source: Tokenizer, target: Tokenizer, *, slots: int = 0):
+        if slots and source.type != target.type:
+            raise ValueError(different_kinds(source.type, target.type))
         self.source, self.target, self.slots = source, target, slots
 
-    def own_words(self, line: str) -> list[str]:
+    def copyable_words(self, line: str) -> list[str]:
         """The words of a source line that get a slot, in the order of the slots."""
         if not self.slots:
             return []
@@ -34,7 +34,7 @@ class PairTokeniser:
     def encode_source(self, line: str) -> list[int]:
         """The ids of a source line, its own words told apart."""
         ids = self.source.encode(line)
-        own = _numbered(self.own_words(line), self.source.size)
+        own = _numbered(self.copyable_words(line), self.source.size)
         if not own:
             return ids
         written = zip(self.source.written(line), ids, strict=True)
@@ -46,12 +46,12 @@ class PairTokeniser:
         It is to be learned as copied; to say it by heart too would be a second way to the same text.
         """
         ids = self.target.encode(line)
-        own = _numbered(self.own_words(source), self.target.size)
+        own = _numbered(self.copyable_words(source), self.target.size)
         if not own:
             return ids
         return [own.get(word, number) for word, number in zip(self.target.written(line), ids, strict=True)]
 
-    def says(self) -> Int[np.ndarray, " V"]:
+    def copy_table(self) -> Int[np.ndarray, " V"]:
         """The target id of each source id, slots counted: what copying that token says, NOTHING where there is none.
 
         The end of one side is the end of the other; PAD, BOS and UNK say nothing.
@@ -84,7 +84,7 @@ class PairTokeniser:
 
     def source_symbols(self, ids: Sequence[int], line: str) -> list[str]:
         """How each source id is shown to a person."""
-        size, words = self.source.size, self.own_words(line)
+        size, words = self.source.size, self.copyable_words(line)
         symbols = self.source.symbols([number if number < size else UNK for number in ids])
         return [symbol if number < size else words[number - size] for symbol, number in zip(symbols, ids, strict=True)]
 
@@ -93,7 +93,7 @@ class PairTokeniser:
         ids, size = list(map(int, ids)), self.target.size
         if UNK not in ids and max(ids, default=PAD) < size:
             return ids, []
-        words, plain, unknown = self.own_words(source), [], []
+        words, plain, unknown = self.copyable_words(source), [], []
         for place, number in enumerate(ids):
             slot = number - size
             if slot >= 0:
@@ -113,7 +113,7 @@ class PairTokeniser:
 def different_kinds(source: str, target: str) -> str:
     """Why words cannot be copied between sides that are cut differently."""
     return (
-        f"model.decoder.copy needs both sides cut alike, got text.source.kind={source} and text.target.kind={target}; "
+        f"model.decoder.copy needs both sides cut alike, got tokenizer.source.type={source} and tokenizer.target.type={target}; "
         "a token of the one is no token of the other. Take one kind, or model.decoder.copy=none."
     )
 

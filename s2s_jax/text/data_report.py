@@ -9,7 +9,7 @@ FIRST = 5  # places kept for each reason
 
 
 @dataclasses.dataclass
-class Report:
+class DataReport:
     """Counts by reason, and the first places of each."""
 
     read: int = 0

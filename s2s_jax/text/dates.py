@@ -144,7 +144,7 @@ def _is_clear(form: Format) -> bool:
         return False
     literals = "".join(text for letter, text in form.pieces if not letter)
     if any(unicodedata.category(character) == "Cf" for character in literals):
-        return False  # direction marks, which nobody types and some tokenisers drop
+        return False  # direction marks, which nobody types and some tokenizers drop
     is_named = not _field(form.locale, fields["M"], THIRTEENTHS[0]).text[0].isdigit()
     return is_named or "".join(fields) in ("dMy", "yMd")
 

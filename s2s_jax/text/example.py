@@ -34,7 +34,7 @@ class Example(NamedTuple):
     """A source line, its target line, and, where it is known, which characters belong together.
 
     `links` holds (source character, target character) pairs, 0-based code-point offsets: the gold alignment in a unit
-    that does not depend on a tokeniser. None means unknown; no pair means that nothing is aligned.
+    that does not depend on a tokenizer. None means unknown; no pair means that nothing is aligned.
     """
 
     source: str

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from s2s_jax.text.data_report import Report
+from s2s_jax.text.data_report import DataReport
 
 BOM = b"\xef\xbb\xbf"
 # zero-width characters that `isspace` does not count: soft hyphen, joiners, marks of direction, byte order mark
@@ -31,7 +31,7 @@ FORMATS = {
 POLICIES = ("strict", "replace", "skip")
 
 
-def read_lines(path: Path, report: Report, *, encoding_errors: str = "strict") -> list[str | None]:
+def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict") -> list[str | None]:
     """All lines of a plain or gzipped UTF-8 file, without their ends; None for a line that a policy skips.
 
     Raises:
@@ -61,7 +61,7 @@ def stream_lines(raw: Iterable[bytes], name: str) -> Iterator[str]:
             raise ValueError(f"{name}:{number}: byte {error.start} is not UTF-8; convert it: iconv -t utf-8.") from None
 
 
-def _without_ends(raw: list[bytes], path: Path, report: Report) -> list[bytes]:
+def _without_ends(raw: list[bytes], path: Path, report: DataReport) -> list[bytes]:
     """The lines without `\\n`, and without `\\r\\n` where all of them end so."""
     lines = [line.removesuffix(b"\n") for line in raw]
     returns = [number for number, line in enumerate(lines, 1) if line.endswith(b"\r")]
@@ -99,7 +99,7 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
         raise ValueError(f"{path} is UTF-16 or binary, not UTF-8 text; convert it: iconv -f utf-16 -t utf-8.")
 
 
-def _decoded(line: bytes, path: Path, number: int, policy: str, report: Report) -> str | None:
+def _decoded(line: bytes, path: Path, number: int, policy: str, report: DataReport) -> str | None:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:

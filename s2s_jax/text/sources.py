@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s2s_jax.text import synthetic_tasks, tfds
-from s2s_jax.text.data_report import Report
+from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import POLICIES, has_control, is_blank, read_lines
 from s2s_jax.text.pairs import is_json, is_parallel, json_pair, links_of, tsv_pair
@@ -44,9 +44,9 @@ class DataConfig:
     """Folder in which tfds: sets are kept; empty for TFDS' own."""
     manual_dir: str = ""
     """Folder that holds a tfds: set's own files, for machines without a network."""
-    count: int = 20_000
+    train_size: int = 20_000
     """Training pairs that a made-up task makes."""
-    held_out: int = 1000
+    eval_size: int = 1000
     """Validation pairs, and as many test pairs, that a made-up task makes."""
     lengths: tuple[int, int] = (0, 0)
     """Shortest and longest item of a made-up task, in its symbols; 0 for the task's own."""
@@ -54,9 +54,9 @@ class DataConfig:
     """The same for its test items alone, to test on longer ones than were trained on; 0 for data.lengths."""
     seed: int = 0
     """Seed of a made-up task's items."""
-    empty: str = "drop"
+    blank_lines: str = "drop"
     """What to do with a training pair one side of which is blank: drop, keep or error."""
-    controls: str = "drop"
+    control_characters: str = "drop"
     """What to do with a training pair that holds control characters: drop or keep."""
     encoding_errors: str = "strict"
     """What to do with a line that is not UTF-8: strict (refuse), replace (by U+FFFD) or skip."""
@@ -66,12 +66,12 @@ class DataConfig:
     """Training pairs over max_length: error (refuse where they are over 5 %, else drop), drop or truncate."""
 
     def __post_init__(self):
-        one_of("data.empty", self.empty, ("drop", "keep", "error"))
-        one_of("data.controls", self.controls, ("drop", "keep"))
+        one_of("data.blank_lines", self.blank_lines, ("drop", "keep", "error"))
+        one_of("data.control_characters", self.control_characters, ("drop", "keep"))
         one_of("data.encoding_errors", self.encoding_errors, POLICIES)
         one_of("data.too_long", self.too_long, ("error", "drop", "truncate"))
-        at_least("data.count", self.count, 1)
-        at_least("data.held_out", self.held_out, 1)
+        at_least("data.train_size", self.train_size, 1)
+        at_least("data.eval_size", self.eval_size, 1)
         at_least("data.max_length", self.max_length, 0)
 
     def spec(self, split: str) -> str:
@@ -91,7 +91,7 @@ class DataConfig:
         raise ValueError(f"data.{split} is empty; name a file of pairs like data.train={self.train}.")
 
 
-def read_split(config: DataConfig, split: str) -> tuple[list[Example], Report]:
+def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataReport]:
     """All pairs of a split that can be used, and what was found on the way.
 
     Training pairs are filtered as the config says; validation and test pairs never are: every line counts.
@@ -99,7 +99,7 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], Report]:
     Raises:
         FileNotFoundError, ValueError: with file and line where data is at fault.
     """
-    report = Report()
+    report = DataReport()
     spec = config.spec(split)
     kept = []
     for example, place in _placed(spec, split, config, report):
@@ -116,7 +116,7 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], Report]:
 Placed = tuple[Example, str]  # a pair with the place it stands at
 
 
-def _placed(spec: str, split: str, config: DataConfig, report: Report) -> Iterator[Placed]:
+def _placed(spec: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
     """Each pair of a source with the place it stands at."""
     aligned = split == "train" and config.alignment
     if aligned:
@@ -149,7 +149,7 @@ def _demand_lines(spec: str, config: DataConfig) -> None:
         )
 
 
-def _aligned(found: Iterable[Placed | None], config: DataConfig, report: Report) -> Iterator[Placed]:
+def _aligned(found: Iterable[Placed | None], config: DataConfig, report: DataReport) -> Iterator[Placed]:
     """The pairs with what the file of alignments says of each."""
     path = Path(config.alignment)
     pairs, lines = list(found), read_lines(path, report)
@@ -168,7 +168,7 @@ def _made(name: str, split: str, config: DataConfig) -> list[Example]:
     """The items of a made-up task."""
     lengths = config.test_lengths if split == "test" and any(config.test_lengths) else config.lengths
     shortest, longest = (length or None for length in lengths)
-    setting = "count" if split == "train" else "held_out"
+    setting = "train_size" if split == "train" else "eval_size"
     bounds = {"minimum_length": shortest, "maximum_length": longest}
     try:
         return synthetic_tasks.make(name, split=split, count=getattr(config, setting), seed=config.seed, **bounds)
@@ -180,13 +180,13 @@ def _numbered(examples: Iterable[Example], where: str) -> Iterator[Placed]:
     return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
 
 
-def _alone(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+def _alone(path: Path, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
     """A target a line, None for one that a policy skips."""
     for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
         yield None if line is None else (Example("", line), f"{path}:{number}")
 
 
-def _parallel(spec: str, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+def _parallel(spec: str, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
     """A pair a line, None for one that a policy skips."""
     names = spec.split(",")
     if len(names) != 2 or not all(names):
@@ -228,7 +228,7 @@ def _first_shift(left: list[str | None], right: list[str | None]) -> int:
     return 1 + misfits.index(min(misfits))
 
 
-def _tsv(path: Path, config: DataConfig, report: Report) -> Iterator[Placed | None]:
+def _tsv(path: Path, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
     """A pair a line, None for one that a policy skips."""
     columns = _column("source", config.source, 1), _column("target", config.target, 2)
     if columns[0] == columns[1]:
@@ -248,7 +248,7 @@ def _column(setting: str, value: str, default: int) -> int:
     return int(value or default)
 
 
-def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[Placed]:
+def _json_lines(path: Path, config: DataConfig, report: DataReport) -> Iterator[Placed]:
     names = config.source or "source", config.target or "target"
     for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
         if line is None:
@@ -257,16 +257,16 @@ def _json_lines(path: Path, config: DataConfig, report: Report) -> Iterator[Plac
         yield json_pair(line, place, names=names), place
 
 
-def _usable(example: Example, place: str, config: DataConfig, report: Report) -> bool:
+def _usable(example: Example, place: str, config: DataConfig, report: DataReport) -> bool:
     sides = ("target",) if config.train.startswith(ALONE) else ("source", "target")
     blank = [side for side in sides if is_blank(getattr(example, side))]
-    if blank and config.empty == "error":
-        raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.empty=drop or keep to go on.")
+    if blank and config.blank_lines == "error":
+        raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.blank_lines=drop or keep to go on.")
     if blank:
-        report.add(f"blank {' and '.join(blank)}, pair {'kept' if config.empty == 'keep' else 'dropped'}", place)
-        if config.empty == "drop":
+        report.add(f"blank {' and '.join(blank)}, pair {'kept' if config.blank_lines == 'keep' else 'dropped'}", place)
+        if config.blank_lines == "drop":
             return False
     if has_control(example.source) or has_control(example.target):
-        report.add(f"control characters, pair {'kept' if config.controls == 'keep' else 'dropped'}", place)
-        return config.controls == "keep"
+        report.add(f"control characters, pair {'kept' if config.control_characters == 'keep' else 'dropped'}", place)
+        return config.control_characters == "keep"
     return True

@@ -1,7 +1,7 @@
 """How does a line become ids, and ids a line again?
 
-A tokeniser never looks up the four special tokens in text: someone who types `</s>` gets the characters he typed.
-Character and subword tokenisers give back every line they have symbols for, exactly.
+A tokenizer never looks up the four special tokens in text: someone who types `</s>` gets the characters he typed.
+Character and subword tokenizers give back every line they have symbols for, exactly.
 """
 
 import base64
@@ -20,7 +20,7 @@ import sentencepiece
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
-from s2s_jax.text.normalization import FORMS, normal, origins
+from s2s_jax.text.normalization import FORMS, normalize, origins
 from s2s_jax.validation import at_least, one_of
 
 FORMAT = 1
@@ -28,39 +28,39 @@ Span = tuple[int, int]  # first code point, and one past the last
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokeniserConfig:
+class TokenizerConfig:
     """How one side of the data is cut into tokens."""
 
-    kind: str = "bpe"
+    type: str = "bpe"
     """char, word (cut at spaces), bpe or unigram (sentencepiece)."""
     size: int = 8000
     """Most tokens in the vocabulary, the four special ones counted; char and word keep the most frequent."""
     unicode: str = "none"
-    """Unicode normalisation before all else: none, NFC, NFD, NFKC or NFKD."""
+    """Unicode normalization before all else: none, NFC, NFD, NFKC or NFKD."""
     file: str = ""
-    """A tokeniser of another run, such as RUN/target.tokeniser.json, to be taken as it is; empty to learn one."""
+    """A tokenizer of another run, such as RUN/target.tokenizer.json, to be taken as it is; empty to learn one."""
 
     def __post_init__(self):
-        one_of("text.kind", self.kind, TOKENISERS)
-        one_of("text.unicode", self.unicode, FORMS)
-        at_least("text.size", self.size, len(SPECIAL) + 1)
+        one_of("tokenizer.type", self.type, TOKENIZERS)
+        one_of("tokenizer.unicode", self.unicode, FORMS)
+        at_least("tokenizer.size", self.size, len(SPECIAL) + 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig:
+class TokenizersConfig:
     """How both sides are cut; the vocabularies are learned from the training split alone."""
 
-    source: TokeniserConfig = dataclasses.field(default_factory=TokeniserConfig)
+    source: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     """The side that is read."""
-    target: TokeniserConfig = dataclasses.field(default_factory=TokeniserConfig)
+    target: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     """The side that is written."""
 
 
 @runtime_checkable
-class Tokeniser(Protocol):
-    """What every tokeniser can do."""
+class Tokenizer(Protocol):
+    """What every tokenizer can do."""
 
-    kind: ClassVar[str]
+    type: ClassVar[str]
 
     @property
     def size(self) -> int:
@@ -95,7 +95,7 @@ class Tokeniser(Protocol):
 class Symbols:
     """A fixed list of symbols; what `cut` makes of a line is looked up one by one."""
 
-    kind: ClassVar[str]
+    type: ClassVar[str]
     joint: ClassVar[str]
 
     def __init__(self, symbols: Sequence[str], unicode: str = "none"):
@@ -104,9 +104,9 @@ class Symbols:
         self._ids = {symbol: number for number, symbol in enumerate(self.table, len(SPECIAL))}
 
     @classmethod
-    def train(cls, lines: Iterable[str], config: TokeniserConfig):
+    def train(cls, lines: Iterable[str], config: TokenizerConfig):
         """The most frequent symbols of the lines; ties in code-point order."""
-        counts = collections.Counter(symbol for line in lines for symbol in cls.cut(normal(line, config.unicode)))
+        counts = collections.Counter(symbol for line in lines for symbol in cls.cut(normalize(line, config.unicode)))
         ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
         return cls(ranked[: config.size - len(SPECIAL)], config.unicode)
 
@@ -126,7 +126,7 @@ class Symbols:
 
     def written(self, line: str) -> list[str]:
         """The symbols of a line, known or not."""
-        return self.cut(normal(line, self.unicode))
+        return self.cut(normalize(line, self.unicode))
 
     def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
         """The line that ids stand for."""
@@ -139,11 +139,11 @@ class Symbols:
 
     def state(self) -> dict:
         """All there is to know, as JSON."""
-        return {"kind": self.kind, "unicode": self.unicode, "symbols": self.table}
+        return {"kind": self.type, "unicode": self.unicode, "symbols": self.table}
 
     @classmethod
     def from_state(cls, state: dict):
-        """The tokeniser that `state` described.
+        """The tokenizer that `state` described.
 
         Raises:
             ValueError: an entry of the vocabulary is empty, no symbol, or there twice.
@@ -157,7 +157,7 @@ class Symbols:
 class Characters(Symbols):
     """One token a code point."""
 
-    kind = "char"
+    type = "char"
     joint = ""
 
     @staticmethod
@@ -173,7 +173,7 @@ class Characters(Symbols):
 class Words(Symbols):
     """One token a word; words stand between ASCII spaces, and every other character belongs to a word."""
 
-    kind = "word"
+    type = "word"
     joint = " "
 
     @staticmethod
@@ -203,7 +203,7 @@ class Subwords:
     Sennrich et al. 2016, arXiv:1508.07909; Kudo 2018, arXiv:1804.10959; Kudo & Richardson 2018, arXiv:1808.06226.
     """
 
-    kind = "bpe"
+    type = "bpe"
 
     def __init__(self, model: bytes, unicode: str = "none"):
         self.unicode = unicode
@@ -214,7 +214,7 @@ class Subwords:
             raise ValueError(f"its first pieces are {' '.join(special)}, {' '.join(SPECIAL)} are wanted")
 
     @classmethod
-    def train(cls, lines: Iterable[str], config: TokeniserConfig):
+    def train(cls, lines: Iterable[str], config: TokenizerConfig):
         """Pieces learned from the lines.
 
         Raises:
@@ -223,9 +223,9 @@ class Subwords:
         file = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(_parts(escaped(normal(line, config.unicode)) for line in lines)),
+                sentence_iterator=iter(_parts(escaped(normalize(line, config.unicode)) for line in lines)),
                 model_writer=file,
-                model_type=cls.kind,
+                model_type=cls.type,
                 vocab_size=config.size,
                 hard_vocab_limit=False,
                 character_coverage=1.0,
@@ -244,8 +244,8 @@ class Subwords:
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split()).rsplit("] ", 1)[-1]
             raise ValueError(
-                f"text.size={config.size} does not fit this data for kind={cls.kind!r} (sentencepiece: {reason}); "
-                "choose another size, or kind='char'."
+                f"tokenizer.size={config.size} does not fit this data for type={cls.type!r} (sentencepiece: {reason}); "
+                "choose another size, or type='char'."
             ) from None
         return cls(file.getvalue(), config.unicode)
 
@@ -256,7 +256,7 @@ class Subwords:
 
     def encode(self, line: str) -> list[int]:
         """The ids of a line."""
-        return self._pieces.encode(escaped(normal(line, self.unicode)))
+        return self._pieces.encode(escaped(normalize(line, self.unicode)))
 
     def written(self, line: str) -> list[str]:
         """The pieces of a line."""
@@ -279,7 +279,7 @@ class Subwords:
         of_letters = [
             (first, last) for letter, first, last in origins(line, self.unicode) for _ in ESCAPED.get(letter, letter)
         ]
-        pieces = self._pieces.encode(escaped(normal(line, self.unicode)), return_type="offset_mapping")
+        pieces = self._pieces.encode(escaped(normalize(line, self.unicode)), return_type="offset_mapping")
         # a byte's offsets may be empty, (n, n): it stands for a part of letter n
         return [(of_letters[begin][0], of_letters[max(begin, end - 1)][1]) for begin, end in pieces["offsets"]]
 
@@ -289,59 +289,59 @@ class Subwords:
 
     def state(self) -> dict:
         """All there is to know, as JSON."""
-        return {"kind": self.kind, "unicode": self.unicode, "model": base64.b64encode(self._model).decode()}
+        return {"kind": self.type, "unicode": self.unicode, "model": base64.b64encode(self._model).decode()}
 
     @classmethod
     def from_state(cls, state: dict):
-        """The tokeniser that `state` described."""
+        """The tokenizer that `state` described."""
         return cls(base64.b64decode(state["model"], validate=True), state["unicode"])
 
 
 class Unigrams(Subwords):
     """The unigram language model's pieces."""
 
-    kind = "unigram"
+    type = "unigram"
 
 
-TOKENISERS = {"char": Characters, "word": Words, "bpe": Subwords, "unigram": Unigrams}
+TOKENIZERS = {"char": Characters, "word": Words, "bpe": Subwords, "unigram": Unigrams}
 
 
-def train_tokeniser(lines: Iterable[str], config: TokeniserConfig) -> Tokeniser:
-    """A tokeniser learned from training lines alone."""
-    return TOKENISERS[config.kind].train(lines, config)
+def train_tokenizer(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """A tokenizer learned from training lines alone."""
+    return TOKENIZERS[config.type].train(lines, config)
 
 
-def save_tokeniser(tokeniser: Tokeniser, path: Path) -> None:
-    """Write a tokeniser as JSON, at once or not at all."""
-    state = {"format": FORMAT, **tokeniser.state()}
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Write a tokenizer as JSON, at once or not at all."""
+    state = {"format": FORMAT, **tokenizer.state()}
     draft = path.with_suffix(".part")
     draft.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
 
 
-def load_tokeniser(path: Path) -> Tokeniser:
-    """Read a tokeniser.
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what is wrong with it.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no tokeniser {path}; the run is not whole.")
+        raise FileNotFoundError(f"no tokenizer {path}; the run is not whole.")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         if state["format"] > FORMAT:
             raise ValueError(f"it has format {state['format']}, this version reads {FORMAT}; use a newer s2s_jax")
-        config = TokeniserConfig(kind=state["kind"], unicode=state["unicode"])
-        return TOKENISERS[config.kind].from_state(state)
+        config = TokenizerConfig(type=state["kind"], unicode=state["unicode"])
+        return TOKENIZERS[config.type].from_state(state)
     except KeyError as error:
-        raise ValueError(f"{path} is no tokeniser: it has no {error}; restore it from a copy.") from None
+        raise ValueError(f"{path} is no tokenizer: it has no {error}; restore it from a copy.") from None
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is no tokeniser: {str(error).rstrip('.')}; restore it from a copy.") from None
+        raise ValueError(f"{path} is no tokenizer: {str(error).rstrip('.')}; restore it from a copy.") from None
 
 
-def fingerprint(tokeniser: Tokeniser) -> str:
-    """SHA-256 over all that a tokeniser knows: two with one fingerprint give the same ids."""
-    return hashlib.sha256(json.dumps(tokeniser.state(), sort_keys=True).encode()).hexdigest()
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 over all that a tokenizer knows: two with one fingerprint give the same ids."""
+    return hashlib.sha256(json.dumps(tokenizer.state(), sort_keys=True).encode()).hexdigest()
 
 
 def ended(ids: Sequence[int] | Int[np.ndarray, " I"]) -> Int[np.ndarray, " S"]:

@@ -1,1 +1,1 @@
-"""How a model learns: loss, what the decoder is fed, optimiser, devices, checkpoints, the loop."""
+"""How a model learns: loss, what the decoder is fed, optimizer, devices, checkpoints, the loop."""

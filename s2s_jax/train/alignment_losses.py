@@ -1,4 +1,4 @@
-"""What may be asked of the alignment itself, beside the right tokens? Terms added to what is minimised.
+"""What may be asked of the alignment itself, beside the right tokens? Terms added to what is minimized.
 
 Each term is a sum a sentence over its real target tokens (fertility: over its real source tokens). Padding counts for
 nothing, whatever the alignment holds there, and no gradient goes to it.

@@ -23,14 +23,14 @@ class DeviceConfig:
 
     count: int = 0
     """Devices to use; 0 for all there are."""
-    require: str = "any"
+    platform: str = "any"
     """Refuse to run on anything else: any, cpu, gpu or tpu."""
     cache: str = "~/.cache/s2s_jax/compiled"
     """Folder in which compiled programs are kept for the next run; empty for none."""
 
     def __post_init__(self):
         at_least("device.count", self.count, 0)
-        one_of("device.require", self.require, ("any", "cpu", "gpu", "tpu"))
+        one_of("device.platform", self.platform, ("any", "cpu", "gpu", "tpu"))
 
 
 def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
@@ -41,8 +41,8 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
     """
     devices = jax.devices()
     kind = devices[0].platform
-    if config.require not in ("any", kind):
-        raise ValueError(f"device.require={config.require}, but jax found {kind}; install jax for {config.require}.")
+    if config.platform not in ("any", kind):
+        raise ValueError(f"device.platform={config.platform}, but jax found {kind}; install jax for {config.platform}.")
     if config.count > len(devices):
         raise ValueError(f"device.count={config.count}, but there are {len(devices)} ({kind}); ask for fewer.")
     count = config.count or len(devices)
@@ -51,7 +51,7 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
     return jax.make_mesh((apart, count // apart), ("replica", "data"), axis_types=types, devices=devices[:count])
 
 
-def keep_compiled(config: DeviceConfig) -> None:
+def use_compilation_cache(config: DeviceConfig) -> None:
     """Keep compiled programs on disk, so that the next start need not compile them again."""
     if config.cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.cache).expanduser()))
@@ -112,7 +112,7 @@ def gpus() -> list[str]:
     return [name.strip() for name in re.findall(r"GPU \d+: ([^(]+)", listed)]
 
 
-def keep_to_share(number: int, shares: int) -> None:
+def limit_memory_fraction(number: int, shares: int) -> None:
     """Leave all but this process's share of the machine to others: its GPU, or its cores where there is none.
 
     Call it before jax is asked for a device.

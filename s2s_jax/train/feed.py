@@ -11,8 +11,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from s2s_jax.model.interface import Fed, Feed, Memory, Model, Noise, Params, Picking, Reading, State, time_first
-from s2s_jax.train.scheduled_sampling import SOFT, ForcingConfig, own_token, own_weights
+from s2s_jax.model.interface import (
+    DecoderInputs,
+    InputPolicy,
+    LogitsReader,
+    Memory,
+    Model,
+    Noise,
+    Params,
+    State,
+    TokenSampler,
+    time_first,
+)
+from s2s_jax.train.scheduled_sampling import (
+    SOFT_PREDICTIONS,
+    ScheduledSamplingConfig,
+    predicted_token,
+    predicted_weights,
+)
 
 
 class Draw(NamedTuple):
@@ -24,7 +40,9 @@ class Draw(NamedTuple):
     key: Key[Array, ""]  # of the sampled tail
 
 
-def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""], config: ForcingConfig) -> Feed:
+def scheduled_sampling(
+    model: Model, params: Params, *, epsilon: Float[Array, ""], config: ScheduledSamplingConfig
+) -> InputPolicy:
     """The tokens fed where at each step, for each sentence, a coin of its own says whether it is the truth.
 
     Bengio et al. 2015, arXiv:1506.03099. With `config.passes`, the model's own tokens come from that many passes over
@@ -34,28 +52,32 @@ def scheduled_sampling(model: Model, params: Params, *, epsilon: Float[Array, ""
     Args:
         epsilon: probability of the true token, traced. At 1 every token fed is the true one, at 0 none is but BOS.
     """
-    choose = _in_passes if config.passes else _softly if config.tail in SOFT else _one_by_one
+    choose = _in_passes if config.parallel_passes else _softly if config.prediction in SOFT_PREDICTIONS else _one_by_one
 
-    def feed(memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]) -> Fed:
+    def feed(memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]) -> DecoderInputs:
         for_coins, for_choice = jax.random.split(key)
         coins = jax.random.uniform(for_coins, true.shape) < epsilon
         coins = coins.at[:, 0].set(True)  # before the first step there is nothing of the model's own
         given = (params, memory, state)
-        given = given if config.tail in SOFT else jax.lax.stop_gradient(given)
+        given = given if config.prediction in SOFT_PREDICTIONS else jax.lax.stop_gradient(given)
         return choose(model, *given, Draw(true, coins, noise, for_choice), config)
 
     return feed
 
 
-def _one_by_one(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig) -> Fed:
+def _one_by_one(
+    model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ScheduledSamplingConfig
+) -> DecoderInputs:
     def pick(logits: Float[Array, "B V"], given: tuple[Array, Array], key: Key[Array, ""]) -> Int[Array, " B"]:
         true, heads = given
-        return jnp.where(heads, true, own_token(logits, config.tail, key))
+        return jnp.where(heads, true, predicted_token(logits, config.prediction, key))
 
-    return Fed(draw.true, Picking(pick, (draw.true, draw.coins), draw.key))
+    return DecoderInputs(draw.true, TokenSampler(pick, (draw.true, draw.coins), draw.key))
 
 
-def _softly(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig) -> Fed:
+def _softly(
+    model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ScheduledSamplingConfig
+) -> DecoderInputs:
     """Weights [B, T, V]: all on the true token where the coin shows heads."""
     true, coins, noise, key = draw
     vocabulary = jax.eval_shape(model.step, params, memory, state, true[:, 0])[1].logits.shape[-1]
@@ -66,23 +88,25 @@ def _softly(model: Model, params: Params, memory: Memory, state: State, draw: Dr
         true, heads, time = now
         now_noise = None if noise is None else jax.random.fold_in(noise, time)
         state, step = model.step(params, memory, state, fed, now_noise)
-        own = own_weights(step.logits, config, jax.random.fold_in(key, time))
+        own = predicted_weights(step.logits, config, jax.random.fold_in(key, time))
         fed = jnp.where(heads[:, None], jax.nn.one_hot(true, vocabulary), own)
         return (state, fed), fed
 
     times = jnp.arange(true.shape[1] - 1)
     _, fed = jax.lax.scan(body, (state, first), (true.T[1:], coins.T[1:], times))
-    return Fed(jnp.concatenate([first[:, None], time_first(fed)], axis=1))
+    return DecoderInputs(jnp.concatenate([first[:, None], time_first(fed)], axis=1))
 
 
-def _in_passes(model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ForcingConfig) -> Fed:
+def _in_passes(
+    model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ScheduledSamplingConfig
+) -> DecoderInputs:
     true, coins, noise, key = draw
     tokens, times = true, jnp.broadcast_to(jnp.arange(true.shape[1]), true.shape)
-    for chance in jax.random.split(key, config.passes):
+    for chance in jax.random.split(key, config.parallel_passes):
 
         def read(logits, times, chance=chance):
-            return own_token(logits, config.tail, jax.random.fold_in(chance, times[0]))
+            return predicted_token(logits, config.prediction, jax.random.fold_in(chance, times[0]))
 
-        _, said = model.unroll(params, memory, state, tokens, noise, Reading(read, times, true.size))
+        _, said = model.unroll(params, memory, state, tokens, noise, LogitsReader(read, times, true.size))
         tokens = jnp.where(coins, true, jnp.roll(said.logits, 1, axis=1))
-    return Fed(tokens)
+    return DecoderInputs(tokens)

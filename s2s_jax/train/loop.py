@@ -13,10 +13,10 @@ import numpy as np
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.metrics_writer import Progress, Recorder
+from s2s_jax.train.metrics_writer import MetricsWriter, ProgressBar
 from s2s_jax.train.profile import Profile
-from s2s_jax.train.signals import Interrupt, Interrupted
-from s2s_jax.train.step import Metrics, Step, TrainState
+from s2s_jax.train.signals import Interrupted, SignalGuard
+from s2s_jax.train.step import Metrics, TrainState, TrainStep
 from s2s_jax.validation import at_least, one_of
 
 LOWER_IS_BETTER = {"loss": True, "exact_match": False, "bleu": False}
@@ -48,14 +48,14 @@ class NotFinite(ArithmeticError):  # noqa: N818 - the name says what is wrong
     """The loss or the gradient of a step is NaN or infinite; the step was not taken."""
 
 
-class Validated(NamedTuple):
+class ValidationResult(NamedTuple):
     """What a validation found."""
 
     values: dict[str, float]
     sample: list[str]
 
 
-class Standing(NamedTuple):
+class TrainProgress(NamedTuple):
     """How a run stands; saved with every checkpoint, so that a resumed run stops where it would have."""
 
     best: float = math.inf  # of the metric, turned so that lower is better
@@ -78,24 +78,24 @@ class BudgetConfig:
         at_least("budget.tokens", self.tokens, 0)
         at_least("budget.seconds", self.seconds, 0)
 
-    def is_spent(self, standing: Standing) -> bool:
+    def is_spent(self, standing: TrainProgress) -> bool:
         """Whether a bound is reached."""
         return 0 < self.tokens <= standing.tokens or 0 < self.seconds <= standing.seconds
 
 
-class End(NamedTuple):
+class StopPolicy(NamedTuple):
     """When a run is measured, and when it has reached its end."""
 
     steps: int
     validation: ValidationConfig
     budget: BudgetConfig
 
-    def is_measured(self, step: int, standing: Standing) -> bool:
+    def is_measured(self, step: int, standing: TrainProgress) -> bool:
         """Whether a validation belongs to a step."""
         due = step % self.validation.every == 0 or step == self.steps
         return step > 0 and (due or self.budget.is_spent(standing))
 
-    def reason(self, step: int, standing: Standing) -> str | None:
+    def reason(self, step: int, standing: TrainProgress) -> str | None:
         """Why the run has reached its end, in words; None while it has not, or is still to be measured."""
         if step > self.steps:
             return "all steps are taken"
@@ -108,22 +108,22 @@ class End(NamedTuple):
         return "all steps are taken" if step == self.steps else None
 
 
-class Job(NamedTuple):
+class TrainerContext(NamedTuple):
     """All that a training run needs, put together by `run.train`."""
 
-    step: Step
+    step: TrainStep
     batches: Callable[[int, int], Iterable[Batch]]  # (first step, one past the last) -> their global batches
     put: Callable[[Batch], Batch]
-    validate: Callable[[Params], Validated]
-    end: End
+    validate: Callable[[Params], ValidationResult]
+    end: StopPolicy
     checkpoints: Checkpoints
     checkpoint_every: int
-    recorder: Recorder
+    recorder: MetricsWriter
     directory: Path
     profile: Path | None = None  # where a trace of some steps goes
 
 
-def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
+def train(job: TrainerContext, state: TrainState, standing: TrainProgress) -> TrainState:
     """The state after the last step, or after the validation that stopped the run early.
 
     Metrics of a step are read only after the next one was sent to the device, so that neither waits for the other.
@@ -139,7 +139,7 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
     reason = job.end.reason(first, standing)
     shapes: set[tuple[int, ...]] = set()
     pending: tuple[int, Metrics, Batch] | None = None
-    with Interrupt() as interrupt, Profile(job.profile, job.recorder.say) as profile:
+    with SignalGuard() as interrupt, Profile(job.profile, job.recorder.say) as profile:
         for number, batch in enumerate(job.batches(first, first if reason else job.end.steps), first + 1):
             profile.before_step()
             state, metrics = _compiled_step(job, state, batch, shapes)
@@ -168,7 +168,7 @@ def train(job: Job, state: TrainState, standing: Standing) -> TrainState:
     return state
 
 
-def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tuple[TrainState, Metrics]:
+def _compiled_step(job: TrainerContext, state: TrainState, batch: Batch, shapes: set) -> tuple[TrainState, Metrics]:
     shape = (*batch.source.shape, batch.target.shape[1])
     if shape in shapes:
         return job.step(state, job.put(batch))
@@ -180,7 +180,7 @@ def _compiled_step(job: Job, state: TrainState, batch: Batch, shapes: set) -> tu
     return state, metrics
 
 
-def tell(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
+def tell(job: TrainerContext, pending: tuple[int, Metrics, Batch] | None) -> None:
     """Tell of a finished step.
 
     Raises:
@@ -199,15 +199,17 @@ def tell(job: Job, pending: tuple[int, Metrics, Batch] | None) -> None:
         raise NotFinite(
             f"step {number}: the loss is {nats / max(tokens, 1):.3g} nats a token, {added}the gradient's norm "
             f"{norm:.3g}; the step was not taken. Its batch is {kept}, the newest checkpoint is step "
-            f"{job.checkpoints.latest()}; lower optimiser.learning_rate or set optimiser.clip in a new run."
+            f"{job.checkpoints.latest()}; lower optimizer.learning_rate or set optimizer.clip_norm in a new run."
         )
-    job.recorder.step(Progress(number, nats, tokens, float(values.sums.correct), norm, auxiliary))
+    job.recorder.step(ProgressBar(number, nats, tokens, float(values.sums.correct), norm, auxiliary))
 
 
-def measure(job: Job, state: TrainState, number: int, standing: Standing) -> tuple[Standing, bool, float]:
+def measure(
+    job: TrainerContext, state: TrainState, number: int, standing: TrainProgress
+) -> tuple[TrainProgress, bool, float]:
     """Validate: how the run stands then, whether this is its best, and the value, turned so that lower is better."""
     began = time.monotonic()
-    found = job.validate(state.shown)
+    found = job.validate(state.evaluation_params)
     job.recorder.validation(number, found.values, found.sample, seconds=time.monotonic() - began)
     metric = job.end.validation.metric
     value = found.values[metric] if LOWER_IS_BETTER[metric] else -found.values[metric]
@@ -216,7 +218,7 @@ def measure(job: Job, state: TrainState, number: int, standing: Standing) -> tup
     return standing._replace(best=best, stale=stale, at=number), better, value
 
 
-def save(job: Job, state: TrainState, number: int, standing: Standing, loss: float | None) -> None:
+def save(job: TrainerContext, state: TrainState, number: int, standing: TrainProgress, loss: float | None) -> None:
     """Write a checkpoint."""
     about = standing._asdict() | {"best": None if math.isinf(standing.best) else standing.best}
     job.checkpoints.save(number, state, metrics=None if loss is None else {"loss": loss}, about=about)

@@ -19,16 +19,16 @@ from s2s_jax.validation import at_least
 class RecordConfig:
     """What is told, and how often."""
 
-    every: int = 50
+    log_every: int = 50
     """Steps between two lines of progress."""
     tensorboard: bool = False
     """Write TensorBoard files into the run's folder too (needs the extra `tensorboard`)."""
 
     def __post_init__(self):
-        at_least("record.every", self.every, 1)
+        at_least("record.log_every", self.log_every, 1)
 
 
-class Progress(NamedTuple):
+class ProgressBar(NamedTuple):
     """What the steps since the last line add up to."""
 
     step: int
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
     auxiliary: float | None = None  # terms on the alignment times their weights; None where none has a weight
 
 
-class Recorder:
+class MetricsWriter:
     """Writes metrics.jsonl, and shows a live table on a terminal or plain lines elsewhere."""
 
     def __init__(self, directory: Path, config: RecordConfig, *, steps: int, console: Console, resumed_at: int = 0):
@@ -50,11 +50,11 @@ class Recorder:
         self._board = _board(directory) if config.tensorboard else None
         self._since = time.monotonic()
         self._first, self._started, self._compiling = resumed_at, self._since, self._since
-        self._sums = Progress(resumed_at, 0.0, 0.0, 0.0, 0.0)
+        self._sums = ProgressBar(resumed_at, 0.0, 0.0, 0.0, 0.0)
         self._rows: dict[str, str] = {}
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> "MetricsWriter":
         if self._live:
             self._live.start()
         return self
@@ -92,10 +92,10 @@ class Recorder:
         if step < self.steps:
             self.say(f"stopped at step {step}: {reason}")
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: ProgressBar) -> None:
         """Count a step, and tell when it is time to."""
         sums = self._sums
-        self._sums = Progress(
+        self._sums = ProgressBar(
             progress.step,
             sums.nats + progress.nats,
             sums.tokens + progress.tokens,
@@ -103,7 +103,7 @@ class Recorder:
             progress.norm,
             None if progress.auxiliary is None else (sums.auxiliary or 0.0) + progress.auxiliary,
         )
-        if progress.step % self.config.every == 0 or progress.step == self.steps:
+        if progress.step % self.config.log_every == 0 or progress.step == self.steps:
             self._tell()
 
     def _tell(self) -> None:
@@ -128,7 +128,7 @@ class Recorder:
             **{name: f"{value:.4f} a token" for name, value in added.items()},
             speed=f"{rate:,.0f} target tokens/s, {_clock(left)} left",
         )
-        self._since, self._sums = now, Progress(sums.step, 0.0, 0.0, 0.0, 0.0)
+        self._since, self._sums = now, ProgressBar(sums.step, 0.0, 0.0, 0.0, 0.0)
 
     def validation(self, step: int, values: dict[str, float], sample: list[str], *, seconds: float) -> None:
         """Tell what a validation found; `sample` is lines that show a translation."""

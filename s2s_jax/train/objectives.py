@@ -10,21 +10,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.model.copy_mechanism import NEVER
-from s2s_jax.model.interface import Feed, Model, Noise, Params, Reading, forced
+from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
 from s2s_jax.shapes import Batch, real
 from s2s_jax.train.alignment_losses import coverage, diagonal, entropy, fertility, guided
 from s2s_jax.train.feed import scheduled_sampling
-from s2s_jax.train.scheduled_sampling import ForcingConfig, probability
-from s2s_jax.validation import Told, at_least, number, share
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, probability
+from s2s_jax.validation import Traced, at_least, fraction, traced_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What is minimised."""
+    """What is minimized."""
 
     label_smoothing: float = 0.0
     """Share of the truth spread evenly over the whole vocabulary, the true token included (Keras' and torch's form)."""
-    chunk: int = 0
+    vocabulary_chunk: int = 0
     """Most tokens whose logits are held at once: less memory for large vocabularies, a third more work; 0 for all."""
     coverage: float = 0.0
     """Weight of looking at a source token again, what earlier steps gave it counted: See et al. 2017. 0 for none."""
@@ -40,8 +40,8 @@ class LossConfig:
     """Weight of looking elsewhere than gold alignments say: Chen et al. 2016; a task's or data.alignment's. 0: none."""
 
     def __post_init__(self):
-        share("loss.label_smoothing", self.label_smoothing)
-        at_least("loss.chunk", self.chunk, 0)
+        fraction("loss.label_smoothing", self.label_smoothing)
+        at_least("loss.vocabulary_chunk", self.vocabulary_chunk, 0)
         for name in ("coverage", "fertility", "diagonal", "guided"):
             at_least(f"loss.{name}", getattr(self, name), 0)
         if not self.diagonal_width > 0:
@@ -63,8 +63,8 @@ class Sums(NamedTuple):
     auxiliary: Any = ()  # terms on the alignment times their weights, Float[Array, ""]; () where none has a weight
 
     @property
-    def minimised(self) -> Float[Array, ""]:
-        """What training minimises, over the tokens."""
+    def objective(self) -> Float[Array, ""]:
+        """What training minimizes, over the tokens."""
         return self.smoothed if isinstance(self.auxiliary, tuple) else self.smoothed + self.auxiliary
 
 
@@ -77,7 +77,7 @@ class Losses(NamedTuple):
 
 
 def token_losses(
-    logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, label_smoothing: float | Told = 0.0
+    logits: Float[Array, "*B V"], target: Int[Array, "*B"], *, label_smoothing: float | Traced = 0.0
 ) -> Losses:
     """Cross-entropy of each token.
 
@@ -87,14 +87,14 @@ def token_losses(
         return _token_losses(logits, target, label_smoothing)
 
 
-def _token_losses(logits, target, label_smoothing: float | Told) -> Losses:
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
+def _token_losses(logits, target, label_smoothing: float | Traced) -> Losses:
+    normalizer = jax.nn.logsumexp(logits, axis=-1)
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    nats = smoothed = normaliser - true
+    nats = smoothed = normalizer - true
     if label_smoothing != 0:
         # a slot that the sentence does not use has no word to be smoothed over
-        spread = number(label_smoothing)
-        smoothed = (1 - spread) * nats + spread * (normaliser - mean_of_sayable(logits))
+        spread = traced_value(label_smoothing)
+        smoothed = (1 - spread) * nats + spread * (normalizer - mean_of_sayable(logits))
     return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
 
 
@@ -103,7 +103,7 @@ def mean_of_sayable(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
     return jnp.mean(logits, axis=-1, where=logits > NEVER / 2)
 
 
-def summed(losses: Losses, target: Int[Array, "B T"]) -> Sums:
+def sum_losses(losses: Losses, target: Int[Array, "B T"]) -> Sums:
     """The losses of real tokens added up."""
     weight = real(target).astype(jnp.float32)
     nats, smoothed, correct = ((loss * weight).sum() for loss in losses)
@@ -111,14 +111,20 @@ def summed(losses: Losses, target: Int[Array, "B T"]) -> Sums:
 
 
 def batch_sums(
-    model: Model, params: Params, batch: Batch, key: Noise = None, *, config: LossConfig, feed: Feed | None = None
+    model: Model,
+    params: Params,
+    batch: Batch,
+    key: Noise = None,
+    *,
+    config: LossConfig,
+    policy: InputPolicy | None = None,
 ) -> Sums:
     """The sums of a batch; what is fed is the truth unless `feed` makes something else of it."""
     losses = functools.partial(token_losses, label_smoothing=config.label_smoothing)
-    reading = Reading(losses, batch.target, config.chunk) if config.chunk else None
-    said = forced(model, params, batch, key, feed=feed, reading=reading)
-    each = losses(said.logits, batch.target) if reading is None else Losses(*said.logits)
-    return summed(each, batch.target)._replace(auxiliary=on_alignment(said.alignment, batch, config=config))
+    reader = LogitsReader(losses, batch.target, config.vocabulary_chunk) if config.vocabulary_chunk else None
+    said = unroll_targets(model, params, batch, key, policy=policy, reader=reader)
+    each = losses(said.logits, batch.target) if reader is None else Losses(*said.logits)
+    return sum_losses(each, batch.target)._replace(auxiliary=on_alignment(said.alignment, batch, config=config))
 
 
 def on_alignment(alignment: Float[Array, "B T S"], batch: Batch, *, config: LossConfig) -> Float[Array, ""] | tuple[()]:
@@ -150,18 +156,18 @@ def on_alignment(alignment: Float[Array, "B T S"], batch: Batch, *, config: Loss
 Loss = Callable[[Params, Batch, Int[Array, ""], Key[Array, ""]], Sums]
 
 
-def make_loss(model: Model, config: LossConfig, forcing: ForcingConfig) -> Loss:
+def make_loss(model: Model, config: LossConfig, forcing: ScheduledSamplingConfig) -> Loss:
     """The training loss of a batch at a step, with noise."""
 
     def loss(params: Params, batch: Batch, step: Int[Array, ""], key: Key[Array, ""]) -> Sums:
-        feed = None
-        if not forcing.always_true:
-            feed = scheduled_sampling(model, params, epsilon=probability(forcing, step), config=forcing)
-        return batch_sums(model, params, batch, key, config=config, feed=feed)
+        policy = None
+        if not forcing.is_teacher_forcing:
+            policy = scheduled_sampling(model, params, epsilon=probability(forcing, step), config=forcing)
+        return batch_sums(model, params, batch, key, config=config, policy=policy)
 
     return loss
 
 
 def plain_sums(model: Model, params: Params, batch: Batch, *, chunk: int = 0) -> Sums:
     """The sums of a batch without noise, smoothing and terms on the alignment: validation."""
-    return batch_sums(model, params, batch, config=LossConfig(chunk=chunk))
+    return batch_sums(model, params, batch, config=LossConfig(vocabulary_chunk=chunk))

@@ -15,14 +15,14 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
         super().__init__(f"{signal.Signals(number).name}: saved at step {step}; the same command goes on from there.")
 
 
-class Interrupt:
+class SignalGuard:
     """While it is entered, a signal is noted instead of obeyed; `number` says which one came.
 
     One inside another is the same one: what came before the inner was entered is not lost.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
-    _outermost: "Interrupt | None" = None
+    _outermost: "SignalGuard | None" = None
 
     def __init__(self):
         self._noted = 0
@@ -31,14 +31,14 @@ class Interrupt:
     @property
     def number(self) -> int:
         """The signal that came, 0 for none."""
-        return (Interrupt._outermost or self)._noted
+        return (SignalGuard._outermost or self)._noted
 
-    def __enter__(self) -> "Interrupt":
-        if Interrupt._outermost is not None:
+    def __enter__(self) -> "SignalGuard":
+        if SignalGuard._outermost is not None:
             return self
         try:
             self._before = {number: signal.signal(number, self._note) for number in self.signals}
-            Interrupt._outermost = self
+            SignalGuard._outermost = self
         except ValueError:  # not the main thread: whoever runs this in a thread has his own way of stopping
             self._before = {}
         return self
@@ -46,8 +46,8 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
-        if Interrupt._outermost is self:
-            Interrupt._outermost = None
+        if SignalGuard._outermost is self:
+            SignalGuard._outermost = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._noted:

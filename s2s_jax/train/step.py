@@ -23,7 +23,7 @@ class TrainState(NamedTuple):
     key: UInt32[Array, " 2"]  # raw, as checkpoints want it; every random number is a function of it and the step
 
     @property
-    def shown(self) -> Params:
+    def evaluation_params(self) -> Params:
         """The parameters that validation and decoding use."""
         return self.ema or self.params
 
@@ -36,17 +36,17 @@ class Metrics(NamedTuple):
     finite: Bool[Array, ""]  # False: the step was not taken
 
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def start(params: Params, optimiser: optax.GradientTransformation, *, seed: int, ema: float) -> TrainState:
+def initial_state(params: Params, optimizer: optax.GradientTransformation, *, seed: int, ema: float) -> TrainState:
     """The state before the first step."""
     key = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
     average = jax.tree.map(jnp.copy, params) if ema else ()
-    return TrainState(jnp.zeros((), jnp.int32), params, optimiser.init(params), average, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
 
 
-def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float = 0.0, parts: int = 1) -> Step:
+def make_step(loss: Loss, optimizer: optax.GradientTransformation, *, ema: float = 0.0, parts: int = 1) -> TrainStep:
     """The compiled train step. `state` is donated: do not use it after the call.
 
     With `parts`, a batch is computed in so many parts, one after the other, whose gradients are added: the same step
@@ -55,9 +55,9 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
     """
 
     def share(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], Sums]:
-        """What a part adds to what is minimised of the batch, a token."""
+        """What a part adds to what is minimized of the batch, a token."""
         sums = loss(params, batch, step, key)
-        return sums.minimised / tokens, sums
+        return sums.objective / tokens, sums
 
     def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, Sums]:
         of_part = jax.grad(share, has_aux=True)
@@ -71,7 +71,7 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
                 jnp.add, total, of_part(params, batch, step, jax.random.fold_in(key, number), tokens)
             ), None
 
-        numbers, divided = jnp.arange(parts), jax.tree.map(lambda rows: in_parts(rows, parts), batch)
+        numbers, divided = jnp.arange(parts), jax.tree.map(lambda rows: accumulated(rows, parts), batch)
         first = jax.tree.map(lambda part: part[0], divided)
         nothing = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_part, params, first, step, key, tokens)
@@ -79,7 +79,7 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
         return jax.lax.scan(add, nothing, (divided, numbers))[0]
 
     def update(state: TrainState, gradient: Params) -> TrainState:
-        updates, opt = optimiser.update(gradient, state.opt, state.params)
+        updates, opt = optimizer.update(gradient, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, state.ema, params) if ema else ()
         return TrainState(state.step + 1, params, opt, average, state.key)
@@ -87,16 +87,16 @@ def make_step(loss: Loss, optimiser: optax.GradientTransformation, *, ema: float
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
         gradient, sums = gradient_of(state.params, batch, state.step, key)
-        with jax.named_scope("optimiser"):
+        with jax.named_scope("optimizer"):
             norm = optax.tree.norm(gradient)
-            finite = jnp.isfinite(sums.minimised) & jnp.isfinite(norm)
+            finite = jnp.isfinite(sums.objective) & jnp.isfinite(norm)
             state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
         return state, Metrics(sums, norm, finite)
 
     return jax.jit(step, donate_argnums=0)
 
 
-def in_parts(rows: Shaped[Array, "B ..."], parts: int) -> Shaped[Array, "P C ..."]:
+def accumulated(rows: Shaped[Array, "B ..."], parts: int) -> Shaped[Array, "P C ..."]:
     """Rows dealt out one by one, so that each part has rows of each device; padding fills the parts up."""
     filled = jnp.pad(rows, ((0, -len(rows) % parts), *[(0, 0)] * (rows.ndim - 1)))  # PAD is 0, and so is no link
     return filled.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)

@@ -13,24 +13,24 @@ import numpy as np
 
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.train import loop
-from s2s_jax.train.signals import Interrupt, Interrupted
+from s2s_jax.train.signals import Interrupted, SignalGuard
 from s2s_jax.train.step import Metrics, TrainState
 
-ToldStep = Callable[[dict[str, Any], TrainState, Batch], tuple[TrainState, Metrics]]
+TracedStep = Callable[[dict[str, Any], TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 class Replica(NamedTuple):
     """One run among the others."""
 
-    job: loop.Job
-    standing: loop.Standing
+    job: loop.TrainerContext
+    standing: loop.TrainProgress
 
 
 def train(
     replicas: Sequence[Replica],
     states: Sequence[TrainState],
     numbers: dict[str, np.ndarray],
-    step: ToldStep,
+    step: TracedStep,
     lay: Callable[[Any], Any],
 ) -> list[str | None]:
     """Train all to their last step.
@@ -81,7 +81,7 @@ def train(
             state = jax.tree.map(lambda leaf, place=place: leaf[place], stacked)
             loop.save(jobs[place], state, number, standings[place], losses.get(place))
 
-    with Interrupt() as interrupt:
+    with SignalGuard() as interrupt:
         iterators = [job.batches(first, end.steps) for job in jobs]
         for number, batches in enumerate(zip(*iterators, strict=True), first + 1):
             batch = common(batches)

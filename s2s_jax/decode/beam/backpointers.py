@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.result import Found
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.shapes import EOS, PAD
 
 
-class History(NamedTuple):
+class Backpointers(NamedTuple):
     """Each step's choice for each slot, and what each slot saw and said before that choice."""
 
     token: Int[Array, "R T K"]
@@ -22,7 +22,7 @@ class History(NamedTuple):
     alignment: Float[Array, "R T K S"]  # by the slot before the choice
 
 
-class Ends(NamedTuple):
+class FinishedHypotheses(NamedTuple):
     """Where hypotheses end, best first."""
 
     value: Float[Array, "R K"]  # what they are compared by; -inf: nobody
@@ -32,30 +32,32 @@ class Ends(NamedTuple):
     log_prob: Float[Array, "R K"]  # of the end token
 
 
-def best_of(ends: Ends, others: Ends) -> Ends:
+def best_of(ends: FinishedHypotheses, others: FinishedHypotheses) -> FinishedHypotheses:
     """The best K of both, of equals the first."""
-    both = Ends(*(jnp.concatenate(pair, axis=1) for pair in zip(ends, others, strict=True)))
+    both = FinishedHypotheses(*(jnp.concatenate(pair, axis=1) for pair in zip(ends, others, strict=True)))
     value, place = jax.lax.top_k(both.value, ends.value.shape[1])
-    return Ends(value, *(jnp.take_along_axis(leaf, place, axis=1) for leaf in both[1:]))
+    return FinishedHypotheses(value, *(jnp.take_along_axis(leaf, place, axis=1) for leaf in both[1:]))
 
 
-def chosen_ends(complete: Ends, cut: Ends, *, open_last: bool) -> tuple[Ends, Bool[Array, "R K"]]:
+def chosen_ends(
+    complete: FinishedHypotheses, cut: FinishedHypotheses, *, open_last: bool
+) -> tuple[FinishedHypotheses, Bool[Array, "R K"]]:
     """The best K of the complete hypotheses and those cut off, and which of them are cut off."""
     width = complete.value.shape[1]
-    both = Ends(*(jnp.concatenate(pair, axis=1) for pair in zip(complete, cut, strict=True)))
+    both = FinishedHypotheses(*(jnp.concatenate(pair, axis=1) for pair in zip(complete, cut, strict=True)))
     is_cut = jnp.broadcast_to((jnp.arange(2 * width) >= width)[None], both.value.shape)
     group = jnp.where(jnp.isfinite(both.value), jnp.where(is_cut & open_last, 1, 0), 2)
     order = jnp.lexsort((-both.value, group), axis=-1)[:, :width]
-    ends = Ends(*(jnp.take_along_axis(leaf, order, axis=1) for leaf in both))
+    ends = FinishedHypotheses(*(jnp.take_along_axis(leaf, order, axis=1) for leaf in both))
     return ends, (order >= width) & jnp.isfinite(ends.value)
 
 
-def traced(history: History, ends: Ends, cut: Bool[Array, "R K"]) -> Found:
+def trace_back(history: Backpointers, ends: FinishedHypotheses, cut: Bool[Array, "R K"]) -> SearchResult:
     """The hypotheses that end so; `cut` ones have no end token."""
     nobody = ~jnp.isfinite(ends.value)
 
     def back(slot: Int[Array, "R K"], time: Int[Array, ""]) -> tuple[Int[Array, "R K"], tuple]:
-        now = History(*(leaf[:, time] for leaf in history))
+        now = Backpointers(*(leaf[:, time] for leaf in history))
         token, parent, log_prob = (
             jnp.take_along_axis(leaf, slot, axis=1) for leaf in (now.token, now.parent, now.log_prob)
         )
@@ -69,16 +71,16 @@ def traced(history: History, ends: Ends, cut: Bool[Array, "R K"]) -> Found:
     times = jnp.arange(history.token.shape[1], dtype=jnp.int32)
     _, (tokens, log_probs, alignment) = jax.lax.scan(back, ends.parent, times, reverse=True)
     tokens, log_probs, alignment = (jnp.moveaxis(leaf, 0, 2) for leaf in (tokens, log_probs, alignment))
-    return Found(tokens, log_probs, alignment, ends.value, cut, jnp.where(nobody, -jnp.inf, ends.total))
+    return SearchResult(tokens, log_probs, alignment, ends.value, cut, jnp.where(nobody, -jnp.inf, ends.total))
 
 
-def merged(found: Found, groups: int) -> Found:
+def merge_groups(found: SearchResult, groups: int) -> SearchResult:
     """The hypotheses of a sentence's groups as one list, best first, those cut off behind the others."""
     if groups == 1:
         return found
     rows, width = found.scores.shape
-    flat = Found(*(leaf.reshape(rows // groups, groups * width, *leaf.shape[2:]) for leaf in found))
+    flat = SearchResult(*(leaf.reshape(rows // groups, groups * width, *leaf.shape[2:]) for leaf in found))
     order = jnp.lexsort((-flat.scores, flat.truncated | ~jnp.isfinite(flat.scores)), axis=-1)
-    return Found(
+    return SearchResult(
         *(jnp.take_along_axis(leaf, order.reshape(order.shape + (1,) * (leaf.ndim - 2)), axis=1) for leaf in flat)
     )

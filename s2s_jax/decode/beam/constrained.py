@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from s2s_jax.decode.beam.engine import search
-from s2s_jax.decode.beam.state import Choice, Live, Picked
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking
-from s2s_jax.decode.logits_rules import FREE, Rules, bounds
-from s2s_jax.decode.result import Found
-from s2s_jax.decode.top_k import largest
+from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
+from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, limits_of
+from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.top_k import top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import EOS, PAD, real
 
@@ -67,7 +67,7 @@ def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
     jax.tree_util.register_dataclass, data_fields=["phrases", "longest"], meta_fields=["ranking", "groups"]
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Constrained:
+class ConstrainedPolicy:
     """The likeliest continuations, each number of met tokens having its share of the slots.
 
     No hypothesis goes where too few tokens are left for what it lacks, phrase by phrase, as long as there is another
@@ -76,25 +76,30 @@ class Constrained:
 
     phrases: Phrases
     longest: Int[Array, " R"]  # most tokens of each row
-    ranking: Ranking = Ranking()
+    ranking: HypothesisScore = HypothesisScore()
     groups: int = 1
     open_last = True
 
-    def first(self, total: Float[Array, "R K"]) -> Live:
+    def first(self, total: Float[Array, "R K"]) -> OpenHypotheses:
         """Nothing is met."""
-        return Live(total, total, jnp.zeros((*total.shape, self.phrases.length.shape[1]), jnp.int32))
+        return OpenHypotheses(total, total, jnp.zeros((*total.shape, self.phrases.length.shape[1]), jnp.int32))
 
-    def pick(
-        self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Int[Array, ""]
-    ) -> Picked:
+    def select(
+        self,
+        live: OpenHypotheses,
+        logits: Float[Array, "R K V"],
+        *,
+        normalizer: Float[Array, "R K"],
+        time: Int[Array, ""],
+    ) -> Selection:
         """The likeliest tokens of each slot and those that its phrases go on with, dealt out by what is met then."""
         width = live.total.shape[1]
-        token, logit = candidates(logits, self.phrases.following(live.held))
+        token, logit = candidates(logits, self.phrases.following(live.policy_state))
         each = token.shape[-1]
-        totals = (live.total[..., None] + (logit - normaliser[..., None])).reshape(len(token), -1)
+        totals = (live.total[..., None] + (logit - normalizer[..., None])).reshape(len(token), -1)
         token = token.reshape(totals.shape)
         parent = jnp.broadcast_to((jnp.arange(totals.shape[1], dtype=jnp.int32) // each)[None], token.shape)
-        begun = self.phrases.after(jnp.repeat(live.held, each, axis=1), token)
+        begun = self.phrases.after(jnp.repeat(live.policy_state, each, axis=1), token)
         missing = self.phrases.missing(begun)
         merit = self._merit(totals, missing, token, time)
         whole = self.phrases.length.sum(-1)
@@ -104,14 +109,14 @@ class Constrained:
         )
         begun = jnp.take_along_axis(begun, order[..., None], axis=1)
 
-        def chosen(merit: Float[Array, "R N"]) -> tuple[Choice, Int[Array, "R K"]]:
+        def chosen(merit: Float[Array, "R N"]) -> tuple[Candidates, Int[Array, "R K"]]:
             place = dealt(merit, met, whole, banks=1 + self.phrases.tokens[0].size, width=width)
             merit, *rest = (jnp.take_along_axis(leaf, place, axis=1) for leaf in (merit, token, parent))
-            return Choice(merit, merit, *rest), place
+            return Candidates(merit, merit, *rest), place
 
         best, _ = chosen(merit)
         going, place = chosen(jnp.where(token == EOS, -jnp.inf, merit))
-        return Picked(best, going, jnp.take_along_axis(begun, place[..., None], axis=1))
+        return Selection(best, going, jnp.take_along_axis(begun, place[..., None], axis=1))
 
     def _merit(
         self, total: Float[Array, "R N"], missing: Int[Array, "R N"], token: Int[Array, "R N"], time: Int[Array, ""]
@@ -127,7 +132,7 @@ class Constrained:
         """The score."""
         return self.ranking.score(total, length, uncovered)
 
-    def bound(self, live: Live, longest: Array) -> Array:
+    def bound(self, live: OpenHypotheses, longest: Array) -> Array:
         """The most that a score can still be."""
         return self.ranking.bound(live.total, longest)
 
@@ -139,7 +144,7 @@ def candidates(
     rows, width, vocabulary = logits.shape
     special = jnp.concatenate([following, jnp.full((rows, width, 1), EOS, jnp.int32)], axis=-1)
     at = jnp.arange(rows)[:, None, None], jnp.arange(width)[None, :, None]
-    likely, token = largest(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
+    likely, token = top_k(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
     return jnp.concatenate([token, special], axis=-1), jnp.concatenate([likely, logits[*at, special]], axis=-1)
 
 
@@ -176,13 +181,13 @@ def constrained(
     *,
     width: int,
     max_length: int,
-    ranking: Ranking = LIKELIHOOD,
+    ranking: HypothesisScore = LIKELIHOOD,
     stopping: str = "full",
     n_best: int | None = None,
-    rules: Rules = FREE,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """A beam of hypotheses that end only when they hold each of the phrases, in any order; phrases may overlap.
 
     A sentence without phrases gets what `beam` gives. Where the length bound, a prefix or the rules leave no way to
@@ -191,12 +196,12 @@ def constrained(
     Args:
         phrases: token ids, PAD behind each phrase and in place of those that a sentence has fewer than others.
     """
-    longest = bounds(rules, source, max_length=max_length).most
+    longest = limits_of(rules, source, max_length=max_length).most
     return search(
         model,
         params,
         source,
-        Constrained(phrases=phrases_of(phrases), longest=longest, ranking=ranking),
+        ConstrainedPolicy(phrases=phrases_of(phrases), longest=longest, ranking=ranking),
         width=width,
         max_length=max_length,
         coverage=ranking.coverage > 0,

@@ -10,29 +10,36 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from s2s_jax.decode.beam.backpointers import Ends, History, best_of, chosen_ends, merged, traced
-from s2s_jax.decode.beam.policy import Best
-from s2s_jax.decode.beam.state import Choice, Live, Way
-from s2s_jax.decode.compaction import until_done
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking, uncovered
-from s2s_jax.decode.logits_rules import FREE, Rules, bounds, followed
-from s2s_jax.decode.result import Found
+from s2s_jax.decode.beam.backpointers import (
+    Backpointers,
+    FinishedHypotheses,
+    best_of,
+    chosen_ends,
+    merge_groups,
+    trace_back,
+)
+from s2s_jax.decode.beam.policy import StandardPolicy
+from s2s_jax.decode.beam.state import BeamPolicy, Candidates, OpenHypotheses
+from s2s_jax.decode.compaction import loop_until_done
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
+from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, apply_rules, limits_of
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
 STOPPING = ("full", "bounded", "never")
 
 
-class Progress(NamedTuple):
+class BeamLoop(NamedTuple):
     """Where the loop stands."""
 
     carried: PyTree  # what each slot remembers, leaves lead with R*K: the model's state, the tokens, the coverage
     token: Int[Array, "R K"]
-    live: Live
+    open: OpenHypotheses
     tokens: Int[Array, " R"]  # tokens of the live hypotheses
     done: Bool[Array, " R"]
-    history: History
-    ends: Ends
+    backpointers: Backpointers
+    finished: FinishedHypotheses
 
 
 def beam(
@@ -42,16 +49,16 @@ def beam(
     *,
     width: int,
     max_length: int,
-    ranking: Ranking = LIKELIHOOD,
+    ranking: HypothesisScore = LIKELIHOOD,
     groups: int = 1,
     group_penalty: float = 0.0,
     sibling_penalty: float = 0.0,
     stopping: str = "full",
     n_best: int | None = None,
-    rules: Rules = FREE,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """The `width` best hypotheses of each sentence; a width of 1 gives what greedy search gives.
 
     A hypothesis ends when EOS is among the `width` best continuations of its step. Those still live at the length
@@ -64,7 +71,7 @@ def beam(
         n_best: hypotheses wanted of each group; all of them where it is None.
         halvings: see `decode.loop`.
     """
-    way = Best(ranking=ranking, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
+    way = StandardPolicy(ranking=ranking, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
     return search(
         model,
         params,
@@ -85,24 +92,24 @@ def search(
     model: Model,
     params: Params,
     source: Int[Array, "B S"],
-    way: Way,
+    policy: BeamPolicy,
     *,
     width: int,
     max_length: int,
     coverage: bool = False,
     stopping: str = "full",
     n_best: int | None = None,
-    rules: Rules = FREE,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """The `width` best hypotheses of each of the way's groups, together, in one compiled loop."""
     wanted = width if n_best is None else min(n_best, width)
-    slots = way.groups * width
+    slots = policy.groups * width
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, slots, axis=0), model.encode(params, source))
-    limits = bounds(rules, source, max_length=max_length, prefix=prefix, each=slots)
+    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, each=slots)
     mask = jnp.repeat(real(source), slots, axis=0)
-    rows, length = source.shape[0] * way.groups, source.shape[1]
+    rows, length = source.shape[0] * policy.groups, source.shape[1]
     longest = limits.most.reshape(rows, width)[:, 0]
 
     def by_slot(leaf: Array) -> Array:
@@ -111,37 +118,41 @@ def search(
     def gathered(leaf: Array, parent: Int[Array, "R K"]) -> Array:
         return leaf[(parent + width * jnp.arange(parent.shape[0], dtype=jnp.int32)[:, None]).reshape(-1)]
 
-    def advance(fixed: tuple, now: Progress, time: Int[Array, ""]) -> Progress:
+    def advance(fixed: tuple, now: BeamLoop, time: Int[Array, ""]) -> BeamLoop:
         way, memory, limits, mask, longest = fixed
         state, said, covered = now.carried
         state, step = model.step(params, memory, state, now.token.reshape(-1))
-        allowed = followed(step.logits, rules, limits, time=time, said=said)
-        normaliser = by_slot(step.normaliser)
-        # what a neighbour still waits for must not change a row that is done: it has no live hypotheses here
-        total, merit = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.live[:2])
-        live = Live(total, merit, now.live.held)
-        picked = way.pick(live, by_slot(allowed), normaliser=normaliser, time=time)
+        allowed = apply_rules(step.logits, rules, limits, time=time, said=said)
+        normalizer = by_slot(step.log_normalizer)
+        # what a neighbor still waits for must not change a row that is done: it has no live hypotheses here
+        total, merit = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.open[:2])
+        live = OpenHypotheses(total, merit, now.open.policy_state)
+        picked = way.select(live, by_slot(allowed), normalizer=normalizer, time=time)
         choice, kept = picked.best, picked.open
-        own = [log_probs_of(one, by_slot(step.logits), normaliser) for one in (choice, kept)]
+        own = [log_probs_of(one, by_slot(step.logits), normalizer) for one in (choice, kept)]
         looked = jnp.zeros_like(total)
         if covered is not None:
             covered += step.alignment
             looked = by_slot(uncovered(covered, mask))
-        ends = best_of(now.ends, ended(choice, own[0], time, way=way, looked=looked, width=width))
+        ends = best_of(now.finished, ended(choice, own[0], time, way=way, looked=looked, width=width))
         entry = (kept.token, kept.parent, own[1], by_slot(step.alignment))
-        history = History(*(old.at[:, time].set(new) for old, new in zip(now.history, entry, strict=True)))
+        history = Backpointers(*(old.at[:, time].set(new) for old, new in zip(now.backpointers, entry, strict=True)))
         carried = jax.tree.map(lambda leaf: gathered(leaf, kept.parent), (state, said, covered))
         if said is not None:
             carried = (carried[0], carried[1].at[:, time].set(kept.token.reshape(-1)), carried[2])
-        fresh = zip(now.live[:2], (kept.total, kept.merit), strict=True)
+        fresh = zip(now.open[:2], (kept.total, kept.merit), strict=True)
         total, merit = (jnp.where(now.done[:, None], old, new) for old, new in fresh)
-        live = Live(total, merit, picked.held)
+        live = OpenHypotheses(total, merit, picked.policy_state)
         tokens = jnp.where(now.done, now.tokens, time + 1)
         done = now.done | is_done(way, live, ends, tokens, longest)
-        return Progress(carried, kept.token, live, tokens, done, history, ends)
+        return BeamLoop(carried, kept.token, live, tokens, done, history, ends)
 
     def is_done(
-        way: Way, live: Live, ends: Ends, tokens: Int[Array, " R"], longest: Int[Array, " R"]
+        way: BeamPolicy,
+        live: OpenHypotheses,
+        ends: FinishedHypotheses,
+        tokens: Int[Array, " R"],
+        longest: Int[Array, " R"],
     ) -> Bool[Array, " R"]:
         over = (tokens >= longest) | ~jnp.isfinite(live.total).any(-1)
         if stopping == "full":
@@ -151,78 +162,80 @@ def search(
             return over | (ends.value[:, wanted - 1] >= reach)
         return over
 
-    first = start(source, way, width=width, max_length=max_length)
+    first = start(source, policy, width=width, max_length=max_length)
     said = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
     covered = jnp.zeros((rows * width, length)) if coverage else None
-    last = until_done(
+    last = loop_until_done(
         advance,
-        lambda now: now.done.reshape(-1, way.groups).all(-1),
-        (way, memory, limits, mask, longest),
+        lambda now: now.done.reshape(-1, policy.groups).all(-1),
+        (policy, memory, limits, mask, longest),
         first._replace(carried=(state, said, covered)),
         most=max_length,
         halvings=halvings,
     )
     looked = jnp.zeros((rows, width)) if not coverage else by_slot(uncovered(last.carried[2], mask))
-    ends, cut = chosen_ends(last.ends, cut_off(last, way=way, looked=looked), open_last=way.open_last)
-    found = traced(last.history, ends, cut)
-    return merged(Found(*(leaf[:, :wanted] for leaf in found)), way.groups)
+    ends, cut = chosen_ends(last.finished, cut_off(last, way=policy, looked=looked), open_last=policy.open_last)
+    found = trace_back(last.backpointers, ends, cut)
+    return merge_groups(SearchResult(*(leaf[:, :wanted] for leaf in found)), policy.groups)
 
 
-def start(source: Int[Array, "B S"], way: Way, *, width: int, max_length: int) -> Progress:
+def start(source: Int[Array, "B S"], way: BeamPolicy, *, width: int, max_length: int) -> BeamLoop:
     """Before the first step: all slots hold the same beginning, and one of them lives; none of an empty sentence."""
     empty = jnp.repeat(~real(source).any(-1), way.groups)
     rows = empty.shape[0]
     total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
     total = jnp.where(empty[:, None], -jnp.inf, total)
     slots = (rows, max_length, width)
-    history = History(
+    history = Backpointers(
         jnp.full(slots, PAD, jnp.int32),
         jnp.zeros(slots, jnp.int32),
         jnp.zeros(slots),
         jnp.zeros((*slots, source.shape[1])),
     )
     nobody, none = jnp.zeros((rows, width), jnp.int32), jnp.full((rows, width), -jnp.inf)
-    return Progress(
+    return BeamLoop(
         (),
         jnp.full((rows, width), BOS, jnp.int32),
         way.first(total),
         jnp.zeros((rows,), jnp.int32),
         empty,
         history,
-        Ends(none, none, nobody, nobody, jnp.zeros((rows, width))),
+        FinishedHypotheses(none, none, nobody, nobody, jnp.zeros((rows, width))),
     )
 
 
-def log_probs_of(choice: Choice, logits: Float[Array, "R K V"], normaliser: Float[Array, "R K"]) -> Float[Array, "R C"]:
+def log_probs_of(
+    choice: Candidates, logits: Float[Array, "R K V"], normalizer: Float[Array, "R K"]
+) -> Float[Array, "R C"]:
     """The model's own log-probability of each chosen token."""
     rows = jnp.arange(logits.shape[0])[:, None]
-    return logits[rows, choice.parent, choice.token] - jnp.take_along_axis(normaliser, choice.parent, axis=1)
+    return logits[rows, choice.parent, choice.token] - jnp.take_along_axis(normalizer, choice.parent, axis=1)
 
 
 def ended(
-    choice: Choice,
+    choice: Candidates,
     log_prob: Float[Array, "R C"],
     time: Int[Array, ""],
     *,
-    way: Way,
+    way: BeamPolicy,
     looked: Float[Array, "R K"],
     width: int,
-) -> Ends:
+) -> FinishedHypotheses:
     """The hypotheses that a step completes: EOS is among its `width` best continuations."""
     ends = (choice.token == EOS) & (jnp.arange(choice.token.shape[1]) < width)[None]
     length, looked = time.astype(jnp.float32) + 1, jnp.take_along_axis(looked, choice.parent, axis=1)
     value = jnp.where(ends, way.value(choice.total, choice.merit, length, looked), -jnp.inf)
-    return Ends(value, choice.total, jnp.full_like(choice.token, time), choice.parent, log_prob)
+    return FinishedHypotheses(value, choice.total, jnp.full_like(choice.token, time), choice.parent, log_prob)
 
 
-def cut_off(last: Progress, *, way: Way, looked: Float[Array, "R K"]) -> Ends:
+def cut_off(last: BeamLoop, *, way: BeamPolicy, looked: Float[Array, "R K"]) -> FinishedHypotheses:
     """The hypotheses that are live when their row is done, as if they were complete."""
     length = jnp.maximum(last.tokens, 1).astype(jnp.float32)[:, None]
-    value = way.value(last.live.total, last.live.merit, length, looked)
-    shape = last.live.total.shape
-    return Ends(
-        jnp.where(jnp.isfinite(last.live.total), value, -jnp.inf),
-        last.live.total,
+    value = way.value(last.open.total, last.open.merit, length, looked)
+    shape = last.open.total.shape
+    return FinishedHypotheses(
+        jnp.where(jnp.isfinite(last.open.total), value, -jnp.inf),
+        last.open.total,
         jnp.broadcast_to(last.tokens[:, None], shape),
         jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32)[None], shape),
         jnp.zeros(shape),

@@ -12,15 +12,15 @@ from jaxtyping import Array, Float, Int, PyTree
 from s2s_jax.shapes import EOS
 
 
-class Live(NamedTuple):
+class OpenHypotheses(NamedTuple):
     """The open hypotheses."""
 
     total: Float[Array, "R K"]  # log-probability, after the rules; -inf where a slot is empty
     merit: Float[Array, "R K"]  # what they were chosen by
-    held: PyTree = ()  # what a way remembers of each of them, leaves [R, K, ...]; () when nothing
+    policy_state: PyTree = ()  # what a way remembers of each of them, leaves [R, K, ...]; () when nothing
 
 
-class Choice(NamedTuple):
+class Candidates(NamedTuple):
     """Continuations chosen, best merit first."""
 
     merit: Float[Array, "R C"]
@@ -29,16 +29,16 @@ class Choice(NamedTuple):
     parent: Int[Array, "R C"]  # the slot that is continued
 
 
-class Picked(NamedTuple):
+class Selection(NamedTuple):
     """What a step makes of the open hypotheses."""
 
-    best: Choice  # the best continuations, enough of them that K are still open when K end
-    open: Choice  # the K that go on
-    held: PyTree = ()  # what the way remembers of those that go on
+    best: Candidates  # the best continuations, enough of them that K are still open when K end
+    open: Candidates  # the K that go on
+    policy_state: PyTree = ()  # what the way remembers of those that go on
 
 
 @runtime_checkable
-class Way(Protocol):
+class BeamPolicy(Protocol):
     """A way to choose: what a beam is the best by. A pytree, whose leaves lead with the rows R."""
 
     @property
@@ -46,19 +46,19 @@ class Way(Protocol):
         """Beams of each sentence."""
         ...
 
-    def first(self, total: Array) -> Live:
+    def first(self, total: Array) -> OpenHypotheses:
         """The beginning that holds no token yet, given its log-probability [R, K]."""
         ...
 
-    def pick(self, live: Live, logits: Array, *, normaliser: Array, time: Array) -> Picked:
-        """The continuations; `logits` are those that the rules leave, `normaliser` is what to take off each."""
+    def select(self, live: OpenHypotheses, logits: Array, *, normalizer: Array, time: Array) -> Selection:
+        """The continuations; `logits` are those that the rules leave, `normalizer` is what to take off each."""
         ...
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
         """What complete hypotheses are compared by."""
         ...
 
-    def bound(self, live: Live, longest: Array) -> Array:
+    def bound(self, live: OpenHypotheses, longest: Array) -> Array:
         """What no continuation of the live hypotheses, complete at `longest` tokens or before, has more of."""
         ...
 
@@ -68,18 +68,18 @@ class Way(Protocol):
         ...
 
 
-def pooled(of_slot: Choice, width: int) -> Choice:
+def pooled(of_slot: Candidates, width: int) -> Candidates:
     """The 2 * width best of the continuations that were found slot by slot; the leaves come as [R, K, C]."""
     rows, _, each = of_slot.merit.shape
-    flat = Choice(*(leaf.reshape(rows, -1) for leaf in of_slot))
+    flat = Candidates(*(leaf.reshape(rows, -1) for leaf in of_slot))
     merit, place = jax.lax.top_k(flat.merit, min(2 * width, flat.merit.shape[1]))
     total, token = (jnp.take_along_axis(leaf, place, axis=1) for leaf in (flat.total, flat.token))
-    return Choice(merit, total, token.astype(jnp.int32), (place // each).astype(jnp.int32))
+    return Candidates(merit, total, token.astype(jnp.int32), (place // each).astype(jnp.int32))
 
 
-def still_open(choice: Choice, width: int) -> Choice:
+def still_open(choice: Candidates, width: int) -> Candidates:
     """The best of a choice that don't end."""
     merit, place = jax.lax.top_k(jnp.where(choice.token == EOS, -jnp.inf, choice.merit), width)
     total, token, parent = (jnp.take_along_axis(leaf, place, axis=1) for leaf in choice[1:])
     # an ending may stand in a slot that nothing fills
-    return Choice(merit, jnp.where(jnp.isfinite(merit), total, -jnp.inf), token, parent)
+    return Candidates(merit, jnp.where(jnp.isfinite(merit), total, -jnp.inf), token, parent)

@@ -13,49 +13,54 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.decode.beam.engine import search
-from s2s_jax.decode.beam.state import Choice, Live, Picked, pooled, still_open
-from s2s_jax.decode.length_normalization import LIKELIHOOD, Ranking, uncovered
-from s2s_jax.decode.logits_rules import FREE, Rules
-from s2s_jax.decode.result import Found
-from s2s_jax.decode.top_k import largest
+from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection, pooled, still_open
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
+from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
+from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.top_k import top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import real
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["keys"], meta_fields=["groups"])
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Noisy:
+class StochasticPolicy:
     """Chooses by noisy log-probabilities. What the rules leave is made to sum to 1, or it could not be drawn from."""
 
     keys: Key[Array, " R"]
     groups: int = 1
     open_last = False  # one cut off is a leaf of the tree like any other
 
-    def first(self, total: Float[Array, "R K"]) -> Live:
+    def first(self, total: Float[Array, "R K"]) -> OpenHypotheses:
         """Noise too: with a fixed number the order would be as exact, but not the threshold, nor any weight."""
-        return Live(total, total + self._noise(jnp.zeros((), jnp.int32), (1,)))
+        return OpenHypotheses(total, total + self._noise(jnp.zeros((), jnp.int32), (1,)))
 
     def _noise(self, place: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "R *N"]:
         """Gumbel noise, for the beginning at 0 and for each step after it."""
         return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, place), shape))(self.keys)
 
-    def pick(
-        self, live: Live, logits: Float[Array, "R K V"], *, normaliser: Float[Array, "R K"], time: Int[Array, ""]
-    ) -> Picked:
+    def select(
+        self,
+        live: OpenHypotheses,
+        logits: Float[Array, "R K V"],
+        *,
+        normalizer: Float[Array, "R K"],
+        time: Int[Array, ""],
+    ) -> Selection:
         """The continuations of the largest noisy log-probability."""
         width = live.total.shape[1]
         left = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         total = live.total[..., None] + logits - jnp.where(jnp.isfinite(left), left, 0.0)
-        noisy, token = largest(total + self._noise(time + 1, logits.shape[1:]), min(2 * width, logits.shape[-1]))
+        noisy, token = top_k(total + self._noise(time + 1, logits.shape[1:]), min(2 * width, logits.shape[-1]))
         merit = below(noisy, noisy[..., :1], live.merit[..., None])
-        choice = pooled(Choice(merit, jnp.take_along_axis(total, token, axis=-1), token, token), width)
-        return Picked(choice, still_open(choice, width))
+        choice = pooled(Candidates(merit, jnp.take_along_axis(total, token, axis=-1), token, token), width)
+        return Selection(choice, still_open(choice, width))
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
         """The noisy log-probability."""
         return merit
 
-    def bound(self, live: Live, longest: Array) -> Array:
+    def bound(self, live: OpenHypotheses, longest: Array) -> Array:
         """The noisy log-probability: no continuation has a larger one."""
         return live.merit
 
@@ -85,11 +90,11 @@ def stochastic(
     *,
     width: int,
     max_length: int,
-    ranking: Ranking = LIKELIHOOD,
-    rules: Rules = FREE,
+    ranking: HypothesisScore = LIKELIHOOD,
+    rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     halvings: int = 0,
-) -> Found:
+) -> SearchResult:
     """`width` different hypotheses of each sentence in the order they are drawn, with their importance weights.
 
     sum f(y) exp(log_weight(y)) over the hypotheses is an unbiased estimate of the mean of f over all strings.
@@ -99,7 +104,7 @@ def stochastic(
         model,
         params,
         source,
-        Noisy(keys=keys),
+        StochasticPolicy(keys=keys),
         width=width + 1,
         max_length=max_length,
         stopping="bounded",
@@ -108,7 +113,7 @@ def stochastic(
         halvings=halvings,
     )
     threshold = found.scores[:, width:]
-    found = Found(*(leaf[:, :width] for leaf in found))
+    found = SearchResult(*(leaf[:, :width] for leaf in found))
     there = jnp.isfinite(found.scores)
     lengths = jnp.maximum(real(found.tokens).sum(-1), 1).astype(jnp.float32)
     looked = uncovered(found.alignment.sum(2), jnp.repeat(real(source)[:, None], width, axis=1))

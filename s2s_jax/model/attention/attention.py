@@ -2,7 +2,7 @@
 
 `prepare` and `values` once a sentence, `start` once, `attend` at every step; what `start` returns is carried through
 every scan and every beam, so an attention may remember whatever it likes. The choices: how a state fits a token
-(`scores`), how scores become weights (`normalisers`), what is remembered of earlier weights (`history`), where
+(`scores`), how scores become weights (`normalizers`), what is remembered of earlier weights (`history`), where
 attention may look at all (`constraints`), and how many attentions stand side by side (`Heads`).
 """
 
@@ -16,15 +16,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, UInt32
 
-from s2s_jax.model.attention.compatibility import refusal
+from s2s_jax.model.attention.compatibility import first_violation
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.attention.constraints import CONSTRAINTS, Now
-from s2s_jax.model.attention.history import HISTORIES, Marks
-from s2s_jax.model.attention.normalizers import NORMALISERS, Normaliser
+from s2s_jax.model.attention.constraints import CONSTRAINTS, ConstraintStep
+from s2s_jax.model.attention.history import HISTORIES, HistoryFeatures
+from s2s_jax.model.attention.normalizers import NORMALIZERS, Normalizer
 from s2s_jax.model.attention.scores import SCORES
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import product
+from s2s_jax.model.ops.matmul import matmul
 from s2s_jax.validation import one_of
 
 
@@ -32,7 +32,7 @@ def axes() -> dict[str, tuple[str, ...]]:
     """The names of each axis, those included that the user has added to its table."""
     return {
         "score": ("none", *SCORES),
-        "normaliser": tuple(NORMALISERS),
+        "normalizer": tuple(NORMALIZERS),
         "history": tuple(HISTORIES),
         "constraint": tuple(CONSTRAINTS),
     }
@@ -45,13 +45,13 @@ def check(config: AttentionConfig) -> None:
         ValueError: naming the setting, the reason and what to choose instead.
     """
     for axis, names in axes().items():
-        one_of(f"attention.{axis}", getattr(config, axis), names)
-    reason = refusal(config)
+        one_of(f"model.attention.{axis}", getattr(config, axis), names)
+    reason = first_violation(config)
     if reason:
         raise ValueError(reason)
 
 
-class Keys(NamedTuple):
+class PreparedKeys(NamedTuple):
     """What is prepared of the memory, once a sentence."""
 
     score: Float[Array, "B S K"]
@@ -59,7 +59,7 @@ class Keys(NamedTuple):
     constraint: PyTree
 
 
-class Remembered(NamedTuple):
+class AttentionState(NamedTuple):
     """What is carried from step to step."""
 
     time: Any  # Int[B]: steps so far; () in an attention that remembers nothing
@@ -68,7 +68,7 @@ class Remembered(NamedTuple):
     constraint: PyTree
 
 
-class Attended(NamedTuple):
+class AttentionOutput(NamedTuple):
     """What one step of attention found."""
 
     context: Float[Array, "B M"]
@@ -78,7 +78,7 @@ class Attended(NamedTuple):
 
 
 class Attention(nnx.Module):
-    """One head: score, normaliser, history and constraint, freely combined."""
+    """One head: score, normalizer, history and constraint, freely combined."""
 
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         check(config)
@@ -86,9 +86,9 @@ class Attention(nnx.Module):
         read = self._check_split(memory)
         self.width = {"same": memory, "projected": config.size, "split": memory - read}[config.values]
         if config.values == "projected":
-            self.of_values = nnx.Param(glorot(rngs.params(), memory, self.width))
+            self.value_kernel = nnx.Param(glorot(rngs.params(), memory, self.width))
         self.score = SCORES[config.score](query, read, config, dtype=dtype, rngs=rngs)
-        self.normaliser = Normaliser(config)
+        self.normalizer = Normalizer(config)
         self.history = HISTORIES[config.history](
             query, read, config, at_first=config.score == "dynamic-convolution", dtype=dtype, rngs=rngs
         )
@@ -96,11 +96,11 @@ class Attention(nnx.Module):
         key = jax.eval_shape(self.score.prepare, jax.ShapeDtypeStruct((1, 1, read), jnp.float32)).shape[-1]
         if self.history.width and key:
             kernel = config.kernel or 31 * (config.score == "location-aware")
-            self.marks = Marks(self.history.width, key, config, kernel=kernel, rngs=rngs)
-        self.read, self.marked = read, bool(self.history.width and key)
-        self.noisy = self.constraint.monotonic or config.normaliser == "gumbel-softmax"
+            self.history_features = HistoryFeatures(self.history.width, key, config, kernel=kernel, rngs=rngs)
+        self.read, self.has_features = read, bool(self.history.width and key)
+        self.noisy = self.constraint.monotonic or config.normalizer == "gumbel-softmax"
         parts = (self.score, self.history, self.constraint)
-        self.remembers = self.noisy or self.constraint.timed or any(part.remembers for part in parts)
+        self.stateful = self.noisy or self.constraint.needs_time or any(part.stateful for part in parts)
 
     def _check_split(self, memory: int) -> int:
         """How much of an encoder state the keys are made of."""
@@ -108,44 +108,46 @@ class Attention(nnx.Module):
             return memory
         if memory % 2:
             raise ValueError(
-                f"attention.values=split needs encoder states of an even width, got {memory}; "
-                "make encoder.size even, or take attention.values=projected."
+                f"model.attention.values=split needs encoder states of an even width, got {memory}; "
+                "make model.encoder.size even, or take model.attention.values=projected."
             )
         return memory // 2
 
-    def prepare(self, memory: Float[Array, "B S M"]) -> Keys:
+    def prepare(self, memory: Float[Array, "B S M"]) -> PreparedKeys:
         """What score, history and constraint need of the memory, computed once a sentence."""
         read = memory[..., : self.read]
-        return Keys(self.score.prepare(read), self.history.prepare(read), self.constraint.prepare(read))
+        return PreparedKeys(self.score.prepare(read), self.history.prepare(read), self.constraint.prepare(read))
 
     def values(self, memory: Float[Array, "B S M"]) -> Float[Array, "B S V"]:
         """What is averaged."""
         if self.config.values == "projected":
-            return product(memory, self.of_values[...], self.dtype)
+            return matmul(memory, self.value_kernel[...], self.dtype)
         return memory[..., self.read :] if self.config.values == "split" else memory
 
     def start(self, keys: PyTree, mask: Bool[Array, "B S"]) -> PyTree:
         """What is remembered before the first step: () where nothing is, so that all steps can be attended together."""
-        if not self.remembers:
+        if not self.stateful:
             return ()
         time = jnp.zeros(mask.shape[0], jnp.int32)
-        return Remembered(time, self.score.start(mask.shape[0]), self.history.start(mask), self.constraint.start(mask))
+        return AttentionState(
+            time, self.score.start(mask.shape[0]), self.history.start(mask), self.constraint.start(mask)
+        )
 
-    def inside(self) -> Weights:
+    def step_weights(self) -> Weights:
         """The weight of each step: all matrices that meet the query, side by side."""
-        matrices = [matrix for matrix in self._asking() if matrix is not None]
+        matrices = [matrix for matrix in self._query_projections() if matrix is not None]
         return (jnp.concatenate(matrices, axis=-1),) if matrices else ()
 
-    def _asking(self) -> list[Any]:
-        return [part.asking() for part in (self.score, self.history, self.constraint)]
+    def _query_projections(self) -> list[Any]:
+        return [part.query_projection() for part in (self.score, self.history, self.constraint)]
 
-    def _asked(self, inside: Weights, query: Float[Array, "B Q"]) -> list[Float[Array, "B A"]]:
+    def _project_query(self, inside: Weights, query: Float[Array, "B Q"]) -> list[Float[Array, "B A"]]:
         """For each part its product of the query, or the query itself."""
         if not inside:
             return [query, query, query]
-        widths = [0 if matrix is None else matrix.shape[-1] for matrix in self._asking()]
+        widths = [0 if matrix is None else matrix.shape[-1] for matrix in self._query_projections()]
         cuts = [widths[0], widths[0] + widths[1]]
-        shares = jnp.split(product(query, inside[0], self.dtype), cuts, axis=-1)
+        shares = jnp.split(matmul(query, inside[0], self.dtype), cuts, axis=-1)
         return [share if width else query for share, width in zip(shares, widths, strict=True)]
 
     def attend(
@@ -153,43 +155,43 @@ class Attention(nnx.Module):
         inside: Weights,
         state: PyTree,
         query: Float[Array, "B Q"],
-        keys: Keys,
+        keys: PreparedKeys,
         values: Float[Array, "B S M"],
         mask: Bool[Array, "B S"],
         noise: UInt32[Array, "B 2"] | None = None,
-    ) -> Attended:
+    ) -> AttentionOutput:
         """The context, the alignment that made it, and what is remembered. Padding weighs exactly 0.
 
         Args:
             noise: a raw key a row, in training.
         """
-        before = state if self.remembers else Remembered((), (), (), ())
-        for_score, for_history, for_constraint = self._asked(inside, query)
-        past = self.history.past(keys.history, before.history, mask)
-        marked = self.marks(keys.score, past) if self.marked else keys.score
+        before = state if self.stateful else AttentionState((), (), (), ())
+        for_score, for_history, for_constraint = self._project_query(inside, query)
+        past = self.history.features(keys.history, before.history, mask)
+        marked = self.history_features(keys.score, past) if self.has_features else keys.score
         scores, of_score = self.score.step(for_score, marked, past, before.score)
-        changed = self.history.scores(before.history, scores)
+        changed = self.history.adjust_scores(before.history, scores)
         normal, gumbel = self._noise(noise, before.time, mask)
-        bound = self.history.left(keys.history, before.history)
+        bound = self.history.remaining(keys.history, before.history)
         alignment, of_constraint = self.constraint.weights(
             for_constraint,
             keys.constraint,
             changed,
             mask,
-            by=functools.partial(self.normaliser, bound=bound, noise=gumbel),
+            by=functools.partial(self.normalizer, bound=bound, noise=gumbel),
             state=before.constraint,
-            now=Now(before.time, normal),
+            now=ConstraintStep(before.time, normal),
         )
         factors = alignment.astype(self.dtype), values.astype(self.dtype)
         context = jnp.einsum("bs,bsm->bm", *factors, preferred_element_type=jnp.float32)
-        if not self.remembers:
-            return Attended(context, alignment, state)
-        of_history = self.history.after(keys.history, before.history, scores, alignment, for_history, mask)
-        of_constraint = self.constraint.after(of_constraint, query, context)
-        return Attended(context, alignment, Remembered(before.time + 1, of_score, of_history, of_constraint))
+        if not self.stateful:
+            return AttentionOutput(context, alignment, state)
+        of_history = self.history.update(keys.history, before.history, scores, alignment, for_history, mask)
+        of_constraint = self.constraint.update(of_constraint, query, context)
+        return AttentionOutput(context, alignment, AttentionState(before.time + 1, of_score, of_history, of_constraint))
 
     def _noise(self, keys, time, mask):
-        """Normal noise for monotonic choices, Gumbel noise for gumbel-softmax; a row's own, whatever its neighbours."""
+        """Normal noise for monotonic choices, Gumbel noise for gumbel-softmax; a row's own, whatever its neighbors."""
         if keys is None or not self.noisy:
             return None, None
 
@@ -209,8 +211,8 @@ class Head(Attention):
         size = config.size
         mapped = 2 * size if config.values == "split" else size  # keys and values each as wide as the head
         super().__init__(config, size, mapped, dtype=dtype, rngs=rngs)
-        self.of_query = nnx.Param(glorot(rngs.params(), query, size))
-        self.of_memory = nnx.Param(glorot(rngs.params(), memory, mapped))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), query, size))
+        self.memory_kernel = nnx.Param(glorot(rngs.params(), memory, mapped))
 
     def prepare(self, memory):
         """What the narrower attention prepares of the mapped memory."""
@@ -221,35 +223,35 @@ class Head(Attention):
         return super().values(self._mapped(memory))
 
     def _mapped(self, memory):
-        return product(memory, self.of_memory[...], self.dtype)
+        return matmul(memory, self.memory_kernel[...], self.dtype)
 
-    def inside(self):
+    def step_weights(self):
         """The map of the query first."""
-        return (self.of_query[...], *super().inside())
+        return (self.query_kernel[...], *super().step_weights())
 
     def attend(self, inside, state, query, keys, values, mask, noise=None):
         """The narrower attention, asked by the mapped query."""
-        mapped = product(query, inside[0], self.dtype)
+        mapped = matmul(query, inside[0], self.dtype)
         return super().attend(inside[1:], state, mapped, keys, values, mask, noise)
 
 
 class Heads(nnx.Module):
     """Several heads side by side, their contexts next to each other. Vaswani et al. 2017, arXiv:1706.03762, 3.2.2.
 
-    Any score, normaliser, history and constraint, each head with parameters of its own; what the decoder makes of the
+    Any score, normalizer, history and constraint, each head with parameters of its own; what the decoder makes of the
     context is linear in it, so there is no output map. All heads run in one program: every array has an axis N of
     heads, behind the batch axis in what a beam gathers.
     """
 
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.count, narrow = config.heads, narrowed(config)
+        self.count, narrow = config.heads, head_config(config)
 
         def make(rngs: nnx.Rngs) -> Head:
             return Head(narrow, query, memory, dtype=dtype, rngs=rngs)
 
         one = nnx.eval_shape(lambda: make(nnx.Rngs(params=0)))
         self.graph = nnx.graphdef(one)
-        self.remembers, self.noisy = one.remembers, one.noisy
+        self.stateful, self.noisy = one.stateful, one.noisy
         self.width = self.count * one.width
         keys = jax.random.split(rngs.params(), self.count)
         stacked = jax.vmap(lambda key: nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key)))))(keys)
@@ -272,11 +274,11 @@ class Heads(nnx.Module):
 
     def start(self, keys, mask):
         """What each head remembers, [B, N, ...]."""
-        return self._each(lambda head, keys: head.start(keys, mask), _first(keys), axes=1)
+        return self._each(lambda head, keys: head.start(keys, mask), _heads_first(keys), axes=1)
 
-    def inside(self):
+    def step_weights(self):
         """The weights of each step, [N, ...]."""
-        return self._each(lambda head: head.inside())
+        return self._each(lambda head: head.step_weights())
 
     def attend(self, inside, state, query, keys, values, mask, noise=None):
         """All contexts side by side, the mean alignment, and each head's."""
@@ -287,15 +289,15 @@ class Heads(nnx.Module):
             own = None if noise is None else jax.vmap(_folded, in_axes=(0, None))(noise, number)
             return head.attend(inside, state, query, keys, values, mask, own)
 
-        found = self._each(one, numbers, inside, _first(state), _first(keys), values, axes=1)
+        found = self._each(one, numbers, inside, _heads_first(state), _heads_first(keys), values, axes=1)
         context = found.context.reshape(mask.shape[0], -1)
-        return Attended(context, found.alignment.mean(1), found.state, found.alignment)
+        return AttentionOutput(context, found.alignment.mean(1), found.state, found.alignment)
 
 
 class NoAttention(nnx.Module):
     """The thought-vector model's attention: a context of width 0. The decoder knows its first state and no more."""
 
-    remembers = False
+    stateful = False
     noisy = False
     width = 0
 
@@ -311,13 +313,13 @@ class NoAttention(nnx.Module):
         """Nothing to remember."""
         return ()
 
-    def inside(self):
+    def step_weights(self):
         """Nothing to multiply."""
         return ()
 
     def attend(self, inside, state, query, keys, values, mask, noise=None):
         """An empty context and an alignment of zeros."""
-        return Attended(values[:, 0], jnp.zeros(mask.shape), state)
+        return AttentionOutput(values[:, 0], jnp.zeros(mask.shape), state)
 
 
 def build_attention(config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -328,12 +330,12 @@ def build_attention(config: AttentionConfig, query: int, memory: int, *, dtype: 
     return kind(config, query, memory, dtype=dtype, rngs=rngs)
 
 
-def narrowed(config: AttentionConfig) -> AttentionConfig:
+def head_config(config: AttentionConfig) -> AttentionConfig:
     """The config of each of several heads."""
     return dataclasses.replace(config, heads=1, size=config.size // config.heads)
 
 
-def _first(tree: PyTree) -> PyTree:
+def _heads_first(tree: PyTree) -> PyTree:
     """The axis of the heads, behind that of the batch, brought to the front."""
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), tree)
 

@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 
 from s2s_jax.model.attention.attention import NoAttention, axes
 from s2s_jax.model.attention.citations import REFERENCES
-from s2s_jax.model.attention.compatibility import refusal
+from s2s_jax.model.attention.compatibility import first_violation
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.constraints import CONSTRAINTS
 from s2s_jax.model.attention.history import HISTORIES
-from s2s_jax.model.attention.normalizers import NORMALISERS
+from s2s_jax.model.attention.normalizers import NORMALIZERS
 from s2s_jax.model.attention.scores import SCORES
 
 TABLES: dict[str, dict[str, Any]] = {
     "score": SCORES,
-    "normaliser": NORMALISERS,
+    "normalizer": NORMALIZERS,
     "history": HISTORIES,
     "constraint": CONSTRAINTS,
 }
 
 
-class Choice(NamedTuple):
+class CatalogueEntry(NamedTuple):
     """One value of one axis."""
 
     axis: str
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
     never_with: dict[str, list[str]]  # by axis: values that go with it under no choice of the other axes
 
 
-def choices() -> Iterator[Choice]:
+def choices() -> Iterator[CatalogueEntry]:
     """All of them, axis by axis."""
     together, names_of = _pairs_that_go(), axes()
     for axis, names in names_of.items():
@@ -50,7 +50,7 @@ def choices() -> Iterator[Choice]:
                 if other != axis
             }
             refused = {key: values for key, values in never.items() if values}
-            yield Choice(axis, name, _formula(text, papers), tuple(papers), refused)
+            yield CatalogueEntry(axis, name, _formula(text, papers), tuple(papers), refused)
 
 
 def _choice(axis: str, name: str) -> Any:
@@ -74,7 +74,9 @@ def legal() -> tuple[dict[str, str], ...]:
     """Every combination of the four axes that can be built."""
     names = axes()
     every = (dict(zip(names, values, strict=True)) for values in itertools.product(*names.values()))
-    return tuple(chosen for chosen in every if refusal(dataclasses.replace(AttentionConfig(), **chosen)) is None)
+    return tuple(
+        chosen for chosen in every if first_violation(dataclasses.replace(AttentionConfig(), **chosen)) is None
+    )
 
 
 def covering() -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from s2s_jax.model.attention.constraints import CONSTRAINTS
 from s2s_jax.model.attention.history import HISTORIES
 from s2s_jax.model.attention.scores import SCORES
 
-PLACES_ALONE = ("location", "dynamic-convolution", "gaussian-mixture", "gaussian-mixture-v2")  # their keys say nothing
+POSITION_ONLY = ("location", "dynamic-convolution", "gaussian-mixture", "gaussian-mixture-v2")  # their keys say nothing
 
 
 class Rule(NamedTuple):
@@ -16,7 +16,7 @@ class Rule(NamedTuple):
 
     broken: Callable[[AttentionConfig], bool]
     reason: str  # filled with the config's values
-    advice: str
+    remedy: str
 
 
 def _kept_to_itself(config: AttentionConfig) -> bool:
@@ -26,83 +26,83 @@ def _kept_to_itself(config: AttentionConfig) -> bool:
 RULES = (
     Rule(
         _kept_to_itself,
-        "attention.score=none looks at nothing, so it has no history, constraint or heads",
+        "model.attention.score=none looks at nothing, so it has no history, constraint or heads",
         "leave those out",
     ),
     Rule(
         lambda config: config.score == "location-aware" and not HISTORIES[config.history].width,
-        "attention.score=location-aware looks at past alignments, which attention.history={history} does not keep",
-        "take attention.history=previous, coverage or previous-and-coverage",
+        "model.attention.score=location-aware looks at past alignments, which model.attention.history={history} does not keep",
+        "take model.attention.history=previous, coverage or previous-and-coverage",
     ),
     Rule(
         lambda config: config.score == "dynamic-convolution" and config.history != "previous",
-        "attention.score=dynamic-convolution convolves the previous alignment, got attention.history={history}",
-        "take attention.history=previous",
+        "model.attention.score=dynamic-convolution convolves the previous alignment, got model.attention.history={history}",
+        "take model.attention.history=previous",
     ),
     Rule(
-        lambda config: config.score == "dynamic-convolution" and config.normaliser == "constrained-softmax",
-        "attention.score=dynamic-convolution goes with attention.history=previous, "
-        "which does not keep how much weight attention.normaliser=constrained-softmax may still give",
-        "take attention.normaliser=softmax",
+        lambda config: config.score == "dynamic-convolution" and config.normalizer == "constrained-softmax",
+        "model.attention.score=dynamic-convolution goes with model.attention.history=previous, "
+        "which does not keep how much weight model.attention.normalizer=constrained-softmax may still give",
+        "take model.attention.normalizer=softmax",
     ),
     Rule(
         lambda config: (
-            config.score in PLACES_ALONE
+            config.score in POSITION_ONLY
             and config.score != "dynamic-convolution"
             and HISTORIES[config.history].width != 0
-            and config.normaliser != "constrained-softmax"
+            and config.normalizer != "constrained-softmax"
         ),
-        "attention.score={score} has no keys that attention.history={history} could mark",
-        "take attention.score=location-aware or one of content such as additive, or attention.history=none or "
+        "model.attention.score={score} has no keys that model.attention.history={history} could mark",
+        "take model.attention.score=location-aware or one of content such as additive, or model.attention.history=none or "
         "intra-temporal, which needs no keys",
     ),
     Rule(
-        lambda config: CONSTRAINTS[config.constraint].monotonic and config.normaliser != "sigmoid",
-        "attention.constraint={constraint} reads each weight as a probability of its own, "
-        "which attention.normaliser={normaliser} does not give",
-        "take attention.normaliser=sigmoid",
+        lambda config: CONSTRAINTS[config.constraint].monotonic and config.normalizer != "sigmoid",
+        "model.attention.constraint={constraint} reads each weight as a probability of its own, "
+        "which model.attention.normalizer={normalizer} does not give",
+        "take model.attention.normalizer=sigmoid",
     ),
     Rule(
-        lambda config: config.constraint in ("mocha", "milk") and (config.score in PLACES_ALONE or _follows(config)),
-        "attention.constraint={constraint} asks a second score what the tokens say, "
-        "which attention.score={score} does not know",
+        lambda config: config.constraint in ("mocha", "milk") and (config.score in POSITION_ONLY or _follows(config)),
+        "model.attention.constraint={constraint} asks a second score what the tokens say, "
+        "which model.attention.score={score} does not know",
         "take a score of content such as additive or general",
     ),
     Rule(
         lambda config: (
             config.score != "none"
-            and config.normaliser == "constrained-softmax"
+            and config.normalizer == "constrained-softmax"
             and config.history not in ("coverage", "previous-and-coverage", "coverage-fertility")
         ),
-        "attention.normaliser=constrained-softmax needs to know how much weight each token has left, "
-        "which attention.history={history} does not keep",
-        "take attention.history=coverage or coverage-fertility",
+        "model.attention.normalizer=constrained-softmax needs to know how much weight each token has left, "
+        "which model.attention.history={history} does not keep",
+        "take model.attention.history=coverage or coverage-fertility",
     ),
     Rule(
         lambda config: config.constraint == "local-p" and not config.window,
-        "attention.constraint=local-p puts its centre between tokens, where attention.window=0 reaches none",
-        "make attention.window at least 1",
+        "model.attention.constraint=local-p puts its center between tokens, where model.attention.window=0 reaches none",
+        "make model.attention.window at least 1",
     ),
     Rule(
         lambda config: config.heads > 1 and bool(config.size % config.heads),
-        "attention.heads={heads} does not divide attention.size={size}",
+        "model.attention.heads={heads} does not divide model.attention.size={size}",
         "make the one a multiple of the other",
     ),
 )
 
 
 def _follows(config: AttentionConfig) -> bool:
-    return config.score in SCORES and (SCORES[config.score].follows or SCORES[config.score].remembers)
+    return config.score in SCORES and (SCORES[config.score].needs_history or SCORES[config.score].stateful)
 
 
-def refusals(config: AttentionConfig) -> Iterator[str]:
+def violations(config: AttentionConfig) -> Iterator[str]:
     """Why the choices of a config cannot go together: reason, and what to take instead."""
-    values = {name: getattr(config, name) for name in ("score", "history", "normaliser", "constraint", "heads", "size")}
+    values = {name: getattr(config, name) for name in ("score", "history", "normalizer", "constraint", "heads", "size")}
     for rule in RULES:
         if rule.broken(config):
-            yield f"{rule.reason.format(**values)}; {rule.advice}."
+            yield f"{rule.reason.format(**values)}; {rule.remedy}."
 
 
-def refusal(config: AttentionConfig) -> str | None:
+def first_violation(config: AttentionConfig) -> str | None:
     """The first reason, or None where there is none."""
-    return next(refusals(config), None)
+    return next(violations(config), None)

@@ -16,7 +16,7 @@ class AttentionConfig:
 
     score: str = "general"
     """How well a decoder state fits an encoder state; none is the thought vector alone."""
-    normaliser: str = "softmax"
+    normalizer: str = "softmax"
     """What turns scores into weights."""
     history: str = "none"
     """What is remembered of earlier alignments, and shown to the score."""
@@ -36,15 +36,15 @@ class AttentionConfig:
     mixtures: int = 5
     """Scores gaussian-mixture: components."""
     temperature: float = 1.0
-    """Normalisers softmax and gumbel-softmax: scores are divided by it."""
+    """Normalizers softmax and gumbel-softmax: scores are divided by it."""
     alpha: float = 1.5
-    """Normaliser alpha-entmax: 1 is softmax, 2 sparsemax."""
+    """Normalizer alpha-entmax: 1 is softmax, 2 sparsemax."""
     learned_alpha: bool = False
-    """Normaliser alpha-entmax: alpha is learned, from that value on."""
-    fusing: float = 0.1
-    """Normaliser fusedmax: how strongly neighbours are drawn to one weight."""
-    top: int = 5
-    """Normaliser top-k: how many tokens share the weight."""
+    """Normalizer alpha-entmax: alpha is learned, from that value on."""
+    fusedmax_strength: float = 0.1
+    """Normalizer fusedmax: how strongly neighbors are drawn to one weight."""
+    top_k: int = 5
+    """Normalizer top-k: how many tokens share the weight."""
     kernel: int = 0
     """Width of the convolution over what the history says; 0 for none, or for the score's own (31 or 21 tokens)."""
     filters: int = 10
@@ -54,29 +54,41 @@ class AttentionConfig:
     fertility: float = 2.0
     """Histories coverage and coverage-fertility: the most weight that one token may get in all."""
     window: int = 10
-    """Constraints local-m, local-p and window: tokens to either side of the centre."""
-    renormalised: bool = False
+    """Constraints local-m, local-p and window: tokens to either side of the center."""
+    renormalized: bool = False
     """Constraint local-p: the weights are brought back to a sum of 1, which the paper does not do."""
-    chunk: int = 4
+    mocha_chunk: int = 4
     """Constraint mocha: tokens that are looked at softly, up to the one that was chosen."""
-    lag: int = 3
+    wait_k: int = 3
     """Constraint wait-k: source tokens read before the first target token is written."""
-    noise: float = 1.0
+    monotonic_noise: float = 1.0
     """Monotonic constraints: standard deviation of what is added to the scores in training, so that choices sharpen."""
-    hard: bool = True
+    monotonic_hard: bool = True
     """Monotonic constraints: without noise (validation, search) one token is chosen; false keeps the expectation."""
 
     def __post_init__(self):
-        one_of("attention.values", self.values, VALUES)
-        for name in ("size", "heads", "positions", "mixtures", "top", "filters", "coverage_size", "chunk", "lag"):
-            at_least(f"attention.{name}", getattr(self, name), 1)
-        for name in ("fusing", "kernel", "window", "noise"):
-            at_least(f"attention.{name}", getattr(self, name), 0)
+        one_of("model.attention.values", self.values, VALUES)
+        for name in (
+            "size",
+            "heads",
+            "positions",
+            "mixtures",
+            "top_k",
+            "filters",
+            "coverage_size",
+            "mocha_chunk",
+            "wait_k",
+        ):
+            at_least(f"model.attention.{name}", getattr(self, name), 1)
+        for name in ("fusedmax_strength", "kernel", "window", "monotonic_noise"):
+            at_least(f"model.attention.{name}", getattr(self, name), 0)
         if self.kernel and self.kernel % 2 == 0:
-            raise ValueError(f"attention.kernel must be odd, so that a token stands in its middle, got {self.kernel}")
-        at_least("attention.alpha", self.alpha, 1)
+            raise ValueError(
+                f"model.attention.kernel must be odd, so that a token stands in its middle, got {self.kernel}"
+            )
+        at_least("model.attention.alpha", self.alpha, 1)
         for name in ("temperature", "fertility"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"attention.{name} must be above 0, got {getattr(self, name)}")
+                raise ValueError(f"model.attention.{name} must be above 0, got {getattr(self, name)}")
         if self.learned_alpha and self.alpha == 1:
-            raise ValueError("attention.alpha must be above 1 where it is learned, got 1.0; start at 1.5.")
+            raise ValueError("model.attention.alpha must be above 1 where it is learned, got 1.0; start at 1.5.")

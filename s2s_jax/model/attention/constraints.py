@@ -1,4 +1,4 @@
-"""Where may attention look at all? A constraint stands around the normaliser, as a mask before it or a weight after it.
+"""Where may attention look at all? A constraint stands around the normalizer, as a mask before it or a weight after it.
 
 The monotonic ones read the weights of the sigmoid as probabilities of stopping at (or staying with) each token, and
 make the alignment out of those and the previous one.
@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from s2s_jax.model.attention import monotonic
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.scores import SCORES
-from s2s_jax.model.attention.scores.base import named
+from s2s_jax.model.attention.scores.base import table_name
 from s2s_jax.model.ops.initializers import glorot
 
-Normalise = Callable[[Float[Array, "B S"], Bool[Array, "B S"]], Float[Array, "B S"]]
+NormalizeFn = Callable[[Float[Array, "B S"], Bool[Array, "B S"]], Float[Array, "B S"]]
 
 
-class Now(NamedTuple):
+class ConstraintStep(NamedTuple):
     """What a constraint is told of the step."""
 
     time: Int[Array, " B"]  # steps before this one
@@ -38,8 +38,8 @@ class Constraint(nnx.Module):
         values: width of what is averaged.
     """
 
-    remembers = False
-    timed = False  # whether it asks for the time
+    stateful = False
+    needs_time = False  # whether it asks for the time
     monotonic = False  # whether it reads sigmoid's weights as choices
 
     def __init__(
@@ -51,7 +51,7 @@ class Constraint(nnx.Module):
     def build(self, rngs: nnx.Rngs) -> None:
         """Make the parameters; constraints without any need not say so."""
 
-    def asking(self) -> Float[Array, "Q A"] | None:
+    def query_projection(self) -> Float[Array, "Q A"] | None:
         """What the query is multiplied by before `weights` gets it, if by anything."""
         return None
 
@@ -64,12 +64,20 @@ class Constraint(nnx.Module):
         return ()
 
     def weights(
-        self, asked, prepared, scores: Float[Array, "B S"], mask: Bool[Array, "B S"], *, by: Normalise, state, now: Now
+        self,
+        asked,
+        prepared,
+        scores: Float[Array, "B S"],
+        mask: Bool[Array, "B S"],
+        *,
+        by: NormalizeFn,
+        state,
+        now: ConstraintStep,
     ) -> tuple[Float[Array, "B S"], PyTree]:
         """The alignment and what is remembered of it."""
         return by(scores, mask), state
 
-    def after(self, state: PyTree, query: Float[Array, "B Q"], context: Float[Array, "B M"]) -> PyTree:
+    def update(self, state: PyTree, query: Float[Array, "B Q"], context: Float[Array, "B M"]) -> PyTree:
         """What is remembered once the context is known."""
         return state
 
@@ -77,11 +85,11 @@ class Constraint(nnx.Module):
 class WaitK(Constraint):
     """Only the first t + k tokens at step t = 0, 1, ...: what a simultaneous translator has read. Ma et al. 2019."""
 
-    timed = True
+    needs_time = True
 
     def weights(self, asked, prepared, scores, mask, *, by, state, now):
         """Those of the tokens that were read."""
-        read = _places(mask) < (now.time + self.config.lag)[:, None]
+        read = _places(mask) < (now.time + self.config.wait_k)[:, None]
         return by(scores, mask & read), state
 
 
@@ -91,28 +99,28 @@ class LocalM(Constraint):
     Past the end of the source the window stays at its last token.
     """
 
-    timed = True
+    needs_time = True
 
     def weights(self, asked, prepared, scores, mask, *, by, state, now):
         """Those of the tokens in the window."""
-        centre = jnp.minimum(now.time, mask.sum(-1) - 1)[:, None]
-        return by(scores, mask & (jnp.abs(_places(mask) - centre) <= self.config.window)), state
+        center = jnp.minimum(now.time, mask.sum(-1) - 1)[:, None]
+        return by(scores, mask & (jnp.abs(_places(mask) - center) <= self.config.window)), state
 
 
 class LocalP(Constraint):
     """Tokens at most `window` from p = n sigmoid(v . tanh(W q)), times exp(-2 (s - p)^2 / window^2). Luong et al. 2015.
 
-    Section 3.2, eq. 9-10, with tokens counted from 0. The weights sum to less than 1 unless `renormalised`.
+    Section 3.2, eq. 9-10, with tokens counted from 0. The weights sum to less than 1 unless `renormalized`.
     """
 
     def build(self, rngs):
         """W and v."""
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
         self.vector = nnx.Param(glorot(rngs.params(), self.config.size, 1)[:, 0])
 
-    def asking(self):
+    def query_projection(self):
         """W."""
-        return self.of_query[...]
+        return self.query_kernel[...]
 
     def weights(self, asked, prepared, scores, mask, *, by, state, now):
         """Those of the tokens in the window, by their distance; p learns through the distance alone."""
@@ -122,7 +130,7 @@ class LocalP(Constraint):
         inside = jnp.abs(jax.lax.stop_gradient(distance)) <= self.config.window
         deviation = max(self.config.window, 1) / 2
         weights = by(scores, mask & inside) * jnp.exp(-(distance**2) / (2 * deviation**2))
-        return (_shares(weights) if self.config.renormalised else weights), state
+        return (_shares(weights) if self.config.renormalized else weights), state
 
 
 class Window(Constraint):
@@ -131,7 +139,7 @@ class Window(Constraint):
     The first step may look everywhere.
     """
 
-    remembers = True
+    stateful = True
 
     def start(self, mask):
         """No median yet."""
@@ -153,7 +161,7 @@ class Monotonic(Constraint):
     expectation, exactly; without noise the walk stops where p > 1/2 (`hard`).
     """
 
-    remembers = True
+    stateful = True
     monotonic = True
     offset = -1.0  # r at first: walk on rather than stop
 
@@ -170,16 +178,16 @@ class Monotonic(Constraint):
         stopped = self._stopped(self._chances(scores, mask, by, now), state, mask, now)
         return self._seen(asked, prepared, stopped, mask), stopped
 
-    def _chances(self, scores, mask, by: Normalise, now: Now):
+    def _chances(self, scores, mask, by: NormalizeFn, now: ConstraintStep):
         scores = scores + self.bias[...]
-        return by(scores if now.noise is None else scores + self.config.noise * now.noise, mask)
+        return by(scores if now.noise is None else scores + self.config.monotonic_noise * now.noise, mask)
 
-    def _stopped(self, chances, state, mask, now: Now):
+    def _stopped(self, chances, state, mask, now: ConstraintStep):
         walk = monotonic.chosen if self._is_hard(now) else monotonic.expected
         return walk(chances, state)
 
-    def _is_hard(self, now: Now) -> bool:
-        return self.config.hard and now.noise is None
+    def _is_hard(self, now: ConstraintStep) -> bool:
+        return self.config.monotonic_hard and now.noise is None
 
     def _seen(self, asked, prepared, stopped, mask):
         return stopped
@@ -196,16 +204,16 @@ class Mocha(Monotonic):
         super().build(rngs)
         self.second = SCORES[self.config.score](self.query, self.memory, self.config, dtype=self.dtype, rngs=rngs)
 
-    def asking(self):
+    def query_projection(self):
         """The second score's matrix."""
-        return self.second.asking()
+        return self.second.query_projection()
 
     def prepare(self, memory):
         """The second score's keys."""
         return self.second.prepare(memory)
 
     def _seen(self, asked, prepared, stopped, mask):
-        return monotonic.chunkwise(stopped, self.second(asked, prepared), mask, width=self.config.chunk)
+        return monotonic.chunkwise(stopped, self.second(asked, prepared), mask, width=self.config.mocha_chunk)
 
 
 class Milk(Mocha):
@@ -233,9 +241,9 @@ class Stepwise(Monotonic):
 
 
 class Forward(Constraint):
-    """a_s ~ (a'_s + a'_{s-1}) w_s, w any normaliser's weights. Zhang et al. 2018, arXiv:1807.06736, algorithm 1."""
+    """a_s ~ (a'_s + a'_{s-1}) w_s, w any normalizer's weights. Zhang et al. 2018, arXiv:1807.06736, algorithm 1."""
 
-    remembers = True
+    stateful = True
 
     def start(self, mask):
         """The first token, and an even chance of moving on."""
@@ -256,18 +264,18 @@ class ForwardAgent(Forward):
 
     def build(self, rngs):
         """v and b."""
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, 1)[:, 0])
-        self.of_context = nnx.Param(glorot(rngs.params(), self.values, 1)[:, 0])
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, 1)[:, 0])
+        self.context_kernel = nnx.Param(glorot(rngs.params(), self.values, 1)[:, 0])
         self.bias = nnx.Param(jnp.array(0.0))
 
-    def after(self, state, query, context):
+    def update(self, state, query, context):
         """The chance of moving on at the next step."""
-        said = query @ self.of_query[...] + context @ self.of_context[...] + self.bias[...]
+        said = query @ self.query_kernel[...] + context @ self.context_kernel[...] + self.bias[...]
         return state[0], jax.nn.sigmoid(said)[:, None]
 
 
 CONSTRAINTS: dict[str, type[Constraint]] = {"none": Constraint} | {
-    named(kind): kind
+    table_name(kind): kind
     for kind in (WaitK, LocalM, LocalP, Window, Monotonic, Mocha, Milk, Stepwise, Forward, ForwardAgent)
 }
 

@@ -1,6 +1,6 @@
 """What does attention remember of where it looked before?
 
-A history says a few numbers of each token (`past`). They are convolved, where `attention.kernel` says so, mapped to
+A history says a few numbers of each token (`past`). They are convolved, where `model.attention.kernel` says so, mapped to
 the width of a key and added to the token's key (`Marks`), so that every score that has keys can have every history.
 """
 
@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.monotonic import first
-from s2s_jax.model.attention.scores.base import named
+from s2s_jax.model.attention.scores.base import table_name
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import product, wide
+from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 
 
 class History(nnx.Module):
@@ -28,7 +28,7 @@ class History(nnx.Module):
         at_first: whether the alignment before the first step is all on the first token, and not spread evenly.
     """
 
-    remembers = False
+    stateful = False
     width = 0  # numbers a token in `past`
 
     def __init__(
@@ -41,13 +41,13 @@ class History(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        self.query, self.memory, self.config, self.at_first, self.dtype = query, memory, config, at_first, dtype
+        self.query, self.memory, self.config, self.starts_on_first, self.dtype = query, memory, config, at_first, dtype
         self.build(rngs)
 
     def build(self, rngs: nnx.Rngs) -> None:
         """Make the parameters; histories without any need not say so."""
 
-    def asking(self) -> Float[Array, "Q A"] | None:
+    def query_projection(self) -> Float[Array, "Q A"] | None:
         """What the query is multiplied by before `after` gets it, if by anything."""
         return None
 
@@ -59,19 +59,19 @@ class History(nnx.Module):
         """What is remembered before the first step."""
         return ()
 
-    def past(self, prepared: PyTree, state: PyTree, mask: Bool[Array, "B S"]) -> Float[Array, "B S F"]:
+    def features(self, prepared: PyTree, state: PyTree, mask: Bool[Array, "B S"]) -> Float[Array, "B S F"]:
         """What is said of each token."""
         return jnp.zeros((*mask.shape, 0))
 
-    def scores(self, state: PyTree, scores: Float[Array, "B S"]) -> Float[Array, "B S"]:
+    def adjust_scores(self, state: PyTree, scores: Float[Array, "B S"]) -> Float[Array, "B S"]:
         """The scores as the history changes them."""
         return scores
 
-    def left(self, prepared: PyTree, state: PyTree) -> Float[Array, "B S"] | None:
+    def remaining(self, prepared: PyTree, state: PyTree) -> Float[Array, "B S"] | None:
         """How much weight each token may still get, where the history limits that."""
         return None
 
-    def after(self, prepared, state, scores, alignment, asked, mask) -> PyTree:
+    def update(self, prepared, state, scores, alignment, asked, mask) -> PyTree:
         """What is remembered after a step."""
         return state
 
@@ -79,18 +79,18 @@ class History(nnx.Module):
 class Previous(History):
     """past_s = the previous weight. Chorowski et al. 2015, arXiv:1506.07503, section 2.2."""
 
-    remembers = True
+    stateful = True
     width = 1
 
     def start(self, mask):
         """Spread evenly, or all on the first token."""
-        return first(mask) if self.at_first else evenly(mask)
+        return first(mask) if self.starts_on_first else uniform(mask)
 
-    def past(self, prepared, state, mask):
+    def features(self, prepared, state, mask):
         """The previous alignment."""
         return state[..., None]
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The alignment."""
         return alignment
 
@@ -98,25 +98,25 @@ class Previous(History):
 class Coverage(History):
     """past_s = sum of all earlier weights. See et al. 2017, arXiv:1704.04368, eq. 10; Tu et al. 2016, by count.
 
-    With normaliser constrained-softmax no token gets more than `attention.fertility` in all. Martins & Kreutzer 2017.
+    With normalizer constrained-softmax no token gets more than `model.attention.fertility` in all. Martins & Kreutzer 2017.
     """
 
-    remembers = True
+    stateful = True
     width = 1
 
     def start(self, mask) -> Any:
         """Nothing is covered."""
         return jnp.zeros(mask.shape)
 
-    def past(self, prepared, state, mask):
+    def features(self, prepared, state, mask):
         """What covers each token."""
         return state[..., None]
 
-    def left(self, prepared, state):
+    def remaining(self, prepared, state):
         """The fertility less what is covered."""
         return self.config.fertility - state
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The weights added."""
         return state + alignment
 
@@ -128,17 +128,17 @@ class PreviousAndCoverage(Coverage):
 
     def start(self, mask):
         """Spread evenly, and nothing covered."""
-        return evenly(mask), jnp.zeros(mask.shape)
+        return uniform(mask), jnp.zeros(mask.shape)
 
-    def past(self, prepared, state, mask):
+    def features(self, prepared, state, mask):
         """Both."""
         return jnp.stack(state, axis=-1)
 
-    def left(self, prepared, state):
+    def remaining(self, prepared, state):
         """The fertility less what is covered."""
-        return super().left(prepared, state[1])
+        return super().remaining(prepared, state[1])
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The alignment, and the weights added."""
         return alignment, state[1] + alignment
 
@@ -146,7 +146,7 @@ class PreviousAndCoverage(Coverage):
 class CoverageFertility(Coverage):
     """past_s = sum of all earlier weights / f_s, f_s = N sigmoid(u . h_s). Tu et al. 2016, arXiv:1601.04811, eq. 8-9.
 
-    N is `attention.fertility`: the most target words that one source word may account for.
+    N is `model.attention.fertility`: the most target words that one source word may account for.
     """
 
     def build(self, rngs):
@@ -155,14 +155,14 @@ class CoverageFertility(Coverage):
 
     def prepare(self, memory):
         """The fertility of each token."""
-        fertility = self.config.fertility * jax.nn.sigmoid(product(memory, self.weight[...], self.dtype)[..., 0])
+        fertility = self.config.fertility * jax.nn.sigmoid(matmul(memory, self.weight[...], self.dtype)[..., 0])
         return jnp.maximum(fertility, 1e-2)
 
-    def left(self, prepared, state):
+    def remaining(self, prepared, state):
         """The fertility less what is covered."""
         return prepared * (1 - state)
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The weights added, each as a share of its token's fertility."""
         return state + alignment / prepared
 
@@ -170,7 +170,7 @@ class CoverageFertility(Coverage):
 class CoverageTanh(History):
     """past_s = tanh(V past_s + u a_s + W h_s + Y q), a_s the weight. Tu et al. 2016, section 3.1.2, with tanh."""
 
-    remembers = True
+    stateful = True
     gates = 1
 
     @property
@@ -181,35 +181,35 @@ class CoverageTanh(History):
     def build(self, rngs):
         """V, u, W and Y, and a bias."""
         wide_as = self.gates * self.width
-        self.of_past = nnx.Param(glorot(rngs.params(), self.width, wide_as))
-        self.of_weight = nnx.Param(glorot(rngs.params(), 1, wide_as)[0])
-        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, wide_as))
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, wide_as))
+        self.feature_kernel = nnx.Param(glorot(rngs.params(), self.width, wide_as))
+        self.weight_feature_kernel = nnx.Param(glorot(rngs.params(), 1, wide_as)[0])
+        self.memory_kernel = nnx.Param(glorot(rngs.params(), self.memory, wide_as))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, wide_as))
         self.bias = nnx.Param(jnp.zeros((wide_as,)))
 
-    def asking(self):
+    def query_projection(self):
         """Y."""
-        return self.of_query[...]
+        return self.query_kernel[...]
 
     def prepare(self, memory):
         """W h and the bias."""
-        return product(memory, self.of_memory[...], self.dtype) + wide(self.bias[...], 3)
+        return matmul(memory, self.memory_kernel[...], self.dtype) + broadcast_bias(self.bias[...], 3)
 
     def start(self, mask):
         """Zeros."""
         return jnp.zeros((*mask.shape, self.width))
 
-    def past(self, prepared, state, mask):
+    def features(self, prepared, state, mask):
         """The vectors."""
         return state
 
     def _given(self, prepared, alignment, asked):
         """What does not hang on the last vector."""
-        return prepared + alignment[..., None] * wide(self.of_weight[...], 3) + asked[:, None]
+        return prepared + alignment[..., None] * broadcast_bias(self.weight_feature_kernel[...], 3) + asked[:, None]
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The next vectors; zeros on padding."""
-        new = jnp.tanh(self._given(prepared, alignment, asked) + state @ self.of_past[...])
+        new = jnp.tanh(self._given(prepared, alignment, asked) + state @ self.feature_kernel[...])
         return jnp.where(mask[..., None], new, 0.0)
 
 
@@ -218,9 +218,9 @@ class CoverageGru(CoverageTanh):
 
     gates = 3
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The next vectors, reset after the product as in `cells.Gru`; zeros on padding."""
-        given, kept = self._given(prepared, alignment, asked), state @ self.of_past[...]
+        given, kept = self._given(prepared, alignment, asked), state @ self.feature_kernel[...]
         seen, of_input = jnp.split(given, [2 * self.width], axis=-1)
         inner, of_state = jnp.split(kept, [2 * self.width], axis=-1)
         reset, update = jnp.split(jax.nn.sigmoid(seen + inner), 2, axis=-1)
@@ -231,18 +231,18 @@ class CoverageGru(CoverageTanh):
 class IntraTemporal(History):
     """exp(score_ts) is divided by the sum of all earlier exp(score_js). Paulus et al. 2018, arXiv:1705.04304, eq. 3."""
 
-    remembers = True
+    stateful = True
 
     def start(self, mask):
         """The log of that sum, and whether there was a step yet."""
         return jnp.zeros(mask.shape), jnp.zeros((mask.shape[0], 1))
 
-    def scores(self, state, scores):
+    def adjust_scores(self, state, scores):
         """Scores less the log of the sum, for which 0 stands at the first step."""
         total, _ = state
         return scores - total
 
-    def after(self, prepared, state, scores, alignment, asked, mask):
+    def update(self, prepared, state, scores, alignment, asked, mask):
         """The score added to the sum, both as logs."""
         total, begun = state
         scores = jnp.where(mask, scores, 0.0)
@@ -250,7 +250,7 @@ class IntraTemporal(History):
 
 
 HISTORIES: dict[str, type[History]] = {"none": History} | {
-    named(kind): kind
+    table_name(kind): kind
     for kind in (
         Previous,
         Coverage,
@@ -263,7 +263,7 @@ HISTORIES: dict[str, type[History]] = {"none": History} | {
 }
 
 
-class Marks(nnx.Module):
+class HistoryFeatures(nnx.Module):
     """The key of a token and what the history says of it: k_s + U past_s, or k_s + U (F * past)_s with a kernel."""
 
     def __init__(self, past: int, key: int, config: AttentionConfig, *, kernel: int, rngs: nnx.Rngs):
@@ -280,12 +280,12 @@ class Marks(nnx.Module):
         return keys + jnp.einsum("bsf,fk->bsk", past, self.weight[...])
 
 
-def evenly(mask: Bool[Array, "B S"]) -> Float[Array, "B S"]:
+def uniform(mask: Bool[Array, "B S"]) -> Float[Array, "B S"]:
     """The same weight on every real token."""
     real = mask.astype(jnp.float32)
     return real / jnp.maximum(real.sum(-1, keepdims=True), 1.0)
 
 
 def convolved(past: Float[Array, "B S F"], filters: Float[Array, "R F C"]) -> Float[Array, "B S C"]:
-    """Each token's neighbourhood seen through each filter, zeros beyond the ends."""
+    """Each token's neighborhood seen through each filter, zeros beyond the ends."""
     return jax.lax.conv_general_dilated(past, filters, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))

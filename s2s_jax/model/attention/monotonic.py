@@ -105,13 +105,13 @@ def forward(
     *,
     move: Float[Array, "*B 1"] | Float[Array, ""] | float = 0.5,
 ) -> Float[Array, "*B S"]:
-    """Content weights, kept to the tokens that were attended to and their next neighbours; they sum to 1 again.
+    """Content weights, kept to the tokens that were attended to and their next neighbors; they sum to 1 again.
 
     alignment_j = ((1 - move) previous_j + move previous_{j-1}) weights_j / Z. Zhang et al. 2018, arXiv:1807.06736,
     algorithm 1, and with the transition agent that says `move` algorithm 2. Zeros where nothing can be reached.
 
     Args:
-        weights: any normaliser's weights, 0 on padding.
+        weights: any normalizer's weights, 0 on padding.
         previous: sums to 1 or is all zeros.
         move: the probability of moving on; without an agent 1/2, which cancels.
     """

@@ -2,7 +2,7 @@
 
 Each function takes scores and a mask and gives weights along the last axis: float32, exactly 0 on padding, all zeros
 where no token is real. What stands on padding reaches neither a weight nor a gradient, not even as NaN. To add one:
-write the function, add its line to NORMALISERS.
+write the function, add its line to NORMALIZERS.
 """
 
 import functools
@@ -96,7 +96,7 @@ def alpha_entmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], alpha:
 
 
 def fusedmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, strength: Number) -> Float[Array, "*B S"]:
-    """argmin 1/2 |p - e|^2 + strength sum |p_(s+1) - p_s| over the simplex: neighbours share one weight.
+    """argmin 1/2 |p - e|^2 + strength sum |p_(s+1) - p_s| over the simplex: neighbors share one weight.
 
     It is sparsemax of the scores after total-variation smoothing: Niculae & Blondel 2017, arXiv:1705.07704.
     The smoothing is exact; it takes S steps of work S, so long rows are dear: 1 ms for 64 rows of 50, 0.14 s of 1000.
@@ -167,10 +167,10 @@ def _tsallis_backward(threshold, kept, cotangent):
     """The threshold moves so that the sum stays. Peters et al. 2019; by alpha: Correia et al. 2019."""
     weights, alpha = kept
     slopes, total = _slopes(weights, alpha)
-    centred = cotangent - jnp.sum(slopes * cotangent, axis=-1, keepdims=True) / total
+    centerd = cotangent - jnp.sum(slopes * cotangent, axis=-1, keepdims=True) / total
     logs = jnp.log(jnp.where(weights > 0, weights, 1.0))
     by_alpha = -weights * logs**2 * _second_rest((1.0 - alpha) * logs)  # of exp_alpha(x), at the x whose value p is
-    return slopes * centred, None, jnp.sum(by_alpha * centred)
+    return slopes * centerd, None, jnp.sum(by_alpha * centerd)
 
 
 _tsallis.defvjp(_tsallis_forward, _tsallis_backward)
@@ -299,7 +299,7 @@ def _means_of_runs(values, joined):
     return (total(values) / jnp.maximum(total(jnp.ones_like(values)), 1.0))[jnp.cumsum(ends) - ends]
 
 
-NORMALISERS: dict[str, Callable[..., Float[Array, "*B S"]]] = {
+NORMALIZERS: dict[str, Callable[..., Float[Array, "*B S"]]] = {
     "softmax": softmax,
     "exponential": exponential,
     "sigmoid": sigmoid,
@@ -315,7 +315,7 @@ NORMALISERS: dict[str, Callable[..., Float[Array, "*B S"]]] = {
 }
 
 
-class Normaliser(nnx.Module):
+class Normalizer(nnx.Module):
     """A function of the table with the numbers that a config gives it; alpha may be learned."""
 
     def __init__(self, config: AttentionConfig):
@@ -342,8 +342,8 @@ class Normaliser(nnx.Module):
             "softmax": {"temperature": config.temperature},
             "gumbel-softmax": {"temperature": config.temperature, "noise": noise},
             "alpha-entmax": {"alpha": 1.0 + jax.nn.softplus(self.alpha[...]) if config.learned_alpha else config.alpha},
-            "fusedmax": {"strength": config.fusing},
+            "fusedmax": {"strength": config.fusedmax_strength},
             "constrained-softmax": {"bound": bound},
-            "top-k": {"count": config.top},
+            "top-k": {"count": config.top_k},
         }
-        return NORMALISERS[config.normaliser](scores, mask, **numbers.get(config.normaliser, {}))
+        return NORMALIZERS[config.normalizer](scores, mask, **numbers.get(config.normalizer, {}))

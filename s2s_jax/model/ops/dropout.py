@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from s2s_jax.shapes import Size
-from s2s_jax.validation import Told, number
+from s2s_jax.validation import Traced, traced_value
 
 
-def keep_mask(key: Key[Array, ""], rate: float | Told, shape: tuple[Size, ...]) -> Float[Array, "..."]:
+def keep_mask(key: Key[Array, ""], rate: float | Traced, shape: tuple[Size, ...]) -> Float[Array, "..."]:
     """1/(1-rate) where a number is kept and 0 where it is dropped, so that the mean stays. Srivastava et al. 2014."""
     if rate == 0:
         return jnp.ones(shape)
-    kept = 1 - number(rate)
+    kept = 1 - traced_value(rate)
     flat = math.prod(shape[:-1]), shape[-1]  # see `initial`: two axes compile ten times faster than three
     return jax.random.bernoulli(key, kept, flat).astype(jnp.float32).reshape(shape) / kept

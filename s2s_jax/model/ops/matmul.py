@@ -30,9 +30,7 @@ class Delayed(NamedTuple):
     outputs: Float[Array, "*B O"]
 
 
-def product(
-    x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dtype: DTypeLike
-) -> Float[Array, "*B O"]:
+def matmul(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dtype: DTypeLike) -> Float[Array, "*B O"]:
     """x @ weight with factors in `dtype` and a float32 sum.
 
     With directions, weight is [D, I, O] and x is [D, B, I].
@@ -61,7 +59,7 @@ def _product_backward(dtype, factors, cotangent):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def matched(
+def matmul_transposed(
     x: Float[Array, "*B I"], rows: Float[Array, "O I"], dtype: DTypeLike, known: Float[Array, "*B O"] | None = None
 ) -> Float[Array, "*B O"]:
     """The product of x with each of the rows: x @ rows.T, for matrices that are kept a row an output.
@@ -205,7 +203,7 @@ def _places_backward(lead, dtype, rank, cotangents):
 _places.defvjp(_places_forward, _places_backward)
 
 
-def wide(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:
+def broadcast_bias(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:
     """A vector a direction that adds to arrays of a rank: [G] to [..., G], or [D, G] to [..., D, B, G]."""
     inner = vector.shape if vector.ndim == 1 else (*vector.shape[:-1], 1, vector.shape[-1])
     return vector.reshape((1,) * (rank - len(inner)) + inner)

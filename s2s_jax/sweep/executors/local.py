@@ -13,22 +13,22 @@ import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
-from s2s_jax.sweep.trial import Told, Unit, fail, obedient, outcome
-from s2s_jax.train.devices import keep_to_share
-from s2s_jax.train.signals import Interrupt
+from s2s_jax.sweep.trial import ReportStatus, TrialGroup, fail, outcome, run_interruptible
+from s2s_jax.train.devices import limit_memory_fraction
+from s2s_jax.train.signals import SignalGuard
 
 
-def run_here(units: Sequence[Unit], told: Told, *, jobs: int, retries: int) -> int:
+def run_local(units: Sequence[TrialGroup], told: ReportStatus, *, jobs: int, retries: int) -> int:
     """Run all units, `jobs` at a time.
 
     Returns:
         the signal that asked for an end, 0 for none; what was running has saved itself.
     """
-    waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[TrialGroup] = queue.SimpleQueue()
     for unit in units:
         waiting.put(unit)
-    lanes = [Lane(number, jobs, waiting, told, retries) for number in range(min(jobs, len(units)))]
-    with Interrupt() as interrupt, concurrent.futures.ThreadPoolExecutor(max(1, len(lanes))) as threads:
+    lanes = [Worker(number, jobs, waiting, told, retries) for number in range(min(jobs, len(units)))]
+    with SignalGuard() as interrupt, concurrent.futures.ThreadPoolExecutor(max(1, len(lanes))) as threads:
         running = {threads.submit(lane.run) for lane in lanes}
         asked = False
         while running:
@@ -42,10 +42,12 @@ def run_here(units: Sequence[Unit], told: Told, *, jobs: int, retries: int) -> i
         return interrupt.number
 
 
-class Lane:
+class Worker:
     """One process after another, each running units until it dies or there is nothing left."""
 
-    def __init__(self, number: int, lanes: int, waiting: queue.SimpleQueue[Unit], told: Told, retries: int):
+    def __init__(
+        self, number: int, lanes: int, waiting: queue.SimpleQueue[TrialGroup], told: ReportStatus, retries: int
+    ):
         self.share, self.waiting, self.told, self.retries = (number, lanes), waiting, told, retries
         self.stopping, self.process = threading.Event(), None
         self.busy: int | None = None  # the process that runs a unit now
@@ -69,7 +71,7 @@ class Lane:
             if self.busy is not None:
                 os.kill(self.busy, signal.SIGINT)
 
-    def _tried(self, unit: Unit) -> str:
+    def _tried(self, unit: TrialGroup) -> str:
         status = "failed"
         for _ in range(1 + self.retries):
             try:
@@ -86,18 +88,18 @@ class Lane:
                 break
         return status
 
-    def _attempt(self, unit: Unit) -> str:
+    def _attempt(self, unit: TrialGroup) -> str:
         if self.process is None:
             fresh = multiprocessing.get_context("spawn")
             self.process = ProcessPoolExecutor(1, mp_context=fresh, initializer=_settle, initargs=self.share)
         self.busy = self.process.submit(os.getpid).result()
-        return "stopped" if self.stopping.is_set() else self.process.submit(obedient, unit).result()
+        return "stopped" if self.stopping.is_set() else self.process.submit(run_interruptible, unit).result()
 
 
 def _settle(number: int, lanes: int) -> None:
     """A worker leaves the terminal's group, so that Ctrl-C reaches it once, through the lane, and takes its share."""
     os.setpgrp()
-    keep_to_share(number, lanes)
+    limit_memory_fraction(number, lanes)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

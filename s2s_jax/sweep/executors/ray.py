@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.sweep.trial import Told, Unit, fail, obedient
+from s2s_jax.sweep.trial import ReportStatus, TrialGroup, fail, run_interruptible
 from s2s_jax.train.devices import gpus
-from s2s_jax.train.signals import Interrupt
+from s2s_jax.train.signals import SignalGuard
 
 
-def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, retries: int) -> int:
+def run_on_ray(units: Sequence[TrialGroup], told: ReportStatus, *, address: str, jobs: int, retries: int) -> int:
     """Run all units, as many at a time as the cluster has room for, or `jobs` of them.
 
     Returns:
@@ -25,8 +25,8 @@ def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, re
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
-        raise ValueError("--on ray needs Ray; pip install 's2s_jax[ray]'.") from None
-    _demand_listener(address)
+        raise ValueError("--executor ray needs Ray; pip install 's2s_jax[ray]'.") from None
+    _check_listener(address)
     try:
         ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except ConnectionError as error:
@@ -38,7 +38,7 @@ def run_on_ray(units: Sequence[Unit], told: Told, *, address: str, jobs: int, re
         ray.shutdown()
 
 
-def _demand_listener(address: str) -> None:
+def _check_listener(address: str) -> None:
     """Ray itself waits a minute for a cluster that is not there, then says so in many lines."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
@@ -52,14 +52,14 @@ def _demand_listener(address: str) -> None:
 class _Tasks:
     """Units waiting, and units on their way."""
 
-    def __init__(self, ray: Any, attempt: Any, units: Sequence[Unit], told: Told, retries: int):
+    def __init__(self, ray: Any, attempt: Any, units: Sequence[TrialGroup], told: ReportStatus, retries: int):
         self.ray, self.attempt, self.told = ray, attempt, told
         self.waiting = [(unit, retries) for unit in reversed(units)]
-        self.running: dict[Any, tuple[Unit, int]] = {}
+        self.running: dict[Any, tuple[TrialGroup, int]] = {}
 
     def run(self, *, most: int) -> int:
         """Keep `most` units on their way until none is left, or somebody asks for an end."""
-        with Interrupt() as interrupt:
+        with SignalGuard() as interrupt:
             asked = False
             while self.running or (self.waiting and not asked):
                 while self.waiting and len(self.running) < most and not interrupt.number:
@@ -89,7 +89,7 @@ class _Tasks:
             self.waiting.append((unit, tries - 1))
 
 
-def _attempt(unit: Unit, directory: str) -> str:
+def _attempt(unit: TrialGroup, directory: str) -> str:
     """Run a unit where the sweep was started, so that relative paths mean the same."""
     os.chdir(directory)
-    return obedient(unit)
+    return run_interruptible(unit)

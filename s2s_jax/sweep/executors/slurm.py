@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.sweep.trial import Told, Unit, fail, obedient
-from s2s_jax.train.signals import Interrupt
+from s2s_jax.sweep.trial import ReportStatus, TrialGroup, fail, run_interruptible
+from s2s_jax.train.signals import SignalGuard
 
 
-def run_on_slurm(units: Sequence[Unit], told: Told, *, options: Mapping[str, str], jobs: int, retries: int) -> int:
+def run_on_slurm(
+    units: Sequence[TrialGroup], told: ReportStatus, *, options: Mapping[str, str], jobs: int, retries: int
+) -> int:
     """Run all units as one array of jobs, `jobs` of them at a time.
 
     Args:
@@ -26,13 +28,13 @@ def run_on_slurm(units: Sequence[Unit], told: Told, *, options: Mapping[str, str
     try:
         import submitit
     except ImportError:
-        raise ValueError("--on slurm needs submitit; pip install 's2s_jax[slurm]'.") from None
+        raise ValueError("--executor slurm needs submitit; pip install 's2s_jax[slurm]'.") from None
     given = {name: _read(value) for name, value in options.items()}
     logs = units[0][0].folder.parent.parent / "slurm"
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=given.pop("cluster", "slurm"))
     except RuntimeError as error:
-        raise ValueError(f"--on slurm: {error}; is this a machine that can reach Slurm?") from None
+        raise ValueError(f"--executor slurm: {error}; is this a machine that can reach Slurm?") from None
     if jobs:
         given["slurm_array_parallelism"] = jobs
     executor.update_parameters(**given)
@@ -51,11 +53,13 @@ def _read(value: str) -> Any:
         return value
 
 
-def _submitted(executor: Any, units: Sequence[Unit], told: Told, *, last: bool) -> tuple[int, list[Unit]]:
+def _submitted(
+    executor: Any, units: Sequence[TrialGroup], told: ReportStatus, *, last: bool
+) -> tuple[int, list[TrialGroup]]:
     """Run all units once: the signal that asked for an end, and those to try again."""
-    running = dict(zip(executor.map_array(obedient, units), units, strict=True))
-    again: list[Unit] = []
-    with Interrupt() as interrupt:
+    running = dict(zip(executor.map_array(run_interruptible, units), units, strict=True))
+    again: list[TrialGroup] = []
+    with SignalGuard() as interrupt:
         asked = False
         while running:
             if interrupt.number and not asked:
@@ -73,7 +77,7 @@ def _submitted(executor: Any, units: Sequence[Unit], told: Told, *, last: bool) 
         return interrupt.number, again
 
 
-def _collected(job: Any, unit: Unit, *, asked: bool) -> str:
+def _collected(job: Any, unit: TrialGroup, *, asked: bool) -> str:
     error = job.exception()
     if error is None:
         return job.result()

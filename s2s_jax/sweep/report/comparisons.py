@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from s2s_jax.evaluate.metrics import METRICS
-from s2s_jax.sweep.result import Result, Study
+from s2s_jax.sweep.result import SweepResults, TrialResult
 from s2s_jax.sweep.statistics import (
     Interval,
     Spread,
@@ -42,19 +42,19 @@ class Row(NamedTuple):
 
     anchor: str  # of its runs in the page
     point: dict[str, str]
-    variant: int  # of its colour: the baseline's is 0
+    variant: int  # of its color: the baseline's is 0
     is_baseline: bool
-    cells: tuple[Result, ...]  # by seed
-    done: tuple[Result, ...]
+    cells: tuple[TrialResult, ...]  # by seed
+    done: tuple[TrialResult, ...]
     spreads: dict[str, Spread]
     intervals: dict[str, Interval | None]
     differences: dict[str, Difference]  # none in a baseline's row
 
 
-class Judged(NamedTuple):
+class Comparison(NamedTuple):
     """A study and what its statistics say."""
 
-    study: Study
+    study: SweepResults
     rows: tuple[Row, ...]
     comparisons: int  # planned: the family that Holm corrects for
     pairs: int  # of the comparison that has most
@@ -79,7 +79,7 @@ class Judged(NamedTuple):
         return [(key, list(rows)) for key, rows in itertools.groupby(self.rows, key=name)]
 
 
-def judge(study: Study) -> Judged:
+def compare(study: SweepResults) -> Comparison:
     """The rows of the table, in the order of the axes, and their differences to the baseline of their group.
 
     Raises:
@@ -100,16 +100,16 @@ def judge(study: Study) -> Judged:
     for row, p in zip(compared, corrected, strict=True):
         row.differences[tested] = row.differences[tested]._replace(p_holm=p)
     pairs = max((row.differences[tested].spread.n for row in compared), default=0)
-    return Judged(study, tuple(rows), len(compared), pairs, _allows(compared=len(compared), pairs=pairs))
+    return Comparison(study, tuple(rows), len(compared), pairs, _allows(compared=len(compared), pairs=pairs))
 
 
-def score(cell: Result, metric: str) -> float | None:
+def score(cell: TrialResult, metric: str) -> float | None:
     """The cell's number, where it has one that can be averaged."""
     found = cell.metrics.get(metric)
     return found if found is not None and math.isfinite(found) else None
 
 
-def _check(study: Study) -> None:
+def _check(study: SweepResults) -> None:
     one_of("compare", study.compare, study.axes)
     one_of("baseline", study.baseline, study.axes[study.compare])
     if not study.metrics:
@@ -126,7 +126,7 @@ def _allows(*, compared: int, pairs: int) -> str:
     return what_seeds_allow(compared, seeds=pairs)
 
 
-def _row(study: Study, point: dict[str, str]) -> Row:
+def _row(study: SweepResults, point: dict[str, str]) -> Row:
     cells = sorted((cell for cell in study.results if cell.point == point), key=lambda cell: (cell.seed, cell.name))
     done = tuple(cell for cell in cells if cell.status == "done")
     spreads, intervals = {}, {}
@@ -141,11 +141,11 @@ def _row(study: Study, point: dict[str, str]) -> Row:
     return Row("", point, variant, base, tuple(cells), done, spreads, intervals, {})
 
 
-def _values(cells: Sequence[Result], metric: str) -> np.ndarray:
+def _values(cells: Sequence[TrialResult], metric: str) -> np.ndarray:
     return np.array([cell.metrics[metric] for cell in cells], np.float64)
 
 
-def _drawn(cells: Sequence[Result], metric: str) -> np.ndarray | None:
+def _drawn(cells: Sequence[TrialResult], metric: str) -> np.ndarray | None:
     """The scores on draws of the sentences; None where a cell has no counts, or other sentences than the rest."""
     counts = [cell.counts[metric] for cell in cells if metric in cell.counts]
     sentences = {len(each) for each in counts}
@@ -154,7 +154,7 @@ def _drawn(cells: Sequence[Result], metric: str) -> np.ndarray | None:
     return redrawn(metric, counts)
 
 
-def _differences(study: Study, row: Row, base: Row) -> dict[str, Difference]:
+def _differences(study: SweepResults, row: Row, base: Row) -> dict[str, Difference]:
     return {metric: _difference(row, base, metric, tested=metric == study.metrics[0]) for metric in study.metrics}
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from s2s_jax.evaluate.metrics import METRICS, value
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.comparisons import Judged, Row, score
+from s2s_jax.sweep.report.comparisons import Comparison, Row, score
 from s2s_jax.sweep.report.forest_plot import Strip, strips
 from s2s_jax.sweep.report.heatmap import attends, heat_map
 from s2s_jax.sweep.report.line_chart import Point, Series, curves, is_wide, middle_and_band
 from s2s_jax.sweep.report.parallel import parallel
 from s2s_jax.sweep.report.svg import Figure
-from s2s_jax.sweep.result import Shown
+from s2s_jax.sweep.result import ExamplePrediction
 
 BUCKETS = 6  # of source length, of about as many sources each
 SENTENCES = 4  # in the gallery
@@ -24,7 +24,7 @@ ATTENTION = ("attention_entropy", "aer")
 class Sentence(NamedTuple):
     """One sentence of the gallery and a map of each variant that attends."""
 
-    shown: Shown
+    shown: ExamplePrediction
     maps: tuple[Figure, ...]
 
 
@@ -44,7 +44,7 @@ class Figures(NamedTuple):
         return [*self.differences, *self.learning, *self.lengths, *self.attention, *self.choices, *maps]
 
 
-def figures(judged: Judged) -> Figures:
+def figures(judged: Comparison) -> Figures:
     """Every picture that the study has numbers for."""
     choices = parallel(judged)
     return Figures(
@@ -57,12 +57,12 @@ def figures(judged: Judged) -> Figures:
     )
 
 
-def label_of(judged: Judged, row: Row) -> str:
+def label_of(judged: Comparison, row: Row) -> str:
     """The row by its compared value first, then the others."""
     return ", ".join([row.point[judged.study.compare], *(f"{axis} {row.point[axis]}" for axis in judged.others)])
 
 
-def _differences(judged: Judged) -> Iterator[Figure]:
+def _differences(judged: Comparison) -> Iterator[Figure]:
     for metric in judged.study.metrics:
         known = [(row, row.differences[metric]) for row in judged.rows if metric in row.differences]
         known = [(row, gap) for row, gap in known if gap.spread.mean is not None]
@@ -83,7 +83,7 @@ def _differences(judged: Judged) -> Iterator[Figure]:
         yield strips(f"difference-{metric}", metric_label, caption, rows, x_label=x_label, zero=True)
 
 
-def _learning(judged: Judged) -> Iterator[Figure]:
+def _learning(judged: Comparison) -> Iterator[Figure]:
     names = sorted({name for row in judged.rows for cell in row.done for name in cell.curves})
     for name in names:
         for place, (group, rows) in enumerate(judged.groups(), 1):
@@ -117,7 +117,7 @@ def _curve(row: Row, name: str) -> list[Point]:
     return [middle_and_band(step, found) for step, found in values if all(map(math.isfinite, found))]
 
 
-def _lengths(judged: Judged) -> Iterator[Figure]:
+def _lengths(judged: Comparison) -> Iterator[Figure]:
     metric = judged.tested
     for place, (group, rows) in enumerate(judged.groups(), 1):
         cells = [cell for row in rows for cell in row.done if _has_lengths(cell, metric)]
@@ -165,7 +165,7 @@ def _by_length(row: Row, metric: str, edges: Sequence[int]) -> list[Point]:
     return points
 
 
-def _attention(judged: Judged) -> Iterator[Figure]:
+def _attention(judged: Comparison) -> Iterator[Figure]:
     for metric in ATTENTION:
         rows = []
         decimals = numbers.decimals_for(_sd(row, metric) for row in judged.rows)
@@ -186,7 +186,7 @@ def _sd(row: Row, metric: str) -> float | None:
     return float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
 
 
-def _gallery(judged: Judged) -> Iterator[Sentence]:
+def _gallery(judged: Comparison) -> Iterator[Sentence]:
     """The first sentences, of the smallest finished seed of each variant."""
     cells = [(row, row.done[0]) for row in judged.rows if row.done]
     for number in range(min(SENTENCES, max((len(cell.gallery) for _, cell in cells), default=0))):

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.comparisons import Judged
+from s2s_jax.sweep.report.comparisons import Comparison
 from s2s_jax.sweep.report.figures import label_of
 from s2s_jax.sweep.statistics import DRAWS, EXACT_SEEDS, FLIPS, LEVEL, smallest_p
 
 
-def standing(judged: Judged) -> str:
+def standing(judged: Comparison) -> str:
     """How many cells there are, by status."""
     counts = Counter(cell.status for row in judged.rows for cell in row.cells)
     total = counts.total()
@@ -18,7 +18,7 @@ def standing(judged: Judged) -> str:
     return ", ".join([f"{counts['done']} of {total} runs done", *rest])
 
 
-def finding(judged: Judged) -> list[str]:
+def finding(judged: Comparison) -> list[str]:
     """What the table shows, in one or two sentences."""
     study, metric = judged.study, METRICS[judged.tested].label
     if not any(row.done for row in judged.rows):
@@ -39,7 +39,7 @@ def finding(judged: Judged) -> list[str]:
     return [first, judged.allows]
 
 
-def methods(judged: Judged) -> list[str]:
+def methods(judged: Comparison) -> list[str]:
     """How the numbers were made, a sentence each."""
     return [_grid(judged), _data(judged), _training(judged), _selection(judged), _measures(judged), *_tests(judged)]
 
@@ -50,7 +50,7 @@ def listed(words: Iterable[str]) -> str:
     return " and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
 
 
-def _grid(judged: Judged) -> str:
+def _grid(judged: Comparison) -> str:
     study = judged.study
     seeds = sorted({cell.seed for cell in study.results})
     axes = "; ".join(f"{axis}: {', '.join(labels)}" for axis, labels in study.axes.items())
@@ -62,7 +62,7 @@ def _grid(judged: Judged) -> str:
     )
 
 
-def _data(judged: Judged) -> str:
+def _data(judged: Comparison) -> str:
     train, test = (listed(_values(judged, f"data.{split}")) for split in ("train", "test"))
     parts = [f"Models were trained on {train or 'the data that the settings name'}"]
     parts += [f" and tested on {test}"] if test else []
@@ -72,7 +72,7 @@ def _data(judged: Judged) -> str:
     return "".join(parts) + "."
 
 
-def _training(judged: Judged) -> str:
+def _training(judged: Comparison) -> str:
     done = [cell for row in judged.rows for cell in row.done]
     if not done:
         return "No run is done."
@@ -87,7 +87,7 @@ def _training(judged: Judged) -> str:
     )
 
 
-def _selection(judged: Judged) -> str:
+def _selection(judged: Comparison) -> str:
     metric = " or ".join(_values(judged, "validation.metric"))
     steps = [cell.best_step for row in judged.rows for cell in row.done if cell.best_step]
     at = f" (steps {_between(steps)})" if steps else ""
@@ -97,7 +97,7 @@ def _selection(judged: Judged) -> str:
     )
 
 
-def _measures(judged: Judged) -> str:
+def _measures(judged: Comparison) -> str:
     sources = sorted({len(counts) for row in judged.rows for cell in row.done for counts in cell.counts.values()})
     size = f" on {_between(sources)} test sources" if sources else ""
     labels = listed(METRICS[metric].label for metric in judged.study.metrics)
@@ -107,7 +107,7 @@ def _measures(judged: Judged) -> str:
     )
 
 
-def _tests(judged: Judged) -> list[str]:
+def _tests(judged: Comparison) -> list[str]:
     if not judged.comparisons:
         return ["Nothing is compared, so nothing is tested."]
     exact = judged.pairs <= EXACT_SEEDS
@@ -125,7 +125,7 @@ def _tests(judged: Judged) -> list[str]:
     ]
 
 
-def _intervals(judged: Judged) -> str:
+def _intervals(judged: Comparison) -> str:
     """By what the intervals of the tested differences could be taken over."""
     gaps = [row.differences[judged.tested] for row in judged.rows if judged.tested in row.differences]
     over = {gap.interval.over for gap in gaps if gap.interval}
@@ -140,7 +140,7 @@ def _intervals(judged: Judged) -> str:
     return " ".join(sentence for kind, sentence in said.items() if kind in over)
 
 
-def _values(judged: Judged, key: str) -> list[str]:
+def _values(judged: Comparison, key: str) -> list[str]:
     return sorted({str(cell.settings[key]) for cell in judged.study.results if cell.settings.get(key)})
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from s2s_jax.sweep.report.line_chart import colour
+from s2s_jax.sweep.report.line_chart import color
 from s2s_jax.sweep.report.svg import (
     Axis,
     Figure,
@@ -64,7 +64,7 @@ def _grid(across: Axis, bottom: float, x_label: str, *, zero: bool) -> str:
 
 
 def _strip(row: Strip, label: str, across: Axis, y: float, width: float) -> str:
-    kind = colour(row.variant)
+    kind = color(row.variant)
     above = y - 4  # the mean and its interval; the seeds lie below them
     seeds = "".join(dot(across.place(seed), y + 6, f"seed {kind}", radius=2.4) for seed in row.seeds)
     reach = line(across.place(row.low), above, across.place(row.high), above, f"reach {kind}")

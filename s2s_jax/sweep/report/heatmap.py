@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from s2s_jax.sweep.report.svg import Figure, box, n, text, token_text, width_of
-from s2s_jax.sweep.result import Shown
+from s2s_jax.sweep.result import ExamplePrediction
 
 CELL = 20.0
 TOKENS = 48  # of a side; what lies behind them is not drawn
@@ -12,7 +12,7 @@ LABEL = 11.0
 LEAST = 0.004  # a weight below it is as good as white
 
 
-def heat_map(name: str, title: str, shown: Shown) -> Figure:
+def heat_map(name: str, title: str, shown: ExamplePrediction) -> Figure:
     """Target down, source across; a cell is as dark as its weight. NaN is struck out."""
     rows, columns = (min(TOKENS, size, len(tokens)) for size, tokens in
                      zip(shown.alignment.shape, (shown.tokens, shown.source_tokens), strict=True))  # fmt: skip
@@ -33,7 +33,7 @@ def heat_map(name: str, title: str, shown: Shown) -> Figure:
     return Figure(name, title, caption, left + columns * CELL + 4, top + rows * CELL + 4, "".join(parts))
 
 
-def attends(shown: Shown) -> bool:
+def attends(shown: ExamplePrediction) -> bool:
     """Whether there is anything to draw: a variant without attention has zeros."""
     return bool(shown.alignment.size and np.any(shown.alignment != 0))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from s2s_jax.sweep.report import findings
-from s2s_jax.sweep.report.comparisons import Judged, Row
+from s2s_jax.sweep.report.comparisons import Comparison, Row
 from s2s_jax.sweep.report.figures import Figures, Sentence, label_of
 from s2s_jax.sweep.report.forest_plot import WIDTH as STRIP_WIDTH
 from s2s_jax.sweep.report.runs import runs
@@ -13,7 +13,7 @@ from s2s_jax.sweep.report.svg import SERIES, Figure, literal
 from s2s_jax.sweep.report.tables import columns
 
 
-def to_html(judged: Judged, figures: Figures) -> str:
+def to_html(judged: Comparison, figures: Figures) -> str:
     """The page; the same bytes for the same study."""
     sections = [
         ("results", "Results", _results(judged)),
@@ -40,7 +40,7 @@ def to_html(judged: Judged, figures: Figures) -> str:
     )
 
 
-def _header(judged: Judged) -> str:
+def _header(judged: Comparison) -> str:
     study = judged.study
     found = "".join(f'<p class="finding">{literal(each)}</p>' for each in findings.finding(judged))
     command = f"<pre><code>{literal(study.command)}</code></pre>" if study.command else ""
@@ -54,7 +54,7 @@ def _paragraphs(texts: Iterable[str]) -> str:
     return "".join(f"<p>{literal(text)}</p>" for text in texts)
 
 
-def _results(judged: Judged) -> str:
+def _results(judged: Comparison) -> str:
     table = columns(judged)
     heads = "".join(
         f'<th scope="col"{_kind(column.are_words)} title="{literal(column.meaning)}">{literal(column.head)}</th>'
@@ -141,7 +141,7 @@ def _sentence(sentence: Sentence) -> str:
     return f'{source}<p class="note">wanted: {references}</p><div class="maps">{maps}</div>'
 
 
-def _settings(judged: Judged) -> str:
+def _settings(judged: Comparison) -> str:
     """The settings in which finished or planned cells differ, the seed left out."""
     cells = [cell for row in judged.rows for cell in row.cells if cell.settings]
     names = sorted({name for cell in cells for name in cell.settings} - {"seed"})

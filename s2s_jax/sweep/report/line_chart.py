@@ -32,15 +32,15 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One curve; its variant is its colour and dash."""
+    """One curve; its variant is its color and dash."""
 
     label: str
     variant: int
     points: Sequence[Point]
 
 
-def colour(variant: int) -> str:
-    """The class of a variant's colour and dash."""
+def color(variant: int) -> str:
+    """The class of a variant's color and dash."""
     return f"s{variant % SERIES} d{variant // SERIES % 3}"
 
 
@@ -114,8 +114,8 @@ def _band(one: Series, across: Axis, up: Axis) -> str:
 
 def _curve(one: Series, across: Axis, up: Axis) -> str:
     points = [(across.place(point.x), up.place(point.y)) for point in one.points if not up.is_log or point.y > 0]
-    dots = "".join(dot(x, y, f"dot {colour(one.variant)}", radius=2.2) for x, y in points) if len(points) < 25 else ""
-    return path(points, f"curve {colour(one.variant)}") + dots
+    dots = "".join(dot(x, y, f"dot {color(one.variant)}", radius=2.2) for x, y in points) if len(points) < 25 else ""
+    return path(points, f"curve {color(one.variant)}") + dots
 
 
 def _legend(entries: Sequence[tuple[str, int]], *, top: float) -> tuple[str, float]:
@@ -126,7 +126,7 @@ def _legend(entries: Sequence[tuple[str, int]], *, top: float) -> tuple[str, flo
         width = 30 + width_of(name) + 18
         if x + width > WIDTH and x > LEFT:
             x, y = LEFT, y + LEGEND_LINE
-        parts.append(line(x, y - 4, x + 22, y - 4, f"curve {colour(variant)}"))
+        parts.append(line(x, y - 4, x + 22, y - 4, f"curve {color(variant)}"))
         parts.append(text(x + 28, y, name, "label"))
         x += width
     return "".join(parts), y - top + 10 if entries else 0.0

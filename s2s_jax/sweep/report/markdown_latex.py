@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from s2s_jax.sweep.report import findings, numbers
-from s2s_jax.sweep.report.comparisons import Judged
+from s2s_jax.sweep.report.comparisons import Comparison
 from s2s_jax.sweep.report.figures import Figures, label_of
 from s2s_jax.sweep.report.svg import Figure
 from s2s_jax.sweep.report.tables import Column, columns, texts_by_row
@@ -30,7 +30,7 @@ def latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
 
 
-def to_latex(judged: Judged) -> str:
+def to_latex(judged: Comparison) -> str:
     """The main table, for the package booktabs."""
     table = columns(judged)
     kinds = "".join("l" if column.are_words else "r" for column in table)
@@ -59,7 +59,7 @@ def markdown(text: str) -> str:
     return " ".join(spelled.split())
 
 
-def to_markdown(judged: Judged, figures: Figures) -> str:
+def to_markdown(judged: Comparison, figures: Figures) -> str:
     """The whole report but its examples, with links to the pictures."""
     study = judged.study
     parts = [
@@ -100,7 +100,7 @@ def _table(table: Sequence[Column]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _runs(judged: Judged) -> str:
+def _runs(judged: Comparison) -> str:
     lines = ["| run | point | seed | status | error |", "| --- | --- | ---: | --- | --- |"]
     for row in judged.rows:
         for cell in row.cells:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.comparisons import Judged, Row
+from s2s_jax.sweep.report.comparisons import Comparison, Row
 from s2s_jax.sweep.report.figures import label_of
 from s2s_jax.sweep.report.svg import literal
-from s2s_jax.sweep.result import Result, Shown
+from s2s_jax.sweep.result import ExamplePrediction, TrialResult
 
 EXAMPLES = 5  # sentences of each row
 
 
-def runs(judged: Judged) -> str:
+def runs(judged: Comparison) -> str:
     """All cells, in a part of the page for each row of the table."""
     decimals = {
         metric: numbers.decimals_for(row.spreads[metric].sd for row in judged.rows) for metric in judged.study.metrics
@@ -20,7 +20,7 @@ def runs(judged: Judged) -> str:
     return "".join(_part(judged, row, decimals) for row in judged.rows)
 
 
-def _part(judged: Judged, row: Row, decimals: dict[str, int]) -> str:
+def _part(judged: Comparison, row: Row, decimals: dict[str, int]) -> str:
     metrics = judged.study.metrics
     heads = ["run", "seed", "status", *(METRICS[metric].label for metric in metrics)]
     has_errors = any(cell.error for cell in row.cells)
@@ -38,7 +38,7 @@ def _left(is_word: bool) -> str:
     return ' class="w"' if is_word else ""
 
 
-def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int], *, has_errors: bool) -> str:
+def _cell(cell: TrialResult, metrics: Sequence[str], decimals: dict[str, int], *, has_errors: bool) -> str:
     scores = "".join(f"<td>{numbers.plain(cell.metrics.get(each), decimals[each])}</td>" for each in metrics)
     is_done = cell.status == "done"
     work = [cell.best_step, cell.steps, cell.tokens, cell.seconds]
@@ -51,7 +51,7 @@ def _cell(cell: Result, metrics: Sequence[str], decimals: dict[str, int], *, has
     )
 
 
-def _examples(cells: Sequence[Result]) -> str:
+def _examples(cells: Sequence[TrialResult]) -> str:
     """The same sentences under every seed."""
     most = min(EXAMPLES, max((len(cell.gallery) for cell in cells), default=0))
     sentences = [[(cell.seed, cell.gallery[at]) for cell in cells if at < len(cell.gallery)] for at in range(most)]
@@ -60,7 +60,7 @@ def _examples(cells: Sequence[Result]) -> str:
     return f"<details><summary>What it said</summary>{''.join(map(_example, sentences))}</details>"
 
 
-def _example(said: Sequence[tuple[int, Shown]]) -> str:
+def _example(said: Sequence[tuple[int, ExamplePrediction]]) -> str:
     first = said[0][1]
     lines = [("source", first.source), *(("wanted", line) for line in first.references)]
     lines += [(f"seed {seed}", shown.text) for seed, shown in said]

@@ -1,6 +1,6 @@
 """What do the page and its pictures look like, by day, by night and on paper?
 
-Series colours are those of Okabe & Ito (2008), darker by day, so that they keep 3 : 1 against their ground; text keeps
+Series colors are those of Okabe & Ito (2008), darker by day, so that they keep 3 : 1 against their ground; text keeps
 4.5 : 1 (a test measures both). The baseline is the grey one.
 """
 
@@ -58,7 +58,7 @@ svg .number{font-size:12px}svg .over{paint-order:stroke;stroke:var(--paper);stro
 
 
 def _fixed(rules: str, palette: dict) -> str:
-    """The rules with colours in the place of variables, which programs for drawing and typesetting do not know."""
+    """The rules with colors in the place of variables, which programs for drawing and typesetting do not know."""
     made = []
     for rule in filter(str.strip, rules.split("}")):
         selector, body = rule.strip().split("{")

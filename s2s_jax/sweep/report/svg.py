@@ -1,6 +1,6 @@
 """How is a picture drawn with lines and letters only? SVG as text: the same bytes at every call.
 
-Colours are classes, so that one drawing serves light, dark and paper; `style` holds what they mean.
+Colors are classes, so that one drawing serves light, dark and paper; `style` holds what they mean.
 """
 
 import html
@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SERIES = 8  # colours; the ninth series has the first colour and another dash
+SERIES = 8  # colors; the ninth series has the first color and another dash
 FONT = 12.0
-JOINERS = "\u200c\u200d"  # invisible, but they say how their neighbours join
+JOINERS = "\u200c\u200d"  # invisible, but they say how their neighbors join
 OPEN_BOX = "\u2423"  # the visible space
 DOTTED_CIRCLE = "\u25cc"
 
@@ -92,7 +92,7 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as its neighbours need."""
+    """A tick's number with as many decimals as its neighbors need."""
     if abs(value) >= 1e4:
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
@@ -131,7 +131,7 @@ def box(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def text(x: float, y: float, words: str, kind: str = "label", *, anchor: str = "start", turned: float = 0.0) -> str:
-    """Words, taken literally; each stands alone, so that right-to-left ones move no neighbour."""
+    """Words, taken literally; each stands alone, so that right-to-left ones move no neighbor."""
     turn = f' transform="rotate({n(turned)} {n(x)} {n(y)})"' if turned else ""
     place = "" if anchor == "start" else f' text-anchor="{anchor}"'
     return f'<text class="{kind}" x="{n(x)}" y="{n(y)}"{place}{turn}>{literal(words)}</text>'

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.comparisons import Judged, Row
+from s2s_jax.sweep.report.comparisons import Comparison, Row
 from s2s_jax.sweep.statistics import LEVEL
 
 
@@ -22,7 +22,7 @@ class Column(NamedTuple):
     strong: frozenset[int] = frozenset()  # rows to point out
 
 
-def columns(judged: Judged) -> list[Column]:
+def columns(judged: Comparison) -> list[Column]:
     """The main table."""
     study, rows = judged.study, judged.rows
     names = [*judged.others, study.compare]
@@ -43,7 +43,7 @@ def seeds_text(row: Row) -> str:
     return ", ".join([f"{counts['done']} of {len(row.cells)}", *rest])
 
 
-def _metric(judged: Judged, metric: str) -> Column:
+def _metric(judged: Comparison, metric: str) -> Column:
     decimals = numbers.decimals_for(row.spreads[metric].sd for row in judged.rows)
     texts = []
     for row in judged.rows:
@@ -55,7 +55,7 @@ def _metric(judged: Judged, metric: str) -> Column:
     return Column(METRICS[metric].label, meaning, texts)
 
 
-def _comparison(judged: Judged) -> list[Column]:
+def _comparison(judged: Comparison) -> list[Column]:
     if not judged.comparisons:
         return []
     gaps = [row.differences.get(judged.tested) for row in judged.rows]
@@ -88,7 +88,7 @@ def _comparison(judged: Judged) -> list[Column]:
     ]
 
 
-def _budget(judged: Judged) -> list[Column]:
+def _budget(judged: Comparison) -> list[Column]:
     means = [budget(row) for row in judged.rows]
     return [
         Column("parameters", "", [numbers.compact(each[0]) for each in means]),
@@ -107,7 +107,7 @@ def budget(row: Row) -> tuple[float | None, float | None, float | None, float | 
     return parameters, tokens, speed, seconds
 
 
-def to_csv(judged: Judged) -> str:
+def to_csv(judged: Comparison) -> str:
     """Every number of every row in full; an empty field is a number that there is not."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -117,7 +117,7 @@ def to_csv(judged: Judged) -> str:
     return out.getvalue()
 
 
-def _head(judged: Judged) -> list[str]:
+def _head(judged: Comparison) -> list[str]:
     study = judged.study
     parts = ("mean", "sd", "n", "low", "high", "difference", "difference_low", "difference_high")
     head = [*judged.others, study.compare, "runs", "done", "failed", "diverged"]
@@ -126,7 +126,7 @@ def _head(judged: Judged) -> list[str]:
     return [*head, "parameters", "tokens", "tokens_per_second", "seconds"]
 
 
-def _record(judged: Judged, row: Row) -> list:
+def _record(judged: Comparison, row: Row) -> list:
     names = [*judged.others, judged.study.compare]
     statuses = Counter(cell.status for cell in row.cells)
     counts = [len(row.cells), *(statuses[status] for status in ("done", "failed", "diverged"))]

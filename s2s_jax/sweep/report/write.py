@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from s2s_jax.sweep.report.comparisons import judge
+from s2s_jax.sweep.report.comparisons import compare
 from s2s_jax.sweep.report.figures import figures
 from s2s_jax.sweep.report.html import to_html
 from s2s_jax.sweep.report.markdown_latex import to_latex, to_markdown
 from s2s_jax.sweep.report.style import STANDALONE
 from s2s_jax.sweep.report.tables import to_csv
-from s2s_jax.sweep.result import Study
+from s2s_jax.sweep.result import SweepResults
 
 
-def write_report(study: Study, folder: Path) -> Path:
+def write_report(study: SweepResults, folder: Path) -> Path:
     """Writes report.html, report.md, table.csv, table.tex and figures/*.svg into the folder; returns the page.
 
     The same study gives the same bytes. Pictures of an earlier report are removed.
@@ -19,7 +19,7 @@ def write_report(study: Study, folder: Path) -> Path:
     Raises:
         ValueError: the study compares what it does not have, or tests a metric that has no better direction.
     """
-    judged = judge(study)
+    judged = compare(study)
     drawn = figures(judged)
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ class Cogs(PublishedPairs):
     """COGS: sentence to logical form. Kim and Linzen 2020, arXiv:2010.05465.
 
     Splits train, validation (upstream: dev) and test are drawn alike; gen holds 1,000 sentences for each of 21 kinds
-    of generalisation. This is the release of 2022, in which 50 lines of gen were corrected after the paper. The third
+    of generalization. This is the release of 2022, in which 50 lines of gen were corrected after the paper. The third
     column of the files, the kind, is left out. A logical form names words by their places, which is a gold alignment.
     """
 

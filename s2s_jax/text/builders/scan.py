@@ -27,7 +27,7 @@ class Scan(PublishedPairs):
 
     The filler and template splits are of Loula et al. 2018, arXiv:1807.07545. SCAN has a train and a test file for
     each configuration and no validation split: every 20th line of the train file is held out here. It is drawn like
-    the train split, so it does not measure the generalisation that the test split asks for; and the addprim train
+    the train split, so it does not measure the generalization that the test split asks for; and the addprim train
     files repeat one line many times (`jump` 1,467 times, `turn left` 2,189), so that line stands on both sides.
     """
 

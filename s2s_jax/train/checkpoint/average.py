@@ -36,7 +36,7 @@ def newest_average(checkpoints: Checkpoints, example: Any, count: int) -> Averag
             f"average={count} needs as many checkpoints, and {checkpoints.directory} holds {len(steps)} (steps "
             f"{', '.join(map(str, steps))}); average fewer, or train with checkpoint.keep={count}."
         )
-    each = (checkpoints.restore(example, step=step).tree.shown for step in steps[-count:])
+    each = (checkpoints.restore(example, step=step).tree.evaluation_params for step in steps[-count:])
     first = next(each)
     total = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), first)
     for params in each:

@@ -27,7 +27,7 @@ from s2s_jax.train.checkpoint.format import (
     record_of,
     start_writing,
 )
-from s2s_jax.train.checkpoint.pytree_io import demand_same_form, nested, on_host, rebuilt
+from s2s_jax.train.checkpoint.pytree_io import check_same_structure, nested, on_host, rebuilt
 
 _absl = logging.getLogger("absl")  # the one Orbax logs to
 
@@ -147,8 +147,8 @@ class Checkpoints:
         present = [other for other in self.steps() if other not in self._damaged]
         if step in present and self._is_there(step, record):
             return
-        self._demand_newest(step, present)
-        self._demand_space(step, arrays)
+        self._check_newest(step, present)
+        self._check_space(step, arrays)
         try:
             writing = start_writing(self._path(step), arrays, record, replace=step in self.steps())
         except Exception as error:
@@ -193,7 +193,7 @@ class Checkpoints:
         for candidate in self._candidates(step, best=best):
             try:
                 record = read_record(self._path(candidate))
-                demand_same_form(example, record["leaves"], where=str(self._path(candidate)))
+                check_same_structure(example, record["leaves"], where=str(self._path(candidate)))
                 arrays = read_arrays(self._path(candidate), record)
             except DamageError as damage:
                 self._refuse(candidate, damage)
@@ -222,7 +222,7 @@ class Checkpoints:
             FileNotFoundError: there is no such step.
             CheckpointError: it is damaged, or was written by a newer s2s.
         """
-        self._demand_present(step)
+        self._check_present(step)
         try:
             return read_record(self._path(step))
         except DamageError as damage:
@@ -234,7 +234,7 @@ class Checkpoints:
         Raises:
             FileNotFoundError: there is no such step.
         """
-        self._demand_present(step)
+        self._check_present(step)
         try:
             read_arrays(self._path(step), read_record(self._path(step)))
         except DamageError as damage:
@@ -254,7 +254,7 @@ class Checkpoints:
         self._sweep()
         _absl.addFilter(self._quiet)
 
-    def _demand_present(self, step: int) -> None:
+    def _check_present(self, step: int) -> None:
         self.wait()
         steps = self.steps()
         if step not in steps:
@@ -263,7 +263,7 @@ class Checkpoints:
 
     def _candidates(self, step: int | None, *, best: bool) -> list[int]:
         if step is not None:
-            self._demand_present(step)
+            self._check_present(step)
             return [step]
         self.wait()
         steps = self.steps()
@@ -291,7 +291,7 @@ class Checkpoints:
         except DamageError:
             return False
 
-    def _demand_newest(self, step: int, present: Iterable[int]) -> None:
+    def _check_newest(self, step: int, present: Iterable[int]) -> None:
         newest = max(present, default=step)
         if newest > step:
             raise ValueError(
@@ -299,7 +299,7 @@ class Checkpoints:
                 "move the newer checkpoints away, or choose another run directory"
             )
 
-    def _demand_space(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def _check_space(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         needed = sum(leaf.nbytes for leaf in arrays.values())
         missing = missing_megabytes(self.directory, needed=needed)
         if missing:

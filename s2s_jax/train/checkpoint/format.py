@@ -19,7 +19,7 @@ import numpy as np
 import tensorstore
 from orbax.checkpoint import v1 as orbax
 
-from s2s_jax.train.checkpoint.pytree_io import checksum, described, empty, spoken
+from s2s_jax.train.checkpoint.pytree_io import checksum, described, empty, to_json
 
 FORMAT = 1  # raised when an older s2s could no longer read what this one writes
 BEST_BY = "loss"  # the metric, lower is better, by which the best steps are kept
@@ -138,8 +138,8 @@ def _opened(state: Path, path: str, shared: tensorstore.Context) -> Any:
 def _read(opening: Any, form: Mapping[str, Any]) -> np.ndarray:
     store = opening.result()
     there = {"dtype": store.dtype.name, "shape": list(store.shape)}
-    if spoken(there) != spoken(form):  # before any memory is taken for it
-        raise ValueError(f"it is {spoken(there)}, was {spoken(form)} when saved")
+    if to_json(there) != to_json(form):  # before any memory is taken for it
+        raise ValueError(f"it is {to_json(there)}, was {to_json(form)} when saved")
     array = np.asarray(store.read().result())
     if checksum(array) != form["crc32"]:
         raise ValueError(f"its checksum is {checksum(array):08x}, was {form['crc32']:08x} when saved")

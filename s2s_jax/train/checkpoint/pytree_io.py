@@ -44,7 +44,7 @@ def form_of(leaf: Any) -> dict[str, Any]:
     return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
 
 
-def spoken(form: Mapping[str, Any]) -> str:
+def to_json(form: Mapping[str, Any]) -> str:
     """A dtype and shape for people: `float32[3,4]`."""
     return f"{form['dtype']}[{','.join(map(str, form['shape']))}]"
 
@@ -54,7 +54,7 @@ def empty(record: Mapping[str, Any]) -> np.ndarray:
     return np.zeros(record["shape"], jnp.dtype(record["dtype"]))
 
 
-def demand_same_form(example: Any, record: Mapping[str, Mapping[str, Any]], *, where: str) -> None:
+def check_same_structure(example: Any, record: Mapping[str, Mapping[str, Any]], *, where: str) -> None:
     """Nothing, when `record` describes exactly the leaves of `example`.
 
     Raises:
@@ -64,8 +64,8 @@ def demand_same_form(example: Any, record: Mapping[str, Mapping[str, Any]], *, w
     for path, form in wanted.items():
         if path not in record:
             raise ValueError(f"{where} lacks leaf {path!r}, which is wanted here; another configuration saved it")
-        if spoken(record[path]) != spoken(form):
-            found, asked = spoken(record[path]), spoken(form)
+        if to_json(record[path]) != to_json(form):
+            found, asked = to_json(record[path]), to_json(form)
             raise ValueError(f"{where} holds leaf {path!r} as {found}, wanted {asked}; values are never cast silently")
     for path in record:
         if path not in wanted:

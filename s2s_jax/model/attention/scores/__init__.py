@@ -1,6 +1,6 @@
 """Which scores are there? To add one: write the class, here or in a file of its own, and add its line."""
 
-from s2s_jax.model.attention.scores.base import Score, named
+from s2s_jax.model.attention.scores.base import Score, table_name
 from s2s_jax.model.attention.scores.content import (
     Additive,
     AdditiveLayerNorm,
@@ -10,7 +10,7 @@ from s2s_jax.model.attention.scores.content import (
     Dot,
     General,
     Linear,
-    NormalisedAdditive,
+    NormalizedAdditive,
     ScaledDot,
     ScaledGeneral,
     TanhDot,
@@ -24,7 +24,7 @@ from s2s_jax.model.attention.scores.location import (
 )
 
 SCORES: dict[str, type[Score]] = {
-    named(kind): kind
+    table_name(kind): kind
     for kind in (
         Dot,
         ScaledDot,
@@ -37,7 +37,7 @@ SCORES: dict[str, type[Score]] = {
         Concat,
         Additive,
         AdditiveLayerNorm,
-        NormalisedAdditive,
+        NormalizedAdditive,
         Location,
         LocationAware,
         DynamicConvolution,

@@ -23,8 +23,8 @@ class Score(nnx.Module):
         config: the numbers that some scores need, such as the width A of the space in which the two meet (`size`).
     """
 
-    remembers = False  # True: `step` carries a state of the score's own
-    follows = False  # True: it makes no sense without a history of past alignments
+    stateful = False  # True: `step` carries a state of the score's own
+    needs_history = False  # True: it makes no sense without a history of past alignments
 
     def __init__(self, query: int, memory: int, config: AttentionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.query, self.memory, self.config, self.dtype = query, memory, config, dtype
@@ -37,7 +37,7 @@ class Score(nnx.Module):
         """The keys: all that does not change from step to step."""
         return memory
 
-    def asking(self) -> Float[Array, "Q A"] | None:
+    def query_projection(self) -> Float[Array, "Q A"] | None:
         """What the query is multiplied by before it meets the keys, if by anything."""
         return None
 
@@ -56,6 +56,6 @@ class Score(nnx.Module):
         return self(query, keys), state
 
 
-def named(kind: type) -> str:
+def table_name(kind: type) -> str:
     """The name of a class in its table: ScaledDot is scaled-dot."""
     return re.sub(r"(?<=[a-z])(?=[A-Z0-9])", "-", kind.__name__).lower()

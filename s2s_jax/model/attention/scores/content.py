@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from s2s_jax.model.attention.scores.base import Score, named
+from s2s_jax.model.attention.scores.base import Score, table_name
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.layer_norm import normal
-from s2s_jax.model.ops.matmul import product, wide
+from s2s_jax.model.ops.layer_norm import layer_norm
+from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 
 
 class Dot(Score):
@@ -18,7 +18,7 @@ class Dot(Score):
         """Check that the two can be multiplied."""
         if self.query != self.memory:
             raise ValueError(
-                f"score={named(type(self))!r} needs query and memory of one size, got query {self.query} "
+                f"score={table_name(type(self))!r} needs query and memory of one size, got query {self.query} "
                 f"and memory {self.memory}; use score='general', which learns the map between them."
             )
 
@@ -65,8 +65,8 @@ class Linear(Dot):
     def prepare(self, memory):
         """What q is multiplied by, w_1 + w_3 * k + w_4, and beside it all that is free of q, (w_2 - w_4) . k + b."""
         of_query, of_memory, of_product, of_difference = jnp.split(self.weight[...], 4)
-        met = wide(of_query + of_difference, 3) + wide(of_product, 3) * memory
-        free = product(memory, (of_memory - of_difference)[:, None], self.dtype) + self.bias[...]
+        met = broadcast_bias(of_query + of_difference, 3) + broadcast_bias(of_product, 3) * memory
+        free = matmul(memory, (of_memory - of_difference)[:, None], self.dtype) + self.bias[...]
         return jnp.concatenate([met, free], axis=-1)
 
     def __call__(self, query, keys):
@@ -83,7 +83,7 @@ class General(Dot):
 
     def prepare(self, memory):
         """W k."""
-        return product(memory, self.weight[...], self.dtype)
+        return matmul(memory, self.weight[...], self.dtype)
 
 
 class ScaledGeneral(General):
@@ -105,15 +105,15 @@ class Biaffine(General):
     def build(self, rngs):
         """W, w_q, w_k and b. A softmax does not see w_q and b: they are the same for every token."""
         super().build(rngs)
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, 1)[:, 0])
-        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, 1)[:, 0])
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, 1)[:, 0])
+        self.memory_kernel = nnx.Param(glorot(rngs.params(), self.memory, 1)[:, 0])
         self.bias = nnx.Param(jnp.array(0.0))
 
     def prepare(self, memory):
         """What q is multiplied by, W k + w_q, and beside it all that is free of q, w_k . k + b."""
-        together = jnp.concatenate([self.weight[...], self.of_memory[...][:, None]], axis=-1)
-        added = jnp.concatenate([self.of_query[...], self.bias[...][None]])
-        return product(memory, together, self.dtype) + wide(added, 3)
+        together = jnp.concatenate([self.weight[...], self.memory_kernel[...][:, None]], axis=-1)
+        added = jnp.concatenate([self.query_kernel[...], self.bias[...][None]])
+        return matmul(memory, together, self.dtype) + broadcast_bias(added, 3)
 
     def __call__(self, query, keys):
         """[q; 1] . key."""
@@ -125,33 +125,33 @@ class TanhDot(Dot):
 
     def build(self, rngs):
         """W and U, and their biases b and c."""
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
-        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, self.config.size))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
+        self.memory_kernel = nnx.Param(glorot(rngs.params(), self.memory, self.config.size))
         self.query_bias = nnx.Param(jnp.zeros((self.config.size,)))
         self.memory_bias = nnx.Param(jnp.zeros((self.config.size,)))
 
     def prepare(self, memory):
         """tanh(U k + c)."""
-        return jnp.tanh(product(memory, self.of_memory[...], self.dtype) + wide(self.memory_bias[...], 3))
+        return jnp.tanh(matmul(memory, self.memory_kernel[...], self.dtype) + broadcast_bias(self.memory_bias[...], 3))
 
-    def asking(self):
+    def query_projection(self):
         """W."""
-        return self.of_query[...]
+        return self.query_kernel[...]
 
     def __call__(self, query, keys):
         """tanh(W q + b) . key, W q given."""
-        return super().__call__(jnp.tanh(query + wide(self.query_bias[...], 2)), keys)
+        return super().__call__(jnp.tanh(query + broadcast_bias(self.query_bias[...], 2)), keys)
 
 
 class Additive(Score):
-    """score = v . tanh(W q + U k), or + b inside with attention.bias. Bahdanau et al. 2015, arXiv:1409.0473, A.1.2."""
+    """score = v . tanh(W q + U k), or + b inside with model.attention.bias. Bahdanau et al. 2015, arXiv:1409.0473, A.1.2."""
 
     bias: nnx.Param | None = None  # where there is one
 
     def build(self, rngs):
         """W, U and v; v as wide as they are."""
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
-        self.of_memory = nnx.Param(glorot(rngs.params(), self.memory, self.config.size))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
+        self.memory_kernel = nnx.Param(glorot(rngs.params(), self.memory, self.config.size))
         self._build_outer(rngs, bias=self.config.bias)
 
     def _build_outer(self, rngs, *, bias: bool):
@@ -162,14 +162,14 @@ class Additive(Score):
 
     def prepare(self, memory):
         """U k, and b where there is one."""
-        return self._biased(product(memory, self.of_memory[...], self.dtype))
+        return self._biased(matmul(memory, self.memory_kernel[...], self.dtype))
 
     def _biased(self, keys):
-        return keys if self.bias is None else keys + wide(self.bias[...], 3)
+        return keys if self.bias is None else keys + broadcast_bias(self.bias[...], 3)
 
-    def asking(self):
+    def query_projection(self):
         """W."""
-        return self.of_query[...]
+        return self.query_kernel[...]
 
     def __call__(self, query, keys):
         """v . tanh(W q + key), W q given."""
@@ -189,9 +189,9 @@ class Concat(Additive):
 
     def prepare(self, memory):
         """The memory's share of W [q; k], and b where there is one."""
-        return self._biased(product(memory, self.weight[self.query :], self.dtype))
+        return self._biased(matmul(memory, self.weight[self.query :], self.dtype))
 
-    def asking(self):
+    def query_projection(self):
         """The rows of W that meet the query."""
         return self.weight[: self.query]
 
@@ -207,15 +207,15 @@ class AdditiveLayerNorm(Additive):
 
     def prepare(self, memory):
         """LN(U k), and b where there is one."""
-        share = product(memory, self.of_memory[...], self.dtype)
-        return self._biased(wide(self.memory_gain[...], 3) * normal(share))
+        share = matmul(memory, self.memory_kernel[...], self.dtype)
+        return self._biased(broadcast_bias(self.memory_gain[...], 3) * layer_norm(share))
 
     def __call__(self, query, keys):
         """v . tanh(LN(W q) + key), W q given."""
-        return super().__call__(wide(self.query_gain[...], 2) * normal(query), keys)
+        return super().__call__(broadcast_bias(self.query_gain[...], 2) * layer_norm(query), keys)
 
 
-class NormalisedAdditive(Additive):
+class NormalizedAdditive(Additive):
     """score = g v / |v| . tanh(W q + U k + b), g sqrt(1 / A) at first. Raffel et al. 2017, arXiv:1704.00784."""
 
     def _build_outer(self, rngs, *, bias):

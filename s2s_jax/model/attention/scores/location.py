@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from s2s_jax.model.attention.scores.base import Score
 from s2s_jax.model.attention.scores.content import Additive
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import product, wide
+from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 
 PRIOR = 11  # tokens that dynamic convolution may move on by in one step, and one
 
@@ -29,12 +29,12 @@ class Location(Score):
         positions, tokens = self.config.positions, memory.shape[1]
         if tokens > positions:
             raise ValueError(
-                f"attention.positions must be at least {tokens} for score='location' to read sources padded to "
+                f"model.attention.positions must be at least {tokens} for score='location' to read sources padded to "
                 f"{tokens} tokens, got {positions}; raise it, or leave longer sources out."
             )
         return memory[..., :0]
 
-    def asking(self):
+    def query_projection(self):
         """W."""
         return self.weight[...]
 
@@ -46,12 +46,12 @@ class Location(Score):
 class LocationAware(Additive):
     """score = v . tanh(W q + U k + V (F * past)), past alignments convolved. Chorowski et al. 2015, arXiv:1506.07503.
 
-    Additive, with a history whose `attention.kernel` is wide. With history previous-and-coverage it has the two
-    channels of Shen et al. 2018, arXiv:1712.05884; sharpening is the softmax's temperature, smoothing the normaliser
+    Additive, with a history whose `model.attention.kernel` is wide. With history previous-and-coverage it has the two
+    channels of Shen et al. 2018, arXiv:1712.05884; sharpening is the softmax's temperature, smoothing the normalizer
     smoothed-sigmoid, windowing the constraint window.
     """
 
-    follows = True
+    needs_history = True
 
 
 class DynamicConvolution(Score):
@@ -61,13 +61,13 @@ class DynamicConvolution(Score):
     and P a fixed beta-binomial prior (n = 10, 0.1, 0.9) that only moves on.
     """
 
-    follows = True
+    needs_history = True
 
     def build(self, rngs):
         """F, V, W, U, T, v and the biases."""
         config, filters = self.config, self.config.filters
         self.kernel = config.kernel or 21
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, config.size))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, config.size))
         self.query_bias = nnx.Param(jnp.zeros((config.size,)))
         self.making = nnx.Param(glorot(rngs.params(), config.size, self.kernel * filters))
         self.filters = nnx.Param(glorot(rngs.params(), self.kernel, filters))
@@ -79,19 +79,19 @@ class DynamicConvolution(Score):
         """Keys of width 0."""
         return memory[..., :0]
 
-    def asking(self):
+    def query_projection(self):
         """W."""
-        return self.of_query[...]
+        return self.query_kernel[...]
 
     def step(self, query, keys, past, state):
         """Both convolutions of the previous alignment, and the log of the prior's, at least log 1e-6."""
-        inner = jnp.tanh(query + wide(self.query_bias[...], 2))
-        made = product(inner, self.making[...], self.dtype).reshape(query.shape[0], self.kernel, -1)
+        inner = jnp.tanh(query + broadcast_bias(self.query_bias[...], 2))
+        made = matmul(inner, self.making[...], self.dtype).reshape(query.shape[0], self.kernel, -1)
         windows = _windows(past[..., 0], self.kernel // 2, self.kernel)
         static = jnp.einsum("bsr,rc->bsc", windows, self.filters[...])
         dynamic = jnp.einsum("bsr,brc->bsc", windows, made)
         features = jnp.concatenate([static, dynamic], axis=-1)
-        inside = jnp.einsum("bsc,ca->bsa", features, self.weight[...]) + wide(self.bias[...], 3)
+        inside = jnp.einsum("bsc,ca->bsa", features, self.weight[...]) + broadcast_bias(self.bias[...], 3)
         prior = _windows(past[..., 0], PRIOR - 1, PRIOR) @ jnp.asarray(beta_binomial(PRIOR - 1, 0.1, 0.9)[::-1])
         return jnp.einsum("bsa,a->bs", jnp.tanh(inside), self.vector[...]) + jnp.log(jnp.maximum(prior, 1e-6)), state
 
@@ -99,24 +99,24 @@ class DynamicConvolution(Score):
 class GaussianMixture(Score):
     """score = log sum_i a_i exp(-b_i (k_i - s)^2), k_i moving on by exp(.). Graves 2013, arXiv:1308.0850, eq. 46-51.
 
-    a, b and the moves are exp(W q + c). The paper's weights are the normaliser exponential's; softmax makes them sum
+    a, b and the moves are exp(W q + c). The paper's weights are the normalizer exponential's; softmax makes them sum
     to 1.
     """
 
-    remembers = True
+    stateful = True
 
     def build(self, rngs):
         """W and c, three numbers a component."""
-        self.of_query = nnx.Param(glorot(rngs.params(), self.query, 3 * self.config.mixtures))
+        self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, 3 * self.config.mixtures))
         self.bias = nnx.Param(jnp.zeros((3 * self.config.mixtures,)))
 
     def prepare(self, memory):
         """Keys of width 0."""
         return memory[..., :0]
 
-    def asking(self):
+    def query_projection(self):
         """W."""
-        return self.of_query[...]
+        return self.query_kernel[...]
 
     def start(self, batch):
         """Every component before the first token."""
@@ -124,12 +124,12 @@ class GaussianMixture(Score):
 
     def step(self, query, keys, past, state):
         """The log of the mixture at tokens 1, 2, ..., S, and where its components stand."""
-        weight, spread, move = jnp.split(query + wide(self.bias[...], 2), 3, axis=-1)
+        weight, spread, move = jnp.split(query + broadcast_bias(self.bias[...], 2), 3, axis=-1)
         log_weight, precision, moved = self._mixture(weight, spread, move)
-        centre = state + moved
+        center = state + moved
         places = jnp.arange(1, keys.shape[1] + 1, dtype=jnp.float32)
-        distance = centre[:, None] - places[None, :, None]
-        return jax.nn.logsumexp(log_weight[:, None] - precision[:, None] * distance**2, axis=-1), centre
+        distance = center[:, None] - places[None, :, None]
+        return jax.nn.logsumexp(log_weight[:, None] - precision[:, None] * distance**2, axis=-1), center
 
     def _mixture(self, weight, spread, move):
         """Log weight, factor of the squared distance, and move of each component."""
