@@ -1,4 +1,4 @@
-"""What is an experiment, and how is one setting of it changed? The parts' configs, composed; dotted names; JSON."""
+"""The whole experiment as one config: the parts' configs composed, dotted names for settings, JSON in and out."""
 
 import ast
 import copy
@@ -8,10 +8,9 @@ import functools
 import inspect
 import itertools
 import json
-import sys
 import textwrap
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from s2s_jax.decode.search import SearchConfig
@@ -27,14 +26,25 @@ from s2s_jax.train.metrics_writer import RecordConfig
 from s2s_jax.train.objectives import LossConfig
 from s2s_jax.train.optimizer import OptimizerConfig
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
-from s2s_jax.validation import Traced, at_least
+from s2s_jax.validation import Traced, at_least, check_fields, field_types
 
-# what may differ when a run is resumed: none of it changes what is learned up to a step
+# settings that may differ when a run is resumed: none of them changes what is learned up to a step
 RUNTIME_SETTINGS = (
-    *("steps", "device", "record", "checkpoint", "search", "evaluation", "validation", "budget", "batch.prefetch"),
+    *(
+        "steps",
+        "imports",
+        "device",
+        "record",
+        "checkpoint",
+        "search",
+        "evaluation",
+        "validation",
+        "budget",
+        "batch.prefetch",
+    ),
     *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
 )
-# numbers that one compiled training step can be told, so that runs that differ in them share it
+# numbers that enter the compiled training step as traced values, so that runs that differ in them share one program
 VMAPPABLE_SETTINGS = (
     *(
         "optimizer.learning_rate",
@@ -50,42 +60,45 @@ VMAPPABLE_SETTINGS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides what is trained, on what, and how."""
+    """Everything that decides what is trained, on what data, and how."""
 
     seed: int = 0
-    """Seed of parameters, order of the data, dropout and coins."""
+    """Seed of the parameters, the order of the data, dropout and sampling."""
     steps: int = 10_000
     """Training steps."""
+    imports: tuple[str, ...] = ()
+    """Files or modules of yours that add to the tables (scores, cells, metrics, ...), imported before training."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    """What to learn from and what to measure on."""
+    """Training, validation and test data."""
     tokenizer: TokenizersConfig = dataclasses.field(default_factory=TokenizersConfig)
     """How lines become tokens."""
     batch: BatchConfig = dataclasses.field(default_factory=BatchConfig)
-    """How pairs are grouped."""
+    """How pairs are grouped into batches."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """The network."""
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     """What is minimized."""
     scheduled_sampling: ScheduledSamplingConfig = dataclasses.field(default_factory=ScheduledSamplingConfig)
-    """What the decoder is fed while it learns."""
+    """Which tokens the decoder is fed during training."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    """How gradients become steps."""
+    """The optimizer and its learning rate."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
-    """How the run is measured on the way."""
+    """When and by which metric the run is validated."""
     budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
-    """What the run may spend."""
+    """Bounds on tokens and time."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     """When to write a checkpoint, and which ones to keep."""
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
-    """How translations are looked for."""
+    """How translations are searched."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
-    """How translations are measured."""
+    """How translations are evaluated."""
     record: RecordConfig = dataclasses.field(default_factory=RecordConfig)
-    """What is told on the way."""
+    """What is logged during training."""
     device: DeviceConfig = dataclasses.field(default_factory=DeviceConfig)
-    """Where training runs."""
+    """Devices that training runs on."""
 
     def __post_init__(self):
+        check_fields(self, "")
         at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 1)
 
@@ -93,57 +106,54 @@ class Experiment:
 class Setting(NamedTuple):
     """One field of an experiment."""
 
-    name: str  # dotted
+    name: str  # dotted, such as model.attention.score
     value: Any
     description: str
+    type: Any  # the annotation of the field
 
 
 def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a config, with its value and its meaning, in the order of the fields."""
-    meanings = _descriptions(type(config))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    """Every setting of a config with its value, description and type, in the order of the fields."""
+    types, descriptions = field_types(type(config)), _descriptions(type(config))
+    for name, annotation in types.items():
+        value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            yield from settings(value, f"{prefix}{field.name}.")
+            yield from settings(value, f"{prefix}{name}.")
         else:
-            yield Setting(prefix + field.name, value, meanings[field.name])
+            yield Setting(prefix + name, value, descriptions[name], annotation)
 
 
 @functools.cache
 def _descriptions(kind: type) -> dict[str, str]:
-    """The string that stands below each field of a config class."""
+    """The string below each field of a config class."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
-    found = {}
+    descriptions = {}
     for field, below in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            found[typing.cast(ast.Name, field.target).id] = " ".join(str(below.value.value).split())
-    return found
+            descriptions[typing.cast(ast.Name, field.target).id] = " ".join(str(below.value.value).split())
+    return descriptions
 
 
 def override(experiment: Any, *assignments: str) -> Any:
-    """The experiment with settings changed, all at once: `model.attention.score=dot`; hyphens stand for low lines.
+    """The experiment with settings changed, all at once: `model.attention.score=dot`; hyphens stand for underscores.
 
     Raises:
-        ValueError: there is no such setting, with the nearest name; its value is not of its kind or range; or the
-            values cannot go together.
+        ValueError: there is no such setting (the nearest name is suggested), a value has the wrong type or range, or
+            the values cannot be combined.
     """
-    given = {}
+    types = {setting.name: setting.type for setting in settings(experiment)}
+    values = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"{assignment!r} has no value; write {assignment}=VALUE.")
-        given[name] = text
-    return with_settings(experiment, given, read=_parsed)
+        values[name] = _parsed(text, types.get(_field_name(name)))
+    return with_settings(experiment, values)
 
 
-def with_settings(
-    experiment: Any, values: Mapping[str, Any], *, read: Callable[[Any, Any, str], Any] | None = None
-) -> Any:
+def with_settings(experiment: Any, values: Mapping[str, Any]) -> Any:
     """The experiment with the values of some settings, by dotted name, changed all at once.
-
-    Args:
-        read: makes (value, kind of the field, name) a value of that kind; left out, the value must be of it.
 
     Raises:
         ValueError: as `override`.
@@ -151,25 +161,26 @@ def with_settings(
     known = [setting.name for setting in settings(experiment)]
     tree: dict[str, Any] = {}
     for name, value in values.items():
-        name = name.strip().replace("-", "_")
+        name = _field_name(name)
         if name not in known:
             raise ValueError(f"no setting {name!r}{_nearest(name, known)}")
         *groups, field = name.split(".")
-        inside = functools.reduce(lambda branch, group: branch.setdefault(group, {}), groups, tree)
-        inside[field] = value
-    return _replaced(experiment, tree, read or (lambda value, kind, name: _checked(_listed(value), kind, name)), "")
+        branch = functools.reduce(lambda branch, group: branch.setdefault(group, {}), groups, tree)
+        branch[field] = value
+    return _replaced(experiment, tree)
 
 
 def without_vmappable(experiment: Experiment) -> Experiment:
-    """What an experiment has in common with all that one compiled step can train: seed and told numbers as nobody set
-    them.
+    """The experiment with the default seed and default values of all vmappable settings.
+
+    Experiments for which this is equal can be trained by one compiled step.
     """
-    usual = {setting.name: setting.value for setting in settings(Experiment())}
-    return with_settings(experiment, {name: usual[name] for name in ("seed", *VMAPPABLE_SETTINGS)})
+    defaults = {setting.name: setting.value for setting in settings(Experiment())}
+    return with_settings(experiment, {name: defaults[name] for name in ("seed", *VMAPPABLE_SETTINGS)})
 
 
 def with_traced(config: Any, numbers: Mapping[str, Any]) -> Any:
-    """The config with numbers that jax traces in place of some settings; a tracer's value cannot be looked at."""
+    """The config with traced numbers in place of some settings; they are not checked, since tracers have no value."""
     config = copy.copy(config)
     for name, number in numbers.items():
         group, dot, rest = name.partition(".")
@@ -179,10 +190,14 @@ def with_traced(config: Any, numbers: Mapping[str, Any]) -> Any:
     return config
 
 
+def _field_name(name: str) -> str:
+    return name.strip().replace("-", "_")
+
+
 def _nearest(name: str, known: list[str]) -> str:
-    inside = [other for other in known if other.startswith(name + ".")]
-    if inside:
-        return f"; it is a group: {', '.join(inside)}"
+    members = [other for other in known if other.startswith(name + ".")]
+    if members:
+        return f"; it is a group: {', '.join(members)}"
     same_end = [other for other in known if other.split(".")[-1] == name.split(".")[-1]]
     near = same_end or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not near:
@@ -191,85 +206,55 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else "; s2s train EXPERIMENT --help lists them all."
 
 
-def _replaced(config: Any, tree: dict[str, Any], read: Callable[[Any, Any, str], Any], prefix: str) -> Any:
-    hints, values = _hints(type(config)), {}
+def _replaced(config: Any, tree: Mapping[str, Any]) -> Any:
+    """The config with the values of a tree of groups and fields; each config checks its own (`check_fields`)."""
+    values = {}
     for name, value in tree.items():
         old = getattr(config, name)
-        if dataclasses.is_dataclass(old):
-            values[name] = _replaced(old, value, read, f"{prefix}{name}.")
-        else:
-            values[name] = read(value, hints[name], prefix + name)
+        values[name] = _replaced(old, value) if dataclasses.is_dataclass(old) else value
     return dataclasses.replace(config, **values)
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, vars(sys.modules[kind.__module__]))
-
-
-def _parsed(text: str, kind: Any, name: str) -> Any:
-    if kind is str:
+def _parsed(text: str, annotation: Any) -> Any:
+    """The value that a text means for a field; of the wrong type where it cannot be read, which the config refuses."""
+    if annotation is str or typing.get_origin(annotation) is typing.Literal:
         return text
+    if annotation is bool:
+        text = text.lower()
+    elif annotation in (int, float):
+        text = text.replace("_", "")
     try:
-        value = json.loads(text.lower() if kind is bool else text.replace("_", "") if kind in (int, float) else text)
+        return json.loads(text)
     except json.JSONDecodeError:
-        value = text
-    return _checked(value, kind, name)
-
-
-def _checked(value: Any, kind: Any, name: str) -> Any:
-    """A JSON value as a field's kind.
-
-    Raises:
-        ValueError: it is of another kind.
-    """
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)
-        if isinstance(value, list) and (inner[-1] is Ellipsis or len(value) == len(inner)):
-            kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-            return tuple(_checked(one, of, name) for one, of in zip(value, kinds, strict=True))
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    elif type(value) is kind:
-        return value
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a JSON list")
-    raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        return text
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as nested dicts that JSON can say."""
+    """The experiment as nested dicts that JSON can represent."""
     return dataclasses.asdict(experiment)
 
 
 def from_json(record: dict[str, Any], kind: type = Experiment, prefix: str = "") -> Any:
-    """The experiment that a dict describes; settings that it does not name have their defaults.
+    """The experiment that nested dicts describe; settings that are left out have their defaults.
 
     Raises:
-        ValueError: it names a setting that does not exist, or gives one a value it cannot have.
+        ValueError: there is no setting of a name, or a value is not allowed.
     """
-    hints = _hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+    types = field_types(kind)
     values = {}
     for name, value in record.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1)
             raise ValueError(
                 f"no setting {prefix + name!r}" + (f"; did you mean {prefix + near[0]!r}?" if near else "")
             )
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = from_json(value, typing.cast(type, hints[name]), f"{prefix}{name}.")
-        else:
-            values[name] = _checked(_listed(value), hints[name], prefix + name)
+        nested = dataclasses.is_dataclass(types[name])
+        values[name] = from_json(value, types[name], f"{prefix}{name}.") if nested else value
     return kind(**values)
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(one) for one in value] if isinstance(value, tuple | list) else value
-
-
 def differences(before: Experiment, after: Experiment) -> list[str]:
-    """The settings in which two experiments differ and that a resumed run may not change, a line each."""
+    """One line per setting in which two experiments differ and that must not change when a run is resumed."""
     old = {setting.name: setting.value for setting in settings(before)}
     return [
         f"{setting.name}: {old[setting.name]!r} before, {setting.value!r} now"

@@ -119,5 +119,5 @@ def checked_value(setting: str, value: Any, kind: Any) -> Any:
 
 def _wanted(kind: Any) -> str:
     if dataclasses.is_dataclass(kind):
-        return f"one of type {typing.cast(type, kind).__name__}"
+        return f"a {typing.cast(type, kind).__name__}"
     return WANTED.get(kind, "a list")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import tiny
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from s2s_jax import config
 from s2s_jax.config import Experiment, differences, from_json, override, settings, to_json
+from s2s_jax.text.sources import DataConfig
 
 
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
@@ -47,7 +49,7 @@ def test_an_override_changes_one_setting_and_nothing_else():
     ("assignment", "message"),
     [
         ("model.attention.scor=dot", "no setting 'model.attention.scor'; did you mean 'model.attention.score'?"),
-        ("model.attention.score=dot", "no setting 'model.attention.score'; did you mean 'model.attention.score'?"),
+        ("attention.score=dot", "no setting 'attention.score'; did you mean 'model.attention.score'?"),
         ("learning-rate=1", "no setting 'learning_rate'; did you mean 'optimizer.learning_rate'?"),
         ("model.attention=dot", "no setting 'model.attention'; it is a group: model.attention.score,"),
         ("xyzzy=1", "no setting 'xyzzy'; s2s train EXPERIMENT --help lists them all"),
@@ -55,7 +57,7 @@ def test_an_override_changes_one_setting_and_nothing_else():
         ("steps=1.5", "steps must be a whole number, got 1.5"),
         ("steps=true", "steps must be a whole number, got True"),
         ("steps", "'steps' has no value; write steps=VALUE."),
-        ("data.lengths=3", "data.lengths must be a JSON list, got 3"),
+        ("data.lengths=3", "data.lengths must be a list, got 3"),
         ("record.tensorboard=maybe", "record.tensorboard must be true or false, got 'maybe'"),
         ("model.encoder.size=-8", "model.encoder.size must be positive, got -8"),
         ("model.attention.score=dto", "did you mean 'dot'?"),
@@ -105,3 +107,32 @@ def test_there_is_one_config_class_a_field():
     kinds = [type(getattr(config.Experiment(), field.name)) for field in dataclasses.fields(config.Experiment)]
     nested = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
     assert len(nested) == len(set(nested))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Experiment(steps="10"), "steps must be a whole number, got '10'"),  # type: ignore[arg-type]
+        (lambda: tiny.DecoderConfig(size=8.5), "model.decoder.size must be a whole number, got 8.5"),  # type: ignore
+        (lambda: tiny.OptimizerConfig(learning_rate="fast"), "optimizer.learning_rate must be a number, got 'fast'"),
+        (lambda: Experiment(data="task:copy"), "data must be a DataConfig, got 'task:copy'"),
+        (lambda: dataclasses.replace(tiny.experiment(), imports="a.py"), "imports must be a list, got 'a.py'"),
+    ],
+)
+def test_a_config_written_in_python_is_checked_like_one_from_flags(make, message):
+    with pytest.raises(ValueError) as raised:
+        make()
+    assert str(raised.value) == message
+
+
+def test_numbers_of_other_types_are_converted():
+    experiment = Experiment(
+        steps=np.int64(7),
+        data=DataConfig(lengths=[1, 4]),  # type: ignore[arg-type]
+        optimizer=tiny.OptimizerConfig(learning_rate=1),
+    )
+    assert experiment == Experiment(
+        steps=7, data=DataConfig(lengths=(1, 4)), optimizer=tiny.OptimizerConfig(learning_rate=1.0)
+    )
+    assert type(experiment.steps) is int
+    assert type(experiment.optimizer.learning_rate) is float

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, real
-from s2s_jax.validation import at_least
+from s2s_jax.validation import at_least, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class LogitsRules:
     """Whether the unknown token may be said."""
 
     def __post_init__(self):
+        check_fields(self, "search.rules")
         at_least("search.rules.min_length", self.min_length, 0)
         at_least("search.rules.min_ratio", self.min_ratio, 0)
         at_least("search.rules.max_ratio", self.max_ratio, 0)

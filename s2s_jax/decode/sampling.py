@@ -12,7 +12,7 @@ from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import STRETCH, top_k
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.validation import at_least
+from s2s_jax.validation import at_least, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Sampling:
     """Only tokens of at least this probability, but always the likeliest. Hewitt et al. 2022, arXiv:2210.15191."""
 
     def __post_init__(self):
+        check_fields(self, "search.sampling")
         if not self.temperature > 0:
             raise ValueError(
                 f"search.sampling.temperature must be above 0, got {self.temperature}; for the likeliest token take "

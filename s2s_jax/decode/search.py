@@ -18,7 +18,7 @@ from s2s_jax.decode.mbr import MBR_METRICS
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.sampling import Sampling, row_keys, sample
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 METHODS = ("beam", "sample", "stochastic")
 # settings that only some methods read
@@ -85,6 +85,7 @@ class SearchConfig:
     """Each unknown token of a translation is written as the source word that attention weighs most at its step."""
 
     def __post_init__(self):
+        check_fields(self, "search")
         one_of("search.method", self.method, METHODS)
         one_of("search.stopping", self.stopping, STOPPING)
         one_of("search.mbr_metric", self.mbr_metric, ("none", *MBR_METRICS))

@@ -10,7 +10,7 @@ from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_t
 from s2s_jax.evaluate.quality import by_length, quality
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import Tokenizer
-from s2s_jax.validation import one_of
+from s2s_jax.validation import check_fields, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class EvaluationConfig:
     """What a space-separated token of a target is: word (wer counts words) or phone (per counts phones, wer items)."""
 
     def __post_init__(self):
+        check_fields(self, "evaluation")
         one_of("evaluation.unit", self.unit, ("word", "phone"))
 
 

@@ -16,7 +16,7 @@ from s2s_jax.model.cells import CELLS, Carry, Cell, Transitions, make_cell
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.matmul import scan
-from s2s_jax.validation import at_least, fraction, one_of
+from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class EncoderConfig:
     """Share of a state dropped before its matrix product, the same ones at every step of a sentence."""
 
     def __post_init__(self):
+        check_fields(self, "model.encoder")
         one_of("model.encoder.cell", self.cell, CELLS)
         at_least("model.encoder.size", self.size, 1)
         at_least("model.encoder.layers", self.layers, 1)

@@ -18,7 +18,7 @@ from s2s_jax.model.interface import LogitsReader, Memory, Model, Noise, Params, 
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.shapes import real
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class ModelConfig:
     """The recurrent network that writes the target."""
 
     def __post_init__(self):
+        check_fields(self, "model")
         at_least("model.embedding", self.embedding, 1)
         one_of("model.precision", self.precision, PRECISIONS)
         at_least("model.remat_every", self.remat_every, 0)

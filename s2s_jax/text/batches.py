@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.text.tokenizers import ended
-from s2s_jax.validation import at_least
+from s2s_jax.validation import at_least, check_fields
 
 Shape = tuple[int, int]  # padded source and target lengths
 GRID = 32  # lengths of a side that shapes are chosen from
@@ -37,6 +37,7 @@ class BatchConfig:
     """Batches made ahead on the host."""
 
     def __post_init__(self):
+        check_fields(self, "batch")
         for name in ("size", "tokens", "parts", "buckets", "prefetch"):
             at_least(f"batch.{name}", getattr(self, name), 1)
 

@@ -15,7 +15,7 @@ from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import POLICIES, has_control, is_blank, read_lines
 from s2s_jax.text.pairs import is_json, is_parallel, json_pair, links_of, tsv_pair
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 SPLITS = ("train", "validation", "test")
 ALONE = "lines:"
@@ -66,6 +66,7 @@ class DataConfig:
     """Training pairs over max_length: error (refuse where they are over 5 %, else drop), drop or truncate."""
 
     def __post_init__(self):
+        check_fields(self, "data")
         one_of("data.blank_lines", self.blank_lines, ("drop", "keep", "error"))
         one_of("data.control_characters", self.control_characters, ("drop", "keep"))
         one_of("data.encoding_errors", self.encoding_errors, POLICIES)

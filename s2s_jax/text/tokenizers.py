@@ -21,7 +21,7 @@ from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
 from s2s_jax.text.normalization import FORMS, normalize, origins
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 FORMAT = 1
 Span = tuple[int, int]  # first code point, and one past the last
@@ -41,6 +41,7 @@ class TokenizerConfig:
     """A tokenizer of another run, such as RUN/target.tokenizer.json, to be taken as it is; empty to learn one."""
 
     def __post_init__(self):
+        check_fields(self, "tokenizer")
         one_of("tokenizer.type", self.type, TOKENIZERS)
         one_of("tokenizer.unicode", self.unicode, FORMS)
         at_least("tokenizer.size", self.size, len(SPECIAL) + 1)
@@ -54,6 +55,9 @@ class TokenizersConfig:
     """The side that is read."""
     target: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     """The side that is written."""
+
+    def __post_init__(self):
+        check_fields(self, "tokenizer")
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.shapes import Batch
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class DeviceConfig:
     """Folder in which compiled programs are kept for the next run; empty for none."""
 
     def __post_init__(self):
+        check_fields(self, "device")
         at_least("device.count", self.count, 0)
         one_of("device.platform", self.platform, ("any", "cpu", "gpu", "tpu"))
 

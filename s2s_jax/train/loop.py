@@ -17,7 +17,7 @@ from s2s_jax.train.metrics_writer import MetricsWriter, ProgressBar
 from s2s_jax.train.profile import Profile
 from s2s_jax.train.signals import Interrupted, SignalGuard
 from s2s_jax.train.step import Metrics, TrainState, TrainStep
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 LOWER_IS_BETTER = {"loss": True, "exact_match": False, "bleu": False}
 
@@ -36,6 +36,7 @@ class ValidationConfig:
     """Validations without a better one after which the run stops; 0 for never."""
 
     def __post_init__(self):
+        check_fields(self, "validation")
         at_least("validation.every", self.every, 1)
         at_least("validation.sentences", self.sentences, 0)
         at_least("validation.patience", self.patience, 0)
@@ -75,6 +76,7 @@ class BudgetConfig:
     """Seconds of training, compiling and validating left out, after which it is measured and stops; 0 for no bound."""
 
     def __post_init__(self):
+        check_fields(self, "budget")
         at_least("budget.tokens", self.tokens, 0)
         at_least("budget.seconds", self.seconds, 0)
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from s2s_jax.validation import at_least
+from s2s_jax.validation import at_least, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class RecordConfig:
     """Write TensorBoard files into the run's folder too (needs the extra `tensorboard`)."""
 
     def __post_init__(self):
+        check_fields(self, "record")
         at_least("record.log_every", self.log_every, 1)
 
 

@@ -15,7 +15,7 @@ from s2s_jax.shapes import Batch, real
 from s2s_jax.train.alignment_losses import coverage, diagonal, entropy, fertility, guided
 from s2s_jax.train.feed import scheduled_sampling
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, probability
-from s2s_jax.validation import Traced, at_least, fraction, traced_value
+from s2s_jax.validation import Traced, at_least, check_fields, fraction, traced_value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class LossConfig:
     """Weight of looking elsewhere than gold alignments say: Chen et al. 2016; a task's or data.alignment's. 0: none."""
 
     def __post_init__(self):
+        check_fields(self, "loss")
         fraction("loss.label_smoothing", self.label_smoothing)
         at_least("loss.vocabulary_chunk", self.vocabulary_chunk, 0)
         for name in ("coverage", "fertility", "diagonal", "guided"):

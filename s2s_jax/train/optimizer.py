@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import optax
 
-from s2s_jax.validation import at_least, one_of, traced_value
+from s2s_jax.validation import at_least, check_fields, one_of, traced_value
 
 OPTIMIZERS = {
     "adam": optax.scale_by_adam,
@@ -42,6 +42,7 @@ class OptimizerConfig:
     """Decay of the moving average of the parameters that validation and decoding use; 0 for none."""
 
     def __post_init__(self):
+        check_fields(self, "optimizer")
         one_of("optimizer.name", self.name, OPTIMIZERS)
         one_of("optimizer.schedule", self.schedule, SCHEDULES)
         for name in ("learning_rate", "warmup_steps", "clip_norm", "weight_decay"):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.validation import at_least, one_of, traced_value
+from s2s_jax.validation import at_least, check_fields, one_of, traced_value
 
 SCHEDULES = ("constant", "linear", "exponential", "inverse-sigmoid", "piecewise")
 PREDICTIONS = ("argmax", "sample", "soft", "gumbel")
@@ -39,6 +39,7 @@ class ScheduledSamplingConfig:
     faster and only nearly the same (`train.feed`)."""
 
     def __post_init__(self):
+        check_fields(self, "scheduled_sampling")
         one_of("scheduled_sampling.schedule", self.schedule, SCHEDULES)
         one_of("scheduled_sampling.prediction", self.prediction, PREDICTIONS)
         for name in ("start", "end"):

@@ -5,7 +5,7 @@ The names are checked where the tables are (`attention.check`), so that each axi
 
 import dataclasses
 
-from s2s_jax.validation import at_least, one_of
+from s2s_jax.validation import at_least, check_fields, one_of
 
 VALUES = ("same", "projected", "split")
 
@@ -67,6 +67,7 @@ class AttentionConfig:
     """Monotonic constraints: without noise (validation, search) one token is chosen; false keeps the expectation."""
 
     def __post_init__(self):
+        check_fields(self, "model.attention")
         one_of("model.attention.values", self.values, VALUES)
         for name in (
             "size",

@@ -34,7 +34,7 @@ from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul_transposed, scan
 from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
 from s2s_jax.shapes import Size
-from s2s_jax.validation import at_least, fraction, one_of
+from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 ARCHITECTURES = ("luong", "bahdanau", "conditional")
 QUERY_LAYERS = ("top", "bottom")
@@ -87,6 +87,7 @@ class DecoderConfig:
     """Most distinct words of one source sentence that its vocabulary does not know and that can be copied."""
 
     def __post_init__(self):
+        check_fields(self, "model.decoder")
         one_of("model.decoder.cell", self.cell, CELLS)
         one_of("model.decoder.architecture", self.architecture, ARCHITECTURES)
         one_of("model.decoder.bridge", self.bridge, BRIDGES)

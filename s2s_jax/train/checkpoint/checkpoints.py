@@ -28,6 +28,7 @@ from s2s_jax.train.checkpoint.format import (
     start_writing,
 )
 from s2s_jax.train.checkpoint.pytree_io import check_same_structure, nested, on_host, rebuilt
+from s2s_jax.validation import check_fields
 
 _absl = logging.getLogger("absl")  # the one Orbax logs to
 
@@ -44,6 +45,7 @@ class CheckpointConfig:
     """How many of the checkpoints with the lowest validation loss to keep besides; 0 keeps none for its loss."""
 
     def __post_init__(self):
+        check_fields(self, "checkpoint")
         for name in ("every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"checkpoint.{name} must be positive, got {getattr(self, name)}")
