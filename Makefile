@@ -1,17 +1,20 @@
 PYTHON ?= python3
-VENV ?= .venv
+# NEWEST=1 takes the newest versions that pyproject.toml admits instead of those of constraints.txt.
+NEWEST ?=
+VENV ?= .venv$(if $(NEWEST),-newest)
+CONSTRAINTS := $(if $(NEWEST),,--constraint constraints.txt)
 BIN := $(VENV)/bin
-# Its name holds the Python asked for, so another PYTHON makes the environment anew.
+# The stamp is named after the interpreter, so that another PYTHON makes the environment anew.
 STAMP := $(VENV)/.installed-$(subst /,_,$(PYTHON))
 
-.PHONY: install quickstart test check clean
+.PHONY: install quickstart test check constraints clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s2s_jax needs Python 3.11 or newer, got " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
+$(STAMP): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s2s_jax needs Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[test,lint]'
 	touch $@
 
 # SETTINGS may hold overrides, such as `make quickstart SETTINGS="--steps 50"`.
@@ -29,5 +32,10 @@ check: install
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# Writes constraints.txt anew from what pip resolves today; PYTHONS needs a 3.11 and a newer interpreter.
+PYTHONS ?= python3.11 python3.13
+constraints:
+	$(PYTHON) scripts/constraints.py $(PYTHONS)
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-newest build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -29,7 +29,7 @@ def loaded(name):
     return runpy.run_path(str(FOLDER / f"{name}.py"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
 def test_every_file_says_what_it_claims_and_how_to_see_it(name):
     text = (FOLDER / f"{name}.py").read_text()
     for part in ("Claim: ", "Hardware and time: ", "Expect: ", "Seen: "):
@@ -40,7 +40,7 @@ def test_every_file_says_what_it_claims_and_how_to_see_it(name):
 
 FORMS = [
     (path.stem, form)
-    for path in sorted(FOLDER.glob("*.py"))
+    for path in sorted(FOLDER.glob("[!_]*.py"))
     for form in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
 ]
 SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "device.cache=",

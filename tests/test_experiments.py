@@ -12,7 +12,7 @@ from s2s_jax.config import override
 from s2s_jax.model.seq2seq import build
 
 FOLDER = Path(__file__).parent.parent / "experiments"
-FILES = sorted(FOLDER.glob("*.py"))
+FILES = sorted(FOLDER.glob("[!_]*.py"))
 SMALL = ("steps=2", "data.train_size=60", "data.eval_size=20", "validation.sentences=4", "batch.buckets=1",
          "batch.size=4", "model.encoder.size=6", "model.decoder.size=12", "model.attention.size=5",
          "model.embedding=8",

@@ -1,0 +1,1 @@
+"""Experiments that ship with the package: one file per experiment, `s2s train NAME` runs it."""

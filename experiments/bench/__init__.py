@@ -1,0 +1,1 @@
+"""The PyTorch side of `s2s bench --against torch`."""
