@@ -1,6 +1,8 @@
 import gzip
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -417,10 +419,14 @@ def test_vocabularies_come_from_training_lines_alone(lengths):
 
 def test_a_task_makes_what_the_config_says():
     config = DataConfig(train="task:copy", train_size=30, eval_size=7, seed=5, lengths=(3, 4))
-    expected = synthetic_tasks.make("copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4)
+    expected = synthetic_tasks.make_examples(
+        "copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4
+    )
     assert read_split(config, "train")[0] == expected
     for split in ("validation", "test"):
-        expected = synthetic_tasks.make("copy", split=split, count=7, seed=5, minimum_length=3, maximum_length=4)
+        expected = synthetic_tasks.make_examples(
+            "copy", split=split, count=7, seed=5, minimum_length=3, maximum_length=4
+        )
         assert read_split(config, split)[0] == expected
 
 
@@ -509,3 +515,13 @@ def test_splits_fall_back_on_what_there_is():
 def test_settings_that_make_no_sense_are_refused(settings, split, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         read_split(DataConfig(**settings), split)
+
+
+def test_heavy_packages_are_imported_only_where_they_are_used():
+    """A command that reads no data set and trains nothing does not wait for them."""
+    code = (
+        "import sys, s2s_jax.text.sources, s2s_jax.text.batches, s2s_jax.text.tokenizers, s2s_jax.text.synthetic_tasks\n"
+        "print({'tensorflow_datasets', 'grain', 'array_record', 'sentencepiece', 'babel', 'jax'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

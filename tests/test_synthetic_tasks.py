@@ -1,11 +1,13 @@
 import re
+from dataclasses import dataclass
 from datetime import date
 from string import ascii_lowercase
 
 import pytest
 
 from s2s_jax.text import dates
-from s2s_jax.text.synthetic_tasks import SPLITS, TASKS, make, split_of
+from s2s_jax.text.example import Example
+from s2s_jax.text.synthetic_tasks import SPLIT_PERCENTILES, TASKS, make_examples, split_of
 
 ORDERS = {"copy": list, "reverse": lambda letters: letters[::-1], "sort": sorted}
 GOLDEN_COPY = ["x p y b x e v", "m a u n g z p b x", "v r z t h r j y x"]
@@ -15,7 +17,7 @@ GOLDEN_SPLITS = ["train", "train", "test", "train"]
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_letters_come_out_in_the_order_the_task_names(name):
-    for source, target, links in make(name, split="train", count=300):
+    for source, target, links in make_examples(name, split="train", count=300):
         assert target.split(" ") == list(ORDERS[name](source.split(" ")))
         assert source.replace(" ", "").islower()
         assert len(links) == len(source.split(" "))
@@ -23,7 +25,7 @@ def test_letters_come_out_in_the_order_the_task_names(name):
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_links_of_letters_pair_every_letter_with_its_equal_once(name):
-    for source, target, links in make(name, split="train", count=300):
+    for source, target, links in make_examples(name, split="train", count=300):
         sources, targets = zip(*links, strict=True)
         assert sorted(sources) == sorted(targets) == list(range(0, len(source), 2))
         assert all(source[i] == target[j] for i, j in links)
@@ -31,7 +33,7 @@ def test_links_of_letters_pair_every_letter_with_its_equal_once(name):
 
 def test_equal_letters_keep_their_order_when_sorted():
     repeats = 0
-    for source, _, links in make("sort", split="train", count=300):
+    for source, _, links in make_examples("sort", split="train", count=300):
         place = dict(links)
         for first in place:
             for second in place:
@@ -42,13 +44,13 @@ def test_equal_letters_keep_their_order_when_sorted():
 
 
 def test_reverse_links_the_first_letter_with_the_last():
-    for _, target, links in make("reverse", split="train", count=100):
+    for _, target, links in make_examples("reverse", split="train", count=100):
         assert all(source + place == len(target) - 1 for source, place in links)
 
 
 def test_addition_adds_and_links_digits_of_the_same_decimal_place():
     carries = 0
-    for source, target, links in make("addition", split="train", count=500, maximum_length=3):
+    for source, target, links in make_examples("addition", split="train", count=500, maximum_length=3):
         first, second = source.removesuffix("=").split("+")
         assert int(target) == int(first) + int(second)
         assert f"{int(first)}+{int(second)}=" == source
@@ -63,29 +65,29 @@ def test_addition_adds_and_links_digits_of_the_same_decimal_place():
 
 
 def test_one_addition_by_hand():
-    examples = make("addition", split="train", count=70, minimum_length=1, maximum_length=1)
+    examples = make_examples("addition", split="train", count=70, minimum_length=1, maximum_length=1)
     one = next(example for example in examples if int(example.target) > 9)
     assert one.links == ((0, 1), (2, 1))
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_the_same_arguments_give_the_same_examples_and_another_seed_gives_others(name):
-    once = make(name, split="train", count=50, seed=3)
-    assert once == make(name, split="train", count=50, seed=3)
-    assert once[:20] == make(name, split="train", count=20, seed=3)
-    assert once != make(name, split="train", count=50, seed=4)
+    once = make_examples(name, split="train", count=50, seed=3)
+    assert once == make_examples(name, split="train", count=50, seed=3)
+    assert once[:20] == make_examples(name, split="train", count=20, seed=3)
+    assert once != make_examples(name, split="train", count=50, seed=4)
 
 
 def test_examples_stay_what_they_were():
     # If this fails, did the hash, the seeding, or Python's random change? Old runs are no longer comparable then.
-    assert [example.source for example in make("copy", split="test", count=3)] == GOLDEN_COPY
-    assert [example.source for example in make("addition", split="train", count=3)] == GOLDEN_ADDITION
+    assert [example.source for example in make_examples("copy", split="test", count=3)] == GOLDEN_COPY
+    assert [example.source for example in make_examples("addition", split="train", count=3)] == GOLDEN_ADDITION
     assert [split_of(item) for item in ("a", "ab", "1+2", "2024-02-29")] == GOLDEN_SPLITS
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_sources_are_distinct_and_links_lie_inside_their_lines(name):
-    examples = make(name, split="validation", count=300)
+    examples = make_examples(name, split="validation", count=300)
     assert len({example.source for example in examples}) == 300
     for source, target, links in examples:
         assert links
@@ -97,10 +99,10 @@ def test_sources_are_distinct_and_links_lie_inside_their_lines(name):
 def test_splits_share_no_sequence_and_together_hold_every_one(name):
     every = list(ascii_lowercase)
     found = []
-    for split in SPLITS:
+    for split in SPLIT_PERCENTILES:
         there = [source for source in every if split_of(source) == split]
         if there:
-            made = [e.source for e in make(name, split=split, count=len(there), maximum_length=1)]
+            made = [e.source for e in make_examples(name, split=split, count=len(there), maximum_length=1)]
             assert sorted(made) == sorted(there)
             found += made
     assert sorted(found) == sorted(every)
@@ -109,9 +111,9 @@ def test_splits_share_no_sequence_and_together_hold_every_one(name):
 def test_splits_share_no_pair_of_numbers_in_either_order():
     pairs = [f"{first}+{second}" for first in range(10) for second in range(10)]
     of_smaller_first = {pair: split_of("+".join(sorted(pair.split("+")))) for pair in pairs}
-    for split in SPLITS:
+    for split in SPLIT_PERCENTILES:
         there = [f"{pair}=" for pair in pairs if of_smaller_first[pair] == split]
-        made = [e.source for e in make("addition", split=split, count=len(there), maximum_length=1)]
+        made = [e.source for e in make_examples("addition", split=split, count=len(there), maximum_length=1)]
         assert sorted(made) == sorted(there)
 
 
@@ -122,7 +124,7 @@ def test_splits_have_the_shares_they_say():
 
 
 def test_every_length_is_as_frequent_as_any_other():
-    lengths = [len(e.source.split()) for e in make("copy", split="train", count=500, minimum_length=6)]
+    lengths = [len(e.source.split()) for e in make_examples("copy", split="train", count=500, minimum_length=6)]
     assert {length: lengths.count(length) > 75 for length in set(lengths)} == dict.fromkeys(range(6, 11), True)
 
 
@@ -132,7 +134,7 @@ def test_a_count_beyond_what_exists_is_refused(name):
     there = sum(split_of("+".join(sorted(item.split("+")))) == "train" for item in items)
     text = f"task '{name}' has {there} examples in split 'train', got count={there + 1}; "
     with pytest.raises(ValueError, match=f"^{re.escape(text)}lower count or raise maximum_length$"):
-        make(name, split="train", count=there + 1, maximum_length=1)
+        make_examples(name, split="train", count=there + 1, maximum_length=1)
 
 
 def test_a_count_beyond_what_exists_is_refused_for_a_task_without_lengths(monkeypatch):
@@ -141,18 +143,43 @@ def test_a_count_beyond_what_exists_is_refused_for_a_task_without_lengths(monkey
     with pytest.raises(
         ValueError, match=r"^task 'dates' has [0-9]+ examples in split 'train', got count=94; lower count$"
     ):
-        make("dates", split="train", count=94)
+        make_examples("dates", split="train", count=94)
+
+
+@dataclass(frozen=True)
+class Doubles:
+    """A task of the user's own: a number and its double, without lengths."""
+
+    def draw(self, rng):
+        return rng.randrange(1000)
+
+    def items(self):
+        return iter(range(1000))
+
+    def split_key(self, item):
+        return str(item)
+
+    def example(self, item):
+        return Example(str(item), str(2 * item), ())
+
+
+def test_a_task_of_your_own_is_one_entry_of_the_table(monkeypatch):
+    monkeypatch.setitem(TASKS, "doubles", Doubles())
+    examples = make_examples("doubles", split="test", count=50)
+    assert all(int(target) == 2 * int(source) and split_of(source) == "test" for source, target, _ in examples)
+    with pytest.raises(ValueError, match="^task 'doubles' has no maximum_length, got 3; leave it out$"):
+        make_examples("doubles", split="test", count=50, maximum_length=3)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "text"),
     [
-        ("copi", {}, "no task 'copi'; did you mean 'copy'?"),
-        ("quicksand", {}, "no task 'quicksand'; there are copy, reverse, sort, addition, dates"),
-        ("copy", {"split": "tset"}, "no split 'tset'; did you mean 'test'?"),
-        ("copy", {"split": "dev"}, "no split 'dev'; there are train, validation, test"),
-        ("copy", {"count": 0}, "count must be at least 1, got 0"),
-        ("copy", {"minimum_length": 0}, "minimum_length must be at least 1, got 0"),
+        ("copi", {}, "task must be one of addition, copy, dates, reverse, sort, got 'copi'; did you mean 'copy'?"),
+        ("quicksand", {}, "task must be one of addition, copy, dates, reverse, sort, got 'quicksand'."),
+        ("copy", {"split": "tset"}, "split must be one of test, train, validation, got 'tset'; did you mean 'test'?"),
+        ("copy", {"split": "dev"}, "split must be one of test, train, validation, got 'dev'."),
+        ("copy", {"count": 0}, "count must be positive, got 0"),
+        ("copy", {"minimum_length": 0}, "minimum_length must be positive, got 0"),
         ("sort", {"minimum_length": 5, "maximum_length": 4}, "maximum_length must be at least minimum_length=5, got 4"),
         ("addition", {"minimum_length": 5}, "maximum_length must be at least minimum_length=5, got 4"),
         ("dates", {"minimum_length": 5}, "task 'dates' has no minimum_length, got 5; leave it out"),
@@ -161,5 +188,5 @@ def test_a_count_beyond_what_exists_is_refused_for_a_task_without_lengths(monkey
 )
 def test_what_makes_no_sense_is_refused_in_one_line(name, settings, text):
     with pytest.raises(ValueError) as refusal:
-        make(name, **({"split": "train", "count": 10} | settings))
+        make_examples(name, **({"split": "train", "count": 10} | settings))
     assert str(refusal.value) == text

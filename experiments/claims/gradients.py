@@ -39,7 +39,7 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, SPECIAL, Batch
-from s2s_jax.text.synthetic_tasks import make
+from s2s_jax.text.synthetic_tasks import make_examples
 from s2s_jax.train.objectives import LossConfig, make_loss, plain_sums
 from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
@@ -89,7 +89,9 @@ class Curve(NamedTuple):
 
 def letters(plan: Plan, *, split: str, count: int) -> Batch:
     """Sentences of one length as ids, and their letters in reverse."""
-    examples = make("reverse", split=split, count=count, minimum_length=plan.length, maximum_length=plan.length)
+    examples = make_examples(
+        "reverse", split=split, count=count, minimum_length=plan.length, maximum_length=plan.length
+    )
 
     def ids(text: str) -> list[int]:
         return [len(SPECIAL) + ord(letter) - ord("a") for letter in text.split()] + [EOS]

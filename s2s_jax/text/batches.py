@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -159,6 +158,8 @@ class Plan:
 
     def from_step(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps start..stop-1, made ahead by Grain."""
+        import grain  # takes a second, and only training needs it
+
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=self.config.prefetch)
         return iter(grain.MapDataset.source(_Steps(self, start, stop)).to_iter_dataset(ahead))
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from s2s_jax.text import synthetic_tasks, tfds
+from s2s_jax.text import synthetic_tasks
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import POLICIES, has_control, is_blank, read_lines
@@ -125,6 +125,8 @@ def _placed(spec: str, split: str, config: DataConfig, report: DataReport) -> It
     if spec.startswith("task:"):
         found = _numbered(_made(spec.removeprefix("task:"), split, config), spec)
     elif spec.startswith("tfds:"):
+        from s2s_jax.text import tfds  # takes seconds, and only these sources need it
+
         folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
         read = tfds.read(spec, split=split, source=config.source, target=config.target, **folders)
         found = _numbered(read, f"{spec}@{split}")
@@ -172,7 +174,9 @@ def _made(name: str, split: str, config: DataConfig) -> list[Example]:
     setting = "train_size" if split == "train" else "eval_size"
     bounds = {"minimum_length": shortest, "maximum_length": longest}
     try:
-        return synthetic_tasks.make(name, split=split, count=getattr(config, setting), seed=config.seed, **bounds)
+        return synthetic_tasks.make_examples(
+            name, split=split, count=getattr(config, setting), seed=config.seed, **bounds
+        )
     except ValueError as error:
         raise ValueError(f"{error} (count is data.{setting} here, the lengths are data.lengths)") from None
 

@@ -1,8 +1,11 @@
-"""Which made-up tasks are there, whose right answer and right alignment are known beforehand?"""
+"""Synthetic tasks whose targets and alignments are known: copy, reverse, sort, addition and dates.
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+A task of your own is an object with the four methods of `Task`, put into `TASKS`: `TASKS["double"] = Double()` makes
+`data.train=task:double` known.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import blake2b
 from itertools import product
 from random import Random
@@ -11,36 +14,40 @@ from typing import Any, Protocol, runtime_checkable
 
 from s2s_jax.text.dates import Dates
 from s2s_jax.text.example import Example, Links
+from s2s_jax.validation import at_least, one_of
 
-SPLITS = {"train": range(80), "validation": range(80, 90), "test": range(90, 100)}  # per cent of all items
-PATIENCE = 1000  # draws in a row without anything new, after which what is left is listed: by chance alone 0.9 ** 1000
+SPLIT_PERCENTILES = {"train": range(80), "validation": range(80, 90), "test": range(90, 100)}  # of the items' hashes
+# draws in a row without a new item, after which the remaining items are listed; by chance alone: 0.9 ** 1000
+MAX_MISSES = 1000
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What a task offers: pieces by chance, all pieces, and what to make of one; only the task knows a piece's type."""
+    """What a task offers: random items, all items, and the example of one; only the task knows the type of its items.
 
-    def draw(self, chance: Random) -> Any:
-        """One piece by chance."""
+    A task that is a dataclass with fields `minimum_length` and `maximum_length` takes `data.lengths`.
+    """
+
+    def draw(self, rng: Random) -> Any:
+        """A random item."""
         ...
 
-    def every(self) -> Iterator[Any]:
-        """All pieces that `draw` can give."""
+    def items(self) -> Iterator[Any]:
+        """Every item that `draw` can give."""
         ...
 
-    def item(self, piece: Any) -> str:
-        """What must not be in two splits."""
+    def split_key(self, item: Any) -> str:
+        """The text whose hash decides the split of an item: items of one key are in one split."""
         ...
 
-    def example(self, piece: Any) -> Example:
-        """The piece as a source, with its answer and alignment."""
+    def example(self, item: Any) -> Example:
+        """The item as a source line, with its target and alignment."""
         ...
 
 
 def _check_lengths(minimum: int, maximum: int) -> None:
-    """Raises ValueError unless 1 <= minimum <= maximum."""
-    if minimum < 1:
-        raise ValueError(f"minimum_length must be at least 1, got {minimum}")
+    """Raise ValueError unless 1 <= minimum <= maximum."""
+    at_least("minimum_length", minimum, 1)
     if maximum < minimum:
         raise ValueError(f"maximum_length must be at least minimum_length={minimum}, got {maximum}")
 
@@ -49,31 +56,31 @@ def _check_lengths(minimum: int, maximum: int) -> None:
 class Letters:
     """Lower-case letters, one space between them, to the same letters in another order."""
 
-    order: Callable[[str], Sequence[int]]  # letters -> for each target letter the index of the source letter
+    order: Callable[[str], Sequence[int]]  # letters -> per target letter the index of its source letter
     minimum_length: int = 1  # letters
     maximum_length: int = 10  # letters
 
     def __post_init__(self):
         _check_lengths(self.minimum_length, self.maximum_length)
 
-    def draw(self, chance: Random) -> str:
-        """Letters by chance: every length as often as any other."""
-        return "".join(chance.choices(ascii_lowercase, k=chance.randint(self.minimum_length, self.maximum_length)))
+    def draw(self, rng: Random) -> str:
+        """Random letters: every length as often as any other."""
+        return "".join(rng.choices(ascii_lowercase, k=rng.randint(self.minimum_length, self.maximum_length)))
 
-    def every(self) -> Iterator[str]:
-        """All that `draw` can give."""
+    def items(self) -> Iterator[str]:
+        """All sequences of letters, the shortest first."""
         for length in range(self.minimum_length, self.maximum_length + 1):
             yield from map("".join, product(ascii_lowercase, repeat=length))
 
-    def item(self, piece: str) -> str:
+    def split_key(self, item: str) -> str:
         """The letters: a sequence is held out in copy, reverse and sort alike."""
-        return piece
+        return item
 
-    def example(self, piece: str) -> Example:
-        """The letters, the letters in order, and where each one went."""
-        order = self.order(piece)
+    def example(self, item: str) -> Example:
+        """The letters, the letters in their new order, and where each one went."""
+        order = self.order(item)
         links = sorted((2 * source, 2 * target) for target, source in enumerate(order))
-        return Example(" ".join(piece), " ".join(piece[source] for source in order), tuple(links))
+        return Example(" ".join(item), " ".join(item[source] for source in order), tuple(links))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,55 +93,55 @@ class Addition:
     def __post_init__(self):
         _check_lengths(self.minimum_length, self.maximum_length)
 
-    def draw(self, chance: Random) -> tuple[int, int]:
-        """Two numbers by chance: every number of digits as often as any other."""
-        lengths = [chance.randint(self.minimum_length, self.maximum_length) for _ in range(2)]
-        first, second = (chance.randrange(_smallest(length), 10**length) for length in lengths)
+    def draw(self, rng: Random) -> tuple[int, int]:
+        """Two random numbers: every number of digits as often as any other."""
+        lengths = [rng.randint(self.minimum_length, self.maximum_length) for _ in range(2)]
+        first, second = (rng.randrange(_smallest(length), 10**length) for length in lengths)
         return first, second
 
-    def every(self) -> Iterator[tuple[int, int]]:
-        """All that `draw` can give."""
+    def items(self) -> Iterator[tuple[int, int]]:
+        """All pairs of numbers, in both orders."""
         numbers = range(_smallest(self.minimum_length), 10**self.maximum_length)
         return ((first, second) for first in numbers for second in numbers)
 
-    def item(self, piece: tuple[int, int]) -> str:
+    def split_key(self, item: tuple[int, int]) -> str:
         """The two numbers, smaller first: 1+2 and 2+1 are never in different splits."""
-        return "{}+{}".format(*sorted(piece))
+        return "{}+{}".format(*sorted(item))
 
-    def example(self, piece: tuple[int, int]) -> Example:
+    def example(self, item: tuple[int, int]) -> Example:
         """The sum, each of its digits linked with the digits of the same decimal place; a last carry has no links."""
-        first, second = (str(number) for number in piece)
-        source, target = f"{first}+{second}=", str(sum(piece))
+        first, second = (str(number) for number in item)
+        source, target = f"{first}+{second}=", str(sum(item))
         of_first = _by_place(len(first), source_end=len(first), target_end=len(target))
         of_second = _by_place(len(second), source_end=len(source) - 1, target_end=len(target))
         return Example(source, target, of_first + of_second)
 
 
-def copied(letters: str) -> Sequence[int]:
-    """The order of the source."""
+def source_order(letters: str) -> Sequence[int]:
+    """First to last, as in the source."""
     return range(len(letters))
 
 
-def reversed_(letters: str) -> Sequence[int]:
-    """Last to first."""
+def reverse_order(letters: str) -> Sequence[int]:
+    """Last to first, the source backwards."""
     return range(len(letters))[::-1]
 
 
-def sorted_(letters: str) -> Sequence[int]:
-    """By alphabet; equal letters keep their order."""
+def alphabetical_order(letters: str) -> Sequence[int]:
+    """Alphabetical; equal letters keep their order."""
     return sorted(range(len(letters)), key=letters.__getitem__)
 
 
-TASKS: dict[str, Letters | Addition | Dates] = {
-    "copy": Letters(order=copied),
-    "reverse": Letters(order=reversed_),
-    "sort": Letters(order=sorted_),
+TASKS: dict[str, Task] = {
+    "copy": Letters(order=source_order),
+    "reverse": Letters(order=reverse_order),
+    "sort": Letters(order=alphabetical_order),
     "addition": Addition(),
     "dates": Dates(),
 }
 
 
-def make(
+def make_examples(
     name: str,
     *,
     split: str,
@@ -147,60 +154,68 @@ def make(
 
     Args:
         name: a task of `TASKS`.
-        split: "train", "validation" or "test". What is in one is in no other, whatever the seed, count and lengths.
+        split: "train", "validation" or "test". No item is in two of them, whatever the seed, count and lengths.
         count: how many examples, at least 1.
         seed: another seed draws other examples from the same split.
         minimum_length: letters, or digits of each number of an addition; None for the task's own. Dates take none.
         maximum_length: the same, included.
 
     Raises:
-        ValueError: an unknown task or split, lengths that make no sense or that the task has not, or a count beyond
-            what there is.
+        ValueError: an unknown task or split, lengths that exclude each other or that the task does not take, or a
+            count beyond the number of examples there are.
     """
-    _check_known("task", name, TASKS)
-    _check_known("split", split, SPLITS)
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    given = {"minimum_length": minimum_length, "maximum_length": maximum_length}
-    lengths: dict[str, Any] = {setting: length for setting, length in given.items() if length is not None}
-    task = TASKS[name]
-    refused = sorted(lengths.keys() - {field.name for field in fields(task)})
-    if refused:
-        raise ValueError(f"task {name!r} has no {refused[0]}, got {lengths[refused[0]]}; leave it out")
-    chance = Random(f"{name} {split} {seed}")
-    examples = _distinct(replace(task, **lengths), split=split, count=count, chance=chance)
+    one_of("task", name, TASKS)
+    one_of("split", split, SPLIT_PERCENTILES)
+    at_least("count", count, 1)
+    task = _with_lengths(name, minimum_length=minimum_length, maximum_length=maximum_length)
+    examples = _distinct(task, split=split, count=count, rng=Random(f"{name} {split} {seed}"))
     if len(examples) < count:
-        cure = "lower count or raise maximum_length" if hasattr(task, "maximum_length") else "lower count"
-        raise ValueError(f"task {name!r} has {len(examples)} examples in split {split!r}, got count={count}; {cure}")
+        remedy = "lower count or raise maximum_length" if hasattr(task, "maximum_length") else "lower count"
+        raise ValueError(f"task {name!r} has {len(examples)} examples in split {split!r}, got count={count}; {remedy}")
     return examples
 
 
-def split_of(item: str) -> str:
-    """The one split that `item` belongs to, by a hash that no run, machine or Python version changes."""
-    percent = int.from_bytes(blake2b(item.encode(), digest_size=8).digest(), "big") % 100
-    return next(split for split, percents in SPLITS.items() if percent in percents)
+def split_of(key: str) -> str:
+    """The one split of the items with this key, by a hash that no run, machine or Python version changes."""
+    percentile = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") % 100
+    return next(split for split, percentiles in SPLIT_PERCENTILES.items() if percentile in percentiles)
 
 
-def _distinct(task: Task, *, split: str, count: int, chance: Random) -> list[Example]:
+def _with_lengths(name: str, **lengths: int | None) -> Task:
+    """The task with those of its fields changed for which there is a value.
+
+    Raises:
+        ValueError: it has no such field.
+    """
+    task: Any = TASKS[name]
+    changes = {field: length for field, length in lengths.items() if length is not None}
+    accepted = {field.name for field in fields(task)} if is_dataclass(task) else set()
+    refused = sorted(changes.keys() - accepted)
+    if refused:
+        raise ValueError(f"task {name!r} has no {refused[0]}, got {changes[refused[0]]}; leave it out")
+    return replace(task, **changes) if changes else task
+
+
+def _distinct(task: Task, *, split: str, count: int, rng: Random) -> list[Example]:
     """`count` examples of the split, no source twice, or all there are if these are fewer."""
     found: dict[str, Example] = {}
     misses = 0
-    while len(found) < count and misses < PATIENCE:
-        misses = 0 if _keep(task, task.draw(chance), split=split, found=found) else misses + 1
+    while len(found) < count and misses < MAX_MISSES:
+        misses = 0 if _add_if_new(task, task.draw(rng), split=split, found=found) else misses + 1
     if len(found) < count:  # so much of the space is used up that listing it costs no more than drawing did
-        rest = [piece for piece in task.every() if split_of(task.item(piece)) == split]
-        chance.shuffle(rest)
-        for piece in rest:
+        remaining = [item for item in task.items() if split_of(task.split_key(item)) == split]
+        rng.shuffle(remaining)
+        for item in remaining:
             if len(found) < count:
-                _keep(task, piece, split=split, found=found)
+                _add_if_new(task, item, split=split, found=found)
     return list(found.values())
 
 
-def _keep(task: Task, piece: Any, *, split: str, found: dict[str, Example]) -> bool:
-    """Whether the piece is of this split and new; if so its example is in `found` now."""
-    if split_of(task.item(piece)) != split:
+def _add_if_new(task: Task, item: Any, *, split: str, found: dict[str, Example]) -> bool:
+    """Whether the item is of this split and new; if so, its example is added to `found`."""
+    if split_of(task.split_key(item)) != split:
         return False
-    example = task.example(piece)
+    example = task.example(item)
     return found.setdefault(example.source, example) is example
 
 
@@ -212,11 +227,3 @@ def _smallest(digits: int) -> int:
 def _by_place(digits: int, *, source_end: int, target_end: int) -> Links:
     """Links between the last `digits` characters before the two ends: units with units, tens with tens."""
     return tuple((source_end - place, target_end - place) for place in range(digits, 0, -1))
-
-
-def _check_known(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises ValueError, with the nearest name, unless `name` is one of `known`."""
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"no {what} {name!r}; {hint}")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import sentencepiece
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
@@ -210,6 +209,8 @@ class Subwords:
     type = "bpe"
 
     def __init__(self, model: bytes, unicode: str = "none"):
+        import sentencepiece  # only subwords need it
+
         self.unicode = unicode
         self._model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -224,6 +225,8 @@ class Subwords:
         Raises:
             ValueError: the lines are too few for a vocabulary of this size.
         """
+        import sentencepiece  # only subwords need it
+
         file = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
