@@ -1,5 +1,6 @@
-"""Sums of counts give the numbers of `quality` and of sacrebleu, over any multiset of the sources."""
+"""Sums of counts give the metrics of sacrebleu and of the formulas, over any multiset of the sources."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,29 +10,49 @@ from hypothesis import strategies as some
 
 from s2s_jax.evaluate.alignment import alignment_error_rate, entropy, hard, sure_of
 from s2s_jax.evaluate.evaluation import error_of_alignments
-from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
-from s2s_jax.evaluate.quality import quality
+from s2s_jax.evaluate.metrics import (
+    INPUTS,
+    METRICS,
+    Metric,
+    Predictions,
+    by_source,
+    check_metric,
+    counts_of,
+    link_counts,
+    measure,
+    value,
+)
+from s2s_jax.evaluate.text_counts import bleu_scorer, chrf_scorer, references_by_rank
 
 TOKEN = some.sampled_from(["a", "b", "cc", "d\u00a0d", "é", "日本", "."])
 LINE = some.lists(TOKEN, max_size=7).map(" ".join)
 ITEM = some.tuples(LINE, some.lists(LINE, min_size=1, max_size=3))
-TEXT_METRICS = ("exact_match", "wer", "per", "bleu", "chrf")
+TEXT_METRICS = [name for name, metric in METRICS.items() if "texts" in metric.needs]
 
 
 @settings(max_examples=50, deadline=None)
 @given(some.lists(ITEM, min_size=1, max_size=6), some.sampled_from(["word", "phone"]), some.randoms())
-def test_counts_of_drawn_sources_add_up_to_their_quality(items, unit, random):
+def test_counts_of_drawn_sources_add_up_to_their_metrics(items, unit, random):
     texts, references = map(list, zip(*items, strict=True))
     counts = counts_of(Predictions(texts, references, unit))
     drawn = [random.randrange(len(items)) for _ in items]
-    wanted = quality([texts[each] for each in drawn], [references[each] for each in drawn], unit=unit)
-    for metric in TEXT_METRICS:
-        if metric not in counts:
-            assert wanted[metric] is None
-            continue
-        got = value(metric, counts[metric][drawn].sum(0))
-        assert (got is None) == (wanted[metric] is None), metric
-        assert got is None or got == pytest.approx(wanted[metric], rel=1e-12, abs=1e-12), metric
+    expected = measure(Predictions([texts[each] for each in drawn], [references[each] for each in drawn], unit))
+    assert {name for name in TEXT_METRICS if name in counts} == {
+        name for name in TEXT_METRICS if unit in METRICS[name].units
+    }
+    for metric in counts:
+        assert value(metric, counts[metric][drawn].sum(0)) == expected[metric], metric
+
+
+@settings(max_examples=50, deadline=None)
+@given(some.lists(ITEM, min_size=1, max_size=6), some.sampled_from([("word", "13a"), ("phone", "none")]))
+def test_bleu_and_chrf_are_those_of_sacrebleu(items, unit):
+    texts, references = map(list, zip(*items, strict=True))
+    found = measure(Predictions(texts, references, unit[0]), ("bleu", "chrf"))
+    ranked = references_by_rank(references)
+    bleu = bleu_scorer(unit[1]).corpus_score(texts, ranked).score
+    assert found["bleu"] == pytest.approx(min(bleu, 100.0), rel=1e-15, abs=1e-12)
+    assert found["chrf"] == pytest.approx(chrf_scorer().corpus_score(texts, ranked).score, rel=1e-15, abs=1e-12)
 
 
 def test_closest_reference_by_hand():
@@ -57,9 +78,10 @@ def test_many_sums_at_once_are_those_one_by_one():
 
 def test_forced_numbers_by_hand():
     answers = Predictions(["a", "b"], [["a"], ["c"]], nats=np.array([1.0, 2.0]), tokens=np.array([2.0, 4.0]))
-    counts = counts_of(answers._replace(correct=np.array([2.0, 1.0])))
+    counts = counts_of(dataclasses.replace(answers, correct=np.array([2.0, 1.0])))
     assert value("perplexity", counts["perplexity"].sum(0)) == pytest.approx(math.exp(0.5))
     assert value("token_accuracy", counts["token_accuracy"].sum(0)) == 0.5
+    assert measure(answers, ["loss"]) == {"loss": 0.5}
     assert value("perplexity", np.array([1e9, 1.0])) == math.exp(700.0)
     assert value("perplexity", np.zeros(2)) is None
     assert math.isnan(value("perplexity", np.array([math.nan, 1.0])))  # diverged: a number, and not "does not apply"
@@ -99,7 +121,37 @@ def test_what_does_not_fit_is_refused():
         value("blue", np.zeros(10))
     with pytest.raises(ValueError, match="unit must be one of phone, word, got 'fone'; did you mean 'phone'?"):
         counts_of(Predictions(["a"], [["a"]], "fone"))
-    with pytest.raises(ValueError, match="references must be one list of lines a hypothesis"):
+    with pytest.raises(ValueError, match="references must be one list of lines per hypothesis"):
         counts_of(Predictions(["a"], []))
     with pytest.raises(ValueError, match="bleu_tokenizer must be one of"):
         counts_of(Predictions(["a"], [["a"]], bleu_tokenizer="nothing"))
+
+
+def test_a_metric_without_its_inputs_is_refused_by_name():
+    predictions = Predictions(["a"], [["a"]])
+    with pytest.raises(ValueError, match=r"metric=loss needs forced decoding, and there is no nats and no tokens;"):
+        measure(predictions, ["loss"])
+    with pytest.raises(ValueError, match="validation.metric=aer needs a model with attention and data with gold"):
+        check_metric("validation.metric", "aer", inputs=("texts", "references"))
+    with pytest.raises(ValueError, match="validation.metric=per needs evaluation.unit=phone, got evaluation.unit=word"):
+        check_metric("validation.metric", "per", inputs=("texts", "references"), unit="word")
+    assert measure(predictions, ["per"]) == {"per": None}
+    assert set(measure(predictions)) == set(TEXT_METRICS)
+
+
+def test_a_new_metric_is_one_entry(monkeypatch):
+    def lengths(predictions):
+        return np.array([(len(text.split()), 1) for text in predictions.texts], np.float64)
+
+    length = Metric("Length", None, "tokens", lengths, lambda sums: sums[..., 0] / sums[..., 1], ("texts",))
+    monkeypatch.setitem(METRICS, "length", length)
+    assert length.title == "Length (tokens)"
+    predictions = Predictions(["a b", "a"], [["a"], ["b"]])
+    assert measure(predictions)["length"] == measure(predictions, ["length"])["length"] == 1.5
+    assert counts_of(predictions)["length"].tolist() == [[2, 1], [1, 1]]
+
+
+def test_the_inputs_are_those_of_predictions():
+    fields = {field.name for field in dataclasses.fields(Predictions)}
+    assert fields - {"unit", "bleu_tokenizer"} == set(INPUTS)
+    assert all(set(metric.needs) <= set(INPUTS) for metric in METRICS.values())

@@ -19,7 +19,7 @@ from rich.console import Console
 import s2s_jax
 from s2s_jax.decode.translate import Hypothesis, Translation
 from s2s_jax.evaluate.evaluation import Grouped, group_by_source
-from s2s_jax.evaluate.quality import quality
+from s2s_jax.evaluate.metrics import Predictions, measure
 from s2s_jax.run.loaded_run import Run
 from s2s_jax.text.sources import read_split
 
@@ -69,7 +69,7 @@ def row(run: Run, name: str, sources: Sequence[str], references: Sequence[Sequen
     found = run.translate(sources, **settings)
     seconds = time.monotonic() - started
     told = [chosen(name, one) for one in found]
-    numbers = quality([one.text for one in told], references, unit=run.experiment.evaluation.unit)
+    numbers = measure(Predictions([one.text for one in told], references, run.experiment.evaluation.unit))
     nats = sum(sum(one.log_probs) for one in told) / len(told)
     measured = [f"{numbers[metric]:.4f}" for metric in ("exact_match", *METRICS[run.experiment.evaluation.unit])]
     return [name, *measured, f"{oracle(found, references):.4f}", f"{nats:.2f}", f"{len(found) / seconds:,.0f}"]

@@ -62,14 +62,14 @@ def alignment_error_rate(
             f"got {len(predicted)}, {len(sure)} and {len(possible)} sets"
         )
     counts = [
-        agreement(said, sure=certain, possible=allowed, every_target=every_target)
+        link_agreement(said, sure=certain, possible=allowed, every_target=every_target)
         for said, certain, allowed in zip(predicted, sure, possible, strict=True)
     ]
     agreed, total = sum(each for each, _ in counts), sum(each for _, each in counts)
     return 1 - agreed / total if total else None
 
 
-def agreement(
+def link_agreement(
     predicted: Collection[Link], *, sure: Collection[Link], possible: Collection[Link], every_target: bool = False
 ) -> tuple[int, int]:
     """One sentence's two numbers of the AER: |A & S| + |A & P| and |A| + |S|, to be summed over a corpus."""

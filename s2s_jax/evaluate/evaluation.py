@@ -1,13 +1,17 @@
-"""How good are the translations of a whole split, in all the numbers that are reported?"""
+"""All the numbers that `s2s evaluate` reports of a split."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
+from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
-from s2s_jax.evaluate.quality import by_length, quality
+from s2s_jax.evaluate.metrics import Predictions, by_length, measure, signatures
+from s2s_jax.evaluate.text_counts import BLEU_TOKENIZERS, UnitName
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import Tokenizer
 from s2s_jax.validation import check_fields, one_of
@@ -17,12 +21,12 @@ from s2s_jax.validation import check_fields, one_of
 class EvaluationConfig:
     """How translations are measured."""
 
-    unit: str = "word"
+    unit: UnitName = "word"
     """What a space-separated token of a target is: word (wer counts words) or phone (per counts phones, wer items)."""
 
     def __post_init__(self):
         check_fields(self, "evaluation")
-        one_of("evaluation.unit", self.unit, ("word", "phone"))
+        one_of("evaluation.unit", self.unit, BLEU_TOKENIZERS)
 
 
 class Grouped(NamedTuple):
@@ -40,35 +44,40 @@ def group_by_source(examples: Sequence[Example]) -> Grouped:
     return Grouped(list(by_source), list(by_source.values()))
 
 
-def evaluate(
+def evaluate_split(
     translations: Sequence[Translation],
-    items: Grouped,
+    grouped: Grouped,
+    pairs: Sequence[ScoredPair],
     *,
-    nats: float,
-    tokens: float,
-    correct: float,
     unit: str,
-    aer: float | None,
+    links: Float[np.ndarray, "P 2"] | None = None,
 ) -> dict[str, Any]:
-    """All numbers of a split: quality of the translations, perplexity and token accuracy under forced decoding.
+    """All numbers of a split: every entry of `METRICS` that its inputs allow, BLEU's signature, quality by length.
 
     Args:
-        nats, tokens, correct: sums over the split's pairs, the true token fed at every step.
-        aer: the alignment error rate, or None where there is no gold alignment or no attention.
+        translations: one per source of `grouped`.
+        pairs: the split's pairs under forced decoding.
+        unit: as in EvaluationConfig.
+        links: `link_counts` of the pairs; None where there is no gold alignment or no attention.
     """
-    texts = [translation.text for translation in translations]
-    measured = quality(texts, items.references, unit=unit)
+    predictions = Predictions(
+        [translation.text for translation in translations],
+        grouped.references,
+        unit,
+        nats=np.array([-pair.log_probability for pair in pairs]),
+        tokens=np.array([len(pair.tokens) for pair in pairs]),
+        correct=np.array([pair.correct for pair in pairs]),
+        link_counts=links,
+    )
     lengths = [max(0, len(translation.source_tokens) - 1) for translation in translations]
-    rows = by_length(lengths, texts, items.references, bleu_tokenizer="none" if unit == "phone" else "13a")
     return {
-        **measured,
-        "token_accuracy": correct / tokens,
-        "perplexity": math.exp(min(nats / tokens, 700.0)),  # e^709 is the last number that a float can say
-        "aer": aer,
-        "sources": len(texts),
-        "references": sum(map(len, items.references)),
-        "truncated": sum(bool(one.hypotheses and one.hypotheses[0].truncated) for one in translations),
-        "by_source_length": [row._asdict() for row in rows],
+        **measure(predictions),
+        **({"aer": None} if links is None else {}),
+        **signatures(predictions),
+        "sources": len(translations),
+        "references": sum(map(len, grouped.references)),
+        "truncated": sum(translation.truncated for translation in translations),
+        "by_source_length": [bucket._asdict() for bucket in by_length(predictions, lengths)],
     }
 
 

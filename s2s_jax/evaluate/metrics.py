@@ -1,82 +1,180 @@
-"""Which few numbers of each test sentence add up to a metric of the whole, so that sentences can be drawn again?
+"""The one table of metrics that validation, `evaluate`, sweeps and reports read.
 
-A corpus metric is a function of sums: BLEU of n-gram counts, a rate of a numerator and a denominator. With the numbers
-of each source kept, a metric over any multiset of sources is a weighted sum and one formula. The formulas here take
-many sums at once; `quality` and `evaluate` keep the rules (closest reference, signatures), and a law test holds the two
-together.
+A corpus metric is a function of sums: BLEU of n-gram counts, a rate of a numerator and a denominator. With the counts
+of each source kept, a metric over any multiset of sources (a bootstrap draw, for instance) is a weighted sum and one
+formula. The formulas take many sums at once. A new metric is one entry of `METRICS`.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sacrebleu.metrics.base import Metric as SacreMetric
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 
-from s2s_jax.evaluate.alignment import Link, agreement, entropy, hard, sure_of
-from s2s_jax.evaluate.quality import TOKENIZERS, UNITS, by_rank, check, closest, compare
+from s2s_jax.evaluate.alignment import Link, entropy, hard, link_agreement, sure_of
+from s2s_jax.evaluate.text_counts import (
+    BLEU_TOKENIZERS,
+    Edits,
+    Sums,
+    Values,
+    bleu_scorer,
+    bleu_values,
+    check_references,
+    chrf_scorer,
+    chrf_values,
+    closest,
+    edit_distance,
+    ngram_counts,
+    signature,
+)
 from s2s_jax.validation import one_of
 
-Numbers = Float[np.ndarray, "N K"]
-Sums = Float[np.ndarray, "... K"]
-Values = Float[np.ndarray, "..."]
+Counts = Float[np.ndarray, "N K"]
+# what a metric may need, and where it comes from
+INPUTS = {
+    "texts": "translations",
+    "references": "reference translations",
+    "nats": "forced decoding",
+    "tokens": "forced decoding",
+    "correct": "forced decoding",
+    "exposure_nats": "free-running decoding",
+    "alignments": "translations by a model with attention",
+    "link_counts": "a model with attention and data with gold alignments",
+}
 
 
-class Predictions(NamedTuple):
-    """What a model made of a split: all that its metrics are counted from. Lists have one entry a source.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicted for a split: all that its metrics are counted from.
 
-    `nats`, `tokens` and `correct` are sums over a source's pairs, the true token fed; `by_source` makes them of pairs.
-    What is None was not measured, and the metrics that need it are left out.
+    Texts, references and alignments have one entry per source. The sums of forced decoding (the true token fed at
+    each step) may have a row per source, per pair or per batch: a metric of the whole is the same, while counts that
+    are to be drawn again by source need a row per source (`by_source`). An input that is None was not measured, and
+    metrics that need it cannot be computed.
     """
 
-    texts: Sequence[str]
-    references: Sequence[Sequence[str]]
-    unit: str = "word"  # as in `quality`
-    bleu_tokenizer: str | None = None  # as in `quality`
-    nats: Float[np.ndarray, " N"] | None = None
-    tokens: Float[np.ndarray, " N"] | None = None
-    correct: Float[np.ndarray, " N"] | None = None
-    exposed: Float[np.ndarray, " N"] | None = None  # nats on the model's own words less those on true ones
-    alignments: Sequence[Float[np.ndarray, "_ _"]] | None = None  # of the texts, where the model attends
-    links: Float[np.ndarray, "N 2"] | None = None  # `link_counts` of the pairs, by source, where gold is known
+    texts: Sequence[str] | None = None
+    references: Sequence[Sequence[str]] | None = None  # one or more per source; an empty string is a legal one
+    unit: str = "word"  # what a target token between ASCII spaces is: see EvaluationConfig.unit
+    bleu_tokenizer: str | None = None  # sacrebleu's name, such as "zh"; None for "13a" (word) and "none" (phone)
+    nats: Float[np.ndarray, " N"] | None = None  # negative log-probability of the targets
+    tokens: Float[np.ndarray, " N"] | None = None  # target tokens, the end token counted
+    correct: Float[np.ndarray, " N"] | None = None  # target tokens that were the likeliest in their place
+    exposure_nats: Float[np.ndarray, " N"] | None = None  # nats when fed the predicted tokens, less those above
+    alignments: Sequence[Float[np.ndarray, "_ _"]] | None = None  # of the texts
+    link_counts: Float[np.ndarray, "N 2"] | None = None  # `link_counts` of the pairs
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The inputs that were measured, those of `INPUTS`."""
+        return frozenset(name for name in INPUTS if getattr(self, name) is not None)
+
+    @functools.cached_property
+    def edits(self) -> list[list[Edits]]:
+        """The edit distance of each text to each of its references."""
+        pairs = zip(self.texts or (), self.references or (), strict=True)
+        return [[edit_distance(text, line) for line in lines] for text, lines in pairs]
+
+    def check(self) -> None:
+        """Refuse texts and references that do not belong together, and an unknown unit.
+
+        Raises:
+            ValueError: no texts, lists of unequal length, a source without reference, an unknown unit.
+        """
+        one_of("unit", self.unit, BLEU_TOKENIZERS)
+        if self.texts is not None and self.references is not None:
+            check_references(self.texts, self.references)
 
 
 class Metric(NamedTuple):
-    """How one metric is counted and read."""
+    """How one metric is counted and computed."""
 
     label: str
     higher_is_better: bool | None  # None: neither; it describes
-    counts: Callable[[Predictions], Numbers | None]  # one row a source; None where the answers do not say
+    unit: str  # "nats per token", "nats"; empty for fractions and for scores from 0 to 100
+    counts: Callable[[Predictions], Counts]  # sufficient statistics, one row per source, pair or batch
     values: Callable[[Sums], Values]  # of summed counts, many at once; NaN where there is nothing to divide by
+    needs: tuple[str, ...]  # names of `INPUTS`; without one of them there is no value
+    units: tuple[str, ...] = tuple(BLEU_TOKENIZERS)  # values of evaluation.unit for which it is defined
+
+    @property
+    def title(self) -> str:
+        """The label, with the unit where it has one."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def counts_of(answers: Predictions) -> dict[str, Numbers]:
-    """The counts of every metric that the answers allow, one row a source.
+def measure(predictions: Predictions, metrics: Collection[str] | None = None) -> dict[str, float | None]:
+    """The value of each metric; None where it has nothing to divide by or is not defined for the unit.
+
+    Args:
+        metrics: names of `METRICS`; None for all whose inputs were measured.
 
     Raises:
-        ValueError: no texts, lists of unequal length, a source without reference, an unknown unit or tokenizer.
+        ValueError: an unknown metric, one whose inputs were not measured, or predictions that do not belong together.
     """
-    check(answers.texts, answers.references)
-    one_of("unit", answers.unit, UNITS)
-    made = {name: metric.counts(answers) for name, metric in METRICS.items()}
-    return {name: counts for name, counts in made.items() if counts is not None}
+    predictions.check()
+    if metrics is None:
+        metrics = [name for name, metric in METRICS.items() if predictions.inputs.issuperset(metric.needs)]
+    for name in metrics:
+        check_metric("metric", name, inputs=predictions.inputs)
+    defined = [name for name in metrics if predictions.unit in METRICS[name].units]
+    values = {name: value(name, METRICS[name].counts(predictions).sum(0)) for name in defined}
+    return {name: values.get(name) for name in metrics}
+
+
+def check_metric(setting: str, metric: str, *, inputs: Collection[str], unit: str | None = None) -> None:
+    """Refuse a metric that cannot be computed from the inputs that there will be, before anything is computed.
+
+    Args:
+        setting: where the name comes from, such as `validation.metric`.
+        inputs: names of `INPUTS` that are or will be measured.
+        unit: the value of evaluation.unit; None where it does not matter.
+
+    Raises:
+        ValueError: naming the setting and what is missing.
+    """
+    one_of(setting, metric, METRICS)
+    if missing := [name for name in METRICS[metric].needs if name not in inputs]:
+        sources = " and ".join(dict.fromkeys(INPUTS.get(name, name) for name in missing))
+        raise ValueError(
+            f"{setting}={metric} needs {sources}, and there is no {' and no '.join(missing)}; choose another metric, or "
+            "provide what it needs."
+        )
+    if unit is not None and unit not in METRICS[metric].units:
+        units = " or ".join(METRICS[metric].units)
+        raise ValueError(f"{setting}={metric} needs evaluation.unit={units}, got evaluation.unit={unit}.")
+
+
+def counts_of(predictions: Predictions) -> dict[str, Counts]:
+    """The counts of every metric that the predictions allow, one row per source.
+
+    Raises:
+        ValueError: predictions that do not belong together, an unknown unit or tokenizer.
+    """
+    predictions.check()
+    inputs = predictions.inputs
+    return {
+        name: metric.counts(predictions)
+        for name, metric in METRICS.items()
+        if inputs.issuperset(metric.needs) and predictions.unit in metric.units
+    }
 
 
 def value(metric: str, summed: Float[np.ndarray, " K"]) -> float | None:
-    """The metric of summed counts: the number that `quality` or `evaluate` gives; None where nothing is to divide by.
+    """The metric of summed counts; None where there is nothing to divide by, NaN where a count is NaN.
 
     Raises:
         ValueError: no such metric.
     """
-    one_of("metric", metric, tuple(METRICS))
-    found = float(METRICS[metric].values(np.asarray(summed, np.float64)[None])[0])
-    return None if np.isnan(found) and not np.isnan(summed).any() else found
+    one_of("metric", metric, METRICS)
+    result = float(METRICS[metric].values(np.asarray(summed, np.float64)[None])[0])
+    return None if np.isnan(result) and not np.isnan(summed).any() else result
 
 
 def by_source(numbers: Float[np.ndarray, "P *rest"], sources: Sequence[str]) -> Float[np.ndarray, "N *rest"]:
-    """Numbers of pairs added up by source, in the order in which `grouped` lists the sources."""
+    """Numbers of pairs added up by source, in the order in which `group_by_source` lists the sources."""
     places: dict[str, int] = {}
     rows = np.array([places.setdefault(source, len(places)) for source in sources], np.int64)
     summed = np.zeros((len(places), *numbers.shape[1:]))
@@ -87,67 +185,133 @@ def by_source(numbers: Float[np.ndarray, "P *rest"], sources: Sequence[str]) -> 
 def link_counts(
     alignments: Sequence[Float[np.ndarray, "_ _"]], gold: Sequence[Collection[Link]]
 ) -> Float[np.ndarray, "P 2"]:
-    """The two numbers of the AER of each pair: forced alignments against gold links between tokens."""
+    """The two counts of the AER of each pair: forced alignments against gold links between tokens."""
     pairs = zip(alignments, gold, strict=True)
-    counts = [agreement(hard(weights), sure=sure_of(links), possible=links) for weights, links in pairs]
+    counts = [link_agreement(hard(weights), sure=sure_of(links), possible=links) for weights, links in pairs]
     return np.array(counts, np.float64).reshape(-1, 2)
 
 
-def _exact(answers: Predictions) -> Numbers:
-    return _ratio([said in lines for said, lines in zip(answers.texts, answers.references, strict=True)])
+def signatures(predictions: Predictions) -> dict[str, str]:
+    """How BLEU and chrF were computed, in sacrebleu's words: `bleu_signature` and `chrf_signature`."""
+    references = predictions.references or ()
+    return {
+        "bleu_signature": signature(_bleu_scorer(predictions), references),
+        "chrf_signature": signature(chrf_scorer(), references),
+    }
 
 
-def _edits(answers: Predictions) -> Numbers:
-    pairs = zip(answers.texts, answers.references, strict=True)
-    return np.array([closest([compare(said, line) for line in lines]) for said, lines in pairs], np.float64)
+class LengthBucket(NamedTuple):
+    """Quality over the sources of one length: a row of the table and a point of the curve."""
+
+    label: str
+    sources: int
+    exact_match: float | None
+    error_rate: float | None  # token edits per reference token: WER of words, PER of phones
+    bleu: float | None
 
 
-def _wer(answers: Predictions) -> Numbers:
-    edits = _edits(answers)
-    return _ratio(edits[:, 0] > 0) if answers.unit == "phone" else edits
+def by_length(
+    predictions: Predictions, lengths: Sequence[int], *, edges: Sequence[int] = (10, 20, 30, 40, 50, 60)
+) -> list[LengthBucket]:
+    """Quality by source length, shortest first; a bucket that holds no source is left out.
+
+    Args:
+        predictions: with texts and references.
+        lengths: the length of each source, in whatever unit the caller reports.
+        edges: the longest length of each bucket, rising; longer sources go into one more bucket.
+
+    Raises:
+        ValueError: edges that do not rise, and whatever `measure` refuses.
+    """
+    predictions.check()
+    texts, references = predictions.texts or (), predictions.references or ()
+    if len(lengths) != len(texts):
+        raise ValueError(f"lengths must be one per hypothesis, got {len(lengths)} for {len(texts)} hypotheses")
+    if list(edges) != sorted(set(edges)):
+        raise ValueError(f"edges must rise, got {tuple(edges)}")
+    lows = [0, *(edge + 1 for edge in edges)]
+    labels = [*(f"{low}-{high}" for low, high in zip(lows, edges, strict=False)), f"{lows[-1]}+"]
+    error_rate = "per" if predictions.unit == "phone" else "wer"
+    buckets = []
+    for label, low, high in zip(labels, lows, [*edges, float("inf")], strict=True):
+        members = [index for index, length in enumerate(lengths) if low <= length <= high]
+        if members:
+            some = Predictions(
+                [texts[index] for index in members],
+                [references[index] for index in members],
+                predictions.unit,
+                predictions.bleu_tokenizer,
+            )
+            values = measure(some, ("exact_match", error_rate, "bleu"))
+            buckets.append(LengthBucket(label, len(members), *values.values()))
+    return buckets
 
 
-def _per(answers: Predictions) -> Numbers | None:
-    return _edits(answers) if answers.unit == "phone" else None
+def _exact_match(predictions: Predictions) -> Counts:
+    return _is_true([text in lines for text, lines in _pairs(predictions)])
 
 
-def _ratio(holds: Sequence[bool] | Bool[np.ndarray, " N"]) -> Numbers:
+def _exact_match_per_line(predictions: Predictions) -> Counts:
+    return np.array([(lines.count(text), len(lines)) for text, lines in _pairs(predictions)], np.float64)
+
+
+def _edits(predictions: Predictions) -> Counts:
+    return np.array([closest(edits) for edits in predictions.edits], np.float64)
+
+
+def _edits_per_line(predictions: Predictions) -> Counts:
+    return np.array([np.sum(edits, axis=0) for edits in predictions.edits], np.float64)
+
+
+def _wer(predictions: Predictions) -> Counts:
+    edits = _edits(predictions)
+    return _is_true(edits[:, 0] > 0) if predictions.unit == "phone" else edits
+
+
+def _wer_per_line(predictions: Predictions) -> Counts:
+    if predictions.unit == "word":
+        return _edits_per_line(predictions)
+    wrong = [(sum(edit.distance > 0 for edit in edits), len(edits)) for edits in predictions.edits]
+    return np.array(wrong, np.float64)
+
+
+def _pairs(predictions: Predictions) -> list[tuple[str, list[str]]]:
+    return [
+        (text, list(lines)) for text, lines in zip(predictions.texts or (), predictions.references or (), strict=True)
+    ]
+
+
+def _is_true(holds: Sequence[bool] | Bool[np.ndarray, " N"]) -> Counts:
     return np.stack([np.asarray(holds, np.float64), np.ones(len(holds))], 1)
 
 
-def _bleu(answers: Predictions) -> Numbers:
-    tokenizer = answers.bleu_tokenizer or TOKENIZERS[answers.unit]
-    one_of("bleu_tokenizer", tokenizer, tuple(BLEU.TOKENIZERS))
-    return _sacrebleu(BLEU(tokenize=tokenizer, force=True), answers)
+def _bleu_scorer(predictions: Predictions):
+    return bleu_scorer(predictions.bleu_tokenizer or BLEU_TOKENIZERS[predictions.unit])
 
 
-def _chrf(answers: Predictions) -> Numbers:
-    return _sacrebleu(CHRF(), answers)
+def _bleu(predictions: Predictions) -> Counts:
+    return ngram_counts(_bleu_scorer(predictions), predictions.texts or (), predictions.references or ())
 
 
-def _sacrebleu(metric: SacreMetric, answers: Predictions) -> Numbers:
-    """The numbers that sacrebleu's own paired tests draw from; a law test notices when a release changes them."""
-    return np.array(metric._extract_corpus_statistics(answers.texts, by_rank(answers.references)), np.float64)
+def _chrf(predictions: Predictions) -> Counts:
+    return ngram_counts(chrf_scorer(), predictions.texts or (), predictions.references or ())
 
 
-def _forced(numerator: str) -> Callable[[Predictions], Numbers | None]:
-    def counts(answers: Predictions) -> Numbers | None:
-        counted = getattr(answers, numerator)
-        if counted is None or answers.tokens is None:
-            return None
-        return np.stack([np.asarray(counted, np.float64), np.asarray(answers.tokens, np.float64)], 1)
+def _per_token(numerator: str) -> Callable[[Predictions], Counts]:
+    def counts(predictions: Predictions) -> Counts:
+        columns = (getattr(predictions, numerator), predictions.tokens)
+        return np.stack([np.asarray(column, np.float64) for column in columns], 1)
 
     return counts
 
 
-def _links(answers: Predictions) -> Numbers | None:
-    return answers.links
+def _links(predictions: Predictions) -> Counts:
+    return np.asarray(predictions.link_counts, np.float64)
 
 
-def _entropies(answers: Predictions) -> Numbers | None:
-    if answers.alignments is None:
-        return None
-    return np.array([(entropy(weights).sum(), len(weights)) for weights in answers.alignments], np.float64)
+def _entropies(predictions: Predictions) -> Counts:
+    alignments = predictions.alignments or ()
+    return np.array([(entropy(weights).sum(), len(weights)) for weights in alignments], np.float64).reshape(-1, 2)
 
 
 def _rate(sums: Sums) -> Values:
@@ -160,46 +324,29 @@ def _one_minus_rate(sums: Sums) -> Values:
 
 
 def _perplexity(sums: Sums) -> Values:
-    return np.exp(np.minimum(_rate(sums), 700.0))  # as `evaluate`: e^709 is the last number that a float can say
+    return np.exp(np.minimum(_rate(sums), 700.0))  # e^709 is the largest float
 
 
-def _bleu_values(sums: Sums) -> Values:
-    """BLEU of sums (said, wanted, 4 matches, 4 n-grams), with sacrebleu's exponential smoothing.
-
-    Papineni et al. 2002; an order without a match counts as 1 / (2^k x n-grams), k orders without one so far
-    (Chen & Cherry 2014, method 3).
-    """
-    said, wanted, matches, grams = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        smoothed = np.where(matches > 0, matches, 0.5 ** np.cumsum(matches == 0, axis=-1))
-        logs = np.log(smoothed / grams).mean(-1)
-        penalty = np.where(said < wanted, 1 - wanted / said, 0.0)
-        score = 100 * np.exp(logs + penalty)
-    sayable = (matches > 0).any(-1) & (grams > 0).all(-1)
-    return np.where(sayable, np.minimum(score, 100.0), 0.0)
-
-
-def _chrf_values(sums: Sums) -> Values:
-    """chrF2 of sums (said, wanted, matched) for character n-grams of 1 to 6. Popović 2015, W15-3049."""
-    said, wanted, matched = (sums[..., start::3] for start in range(3))
-    usable = (said > 0) & (wanted > 0)
-    orders = np.maximum(usable.sum(-1), 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(usable, matched / said, 0.0).sum(-1) / orders
-        recall = np.where(usable, matched / wanted, 0.0).sum(-1) / orders
-        score = 100 * 5 * precision * recall / (4 * precision + recall)
-    return np.where(precision + recall > 0, score, 0.0)
-
-
-METRICS = {
-    "exact_match": Metric("Exact match", True, _exact, _rate),
-    "wer": Metric("WER", False, _wer, _rate),
-    "per": Metric("PER", False, _per, _rate),
-    "bleu": Metric("BLEU", True, _bleu, _bleu_values),
-    "chrf": Metric("chrF", True, _chrf, _chrf_values),
-    "token_accuracy": Metric("Token accuracy", True, _forced("correct"), _rate),
-    "perplexity": Metric("Perplexity", False, _forced("nats"), _perplexity),
-    "exposure_gap": Metric("Exposure gap (nats a token)", False, _forced("exposed"), _rate),
-    "aer": Metric("AER", False, _links, _one_minus_rate),
-    "attention_entropy": Metric("Attention entropy (nats)", None, _entropies, _rate),
+# Of the edit distances to a source's references the smallest counts, of equals the one to the longest reference. The
+# metrics that end in `_per_line` count each pair of a text and one of its references, so that a source with three
+# references counts three times. Rates are fractions (a WER can pass 1). Where the unit is a phone (grapheme to phoneme)
+# PER counts phones, and WER is the fraction of items whose phones are not exactly a reference's.
+TEXT, FORCED = ("texts", "references"), ("nats", "tokens")
+METRICS: dict[str, Metric] = {
+    "exact_match": Metric("Exact match", True, "", _exact_match, _rate, TEXT),
+    "exact_match_per_line": Metric("Exact match per reference", True, "", _exact_match_per_line, _rate, TEXT),
+    "bleu": Metric("BLEU", True, "", _bleu, bleu_values, TEXT),
+    "chrf": Metric("chrF", True, "", _chrf, chrf_values, TEXT),
+    "wer": Metric("WER", False, "", _wer, _rate, TEXT),
+    "wer_per_line": Metric("WER per reference", False, "", _wer_per_line, _rate, TEXT),
+    "per": Metric("PER", False, "", _edits, _rate, TEXT, ("phone",)),
+    "per_per_line": Metric("PER per reference", False, "", _edits_per_line, _rate, TEXT, ("phone",)),
+    "loss": Metric("Loss", False, "nats per token", _per_token("nats"), _rate, FORCED),
+    "perplexity": Metric("Perplexity", False, "", _per_token("nats"), _perplexity, FORCED),
+    "token_accuracy": Metric("Token accuracy", True, "", _per_token("correct"), _rate, ("correct", "tokens")),
+    "exposure_gap": Metric(
+        "Exposure gap", False, "nats per token", _per_token("exposure_nats"), _rate, ("exposure_nats", "tokens")
+    ),
+    "aer": Metric("AER", False, "", _links, _one_minus_rate, ("link_counts",)),
+    "attention_entropy": Metric("Attention entropy", None, "nats", _entropies, _rate, ("alignments",)),
 }

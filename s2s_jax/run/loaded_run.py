@@ -12,7 +12,8 @@ from s2s_jax.decode.forced_decoding import ScoredPair, Scorer
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.search import SearchConfig, SearchFn, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.evaluate.evaluation import Grouped, error_of_alignments, evaluate, group_by_source, token_links
+from s2s_jax.evaluate.evaluation import error_of_alignments, evaluate_split, group_by_source, token_links
+from s2s_jax.evaluate.metrics import link_counts
 from s2s_jax.model.ensemble import ensemble
 from s2s_jax.model.fusion import fused
 from s2s_jax.model.interface import Model, Params
@@ -75,26 +76,24 @@ class Run:
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
         """All numbers of a split of the run's data."""
         examples, _ = read_split(self.experiment.data, split)
-        items: Grouped = group_by_source(examples)
+        items = group_by_source(examples)
         translations = self.translate(items.sources, **search)
         scored = list(self.score(examples))
-        return evaluate(
-            translations,
-            items,
-            nats=-sum(pair.log_probability for pair in scored),
-            tokens=sum(len(pair.tokens) for pair in scored),
-            correct=sum(pair.correct for pair in scored),
-            unit=self.experiment.evaluation.unit,
-            aer=self.alignment_error(scored),
-        )
+        judged, gold = self._gold_links(scored)
+        links = link_counts([pair.alignment for pair in judged], gold) if judged else None
+        return evaluate_split(translations, items, scored, unit=self.experiment.evaluation.unit, links=links)
 
     def alignment_error(self, pairs: Sequence[ScoredPair]) -> float | None:
         """AER of forced alignments where gold ones are known and the model attends at all."""
+        judged, gold = self._gold_links(pairs)
+        return error_of_alignments([pair.alignment for pair in judged], gold) if judged else None
+
+    def _gold_links(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], list[set[tuple[int, int]]]]:
+        """The pairs with a gold alignment, and its links; none where the model does not attend."""
         judged = [pair for pair in pairs if pair.example.links is not None]
-        if not judged or self.experiment.model.attention.score == "none":
-            return None
-        gold = [token_links(pair.example, **self.tokenizers) for pair in judged]
-        return error_of_alignments([pair.alignment for pair in judged], gold)
+        if self.experiment.model.attention.score == "none":
+            judged = []
+        return judged, [token_links(pair.example, **self.tokenizers) for pair in judged]
 
     @property
     def max_length(self) -> int:

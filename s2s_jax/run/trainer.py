@@ -18,7 +18,7 @@ from s2s_jax.config import Experiment
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import group_by_source
-from s2s_jax.evaluate.quality import quality
+from s2s_jax.evaluate.metrics import Predictions, measure
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.build import abstract_state, count, longest_answer, model_of
@@ -298,7 +298,8 @@ def _validator(
         if not items.sources:
             return loop.ValidationResult(values, [])
         translations = list(translator.translate(params, items.sources))
-        measured = quality([one.text for one in translations], items.references, unit=experiment.evaluation.unit)
+        predicted = Predictions([one.text for one in translations], items.references, experiment.evaluation.unit)
+        measured = measure(predicted, ("exact_match", "bleu"))
         values |= {name: float(measured[name]) for name in ("exact_match", "bleu")}  # type: ignore[arg-type]
         return loop.ValidationResult(values, _sample(translations[0], items.references[0][0]))
 

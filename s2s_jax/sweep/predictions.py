@@ -91,8 +91,8 @@ def score(said: dict[str, Any], *, unit: str) -> tuple[dict[str, float | None], 
         nats=nats,
         tokens=tokens,
         correct=correct,
-        exposed=exposed,
-        links=np.array(said["links"], np.float64) if "links" in said else None,
+        exposure_nats=exposed,
+        link_counts=np.array(said["links"], np.float64) if "links" in said else None,
     )
     counts = counts_of(answers)
     if "entropy" in said:

@@ -18,8 +18,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest
 from scipy.stats import t as student
 
-from s2s_jax.evaluate.metrics import METRICS, Numbers
-from s2s_jax.evaluate.quality import TOKENIZERS, UNITS, by_rank
+from s2s_jax.evaluate.metrics import METRICS, Counts
+from s2s_jax.evaluate.text_counts import BLEU_TOKENIZERS, references_by_rank
 from s2s_jax.validation import one_of
 
 LEVEL = 0.05
@@ -76,7 +76,7 @@ def sentence_draws(sentences: int, draws: int = DRAWS, seed: int = 0) -> Float[n
     return np.bincount(flat, minlength=draws * sentences).reshape(draws, sentences).astype(np.float64)
 
 
-def redrawn(metric: str, counts: Sequence[Numbers]) -> Redrawn:
+def redrawn(metric: str, counts: Sequence[Counts]) -> Redrawn:
     """The metric of each seed on each draw of the sentences; `counts` has one array a seed, of the same sentences."""
     seeds, sentences, width = np.shape(counts)
     side_by_side = np.stack(counts, 1).reshape(sentences, seeds * width)
@@ -237,10 +237,12 @@ def paired_test(
     """
     one_of("metric", metric, ("bleu", "chrf"))
     one_of("kind", kind, ("ar", "bs"))
-    one_of("unit", unit, UNITS)
-    scorer = BLEU(tokenize=TOKENIZERS[unit], force=True) if metric == "bleu" else CHRF()
+    one_of("unit", unit, BLEU_TOKENIZERS)
+    scorer = BLEU(tokenize=BLEU_TOKENIZERS[unit], force=True) if metric == "bleu" else CHRF()
     systems: list[tuple[str, Sequence[str]]] = [("baseline", list(baseline)), ("other", list(other))]
-    _, results = PairedTest(systems, {metric: scorer}, by_rank(references), test_type=kind, n_samples=draws)()
+    _, results = PairedTest(
+        systems, {metric: scorer}, references_by_rank(references), test_type=kind, n_samples=draws
+    )()
     first, second = next(
         typing.cast(list[Any], scores) for name, scores in results.items() if name != "System"
     )  # sacreBLEU names metrics its own way

@@ -1,17 +1,26 @@
-"""Quality against a slow Levenshtein, cases counted by hand, and laws that no rate may break."""
+"""Metrics of texts against a slow Levenshtein, cases counted by hand, and laws that no rate may break."""
 
 import math
+import typing
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from s2s_jax.evaluate.quality import LengthBucket, by_length, compare, quality, tokens
+from s2s_jax.evaluate.evaluation import EvaluationConfig
+from s2s_jax.evaluate.metrics import LengthBucket, Predictions, by_length, measure, signatures
+from s2s_jax.evaluate.text_counts import BLEU_TOKENIZERS, UnitName, edit_distance, space_tokens
 
 TOKEN = some.sampled_from(["a", "b", "cc", "d\u00a0d", "é"])
 LINE = some.lists(TOKEN, max_size=6).map(" ".join)
 ITEMS = some.lists(some.tuples(LINE, some.lists(LINE, min_size=1, max_size=3)), min_size=1, max_size=5)
 RATES = ("exact_match", "exact_match_per_line", "wer", "wer_per_line", "per", "per_per_line", "bleu", "chrf")
+
+
+def quality(texts, references, **options):
+    """All numbers of texts, and the signatures."""
+    predictions = Predictions(texts, references, **options)
+    return measure(predictions) | signatures(predictions)
 
 
 def slow_distance(said, wanted):
@@ -26,14 +35,14 @@ def slow_distance(said, wanted):
 
 @settings(max_examples=40, deadline=None)
 @given(LINE, LINE)
-def test_compare_is_the_token_edit_distance(said, wanted):
+def test_the_edit_distance_of_tokens(said, wanted):
     said_tokens, wanted_tokens = tuple(said.split(" ")), tuple(wanted.split(" "))
     said_tokens, wanted_tokens = [tuple(t for t in side if t) for side in (said_tokens, wanted_tokens)]
-    assert compare(said, wanted) == (slow_distance(said_tokens, wanted_tokens), len(wanted_tokens))
+    assert edit_distance(said, wanted) == (slow_distance(said_tokens, wanted_tokens), len(wanted_tokens))
 
 
 def test_tokens_are_cut_at_the_ascii_space_only():
-    assert tokens(" a\u00a0b  c\td\u3000e ") == ["a\u00a0b", "c\td\u3000e"]
+    assert space_tokens(" a\u00a0b  c\td\u3000e ") == ["a\u00a0b", "c\td\u3000e"]
     assert quality(["a\u00a0b"], [["a b"]])["wer"] == 1.0  # one token for two: a replacement and an insertion
 
 
@@ -134,16 +143,16 @@ def test_the_closest_reference_is_never_further_than_every_line(items):
     words, phones = quality(said, lines), quality(said, lines, unit="phone")
     assert words["exact_match"] >= words["exact_match_per_line"]
     assert phones["wer"] <= phones["wer_per_line"]
-    best = sum(min(compare(one, line).distance for line in choices) for one, choices in items)
-    every = sum(compare(one, line).distance for one, choices in items for line in choices)
+    best = sum(min(edit_distance(one, line).distance for line in choices) for one, choices in items)
+    every = sum(edit_distance(one, line).distance for one, choices in items for line in choices)
     assert 2 * best <= every
 
 
 def test_by_length_by_hand():
+    texts = ["a b c d", "a b c x", "q", "r"]
     rows = by_length(
+        Predictions(texts, [["a b c d"], ["a b c d", "z"], ["q"], ["s t"]]),
         [0, 10, 11, 99],
-        ["a b c d", "a b c x", "q", "r"],
-        [["a b c d"], ["a b c d", "z"], ["q"], ["s t"]],
         edges=(10, 20, 30),
     )
     assert rows == [
@@ -158,23 +167,29 @@ def test_by_length_by_hand():
     [
         ([], [], r"hypotheses must be a list of at least one line, got \[\]"),
         ("ab", [["a"], ["b"]], "hypotheses must be a list of at least one line, got 'ab'"),
-        (["a"], [], "references must be one list of lines a hypothesis, got 0 for 1 hypotheses"),
+        (["a"], [], "references must be one list of lines per hypothesis, got 0 for 1 hypotheses"),
         (["a", "b"], [["a"], []], r"references\[1\] must hold at least one line, got none; leave that source out"),
         (["a"], ["a"], r"references\[0\] must be a list of lines, got the string 'a'; write \['a'\]"),
     ],
 )
 def test_lists_that_do_not_belong_together_are_refused(hypotheses, references, message):
-    for refuse in (quality, lambda said, lines: by_length([1], said, lines)):
+    for refuse in (quality, lambda said, lines: by_length(Predictions(said, lines), [1])):
         with pytest.raises(ValueError, match=message):
             refuse(hypotheses, references)
 
 
 def test_unknown_choices_are_refused():
-    with pytest.raises(ValueError, match="unit must be one of word, phone, got 'letter'"):
+    with pytest.raises(ValueError, match="unit must be one of phone, word, got 'letter'"):
         quality(["a"], [["a"]], unit="letter")
-    with pytest.raises(ValueError, match=r"bleu_tokenizer must be one of none, zh, 13a, .*, got '13b'"):
+    with pytest.raises(ValueError, match=r"bleu_tokenizer must be one of 13a, char, .*, got '13b'"):
         quality(["a"], [["a"]], bleu_tokenizer="13b")
     with pytest.raises(ValueError, match=r"edges must rise, got \(10, 10\)"):
-        by_length([1], ["a"], [["a"]], edges=(10, 10))
-    with pytest.raises(ValueError, match="lengths must be one a hypothesis, got 2 for 1 hypotheses"):
-        by_length([1, 2], ["a"], [["a"]])
+        by_length(Predictions(["a"], [["a"]]), [1], edges=(10, 10))
+    with pytest.raises(ValueError, match="lengths must be one per hypothesis, got 2 for 1 hypotheses"):
+        by_length(Predictions(["a"], [["a"]]), [1, 2])
+
+
+def test_the_units_that_are_typed_are_those_of_the_table():
+    assert set(typing.get_args(UnitName)) == set(BLEU_TOKENIZERS)
+    with pytest.raises(ValueError, match="evaluation.unit must be one of phone, word, got 'letter'"):
+        EvaluationConfig(unit="letter")
