@@ -1,60 +1,74 @@
-"""Does what the docs tell a reader to type work as they say?"""
+"""The how-to pages, followed to the letter: their Python blocks as a file, their shell blocks in fresh processes."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import oracles
 import pytest
 
-from s2s_jax.config import override
-from s2s_jax.decode.greedy import greedy
-from s2s_jax.model.attention.scores import SCORES
-from s2s_jax.model.interface import scan_of_step, unroll_targets
-from s2s_jax.model.seq2seq import ModelConfig, build
-from s2s_jax.shapes import Batch
-
-PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "add-a-score.md"
-SETTINGS = (
-    "embedding=4",
-    "encoder.cell=gru",
-    "encoder.size=2",
-    "decoder.cell=gru",
-    "decoder.size=4",
-)
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "how-to"
 
 
-@pytest.fixture
-def typed(monkeypatch):
-    """The page's code, run; and a clean table afterwards."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    monkeypatch.setitem(SCORES, "distance", None)
-    exec(compile(code, str(PAGE), "exec"), {"__name__": "page"})
-    return code
+def blocks(page: str, language: str) -> str:
+    """All code blocks of a page in one language, put together."""
+    text = (PAGES / page).read_text(encoding="utf-8")
+    return "\n\n".join(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL))
 
 
-def test_the_score_of_the_page_trains_and_is_searched(typed):
-    config = override(ModelConfig(), *SETTINGS, "attention.score=distance")
-    model = build(config, source_vocabulary=8, target_vocabulary=8)
-    params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
-    batch = Batch(jnp.array([[4, 5, 2], [6, 2, 0]]), jnp.array([[5, 4, 2], [7, 2, 0]]))
-
-    def told(params):
-        ways = (model.unroll, scan_of_step(model.step))
-        steps = [way(params, *model.encode(params, batch.source), batch.target)[1] for way in ways]
-        slope = jax.grad(lambda params: (unroll_targets(model, params, batch).logits ** 2).sum())(params)
-        return steps, slope, greedy(model, params, batch.source, max_length=3)
-
-    (fast, stepped), slope, found = oracles.compiled(told)(params)
-    oracles.same(fast.logits, stepped.logits, tolerance=1e-5)
-    assert np.abs(slope["decoder"]["attention"]["score"]["weight"]).max() > 1e-4
-    np.testing.assert_allclose(np.asarray(fast.alignment).sum(-1), 1, atol=1e-6)
-    assert np.isfinite(found.scores).all()
+def environment() -> dict[str, str]:
+    """A shell that finds this checkout, and nothing of the test process's own strictness."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return {**kept, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
-def test_the_class_is_ten_lines_without_its_docstrings(typed):
-    inside = typed.partition("class Distance")[2].partition("SCORES[")[0]
-    code = [line for line in inside.splitlines() if line.strip() and not line.strip().startswith('"""')]
+def typed(commands: str, folder: Path) -> list[subprocess.CompletedProcess]:
+    """Each line of a shell block, run in the folder by a process of its own."""
+    lines = [line.replace("s2s ", f"{sys.executable} -m s2s_jax ") for line in commands.splitlines() if line.strip()]
+    return [
+        subprocess.run(["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+        for line in lines
+    ]
+
+
+@pytest.fixture(scope="module")
+def score_page(tmp_path_factory):
+    """The folder in which a reader has followed the page about scores, and what each command printed."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "my_score.py").write_text(blocks("add-a-score.md", "python"), encoding="utf-8")
+    return folder, typed(blocks("add-a-score.md", "sh"), folder)
+
+
+def test_every_command_of_the_score_page_succeeds(score_page):
+    _, results = score_page
+    assert len(results) == 5
+    for result in results:
+        assert result.returncode == 0, f"{result.args[-1]}\n{result.stdout}\n{result.stderr}"
+
+
+def test_the_second_command_of_the_score_page_resumes_the_run_of_the_first(score_page):
+    _, results = score_page
+    assert "resuming at step 20" in results[1].stdout + results[1].stderr
+
+
+def test_the_sweep_of_the_score_page_trains_every_trial(score_page):
+    folder, _ = score_page
+    outcomes = [path.read_text() for path in folder.glob("runs/sweeps/my_score/*/*/outcome.json")]
+    assert len(outcomes) == 2
+    assert all('"done"' in outcome for outcome in outcomes)
+
+
+def test_a_run_with_code_of_its_own_names_the_missing_import(score_page):
+    folder, _ = score_page
+    (result,) = typed("echo 'a b c' | s2s translate runs/distance", folder)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "--import my_score.py" in result.stderr
+
+
+def test_the_class_of_the_score_page_is_ten_lines_without_its_docstrings():
+    body = blocks("add-a-score.md", "python").partition("class Distance")[2].partition("s2s.SCORES[")[0]
+    code = [line for line in body.splitlines() if line.strip() and not line.strip().startswith('"""')]
     assert len(code) <= 10
