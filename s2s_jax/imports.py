@@ -1,17 +1,32 @@
 """The user's own code: files and modules that add to the tables of scores, cells, searches, metrics and the like.
 
-An experiment records their names (`Experiment.imports`); only who names them anew (`--import`, `import_code`) runs them.
+An experiment records their names (`Experiment.imports`), and they are run only by whoever names them again: `--import`
+on the command line, `import_code` in Python, `train` for the experiment that it is given. Loading a run runs nothing.
 """
 
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
+# the tables that a user's file may add to, by the module each is in
+TABLES = {
+    "SCORES": "s2s_jax.model.attention.scores",
+    "NORMALIZERS": "s2s_jax.model.attention.normalizers",
+    "HISTORIES": "s2s_jax.model.attention.history",
+    "CONSTRAINTS": "s2s_jax.model.attention.constraints",
+    "CELLS": "s2s_jax.model.cells",
+    "BRIDGES": "s2s_jax.model.bridge",
+    "METRICS": "s2s_jax.evaluate.metrics",
+    "OPTIMIZERS": "s2s_jax.train.optimizer",
+    "TOKENIZERS": "s2s_jax.text.tokenizers",
+    "TASKS": "s2s_jax.text.synthetic_tasks",
+}
 LOADED: dict[str, ModuleType] = {}  # the name as it was given -> the module
+_extending: set[str] = set()  # the names whose import changed a table
 
 
 def import_code(names: Iterable[str]) -> None:
@@ -25,23 +40,50 @@ def import_code(names: Iterable[str]) -> None:
         ModuleNotFoundError: no such module.
     """
     for name in names:
-        if name not in LOADED:
-            LOADED[name] = _import_file(Path(name)) if is_file_name(name) else importlib.import_module(name)
+        import_once(name)
+
+
+def import_once(name: str) -> ModuleType:
+    """The module of a file or of a module's name, imported at most once per process.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError: as `import_code`.
+    """
+    if name not in LOADED:
+        before = _entries()
+        LOADED[name] = _import_file(Path(name)) if is_file_name(name) else importlib.import_module(name)
+        if _entries() != before:
+            _extending.add(name)
+    return LOADED[name]
+
+
+def extends_tables(name: str) -> bool:
+    """Import a file or module, and whether it added to a table: then a run that uses it must record its name."""
+    import_once(name)
+    return name in _extending
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name means a file and not a module."""
+    """Whether a name is that of a file and not of a module."""
     return name.endswith(".py") or "/" in name
 
 
 def missing_code(names: Iterable[str]) -> list[str]:
-    """Those of the names that nobody has imported in this process, by the name of the file or module."""
-    known = {_stem(name) for name in LOADED} | set(sys.modules)
-    return [name for name in names if _stem(name) not in known]
+    """The names of files and modules that have not been imported in this process; a file is known by its own name."""
+    files = {Path(name).name for name in LOADED if is_file_name(name)}
+    return [name for name in names if not (_is_imported(name, files) if is_file_name(name) else name in sys.modules)]
 
 
-def _stem(name: str) -> str:
-    return Path(name).stem if is_file_name(name) else name
+def _is_imported(name: str, files: set[str]) -> bool:
+    """Whether a file was imported by `import_code`, by a plain `import`, or is the script that runs."""
+    modules = (sys.modules.get(module) for module in (Path(name).stem, "__main__"))
+    origins = {Path(getattr(module, "__file__", None) or "").name for module in modules}
+    return Path(name).name in files | origins
+
+
+def _entries() -> dict[str, Mapping]:
+    """A copy of each table."""
+    return {name: dict(getattr(importlib.import_module(module), name)) for name, module in TABLES.items()}
 
 
 def _import_file(path: Path) -> ModuleType:

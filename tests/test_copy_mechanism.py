@@ -568,10 +568,10 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(files):
         "model.decoder.dropout=0.2", "loss.vocabulary_chunk=40", "loss.label_smoothing=0.1", "validation.every=20",
     )  # fmt: skip
     for steps in (7, 20):
-        resumed = run.train(
+        resumed = run.fit(
             experiment(files, *changes, f"steps={steps}", "optimizer.schedule=constant"), files / "parts", QUIET
         )
-    whole = run.train(experiment(files, *changes, "steps=20", "optimizer.schedule=constant"), files / "whole", QUIET)
+    whole = run.fit(experiment(files, *changes, "steps=20", "optimizer.schedule=constant"), files / "whole", QUIET)
     assert digest(resumed) == digest(whole)
 
 

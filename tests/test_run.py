@@ -152,7 +152,7 @@ def test_a_stream_is_read_a_window_at_a_time(loaded, ask):
     assert len(read) == 2 * window
 
 
-def test_the_package_offers_loading_without_importing_jax_for_it():
+def test_the_package_offers_its_names_without_importing_jax_for_them():
     code = (
         "import sys, s2s_jax\nassert not {'jax', 'numpy', 'flax'} & set(sys.modules)\n"
         "assert 'load' in s2s_jax.__all__\n"
@@ -171,8 +171,8 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
         "optimizer.schedule=constant",
     )  # fmt: skip
     for steps in (13, 40):
-        resumed = run.train(tiny.experiment(*changes, f"steps={steps}"), tmp_path / "parts", QUIET)
-    whole = run.train(tiny.experiment(*changes, "steps=40"), tmp_path / "whole", QUIET)
+        resumed = run.fit(tiny.experiment(*changes, f"steps={steps}"), tmp_path / "parts", QUIET)
+    whole = run.fit(tiny.experiment(*changes, "steps=40"), tmp_path / "whole", QUIET)
     assert digest(resumed) == digest(whole)
     assert [one["step"] for one in records(tmp_path / "parts", "validation")] == [13, 15, 30, 40]
 
@@ -344,7 +344,7 @@ def test_divergence_stops_the_run_and_keeps_the_batch(tmp_path):
 
 def test_early_stopping_waits_as_long_as_it_was_told(tmp_path):
     changes = ("steps=90", "validation.every=10", "validation.patience=2", "optimizer.learning_rate=0")
-    state = run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    state = run.fit(tiny.experiment(*changes), tmp_path / "run", QUIET)
     assert int(state.step) == 30
 
 
@@ -425,14 +425,14 @@ def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
     bounded = tiny.experiment(
         "budget.tokens=2000", "checkpoint.every=1", "checkpoint.keep=50", "validation.sentences=0"
     )
-    step = int(run.train(bounded, whole, QUIET).step)
+    step = int(run.fit(bounded, whole, QUIET).step)
     ended = records(whole, "end")[0]
     assert ended["reason"].startswith("its budget is spent")
     assert ended["step"] == step < 300
     assert 2000 <= ended["tokens"] < 2000 + 64 * 6
     assert records(whole, "validation")[-1]["step"] == step
     run.train(dataclasses.replace(bounded, steps=step - 1), parts, QUIET)
-    assert int(run.train(bounded, parts, QUIET).step) == step
+    assert int(run.fit(bounded, parts, QUIET).step) == step
     assert records(parts, "end")[-1]["tokens"] == ended["tokens"]
 
 
@@ -440,6 +440,6 @@ def test_a_run_that_lost_patience_stays_done(tmp_path):
     impatient = tiny.experiment(
         "steps=50", "validation.every=2", "validation.sentences=0", "validation.patience=1", "optimizer.learning-rate=5"
     )
-    step = int(run.train(impatient, tmp_path, QUIET).step)
+    step = int(run.fit(impatient, tmp_path, QUIET).step)
     assert step < 50
-    assert int(run.train(impatient, tmp_path, QUIET).step) == step
+    assert int(run.fit(impatient, tmp_path, QUIET).step) == step

@@ -15,6 +15,7 @@ from s2s_jax.cli.inputs import input_lines, load_run
 from s2s_jax.cli.output import number, rounded, show_json
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.sources import read_split
+from s2s_jax.train.devices import keep_freed_memory
 
 
 def train(given: Given) -> None:
@@ -31,7 +32,8 @@ def train(given: Given) -> None:
         return
     console = Console(stderr=given.options.json, soft_wrap=True, highlight=False)
     profile = Path(given.options.profile) if given.options.profile else None
-    state = run.train(experiment, directory, console, profile=profile)
+    keep_freed_memory()
+    state = run.fit(experiment, directory, console, profile=profile)
     if given.options.json:
         last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
         show_json({"run": str(directory), "step": int(state.step), **last})

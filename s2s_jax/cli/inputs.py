@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def load_run(given: Given, *first: str) -> "Run":
     """The run of a command with the settings that were asked for; those of `first` give way to the user's own."""
     from s2s_jax import load  # only now: what was exported is translated without flax
+    from s2s_jax.train.devices import keep_freed_memory, use_compilation_cache
 
     beam = getattr(given.options, "beam", None)
     changes = [*first, *([] if beam is None else [f"search.beam={beam}"]), *given.overrides]
@@ -25,7 +26,9 @@ def load_run(given: Given, *first: str) -> "Run":
     asked = {
         name: vars(given.options)[name] for name in ("average", "ensemble", "ensemble_average") if name in given.options
     }
+    keep_freed_memory()
     trained = load(given.options.run, changes=changes, **asked)
+    use_compilation_cache(trained.experiment.device)
     if trained.averaged:
         print(f"averaged: steps {', '.join(map(str, trained.averaged))}", file=sys.stderr)
     for line in trained.refused:

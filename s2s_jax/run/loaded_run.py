@@ -17,14 +17,13 @@ from s2s_jax.evaluate.metrics import link_counts
 from s2s_jax.model.ensemble import ensemble
 from s2s_jax.model.fusion import fused
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.run.build import abstract_state, longest_answer, model_of
+from s2s_jax.run.build import abstract_state, count, longest_answer, model_of
 from s2s_jax.run.prepare import slots_of
 from s2s_jax.run.run_dir import SIDES, read_experiment, read_json
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenizers import Tokenizer, fingerprint, load_tokenizer
-from s2s_jax.train import devices
 from s2s_jax.train.checkpoint.average import newest_average
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
 from s2s_jax.train.optimizer import make_optimizer
@@ -38,6 +37,7 @@ class Run:
     question alone; those left out are the run's.
     """
 
+    directory: Path
     experiment: Experiment
     model: Model
     params: Params
@@ -47,6 +47,9 @@ class Run:
     refused: list[str]  # checkpoints that were damaged and passed over
     averaged: tuple[int, ...] = ()  # the steps whose parameters these are the mean of; () where they are one step's
     translators: dict[SearchConfig, Translator] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.directory}: step {self.step:,}, {count(self.params):,} parameters>"
 
     def translate(self, lines: Iterable[str | ConstrainedLine], **search: Any) -> list[Translation]:
         """A translation for each line, in order; `Wanted` says of a line what its translation must keep to.
@@ -183,8 +186,6 @@ def load(
     directory = Path(directory)
     experiment = read_experiment(directory)
     changed = configs.override(experiment, *changes)
-    devices.use_compilation_cache(changed.device)
-    devices.keep_freed_memory()
     facts = read_json(directory / "facts.json")
     tokenizers = {side: load_tokenizer(directory / f"{side}.tokenizer.json") for side in SIDES}
     for side in SIDES:
@@ -200,6 +201,7 @@ def load(
             params, averaged, step = restored.tree.evaluation_params, (), restored.step
         refused = list(checkpoints.refused)
     return Run(
+        directory=directory,
         experiment=changed,
         model=model,
         params=params,

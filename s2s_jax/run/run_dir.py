@@ -6,6 +6,7 @@ from typing import Any
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
+from s2s_jax.imports import missing_code
 
 FORMAT = 1
 SIDES = ("source", "target")
@@ -44,10 +45,11 @@ def check_same_facts(path: Path, facts: dict[str, Any]) -> None:
 
 
 def read_experiment(directory: Path) -> Experiment:
-    """The experiment of a run.
+    """The experiment of a run; code of the user's that it names is not executed.
 
     Raises:
-        FileNotFoundError, ValueError: there is no run, or its config.json cannot be read.
+        FileNotFoundError, ValueError: there is no run, its config.json cannot be read, or it names code that has not
+            been imported in this process.
     """
     path = directory / "config.json"
     if not path.exists():
@@ -57,7 +59,13 @@ def read_experiment(directory: Path) -> Experiment:
     record = read_json(path)
     if record.pop("format", 0) > FORMAT:
         raise ValueError(f"{path} was written by a newer s2s_jax; use that, or at least its version.")
-    return configs.from_json(record)
+    if missing := missing_code(record.get("imports", ())):
+        flags = " ".join(f"--import {name}" for name in missing)
+        raise ValueError(f"{directory} needs code of yours, which loading a run does not execute; give {flags}.")
+    try:
+        return configs.from_json(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} If a name is your own, give the file that adds it with --import.") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

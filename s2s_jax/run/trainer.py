@@ -19,9 +19,11 @@ from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import group_by_source
 from s2s_jax.evaluate.metrics import Predictions, measure
+from s2s_jax.imports import import_code
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.build import abstract_state, count, longest_answer, model_of
+from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.prepare import PreparedData, encode, prepare, save_prepared, slots_of
 from s2s_jax.run.run_dir import FORMAT, SIDES, check_same_settings, clear, has_checkpoint, write_json
 from s2s_jax.shapes import Batch
@@ -37,13 +39,38 @@ from s2s_jax.train.scheduled_sampling import SOFT_PREDICTIONS
 from s2s_jax.train.step import Metrics, TrainState, TrainStep, initial_state, make_step
 
 
-def train(experiment: Experiment, directory: Path, console: Console, *, profile: Path | None = None) -> TrainState:
-    """Train in a run directory; a directory with a run in it is resumed.
+def train(
+    experiment: Experiment,
+    directory: str | Path,
+    console: Console | None = None,
+    *,
+    profile: str | Path | None = None,
+) -> Run:
+    """Train in a run directory and return the run; an existing run is resumed.
+
+    Args:
+        console: where progress is printed; by default the terminal or the notebook.
+        profile: directory for a trace of some steps.
 
     Raises:
-        FileNotFoundError, ValueError: what the user asked for cannot be done, in one line.
-        Interrupted: a signal asked for an end; the state is saved.
+        FileNotFoundError, ValueError: something in the experiment or the directory does not allow it.
+        Interrupted: a signal stopped the training; the state is saved.
     """
+    fit(experiment, directory, console, profile=profile)
+    return load(directory)
+
+
+def fit(
+    experiment: Experiment,
+    directory: str | Path,
+    console: Console | None = None,
+    *,
+    profile: str | Path | None = None,
+) -> TrainState:
+    """As `train`, and return the last state, whose parameters need not be the best."""
+    directory, console = Path(directory), console or Console()
+    profile = None if profile is None else Path(profile)
+    import_code(experiment.imports)
     mesh = devices.make_mesh(experiment.device)
     with _opened(experiment, directory, console, mesh) as opened:
         if opened.reason:
@@ -52,7 +79,7 @@ def train(experiment: Experiment, directory: Path, console: Console, *, profile:
 
 
 def train_replicas(
-    experiments: Sequence[Experiment], directories: Sequence[Path], console: Console
+    experiments: Sequence[Experiment], directories: Sequence[str | Path], console: Console | None = None
 ) -> list[str | None]:
     """Train runs that differ in their seed, and in numbers of `config.TOLD`, in one compiled program, each in its own
     directory.
@@ -68,13 +95,15 @@ def train_replicas(
         ValueError: they differ in more, or may stop on their own (patience, budget).
         Interrupted: a signal asked for an end; all states are saved.
     """
+    console = console or Console()
+    import_code(experiments[0].imports)
     _check_replicas(experiments)
     mesh = devices.make_mesh(experiments[0].device, replicas=len(experiments))
     with contextlib.ExitStack() as stack:
         opened: list[_Opened] = []
         for experiment, directory in zip(experiments, directories, strict=True):
             shared = opened[0].shared if opened else None
-            opened.append(stack.enter_context(_opened(experiment, directory, console, mesh, shared=shared)))
+            opened.append(stack.enter_context(_opened(experiment, Path(directory), console, mesh, shared=shared)))
         tokenizers = opened[0].shared.prepared.tokenizers
 
         def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -148,7 +177,6 @@ def _opened(
     _check_sense(experiment)
     with Lock(directory):
         devices.use_compilation_cache(experiment.device)
-        devices.keep_freed_memory()
         if has_checkpoint(directory):
             check_same_settings(experiment, directory)
         else:

@@ -17,6 +17,7 @@ from s2s_jax.config import Experiment, to_json
 from s2s_jax.run.run_dir import read_json, write_json
 from s2s_jax.sweep.predictions import predict, score
 from s2s_jax.train.checkpoint.pytree_io import digest
+from s2s_jax.train.devices import keep_freed_memory
 from s2s_jax.train.loop import NotFinite
 from s2s_jax.train.signals import Interrupted, SignalGuard
 
@@ -60,6 +61,7 @@ def run_group(unit: TrialGroup) -> str:
     unit = tuple(work for work in unit if not is_complete(work))
     if not unit:
         return "done"
+    keep_freed_memory()
     if len(unit) == 1 and launch_mode(unit[0].folder) != "replicas":
         return run_trial(unit[0])
     began = time.monotonic()
@@ -116,7 +118,7 @@ def run_trial(work: TrialSpec) -> str:
     begin(work)
     with (work.folder / "log.txt").open("a", encoding="utf-8") as log:
         try:
-            run.train(work.experiment, work.folder / "run", _console(log))
+            run.fit(work.experiment, work.folder / "run", _console(log))
             if work.split:
                 predict_and_score(work)
         except Interrupted:
