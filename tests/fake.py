@@ -18,7 +18,7 @@ def encode(params, source, key=None):
     return memory, State((jnp.zeros((batch,), jnp.int32), source[:, 0] % 2), (), ())
 
 
-def step(params, memory, state, token, key=None):
+def step(params, memory, state, token):
     time, which = state.carry
     logits = params[which, token] + 0.3 * jnp.sin(time.astype(jnp.float32))[:, None] * jnp.arange(float(WORDS))[None]
     looked = jax.nn.one_hot((token + time) % memory.mask.shape[1], memory.mask.shape[1])

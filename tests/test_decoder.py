@@ -67,7 +67,7 @@ def both(graph, given):
         count = jnp.minimum(jnp.array(SAID), state.self_attention.states.shape[1])
         state = state._replace(self_attention=SelfAttentionState(given["past"], count))
     decoder, tokens = nnx.merge(graph, given["weights"]), jnp.asarray(TOKENS)
-    one_by_one = scan_of_step(lambda _, memory, state, token, key=None: decoder.step(memory, state, token))
+    one_by_one = scan_of_step(lambda _, memory, state, token: decoder.step(memory, state, token))
     return decoder.unroll(memory, state, tokens), one_by_one((), memory, state, tokens)
 
 

@@ -49,7 +49,7 @@ def told():
 
 def numbers(model, params, embedded, of):
     """[B, T] with other embeddings read."""
-    encode = functools.partial(model.encode, embedded=embedded)
+    encode = lambda params, source, key=None: model.encode_embedded(params, source, embedded, key)  # noqa: E731
     return NUMBERS[of](unroll_targets(dataclasses.replace(model, encode=encode), params, BATCH).logits, BATCH.target)
 
 

@@ -87,7 +87,7 @@ def said_in(model, params, memory, state, fed):
         return fed.tokens
     _, step = model.unroll(params, memory, state, fed.tokens, sampler=fed.sampler)
     times, given = jnp.arange(fed.tokens.shape[1]), fed.sampler.shifted_inputs()
-    picked = jax.vmap(fed.sampler.next)(step.logits.swapaxes(0, 1), given, times)
+    picked = jax.vmap(fed.sampler.next_token)(step.logits.swapaxes(0, 1), given, times)
     return jnp.concatenate([fed.tokens[:, :1], picked[:-1].T], axis=1)
 
 
@@ -101,7 +101,7 @@ def test_as_many_passes_as_steps_choose_what_one_step_after_the_other_chooses(mo
     def fed(key, config):
         memory, state = model.encode(params, BATCH.source)
         choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
-        return said_in(model, params, memory, state, choose(memory, state, shift_right(BATCH.target), None, key))
+        return said_in(model, params, memory, state, choose(memory, state, shift_right(BATCH.target), key))
 
     for seed in range(5):
         one, other = (np.asarray(fed(jax.random.key(seed), config)) for config in (steps, passes))
@@ -172,7 +172,7 @@ def softly(model):
         config = ScheduledSamplingConfig(schedule="constant", start=0.5, prediction=tail)
         object.__setattr__(config, "temperature", temperature)
         choose = scheduled_sampling(model, params, epsilon=epsilon, config=config)
-        fed = choose(*model.encode(params, BATCH.source), shift_right(BATCH.target), None, key).tokens
+        fed = choose(*model.encode(params, BATCH.source), shift_right(BATCH.target), key).tokens
         return fed, batch_sums(model, params, BATCH, key, config=LossConfig(), policy=choose).nats
 
     return run
@@ -192,7 +192,7 @@ def test_a_cold_soft_tail_is_an_argmax_and_gumbel_feeds_a_sample(model, params, 
         config = ScheduledSamplingConfig(schedule="constant", start=0.5, prediction=hard)
         choose = scheduled_sampling(model, params, epsilon=jnp.full((), 0.3), config=config)
         memory, state = model.encode(params, BATCH.source)
-        fed_hard = choose(memory, state, shift_right(BATCH.target), None, key)
+        fed_hard = choose(memory, state, shift_right(BATCH.target), key)
         wanted = said_in(model, params, memory, state, fed_hard)
         np.testing.assert_allclose(fed, jax.nn.one_hot(wanted, 11), atol=1e-5)
 

@@ -19,7 +19,7 @@ def free_running_nats(model: Model, params: Params, batch: Batch) -> Float[Array
     """
     memory, state = model.encode(params, batch.source)
     feed = scheduled_sampling(model, params, epsilon=jnp.zeros(()), config=ScheduledSamplingConfig(start=0.0))
-    fed = feed(memory, state, shift_right(batch.target), None, jax.random.key(0))
+    fed = feed(memory, state, shift_right(batch.target), jax.random.key(0))
     _, steps = model.unroll(params, memory, state, fed.tokens, sampler=fed.sampler)
     nats = token_losses(steps.logits, batch.target).nats
     return jnp.where(real(batch.target), nats, 0.0).sum(1)

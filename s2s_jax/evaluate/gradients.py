@@ -102,12 +102,15 @@ def _slopes(model: Model, params: Params, batch: Batch, of: str, measure: Measur
 def _embedded(model: Model, params: Params, batch: Batch) -> Float[Array, "B S E"]:
     if model.embed is None:
         raise ValueError(
-            "slopes by the source tokens need Model.embed, which this model has not; give it embed(params, source), "
-            "and encode an argument embedded that it reads instead of the tokens."
+            "slopes by the source tokens need Model.embed, which this model has not; give it embed(params, source) "
+            "and encode_embedded(params, source, embedded, key)."
         )
     return model.embed(params, batch.source)
 
 
 def _reading(model: Model, embedded: Float[Array, "B S E"]) -> Model:
     """The model, which reads these embeddings wherever it would read tokens."""
-    return dataclasses.replace(model, encode=lambda *given: model.encode(*given, embedded=embedded))
+    encode = model.encode_embedded
+    if encode is None:
+        raise ValueError("gradients by the source tokens need Model.encode_embedded, which this model does not have.")
+    return dataclasses.replace(model, encode=lambda params, source, key=None: encode(params, source, embedded, key))

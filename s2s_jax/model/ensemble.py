@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput
+from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput, Token
 from s2s_jax.validation import one_of
 
 
@@ -47,9 +47,10 @@ def ensemble(models: Sequence[Model], *, mixing: str = "log-linear") -> Model:
         memories, states = zip(*(model.encode(own, source, noise) for model, own, noise in told), strict=True)
         return Memory(memories, memories[0].values, memories[0].mask), State(states, (), ())
 
-    def step(params: Params, memory: Memory, state: State, token: Int[Array, " B"], key: Noise = None):
-        told = zip(models, params, memory.keys, state.carry, _keys(key, len(models)), strict=True)
-        states, steps = zip(*(model.step(*given, token, noise) for model, *given, noise in told), strict=True)
+    def step(params: Params, memory: Memory, state: State, token: Token) -> tuple[State, StepOutput]:
+        members = zip(models, params, memory.keys, state.carry, strict=True)
+        outputs = [model.step(own, keys, carry, token) for model, own, keys, carry in members]
+        states, steps = zip(*outputs, strict=True)
         context = jnp.concatenate([one.context for one in steps], axis=-1)
         alignment = jnp.stack([one.alignment for one in steps]).mean(0)
         return State(states, (), ()), StepOutput(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput
+from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput, Token
 from s2s_jax.shapes import EOS
 
 
@@ -30,8 +30,8 @@ def fused(model: Model, language: Model, *, weight: float) -> Model:
         memories, states = zip((memory, state), language.encode(params[1], nothing), strict=True)
         return Memory(memories, memory.values, memory.mask), State(states, (), ())
 
-    def step(params: Params, memory: Memory, state: State, token: Int[Array, " B"], key: Noise = None):
-        after, said = model.step(params[0], memory.keys[0], state.carry[0], token, key)
+    def step(params: Params, memory: Memory, state: State, token: Token) -> tuple[State, StepOutput]:
+        after, said = model.step(params[0], memory.keys[0], state.carry[0], token)
         beside, heard = language.step(params[1], memory.keys[1], state.carry[1], token)
         logits = normal(said) + weight * normal(heard)
         return State((after, beside), (), ()), said._replace(

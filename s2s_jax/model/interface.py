@@ -1,12 +1,12 @@
-"""What must a model offer so that every driver (training, search, scoring) can use it?
+"""The interface between models and drivers: the functions that a model offers and the data that they exchange.
 
-Three functions. Whoever brings his own model writes them and gets training, search and evaluation; nothing outside
-`s2s_jax.model` knows what stands behind them.
+A model is the three functions `init`, `encode` and `step`. Training, search, scoring and evaluation call them and know
+nothing else of a model, so that whoever writes the three for a network of his own gets all of that.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,44 +14,44 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from s2s_jax.shapes import BOS, Batch
 
-Token = Int[Array, " B"] | Float[Array, "B V"]  # what a step is fed: a token, or weights over the vocabulary
-Tokens = Int[Array, "B T"] | Float[Array, "B T V"]  # the same of all steps
-Params = PyTree  # a nested dict for our own models, whatever its author likes for others
-Noise = Key[Array, ""] | None  # a key means noise, no key means none
+Token = Int[Array, " B"] | Float[Array, "B V"]  # the input of a step: token ids, or weights over the vocabulary
+Tokens = Int[Array, "B T"] | Float[Array, "B T V"]  # the inputs of all steps
+Params = PyTree  # a nested dict in our own models, any pytree in others
+Noise = Key[Array, ""] | None  # a key turns dropout and other noise on, None turns it off
 
 
 class Memory(NamedTuple):
     """What stays fixed while one sentence is decoded; every leaf leads with the batch axis."""
 
-    keys: PyTree  # the memory as the score wants it, prepared once
+    keys: PyTree  # the encoder's outputs as the attention score needs them, prepared once per sentence
     values: Float[Array, "B S M"]
     mask: Bool[Array, "B S"]
-    noise: PyTree = ()  # dropout masks, drawn once a sentence (variational dropout); () without a key
-    copyable: PyTree = ()  # what of the source can be copied into the target; () where nothing is
+    noise: PyTree = ()  # dropout masks, drawn once per sentence (variational dropout); () without a key
+    copyable: PyTree = ()  # what can be copied from the source; () in a model that does not copy
 
 
 class State(NamedTuple):
     """What the decoder carries from step to step; every leaf leads with the batch axis, so a beam can gather it."""
 
-    carry: PyTree  # the cells' states, one entry a layer
-    feedback: PyTree  # what the last step feeds to the next one beside the token; () when nothing
-    attention: PyTree  # what the attention remembers; () when nothing
-    copying: PyTree = ()  # what copying remembers; () when nothing
-    self_attention: PyTree = ()  # the decoder's own last states; () where it does not look back at them
+    carry: PyTree  # the states of the recurrent cells, one entry per layer
+    feedback: PyTree  # the part of the last output that is fed to the next step (input feeding); () without
+    attention: PyTree  # the state of the attention, such as its coverage; () in an attention without state
+    copying: PyTree = ()  # the last copy scores, where they are read at the next step; () elsewhere
+    self_attention: PyTree = ()  # the decoder's last states, where it attends to them; () elsewhere
 
 
 class StepOutput(NamedTuple):
-    """What one decoder step says; an unroll returns the same with a time axis after the batch axis."""
+    """The outputs of one decoder step; those of an unroll have a time axis after the batch axis."""
 
-    logits: Float[Array, "*B V"]  # of an unroll with a `Reading`: what it made of them
+    logits: Float[Array, "*B V"]  # of an unroll with a `LogitsReader`: what it computed of them
     alignment: Float[Array, "*B S"]
     context: Float[Array, "*B M"]
-    heads: PyTree = ()  # the alignment of each head, [*B, N, S], of which `alignment` is the mean; () for one head
-    given_log_normalizer: PyTree = ()  # [*B], what to take off the logits of what counts for a token; () for their own logsumexp
+    heads: PyTree = ()  # the alignment of each head, [*B, N, S], of which `alignment` is the mean; () with one head
+    given_log_normalizer: PyTree = ()  # [*B], subtracted from the logits of possible tokens; () for their logsumexp
 
     @property
     def log_normalizer(self) -> Float[Array, "*B"]:
-        """What to take off each logit: what is left is a log-probability, unless the model wants it otherwise."""
+        """What to subtract from each logit: the logsumexp, unless the model gives another number."""
         return (
             jax.nn.logsumexp(self.logits, axis=-1)
             if isinstance(self.given_log_normalizer, tuple)
@@ -60,112 +60,180 @@ class StepOutput(NamedTuple):
 
 
 class LogitsReader(NamedTuple):
-    """What to make of logits that are too many to keep: read a few tokens' at a time, and read again going back."""
+    """A function of the logits that replaces them in an unroll, since the logits of all steps can be too large to keep.
+
+    They are computed for a few tokens at a time, and again in the backward pass.
+    """
 
     read: Callable[[Float[Array, "N V"], PyTree], PyTree]  # (logits, wanted) -> leaves [N]
-    wanted: PyTree  # what is read beside the logits, leaves [B, T]
-    tokens: int  # most tokens whose logits are held at once
+    wanted: PyTree  # the second argument of `read`, such as the targets, leaves [B, T]
+    tokens: int  # how many tokens' logits are held at once, at most
 
 
 class TokenSampler(NamedTuple):
-    """How the tokens fed after the first are found, each once the step before has spoken; no gradient passes there."""
+    """Chooses the input of each step after the first from the logits of the step before; without a gradient.
 
-    choose: Callable[[Float[Array, "B V"], PyTree, Key[Array, ""]], Int[Array, " B"]]  # (logits, given, key) -> tokens
-    given: PyTree  # what is known beforehand of each step that is fed, leaves [B, T]
+    `inputs` are what else the choice depends on at each step, such as the true token, leaves [B, T].
+    """
+
+    choose: Callable[[Float[Array, "B V"], PyTree, Key[Array, ""]], Int[Array, " B"]]  # (logits, inputs, key) -> tokens
+    inputs: PyTree
     key: Key[Array, ""]
 
-    def next(self, logits: Float[Array, "B V"], given: PyTree, time: Int[Array, ""]) -> Int[Array, " B"]:
-        """What is fed after the step at a time, that said these logits; `given` is of the step that is fed."""
-        return self.choose(jax.lax.stop_gradient(logits), given, jax.random.fold_in(self.key, time))
+    def next_token(self, logits: Float[Array, "B V"], inputs: PyTree, time: Int[Array, ""]) -> Int[Array, " B"]:
+        """The input of the step after `time`, whose logits these are; `inputs` belong to the step that reads it."""
+        return self.choose(jax.lax.stop_gradient(logits), inputs, jax.random.fold_in(self.key, time))
 
     def shifted_inputs(self) -> PyTree:
-        """What is given of the step after each one, time first; nobody reads the last."""
-        return jax.tree.map(lambda leaf: jnp.roll(time_first(leaf), -1, axis=0), self.given)
+        """For each step the `inputs` of the step after it, time first; the last one is not used."""
+        return jax.tree.map(lambda leaf: jnp.roll(time_first(leaf), -1, axis=0), self.inputs)
 
 
 class DecoderInputs(NamedTuple):
-    """What the steps of an unroll are fed: these tokens, or, with a sampler, the first and then what it picks."""
+    """The inputs of an unroll: these tokens or, with a sampler, the first of them and then what the sampler chooses."""
 
     tokens: Tokens
     sampler: TokenSampler | None = None
 
 
-InitFn = Callable[[Key[Array, ""]], Params]
-EncodeFn = Callable[..., tuple[Memory, State]]  # (params, source, key=None)
-StepFn = Callable[..., tuple[State, StepOutput]]  # (params, memory, state, token, key=None)
+@runtime_checkable
+class InitFn(Protocol):
+    """`init(key) -> params`."""
+
+    def __call__(self, key: Key[Array, ""], /) -> Params:
+        """Draw the initial parameters."""
+        ...
+
+
+@runtime_checkable
+class EncodeFn(Protocol):
+    """`encode(params, source, key=None) -> memory, state`."""
+
+    def __call__(self, params: Params, source: Int[Array, "B S"], key: Noise = None, /) -> tuple[Memory, State]:
+        """Read the source once: what the decoder attends to, and its state before the first step.
+
+        With a key, all noise of the sentence is drawn here, and kept in the memory if the steps need it.
+        """
+        ...
+
+
+@runtime_checkable
+class StepFn(Protocol):
+    """`step(params, memory, state, token) -> state, output`."""
+
+    def __call__(self, params: Params, memory: Memory, state: State, token: Token, /) -> tuple[State, StepOutput]:
+        """Decode one token: the next state, and the logits of the token after `token`."""
+        ...
+
+
+@runtime_checkable
+class UnrollFn(Protocol):
+    """`unroll(params, memory, state, tokens, *, reader=None, sampler=None) -> state, outputs`."""
+
+    def __call__(
+        self,
+        params: Params,
+        memory: Memory,
+        state: State,
+        tokens: Tokens,
+        /,
+        *,
+        reader: LogitsReader | None = None,
+        sampler: TokenSampler | None = None,
+    ) -> tuple[State, StepOutput]:
+        """Decode all tokens: what `scan_of_step(step)` computes, perhaps faster."""
+        ...
+
+
+@runtime_checkable
+class EmbedFn(Protocol):
+    """`embed(params, source) -> [B, S, E]`."""
+
+    def __call__(self, params: Params, source: Int[Array, "B S"], /) -> Float[Array, "B S E"]:
+        """The source embeddings, which `encode` reads."""
+        ...
+
+
+@runtime_checkable
+class EncodeEmbeddedFn(Protocol):
+    """`encode_embedded(params, source, embedded, key=None) -> memory, state`."""
+
+    def __call__(
+        self, params: Params, source: Int[Array, "B S"], embedded: Float[Array, "B S E"], key: Noise = None, /
+    ) -> tuple[Memory, State]:
+        """What `encode` computes, with these embeddings in place of those of the source."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` where it has one.
+    """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` if it has one.
 
-    `unroll(params, memory, state, tokens, key=None, reader=None, sampler=None) -> State, Step` is *defined* as the
-    scan of `step` over the given tokens [B, T], or over what the picking picks. A model may compute it faster; a law
-    test holds it to that scan. A model that is trained with soft tails (`train.forcing`) is fed weights over the
-    vocabulary in the place of tokens.
+    `unroll` is *defined* as the scan of `step`; left out, it is that scan. A model that is trained with soft
+    predictions (`scheduled_sampling.prediction`) gets weights over the vocabulary in place of token ids.
 
-    `embed(params, source) -> [B, S, E]` is what `encode` reads of the tokens, and `encode(..., embedded=...)` reads
-    that argument in their place; only who looks into a model needs the two (`evaluate.gradients`).
+    `embed` and `encode_embedded` are needed only for gradients with respect to the source (`evaluate.gradients`).
     """
 
     init: InitFn
     encode: EncodeFn
     step: StepFn
-    unroll: StepFn = None  # type: ignore[assignment]  # filled in below, so that callers never see None
-    embed: Callable[[Params, Int[Array, "B S"]], Float[Array, "B S E"]] | None = None
+    unroll: UnrollFn = cast(UnrollFn, None)  # replaced below, so that callers never see None
+    embed: EmbedFn | None = None
+    encode_embedded: EncodeEmbeddedFn | None = None
 
     def __post_init__(self):
         if self.unroll is None:
             object.__setattr__(self, "unroll", scan_of_step(self.step))
 
 
-def scan_of_step(step: StepFn) -> StepFn:
-    """The unroll that every other unroll must equal: one `lax.scan` of `step` over given tokens, or picked ones."""
+def scan_of_step(step: StepFn) -> UnrollFn:
+    """The unroll that every other unroll must equal: one `lax.scan` of `step` over given or sampled tokens."""
 
     def unroll(
         params: Params,
         memory: Memory,
         state: State,
         tokens: Tokens,
-        key: Noise = None,
+        *,
         reader: LogitsReader | None = None,
         sampler: TokenSampler | None = None,
     ) -> tuple[State, StepOutput]:
-        def body(last: tuple, now: tuple):
-            state, picked = last
-            token, time, wanted, given = now
-            noise = None if key is None else jax.random.fold_in(key, time)
-            state, said = step(params, memory, state, token if sampler is None else picked, noise)
+        def body(carry: tuple, inputs: tuple):
+            state, sampled = carry
+            token, time, wanted, sampler_inputs = inputs
+            state, output = step(params, memory, state, token if sampler is None else sampled)
             if sampler is not None:
-                picked = sampler.next(said.logits, given, time)
+                sampled = sampler.next_token(output.logits, sampler_inputs, time)
             if reader is not None:
-                said = said._replace(logits=reader.read(said.logits, wanted))
-            return (state, picked), said
+                output = output._replace(logits=reader.read(output.logits, wanted))
+            return (state, sampled), output
 
         times = jnp.arange(tokens.shape[1])
-        once, wanted = body, ()
+        one_step, wanted = body, ()
         if reader is not None:
-            once, wanted = jax.checkpoint(body), jax.tree.map(time_first, reader.wanted)
-        given = () if sampler is None else sampler.shifted_inputs()
-        (state, _), steps = jax.lax.scan(once, (state, tokens[:, 0]), (time_first(tokens), times, wanted, given))
-        return state, jax.tree.map(time_first, steps)
+            one_step, wanted = jax.checkpoint(body), jax.tree.map(time_first, reader.wanted)
+        sampler_inputs = () if sampler is None else sampler.shifted_inputs()
+        inputs = time_first(tokens), times, wanted, sampler_inputs
+        (state, _), outputs = jax.lax.scan(one_step, (state, tokens[:, 0]), inputs)
+        return state, jax.tree.map(time_first, outputs)
 
     return unroll
 
 
 def time_first(leaf: Array) -> Array:
-    """[B, T, ...] as [T, B, ...], and the other way round."""
+    """[B, T, ...] as [T, B, ...], and back."""
     return leaf.swapaxes(0, 1)
 
 
 def shift_right(target: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """What is fed before each target token: BOS, then the tokens but the last."""
+    """The decoder's inputs under teacher forcing: BOS, then all target tokens but the last."""
     first = jnp.full((target.shape[0], 1), BOS, target.dtype)
     return jnp.concatenate([first, target[:, :-1]], axis=1)
 
 
-# (memory, state, true tokens, noise of the unroll, key) -> what is fed
-InputPolicy = Callable[[Memory, State, Int[Array, "B T"], Noise, Key[Array, ""]], DecoderInputs]
+# (memory, state, the true inputs, key) -> the decoder's inputs
+InputPolicy = Callable[[Memory, State, Int[Array, "B T"], Key[Array, ""]], DecoderInputs]
 
 
 def unroll_targets(
@@ -177,17 +245,19 @@ def unroll_targets(
     policy: InputPolicy | None = None,
     reader: LogitsReader | None = None,
 ) -> StepOutput:
-    """All steps [B, T, ...] with the true token fed at each: teacher forcing, validation and scoring.
+    """All steps [B, T, ...] with the true token as input of each: teacher forcing, validation and scoring.
 
-    With `feed`, which needs a key, what it makes of the true tokens is fed instead.
+    Args:
+        policy: replaces the true inputs by what it makes of them (scheduled sampling); it needs a key.
     """
-    for_encode, for_steps, for_feed = (None, None, None) if key is None else jax.random.split(key, 3)
+    # The second of the three keys is spare: with two, the policies would draw other numbers than in earlier versions.
+    for_encode, _, for_policy = (None, None, None) if key is None else jax.random.split(key, 3)
     memory, state = model.encode(params, batch.source, for_encode)
     tokens = shift_right(batch.target)
-    fed = DecoderInputs(tokens)
+    inputs = DecoderInputs(tokens)
     if policy is not None:
-        if for_feed is None:
-            raise ValueError("feed chooses by chance, so it needs a key.")
-        fed = policy(memory, state, tokens, for_steps, for_feed)
-    _, steps = model.unroll(params, memory, state, fed.tokens, for_steps, reader, fed.sampler)
-    return steps
+        if for_policy is None:
+            raise ValueError("an input policy chooses at random, so unroll_targets needs a key for it, got None.")
+        inputs = policy(memory, state, tokens, for_policy)
+    _, outputs = model.unroll(params, memory, state, inputs.tokens, reader=reader, sampler=inputs.sampler)
+    return outputs

@@ -1,7 +1,8 @@
-"""How do encoder, attention and decoder become one model behind three pure functions?"""
+"""The settings of the whole model, and the builders that make its pure functions of them."""
 
 import dataclasses
-from typing import Any
+import difflib
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -14,40 +15,89 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.copy_mechanism import clip_to_vocabulary, copy_targets, identity_copy_table
 from s2s_jax.model.decoder.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
-from s2s_jax.model.interface import LogitsReader, Memory, Model, Noise, Params, State, Token, Tokens, TokenSampler
+from s2s_jax.model.interface import (
+    LogitsReader,
+    Memory,
+    Model,
+    Noise,
+    Params,
+    State,
+    StepOutput,
+    Token,
+    Tokens,
+    TokenSampler,
+)
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.shapes import real
 from s2s_jax.validation import at_least, check_fields, one_of
+
+BuilderName = Literal["seq2seq"]
+PrecisionName = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The whole network."""
 
+    builder: BuilderName = "seq2seq"
+    """What builds the model: seq2seq, or an entry of your own in `MODELS`, which may read all settings of `model`."""
+    options: str = ""
+    """Further settings of a builder of your own, NAME=VALUE,...; it reads them with `ModelConfig.read_options`."""
     embedding: int = 256
     """Width of the token embeddings, source and target."""
-    precision: str = "float32"
-    """What factors are rounded to before a matrix product: float32 or bfloat16; parameters and sums stay float32."""
+    precision: PrecisionName = "float32"
+    """Type to which the factors of a matrix product are rounded; parameters and sums stay float32."""
     remat_every: int = 0
-    """Steps between two states that are kept for the way back, those between being computed again; 0 keeps all."""
+    """Steps between two states that are kept for the backward pass, which recomputes the others; 0 keeps all."""
     encoder: EncoderConfig = EncoderConfig()
     """The recurrent network that reads the source."""
     attention: AttentionConfig = AttentionConfig()
-    """How the decoder looks at the source."""
+    """How the decoder attends to the source."""
     decoder: DecoderConfig = DecoderConfig()
     """The recurrent network that writes the target."""
 
     def __post_init__(self):
         check_fields(self, "model")
+        one_of("model.builder", self.builder, MODELS)
         at_least("model.embedding", self.embedding, 1)
         one_of("model.precision", self.precision, PRECISIONS)
         at_least("model.remat_every", self.remat_every, 0)
+        if self.builder != "seq2seq":
+            return
+        if self.options:
+            raise ValueError(
+                f"model.options={self.options} is for a builder of your own, and model.builder=seq2seq has no options; "
+                "leave it out."
+            )
         check(self.attention)
+
+    def read_options(self, **defaults: int | float | bool | str) -> dict[str, Any]:
+        """The `options` as a dict, those that are not given with their defaults, each in the type of its default.
+
+        Raises:
+            ValueError: an option has another name, or no value of that type.
+        """
+        values: dict[str, Any] = dict(defaults)
+        for option in filter(None, self.options.split(",")):
+            name, _, text = option.partition("=")
+            if name not in defaults:
+                near = difflib.get_close_matches(name, defaults, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f", got {option!r}."
+                raise ValueError(f"model.options of model.builder={self.builder} are {', '.join(defaults)}{hint}")
+            values[name] = _option_value(f"model.options {name}", text, type(defaults[name]))
+        return values
+
+
+def _option_value(setting: str, text: str, kind: type) -> int | float | bool | str:
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"{setting} must be of type {kind.__name__}, got {text!r}") from None
 
 
 class Seq2Seq(nnx.Module):
-    """The container of all parameters; used only inside this file's pure functions."""
+    """The container of all parameters; used only inside the pure functions of `build_seq2seq`."""
 
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
         dtype: DTypeLike = PRECISIONS[config.precision]
@@ -65,7 +115,7 @@ class Seq2Seq(nnx.Module):
         )
 
     def embed(self, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
-        """The embeddings of source tokens."""
+        """The embeddings of the source tokens."""
         with jax.named_scope("embedding"):
             return self.embedding[
                 clip_to_vocabulary(source, self.embedding.shape[0]) if self.decoder.copying else source
@@ -74,36 +124,27 @@ class Seq2Seq(nnx.Module):
     def encode(
         self,
         source: Int[Array, "B S"],
+        embedded: Float[Array, "B S E"],
         copy_table: Int[np.ndarray, " V"] | None,
         key: Noise = None,
-        embedded: Float[Array, "B S E"] | None = None,
     ) -> tuple[Memory, State]:
-        """Read the source once."""
+        """What the decoder attends to, and its first state."""
         mask = real(source)
         target_ids = None if copy_table is None else copy_targets(source, mask, copy_table, self.decoder.width)
         for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
-        embedded = self.embed(source) if embedded is None else embedded
         with jax.named_scope("encoder"):
             encoded = self.encoder(embedded, mask, for_encoder)
         return self.decoder.start(encoded, mask, for_decoder, target_ids=target_ids)
 
 
-def build(
+def build_seq2seq(
     config: ModelConfig,
     *,
     source_vocabulary: int,
     target_vocabulary: int,
     copy_table: Int[np.ndarray, " V"] | None = None,
 ) -> Model:
-    """The model as pure functions; nothing is allocated before `init`.
-
-    Args:
-        copy_table: where words are copied, the target id of each source id and slot, -1 for nothing, as
-            `PairTokenizer.copy_table` makes it; left out, both sides have one vocabulary.
-
-    Raises:
-        ValueError: where two choices cannot go together, with the reason and what to choose instead.
-    """
+    """The recurrent encoder-decoder of this project as pure functions; see `build`."""
 
     def make(rngs: nnx.Rngs) -> Seq2Seq:
         sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
@@ -115,43 +156,82 @@ def build(
         copy_table = identity_copy_table(source_vocabulary, target_vocabulary, config.decoder.copy_slots)
     graph, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(params=0))))
 
-    def bound(params: Params) -> Seq2Seq:
+    def network(params: Params) -> Seq2Seq:
         return nnx.merge(graph, _integer_keys(params))
 
     def init(key: Key[Array, ""]) -> Params:
         return _string_keys(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key)))))
 
-    def encode(
-        params: Params,
-        source: Int[Array, "B S"],
-        key: Noise = None,
-        *,
-        embedded: Float[Array, "B S E"] | None = None,
-    ) -> tuple[Memory, State]:
-        return bound(params).encode(source, copy_table, key, embedded)
-
     def embed(params: Params, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
-        return bound(params).embed(source)
+        return network(params).embed(source)
 
-    def step(params: Params, memory: Memory, state: State, token: Token, key: Noise = None):
-        return bound(params).decoder.step(memory, state, token)
+    def encode_embedded(
+        params: Params, source: Int[Array, "B S"], embedded: Float[Array, "B S E"], key: Noise = None
+    ) -> tuple[Memory, State]:
+        return network(params).encode(source, embedded, copy_table, key)
+
+    def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+        model = network(params)
+        return model.encode(source, model.embed(source), copy_table, key)
+
+    def step(params: Params, memory: Memory, state: State, token: Token) -> tuple[State, StepOutput]:
+        return network(params).decoder.step(memory, state, token)
 
     def unroll(
         params: Params,
         memory: Memory,
         state: State,
         tokens: Tokens,
-        key: Noise = None,
+        *,
         reader: LogitsReader | None = None,
         sampler: TokenSampler | None = None,
-    ):
-        return bound(params).decoder.unroll(memory, state, tokens, reader, sampler)
+    ) -> tuple[State, StepOutput]:
+        return network(params).decoder.unroll(memory, state, tokens, reader=reader, sampler=sampler)
 
-    return Model(jax.jit(init), encode, step, unroll, embed)
+    return Model(jax.jit(init), encode, step, unroll, embed, encode_embedded)
+
+
+class ModelBuilder(Protocol):
+    """A function that makes a model of its settings and the sizes of the two vocabularies."""
+
+    def __call__(
+        self,
+        config: ModelConfig,
+        *,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        copy_table: Int[np.ndarray, " V"] | None = None,
+    ) -> Model:
+        """The model as pure functions; `copy_table` is that of `build`, and of no use to a model that does not copy."""
+        ...
+
+
+MODELS: dict[str, ModelBuilder] = {"seq2seq": build_seq2seq}
+
+
+def build(
+    config: ModelConfig,
+    *,
+    source_vocabulary: int,
+    target_vocabulary: int,
+    copy_table: Int[np.ndarray, " V"] | None = None,
+) -> Model:
+    """The model of `MODELS[config.builder]` as pure functions; nothing is allocated before `init`.
+
+    Args:
+        copy_table: for `model.decoder.copy`, the target id of each source id and slot, -1 for none, as
+            `PairTokenizer.copy_table` makes it; if it is left out, both sides have one vocabulary.
+
+    Raises:
+        ValueError: two choices cannot go together; with the reason and what to choose instead.
+    """
+    one_of("model.builder", config.builder, MODELS)
+    sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
+    return MODELS[config.builder](config, **sizes, copy_table=copy_table)
 
 
 def _string_keys(tree: Any) -> Any:
-    """Layers named by strings, as every checkpoint format wants them."""
+    """Layers named by strings, as checkpoint formats want them."""
     return {str(key): _string_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 

@@ -17,7 +17,6 @@ from s2s_jax.model.interface import (
     LogitsReader,
     Memory,
     Model,
-    Noise,
     Params,
     State,
     TokenSampler,
@@ -36,7 +35,6 @@ class Draw(NamedTuple):
 
     true: Int[Array, "B T"]
     coins: Bool[Array, "B T"]  # whether the true token is fed
-    noise: Noise  # of the unroll that will be fed
     key: Key[Array, ""]  # of the sampled tail
 
 
@@ -54,13 +52,13 @@ def scheduled_sampling(
     """
     choose = _in_passes if config.parallel_passes else _softly if config.prediction in SOFT_PREDICTIONS else _one_by_one
 
-    def feed(memory: Memory, state: State, true: Int[Array, "B T"], noise: Noise, key: Key[Array, ""]) -> DecoderInputs:
+    def feed(memory: Memory, state: State, true: Int[Array, "B T"], key: Key[Array, ""]) -> DecoderInputs:
         for_coins, for_choice = jax.random.split(key)
         coins = jax.random.uniform(for_coins, true.shape) < epsilon
         coins = coins.at[:, 0].set(True)  # before the first step there is nothing of the model's own
         given = (params, memory, state)
         given = given if config.prediction in SOFT_PREDICTIONS else jax.lax.stop_gradient(given)
-        return choose(model, *given, Draw(true, coins, noise, for_choice), config)
+        return choose(model, *given, Draw(true, coins, for_choice), config)
 
     return feed
 
@@ -79,15 +77,14 @@ def _softly(
     model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ScheduledSamplingConfig
 ) -> DecoderInputs:
     """Weights [B, T, V]: all on the true token where the coin shows heads."""
-    true, coins, noise, key = draw
+    true, coins, key = draw
     vocabulary = jax.eval_shape(model.step, params, memory, state, true[:, 0])[1].logits.shape[-1]
     first = jax.nn.one_hot(true[:, 0], vocabulary)
 
     def body(last, now):
         state, fed = last
         true, heads, time = now
-        now_noise = None if noise is None else jax.random.fold_in(noise, time)
-        state, step = model.step(params, memory, state, fed, now_noise)
+        state, step = model.step(params, memory, state, fed)
         own = predicted_weights(step.logits, config, jax.random.fold_in(key, time))
         fed = jnp.where(heads[:, None], jax.nn.one_hot(true, vocabulary), own)
         return (state, fed), fed
@@ -100,13 +97,13 @@ def _softly(
 def _in_passes(
     model: Model, params: Params, memory: Memory, state: State, draw: Draw, config: ScheduledSamplingConfig
 ) -> DecoderInputs:
-    true, coins, noise, key = draw
+    true, coins, key = draw
     tokens, times = true, jnp.broadcast_to(jnp.arange(true.shape[1]), true.shape)
     for chance in jax.random.split(key, config.parallel_passes):
 
         def read(logits, times, chance=chance):
             return predicted_token(logits, config.prediction, jax.random.fold_in(chance, times[0]))
 
-        _, said = model.unroll(params, memory, state, tokens, noise, LogitsReader(read, times, true.size))
+        _, said = model.unroll(params, memory, state, tokens, reader=LogitsReader(read, times, true.size))
         tokens = jnp.where(coins, true, jnp.roll(said.logits, 1, axis=1))
     return DecoderInputs(tokens)

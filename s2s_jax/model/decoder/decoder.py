@@ -282,6 +282,7 @@ class Decoder(nnx.Module):
         memory: Memory,
         state: State,
         tokens: Tokens,
+        *,
         reader: LogitsReader | None = None,
         sampler: TokenSampler | None = None,
     ) -> tuple[State, StepOutput]:
@@ -351,7 +352,7 @@ class Decoder(nnx.Module):
                 heard, embedded = jax.lax.stop_gradient((said, embedded))
                 words = speaker.vocabulary_product(heard.features)
                 logits = speaker._logits(heard.features, speaker._copy_scores(still[1], heard, embedded), words)
-                return (state, now_picking.next(logits, given, time)), (said, token, words if keep else None)
+                return (state, now_picking.next_token(logits, given, time)), (said, token, words if keep else None)
 
             steps, rows = (zeros, given, jnp.arange(len(zeros[0]))), first.shape
             (state, _), told = scan(
