@@ -7,7 +7,8 @@ import oracles
 import pytest
 from jax import lax
 
-from s2s_jax.model.ops.matmul import matmul, matmul_transposed, scan
+from s2s_jax.model.ops.matmul import matmul, matmul_transposed
+from s2s_jax.model.ops.scan import plain_gradients, scan
 
 STEPS, BATCH, SIZE = 7, 3, 4
 
@@ -114,3 +115,64 @@ def test_a_delayed_product_rounds_like_any_other():
     )
     oracles.same(one, other, tolerance=1e-5)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(one[1]))
+
+
+def one_weight():
+    return given()["weights"]["cell"][:SIZE], given()["carry"], given()["xs"]
+
+
+MISUSES = {
+    "twice": (
+        lambda x, weight: matmul(matmul(x, weight, jnp.float32), weight, jnp.float32),
+        "multiplied twice in one step",
+    ),
+    "never": (lambda x, weight: x, "used in no ops.matmul, so its gradient would be zero"),
+    "in-a-loop": (
+        lambda x, weight: lax.fori_loop(0, 3, lambda _, x: jnp.tanh(matmul(x, weight, jnp.float32)), x),
+        "multiplied inside another loop, branch or transformation of the scan's body",
+    ),
+    "of-another-shape": (lambda x, weight: matmul(x[None], weight, jnp.float32)[0], "instead of (3, 4)"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_a_weight_that_is_not_used_exactly_once_per_step_is_refused(name):
+    """A weight used twice or in a loop had a wrong gradient, an unused one a gradient of zero, both without an error."""
+    use, message = MISUSES[name]
+    weight, carry, xs = one_weight()
+    body = lambda weights, carry, x: (use(carry, weights["cell"]) + x, ())  # noqa: E731
+    with pytest.raises(ValueError, match="each weight that step_weights") as refusal:
+        scan(body, {"cell": weight}, carry, xs, rows=(BATCH,), dtype=jnp.float32)
+    assert message in str(refusal.value)
+    assert "the weight ['cell'] (4, 4) of a scan" in str(refusal.value)
+
+
+def test_a_weight_that_is_returned_once_per_product_may_have_several():
+    weight, carry, xs = one_weight()
+
+    def twice(weights, carry, x):
+        first, second = weights
+        return jnp.tanh(matmul(matmul(carry, first, jnp.float32), second, jnp.float32) + x), ()
+
+    delayed = lambda weight: scan(twice, (weight, weight), carry, xs, rows=(BATCH,), dtype=jnp.float32)[0].sum()  # noqa: E731
+    direct = lambda weight: lax.scan(lambda carry, x: twice((weight, weight), carry, x), carry, xs)[0].sum()  # noqa: E731
+    oracles.same(jax.grad(delayed)(weight), jax.grad(direct)(weight), tolerance=1e-5)
+
+
+def hessian_vector_product(way, at):
+    """d/dt of the gradient at `at + t v`, by differentiating the gradient backward once more."""
+    direction = oracles.drawn(at, seed=5)
+    gradient = jax.grad(lambda at: judged(way, at)[0])
+    products = lambda at: sum(map(jnp.vdot, jax.tree.leaves(gradient(at)), jax.tree.leaves(direction)))  # noqa: E731
+    return jax.grad(products)(at)
+
+
+def test_differentiating_the_gradient_again_is_refused_or_right():
+    """Backward and forward: both were wrong without an error, since the weights are constants in the backward scan."""
+    with pytest.raises(ValueError, match="cannot be differentiated again.*plain_gradients"):
+        hessian_vector_product(ours, given())
+    with pytest.raises(ValueError, match="cannot be differentiated again.*plain_gradients"):
+        jax.jvp(jax.grad(lambda at: judged(ours, at)[0]), (given(),), (given(),))
+    with plain_gradients():
+        product = hessian_vector_product(ours, given())
+    oracles.same(product, hessian_vector_product(plain, given()), tolerance=1e-5)

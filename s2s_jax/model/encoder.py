@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from s2s_jax.model.cells import CELLS, Carry, Cell, Transitions, make_cell
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
-from s2s_jax.model.ops.matmul import scan
+from s2s_jax.model.ops.scan import scan
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 

@@ -31,7 +31,8 @@ from s2s_jax.model.interface import (
 )
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_mask
-from s2s_jax.model.ops.matmul import broadcast_bias, matmul_transposed, scan
+from s2s_jax.model.ops.matmul import broadcast_bias, matmul_transposed
+from s2s_jax.model.ops.scan import scan
 from s2s_jax.model.readout import GATES, Deep, Readout, WithToken
 from s2s_jax.shapes import Size
 from s2s_jax.validation import at_least, check_fields, fraction, one_of

@@ -1,43 +1,113 @@
-"""In which precision does the network multiply, and when are the gradients of its weights formed?
+"""Matrix products in a chosen precision, also with weights of a scan whose gradients are computed after it.
 
-Parameters and sums are float32 always; `dtype` is what the factors are rounded to before a product, forward and
-backward: the cotangent of a product is a factor of two more.
+Parameters and sums are always float32; `dtype` is what the factors are rounded to before a product, forward and
+backward: the cotangent of a product is a factor of two more products.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from s2s_jax.shapes import Size
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ONE_PRODUCT = (
+    "each weight that step_weights() returns must be the factor of exactly one ops.matmul per step: return it once per "
+    "product, or concatenate the inputs."
+)
+SECOND_ORDER = (
+    "the gradient of a scan whose weights' gradients are computed after it cannot be differentiated again; trace the "
+    "model inside `with s2s_jax.model.ops.scan.plain_gradients():`, which is slower and right for every order."
+)
 
 
-class Delayed(NamedTuple):
-    """A weight inside a scan whose gradient is formed after the backward scan, as one product over all steps.
+class Uses:
+    """How often one weight of a scan has been multiplied while the scan's body was traced."""
 
-    Nobody reads the two zeros. The backward scan leaves there what the gradient needs: the cotangent of `inputs` is
-    what this step multiplied, that of `outputs` the cotangent of what it got.
+    def __init__(self, name: str):
+        self.name, self.count = name, 0
+
+    def check_once(self, shape: tuple[Size, ...]) -> None:
+        """Refuse a weight that was not used.
+
+        Raises:
+            ValueError: naming the weight.
+        """
+        if self.count == 0:
+            raise ValueError(
+                f"the weight {self.name} {shape} of a scan was used in no ops.matmul, so its gradient would be zero; "
+                f"{ONE_PRODUCT}"
+            )
+
+
+@jax.tree_util.register_pytree_node_class
+class Delayed:
+    """A weight inside a scan whose gradient is computed after the backward scan, as one product over all steps.
+
+    The values of `inputs` and `outputs` are zeros and never read. Their cotangents carry what the gradient needs out of
+    the backward scan: that of `inputs` is this step's factor, that of `outputs` the cotangent of this step's product.
+    Two products with one weight would add up in the same places, and the gradient would be wrong without an error, so
+    that the second one is refused.
     """
 
-    weight: Float[Array, "*D I O"]
-    inputs: Float[Array, "*B I"]
-    outputs: Float[Array, "*B O"]
+    def __init__(
+        self,
+        weight: Float[Array, "*D I O"],
+        inputs: Float[Array, "*B I"],
+        outputs: Float[Array, "*B O"],
+        uses: Uses,
+    ):
+        self.weight, self.inputs, self.outputs, self.uses = weight, inputs, outputs, uses
+        self._trace = get_opaque_trace_state()
+
+    def tree_flatten(self):
+        """As `jax.tree_util` wants it: vmap over attention heads hands the weight on."""
+        return (self.weight, self.inputs, self.outputs), self.uses
+
+    @classmethod
+    def tree_unflatten(cls, uses: Uses, leaves: Any) -> "Delayed":
+        """The inverse of `tree_flatten`; belongs to the transformation that calls it."""
+        weight, inputs, outputs = leaves
+        delayed = object.__new__(cls)
+        delayed.weight, delayed.inputs, delayed.outputs, delayed.uses = weight, inputs, outputs, uses
+        delayed._trace = get_opaque_trace_state()
+        return delayed
+
+    def multiply(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        """x @ weight.
+
+        Raises:
+            ValueError: it is the second product, or would run more than once per step, or x has another shape.
+        """
+        self.uses.count += 1
+        if self.uses.count > 1:
+            problem = "was multiplied twice in one step"
+        elif self._trace != get_opaque_trace_state():
+            problem = "was multiplied inside another loop, branch or transformation of the scan's body"
+        elif x.ndim != self.inputs.ndim or x.shape[-1] != self.inputs.shape[-1]:
+            problem = f"was multiplied by an input {x.shape} instead of {self.inputs.shape}"
+        else:
+            return _delayed_product(x, self.weight, self.inputs, self.outputs)
+        raise ValueError(
+            f"the weight {self.uses.name} {self.weight.shape} of a scan {problem}, and its gradient would be wrong; "
+            f"{ONE_PRODUCT}"
+        )
 
 
 def matmul(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dtype: DTypeLike) -> Float[Array, "*B O"]:
     """x @ weight with factors in `dtype` and a float32 sum.
 
     With directions, weight is [D, I, O] and x is [D, B, I].
+
+    Raises:
+        ValueError: a weight of a scan is used twice in one step; see `Delayed`.
     """
-    if isinstance(weight, Delayed):
-        return _delayed_product(x, weight.weight, weight.inputs, weight.outputs)
-    return _product(x, weight, dtype)
+    return weight.multiply(x) if isinstance(weight, Delayed) else _product(x, weight, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -53,7 +123,7 @@ def _product_forward(x, weight, dtype):
 def _product_backward(dtype, factors, cotangent):
     x, weight = factors
     cotangent = cotangent.astype(dtype)
-    return _multiplied(cotangent, weight.swapaxes(-1, -2)), _weight_gradient(x, cotangent, weight.ndim)
+    return _multiplied(cotangent, weight.swapaxes(-1, -2)), weight_gradient(x, cotangent, weight.ndim)
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -62,31 +132,33 @@ _product.defvjp(_product_forward, _product_backward)
 def matmul_transposed(
     x: Float[Array, "*B I"], rows: Float[Array, "O I"], dtype: DTypeLike, known: Float[Array, "*B O"] | None = None
 ) -> Float[Array, "*B O"]:
-    """The product of x with each of the rows: x @ rows.T, for matrices that are kept a row an output.
+    """x @ rows.T, for matrices that are stored as one row per output.
 
-    Said as one contraction: a transpose would be a copy of the whole matrix at every step of a search. Where the
-    product is `known` already, only its gradients are left to form.
+    Written as one contraction: a transpose would copy the whole matrix at every step of a search.
+
+    Args:
+        known: the product, if it has been computed before; only gradients are then computed here.
     """
-    return _matched(x, rows, dtype) if known is None else _known(x, rows, known, dtype)
+    return _transposed(x, rows, dtype) if known is None else _known(x, rows, known, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matched(x, rows, dtype):
+def _transposed(x, rows, dtype):
     return jnp.einsum("...i,oi->...o", x.astype(dtype), rows.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def _matched_forward(x, rows, dtype):
+def _transposed_forward(x, rows, dtype):
     factors = x.astype(dtype), rows.astype(dtype)
-    return _matched(*factors, dtype), factors
+    return _transposed(*factors, dtype), factors
 
 
-def _matched_backward(dtype, factors, cotangent):
+def _transposed_backward(dtype, factors, cotangent):
     x, rows = factors
     cotangent = cotangent.astype(dtype)
-    return _multiplied(cotangent, rows), _weight_gradient(cotangent, x, 2)
+    return _multiplied(cotangent, rows), weight_gradient(cotangent, x, 2)
 
 
-_matched.defvjp(_matched_forward, _matched_backward)
+_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -99,7 +171,7 @@ def _known_forward(x, rows, known, dtype):
 
 
 def _known_backward(dtype, factors, cotangent):
-    return *_matched_backward(dtype, factors, cotangent), None
+    return *_transposed_backward(dtype, factors, cotangent), None
 
 
 _known.defvjp(_known_forward, _known_backward)
@@ -118,10 +190,23 @@ def _delayed_forward(x, weight, inputs, outputs):
 def _delayed_backward(factors, cotangent):
     x, weight = factors
     cotangent = cotangent.astype(weight.dtype)
-    return _multiplied(cotangent, weight.swapaxes(-1, -2)), None, x, cotangent
+    return _input_cotangent(cotangent, weight), None, x, cotangent
 
 
 _delayed_product.defvjp(_delayed_forward, _delayed_backward)
+
+
+@jax.custom_vjp
+def _input_cotangent(cotangent, weight):
+    """The cotangent of a delayed product's input. The weight is a constant here, so its derivative would be wrong."""
+    return _multiplied(cotangent, weight.swapaxes(-1, -2))
+
+
+def _refuse_second_order(cotangent, weight):
+    raise ValueError(SECOND_ORDER)
+
+
+_input_cotangent.defvjp(_refuse_second_order, _refuse_second_order)
 
 
 def _multiplied(x, weight):
@@ -129,81 +214,18 @@ def _multiplied(x, weight):
     return jnp.einsum(form, x, weight, preferred_element_type=jnp.float32)
 
 
-def _weight_gradient(x, cotangent, rank: int):
-    """The sum of outer products over all axes but those of the directions."""
+def weight_gradient(x, cotangent, rank: int):
+    """The sum of outer products over all axes except that of the directions."""
     if rank == 2:
         rows, columns = (factor.reshape(-1, factor.shape[-1]) for factor in (x, cotangent))
         return jnp.einsum("bi,bo->io", rows, columns, preferred_element_type=jnp.float32)
     if x.ndim == 3:
         return jnp.einsum("dbi,dbo->dio", x, cotangent, preferred_element_type=jnp.float32)
-    ways = range(x.shape[1])
-    return jnp.stack([_weight_gradient(x[:, way], cotangent[:, way], 2) for way in ways])
-
-
-def scan(
-    body: Callable[[PyTree, Any, Any], tuple[Any, Any]],
-    weights: PyTree,
-    carry: Any,
-    xs: Any,
-    *,
-    rows: tuple[Size, ...],
-    dtype: DTypeLike,
-    chunk: int = 0,
-) -> tuple[Any, Any]:
-    """`lax.scan` of `body(weights, carry, x)`, the gradients of `weights` formed after the backward scan.
-
-    A gradient added up inside the scan is read and written whole at every step; formed after it, it is one large
-    product. Every weight [*D, I, O] must meet exactly one product a step, of an input [*D, *rows, I].
-
-    With `chunk`, only the carry of every so many steps is kept for the way back, and the steps between are computed
-    again: long sequences in little memory.
-    """
-    steps = jax.tree.leaves(xs)[0].shape[0]  # a symbol while a program is exported
-    once = functools.partial(_scan, body, weights, rows=rows, dtype=dtype)
-    if not 0 < chunk < steps:
-        return once(carry, xs)
-    again, whole = jax.checkpoint(once), steps // chunk * chunk
-    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), xs)
-    carry, said = jax.lax.scan(again, carry, chunks)
-    said = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), said)
-    if whole == steps:
-        return carry, said
-    carry, rest = again(carry, jax.tree.map(lambda leaf: leaf[whole:], xs))
-    return carry, jax.tree.map(lambda one, other: jnp.concatenate([one, other]), said, rest)
-
-
-def _scan(body, weights, carry, xs, *, rows, dtype):
-    steps = jax.tree.leaves(xs)[0].shape[0]  # a symbol while a program is exported
-    constants = jax.tree.map(lambda weight: jax.lax.stop_gradient(weight.astype(dtype)), weights)
-    places = jax.tree.map(lambda weight: _places(weight, (steps, *weight.shape[:-2], *rows), dtype), weights)
-
-    def step(carry, now):
-        places, x = now
-        delayed = jax.tree.map(lambda weight, place: Delayed(weight, *place), constants, places)
-        return body(delayed, carry, x)
-
-    return jax.lax.scan(step, carry, (places, xs))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _places(weight, lead, dtype):
-    """Zeros for a weight's `Delayed`, a step along the first axis, whose cotangents become the weight's gradient."""
-    return tuple(jnp.zeros((*lead, width), dtype) for width in weight.shape[-2:])
-
-
-def _places_forward(weight, lead, dtype):
-    return _places(weight, lead, dtype), weight.ndim
-
-
-def _places_backward(lead, dtype, rank, cotangents):
-    inputs, outputs = cotangents
-    return (_weight_gradient(inputs, outputs, rank),)
-
-
-_places.defvjp(_places_forward, _places_backward)
+    directions = range(x.shape[1])
+    return jnp.stack([weight_gradient(x[:, index], cotangent[:, index], 2) for index in directions])
 
 
 def broadcast_bias(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:
-    """A vector a direction that adds to arrays of a rank: [G] to [..., G], or [D, G] to [..., D, B, G]."""
+    """One vector per direction, shaped to be added to arrays of a rank: [G] to [..., G], [D, G] to [..., D, B, G]."""
     inner = vector.shape if vector.ndim == 1 else (*vector.shape[:-1], 1, vector.shape[-1])
     return vector.reshape((1,) * (rank - len(inner)) + inner)
