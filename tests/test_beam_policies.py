@@ -1,4 +1,4 @@
-"""Every ranking, every way to stop and every way to choose, against brute force and a slow beam in Python."""
+"""Every scoring, every way to stop and every way to choose, against brute force and a slow beam in Python."""
 
 import functools
 
@@ -33,8 +33,8 @@ def compiled(**options):
 @pytest.mark.parametrize("name", sorted(LENGTH_NORMALIZATIONS))
 def test_a_beam_that_holds_everything_is_exact_under_every_ranking(name, coverage):
     """All n-best places too, in order. The second source of three tokens is short, and its padding counts nothing."""
-    ranking = HypothesisScore(name=name, strength=WEIGHT[name], coverage=coverage)
-    find = compiled(width=48, max_length=LONGEST, ranking=ranking, stopping="never")
+    scoring = HypothesisScore(name=name, strength=WEIGHT[name], coverage=coverage)
+    find = compiled(width=48, max_length=LONGEST, scoring=scoring, stopping="never")
     found = jax.device_get(find(table(), SOURCE))
     numbers = np.asarray(table())
     for row in range(2):
@@ -61,8 +61,8 @@ def test_uncovered_is_eq_14_over_real_tokens():
 @pytest.mark.parametrize("n_best", [1, 3])
 @pytest.mark.parametrize(("name", "coverage"), [("gnmt", 0.3), ("average", 0.0), ("reward", 0.0)])
 def test_bounded_stopping_gives_what_no_early_stop_gives(name, coverage, n_best):
-    ranking = HypothesisScore(name=name, strength=WEIGHT[name], coverage=coverage)
-    options = {"width": 3, "max_length": 8, "ranking": ranking, "n_best": n_best}
+    scoring = HypothesisScore(name=name, strength=WEIGHT[name], coverage=coverage)
+    options = {"width": 3, "max_length": 8, "scoring": scoring, "n_best": n_best}
     for seed in SEEDS:
         bounded = compiled(stopping="bounded", **options)(table(seed), SOURCE)
         never = compiled(stopping="never", **options)(table(seed), SOURCE)
@@ -86,7 +86,7 @@ def test_bounded_stopping_is_sooner_than_none():
             "max_length": 12,
             "stopping": stopping,
             "n_best": 1,
-            "ranking": HypothesisScore(strength=1.0),
+            "scoring": HypothesisScore(strength=1.0),
         }
         find = jax.jit(functools.partial(beam, counting, **options))
         for seed in range(5):
@@ -101,7 +101,7 @@ def test_a_full_beam_can_stop_too_soon_and_a_bounded_one_cannot():
     options = {
         "width": 3,
         "max_length": 8,
-        "ranking": HypothesisScore(name="reward", strength=WEIGHT["reward"]),
+        "scoring": HypothesisScore(name="reward", strength=WEIGHT["reward"]),
         "n_best": 1,
     }
     full, bounded = (
@@ -123,7 +123,7 @@ DIVERSE = (
 
 @pytest.mark.parametrize("options", DIVERSE, ids=str)
 def test_groups_and_siblings_choose_as_a_slow_beam_does(options):
-    find = compiled(max_length=6, ranking=HypothesisScore(strength=0.6), **options)
+    find = compiled(max_length=6, scoring=HypothesisScore(strength=0.6), **options)
     groups = options.get("groups", 1)
     for seed in range(6):
         found = jax.device_get(find(table(seed), SOURCE))
@@ -141,8 +141,8 @@ def test_groups_and_siblings_choose_as_a_slow_beam_does(options):
 
 
 def test_groups_that_owe_nothing_are_plain_beams_side_by_side():
-    plain = compiled(width=3, max_length=6, ranking=HypothesisScore(strength=0.6))
-    grouped = compiled(width=6, groups=2, max_length=6, ranking=HypothesisScore(strength=0.6))
+    plain = compiled(width=3, max_length=6, scoring=HypothesisScore(strength=0.6))
+    grouped = compiled(width=6, groups=2, max_length=6, scoring=HypothesisScore(strength=0.6))
     for seed in range(6):
         for one, twice in zip(plain(table(seed), SOURCE), grouped(table(seed), SOURCE), strict=True):
             np.testing.assert_allclose(one, twice[:, 0::2], atol=1e-6)
@@ -151,7 +151,7 @@ def test_groups_that_owe_nothing_are_plain_beams_side_by_side():
 
 def test_a_high_price_makes_groups_say_nothing_at_the_same_time():
     """Two words and two groups; the end, which costs nothing, is out of reach."""
-    find = compiled(max_length=6, ranking=HypothesisScore(strength=0.6), **DIVERSE[4])
+    find = compiled(max_length=6, scoring=HypothesisScore(strength=0.6), **DIVERSE[4])
     for seed in range(6):
         tokens = np.asarray(find(table(seed).at[:, :, EOS].add(-30.0), SOURCE).tokens)
         assert (tokens[:, 0] != tokens[:, 1]).all()
@@ -162,7 +162,7 @@ def test_a_high_price_makes_groups_say_nothing_at_the_same_time():
     "options",
     [
         {"width": 4, "groups": 2, "group_penalty": 0.9},
-        {"width": 3, "stopping": "bounded", "ranking": HypothesisScore(strength=0.8, coverage=0.3)},
+        {"width": 3, "stopping": "bounded", "scoring": HypothesisScore(strength=0.8, coverage=0.3)},
     ],
     ids=str,
 )

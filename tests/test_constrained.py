@@ -29,7 +29,7 @@ ASKED = [
 @functools.cache
 def compiled(**options):
     """A constrained search, compiled once for all tests that ask for it."""
-    options = {"ranking": RANKING, **options}
+    options = {"scoring": RANKING, **options}
     return jax.jit(
         lambda params, source, asked, prefix=None: constrained(MODEL, params, source, asked, prefix=prefix, **options)
     )
@@ -110,7 +110,7 @@ def test_it_finds_what_is_likely_and_not_just_anything():
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbors_ask_for(width):
-    plain = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=width, max_length=6, ranking=RANKING))
+    plain = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=width, max_length=6, scoring=RANKING))
     for seed in range(10):
         wanted = plain(table(seed))
         for ours, theirs in zip(

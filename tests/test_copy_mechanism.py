@@ -19,8 +19,8 @@ from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.config import override
+from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.score import score
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.copy_mechanism import NEVER, copynet, identity_copy_table, pointer, sums_to_one

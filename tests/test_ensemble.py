@@ -10,8 +10,8 @@ import pytest
 from fake import MODEL, WORDS, log_probs, table
 
 from s2s_jax.config import Experiment, override
+from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.sampling import row_keys, sample
 from s2s_jax.model.ensemble import ENSEMBLE_AVERAGES, ensemble
 from s2s_jax.model.fusion import fused

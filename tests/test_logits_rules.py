@@ -7,9 +7,9 @@ import oracle_search
 import pytest
 from fake import MODEL, WORDS, table
 
+from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.beam.stochastic import stochastic
-from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, apply_rules, limits_of
 from s2s_jax.decode.sampling import row_keys, sample
 from s2s_jax.shapes import BOS, EOS, PAD, UNK

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from fake import MODEL, WORDS, log_probs, table
 
+from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.greedy import greedy
 from s2s_jax.decode.length_normalization import HypothesisScore, length_divisor
 from s2s_jax.decode.top_k import top_k
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
@@ -34,7 +34,7 @@ def all_strings(which: int, exponent: float, longest: int = LONGEST) -> list[tup
 @pytest.fixture(scope="module")
 def wide():
     """A beam wide enough to hold every string: its answer is exact."""
-    search = jax.jit(lambda params, source: beam(MODEL, params, source, width=80, max_length=LONGEST, ranking=GNMT))
+    search = jax.jit(lambda params, source: beam(MODEL, params, source, width=80, max_length=LONGEST, scoring=GNMT))
     return jax.device_get(search(table(), SOURCE))
 
 
@@ -64,16 +64,16 @@ def test_every_token_has_its_own_log_probability_and_alignment(wide):
 
 @pytest.fixture(scope="module")
 def plain():
-    return jax.jit(lambda params, source: greedy(MODEL, params, source, max_length=6, ranking=GNMT))
+    return jax.jit(lambda params, source: greedy(MODEL, params, source, max_length=6, scoring=GNMT))
 
 
 @pytest.fixture(scope="module")
 def three():
-    return jax.jit(lambda params, source: beam(MODEL, params, source, width=3, max_length=6, ranking=GNMT))
+    return jax.jit(lambda params, source: beam(MODEL, params, source, width=3, max_length=6, scoring=GNMT))
 
 
 def test_width_one_is_greedy(plain):
-    one = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=1, max_length=6, ranking=GNMT))
+    one = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=1, max_length=6, scoring=GNMT))
     for seed in range(6):
         for narrow, best in zip(one(table(seed)), plain(table(seed), SOURCE), strict=True):
             np.testing.assert_allclose(narrow, best, atol=1e-6)

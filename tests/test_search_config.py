@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 
 import jax
 import numpy as np
@@ -10,10 +11,14 @@ from fake import MODEL, table
 
 from s2s_jax.config import Experiment, override, settings
 from s2s_jax.decode import compaction
-from s2s_jax.decode.compaction import HALVINGS
+from s2s_jax.decode.compaction import COMPACTIONS
+from s2s_jax.decode.length_normalization import LENGTH_NORMALIZATIONS, LengthNormalizationName
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.logits_rules import LogitsRules
+from s2s_jax.decode.mbr import MBR_METRICS, MbrMetricName
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.sampling import Sampling
-from s2s_jax.decode.search import SearchConfig, compiled_search
+from s2s_jax.decode.search import SEARCHES, SearchConfig, SearchName, compiled_search
 from s2s_jax.decode.translate import WINDOW, Translator
 from s2s_jax.shapes import EOS, PAD
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -130,9 +135,9 @@ def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(set
     numbers, params = np.arange(64, dtype=np.int32), table(3)
     search = SearchConfig(rules=LogitsRules(min_ratio=1.5, repetition_penalty=1.5), **settings)
     find = compiled_search(MODEL, search, 9)
-    whole, found = find(params, source, numbers), find(params, source, numbers, halvings=2)
+    whole, found = find(params, source, numbers), find(params, source, numbers, compactions=2)
     loops = [
-        find.lower(params, source, numbers, halvings=count).as_text().count("stablehlo.while")  # pyright: ignore
+        find.lower(params, source, numbers, compactions=count).as_text().count("stablehlo.while")  # pyright: ignore
         for count in (0, 2)
     ]
     assert loops[1] >= loops[0] + 2
@@ -144,7 +149,7 @@ def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(set
 
 def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
     """Steps count on from loop to loop, and none is taken for what is done."""
-    monkeypatch.setattr(compaction, "FEWEST", 1)
+    monkeypatch.setattr(compaction, "MIN_SENTENCES", 1)
     ends = jax.numpy.array([1, 5, 2, 9, 3, 7, 4, 2])
 
     def advance(ends, now, time):
@@ -153,7 +158,9 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
         return taken + goes_on, told + goes_on * 10 ** (time % 8), ends_carried
 
     begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
-    taken, told, _ = compaction.loop_until_done(advance, lambda now: now[0] >= now[2], ends, begun, most=8, halvings=2)
+    taken, told, _ = compaction.loop_until_done(
+        advance, lambda now: now[0] >= now[2], ends, begun, most=8, compactions=2
+    )
     assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
     assert told.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
 
@@ -162,9 +169,9 @@ def test_long_work_halves_its_batches_and_says_the_same():
     """From a first full window on; what few lines ask for compiles no more than they need."""
     lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16 + 5)]  # a letter unknown: the other table
     one, asked = translator(batch_size=16), []
-    find, one._find = one._find, lambda *given, **more: asked.append(more["halvings"]) or find(*given, **more)
+    find, one._find = one._find, lambda *given, **more: asked.append(more["compactions"]) or find(*given, **more)
     found = [answer.text for answer in one.translate(table(4), lines)]
-    assert asked == [HALVINGS] * (WINDOW + 1)
+    assert asked == [COMPACTIONS] * (WINDOW + 1)
     asked.clear()
     assert found == [answer.text for answer in one.translate(table(4), lines, window=20)]
     assert set(asked) == {0}
@@ -203,3 +210,29 @@ def test_every_field_has_its_meaning():
     assert {"rules.no_repeat_ngram", "sampling.top_p"} <= set(known)
     assert len(known) >= len(dataclasses.fields(SearchConfig))
     assert all(known.values())
+
+
+def test_the_names_that_are_typed_are_those_of_the_tables():
+    assert set(typing.get_args(SearchName)) == set(SEARCHES)
+    assert set(typing.get_args(LengthNormalizationName)) == set(LENGTH_NORMALIZATIONS)
+    assert set(typing.get_args(MbrMetricName)) == {"none", *MBR_METRICS}
+
+
+def test_a_search_of_the_user_is_one_function_and_one_entry(monkeypatch):
+    """It reads any setting, even those that other searches do not, and gets keys, rules and lengths."""
+    calls = []
+
+    def second_best(model, params, source, *, config, max_length, keys, prefix=None, compactions=0):
+        calls.append((config.beam, config.samples, max_length, keys.shape))
+        found = SEARCHES["beam"](model, params, source, config=config, max_length=max_length, keys=keys)
+        return SearchResult(*(leaf[:, 1:2] for leaf in found))
+
+    with pytest.raises(ValueError, match="search.method must be one of beam, sample, stochastic, got 'second_best'"):
+        SearchConfig(method="second_best")
+    monkeypatch.setitem(SEARCHES, "second_best", second_best)
+    found = answers(method="second_best", beam=3, samples=7)
+    assert calls[0][:3] == (3, 7, 6)
+    best = answers(beam=3)
+    assert [one.text for one in found] == [one.hypotheses[1].text if one.hypotheses else "" for one in best]
+    with pytest.raises(ValueError, match="hold need search.method=beam, got second_best"):
+        list(translator(method="second_best", beam=3).translate(table(), [ConstrainedLine("a", phrases=("a",))]))

@@ -16,8 +16,8 @@ from jax.tree_util import keystr, tree_leaves_with_path
 pytest.importorskip("torch")
 
 from s2s_jax import shapes
+from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.greedy import greedy
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig

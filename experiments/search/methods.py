@@ -31,7 +31,7 @@ METHODS = {
     "beam 5": {"beam": 5},
     "beam 10": {"beam": 10},
     "beam 5, no length penalty": {"beam": 5, "length_penalty": 0.0},
-    "beam 5, length average": {"beam": 5, "ranking": "average", "length_penalty": 1.0},
+    "beam 5, length average": {"beam": 5, "length_normalization": "average", "length_penalty": 1.0},
     "beam 5, coverage penalty 0.2": {"beam": 5, "coverage_penalty": 0.2},
     "beam 5, bounded stopping": {"beam": 5, "stopping": "bounded"},
     "beam 6 in 3 groups": {"beam": 6, "groups": 3, "group_penalty": 0.5},

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from s2s_jax.bench.workloads import Workload, built, endless
+from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.greedy import greedy
 from s2s_jax.shapes import Batch
 from s2s_jax.train.objectives import make_loss
 from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer

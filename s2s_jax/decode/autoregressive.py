@@ -14,6 +14,7 @@ from s2s_jax.decode.compaction import loop_until_done
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
 from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
 from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.top_k import argmax
 from s2s_jax.model.interface import Model, Params, State
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
@@ -42,16 +43,16 @@ def decode_autoregressively(
     given: Any = (),
     each: int = 1,
     max_length: int,
-    ranking: HypothesisScore = LIKELIHOOD,
+    scoring: HypothesisScore = LIKELIHOOD,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
-    halvings: int = 0,
+    compactions: int = 0,
 ) -> SearchResult:
     """`each` hypotheses of every sentence, token by token, until all have ended or stand at their bound.
 
     Args:
         given: what `pick` is told of each row, leaves [N, ...].
-        halvings: see `decode.loop`.
+        compactions: see `decode.loop`.
     """
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, each, axis=0), model.encode(params, source))
     limits = limits_of(rules, source, max_length=max_length, prefix=prefix, each=each)
@@ -94,15 +95,15 @@ def decode_autoregressively(
         (memory, limits, given),
         first,
         most=max_length,
-        halvings=halvings,
+        compactions=compactions,
     )
     lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
-    looked = uncovered(last.alignment.sum(1), mask) if ranking.coverage else jnp.zeros((rows,))
+    looked = uncovered(last.alignment.sum(1), mask) if scoring.coverage else jnp.zeros((rows,))
     found = SearchResult(
         last.tokens,
         last.log_probs,
         last.alignment,
-        ranking.score(last.total, lengths, looked),
+        scoring.score(last.total, lengths, looked),
         ~(last.tokens == EOS).any(-1) & ~empty,
         last.total,
     )
@@ -114,3 +115,28 @@ def log_prob_of(
 ) -> Float[Array, " N"]:
     """What each token counts by logits from which a normalizer is still to be taken."""
     return jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - normalizer
+
+
+def greedy(
+    model: Model,
+    params: Params,
+    source: Int[Array, "B S"],
+    *,
+    max_length: int,
+    scoring: HypothesisScore = LIKELIHOOD,
+    rules: LogitsRules = NO_RULES,
+    prefix: Int[Array, "B P"] | None = None,
+    compactions: int = 0,
+) -> SearchResult:
+    """The token of highest probability at each step, until all sentences have ended or `max_length` tokens stand."""
+    return decode_autoregressively(
+        model,
+        params,
+        source,
+        lambda logits, *_: argmax(logits),
+        max_length=max_length,
+        scoring=scoring,
+        rules=rules,
+        prefix=prefix,
+        compactions=compactions,
+    )

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-HALVINGS = 2  # that pay in long work; each is one more loop to compile
-FEWEST = 16  # sentences: a step of half of them would hardly be faster
+COMPACTIONS = 2  # that pay in long work; each is one more loop to compile
+MIN_SENTENCES = 16  # sentences: a step of half of them would hardly be faster
 Carry = TypeVar("Carry")
 
 
@@ -23,7 +23,7 @@ def loop_until_done(
     carry: Carry,
     *,
     most: int,
-    halvings: int = 0,
+    compactions: int = 0,
     time: Int[Array, ""] | int = 0,
 ) -> Carry:
     """What is carried when all sentences are done, or after `most` steps.
@@ -32,10 +32,10 @@ def loop_until_done(
         advance: one step: (fixed, carry, time) -> carry. What is done it leaves as it is.
         done: which sentences are.
         fixed, carry: leaves lead with rows [B * n, ...], any n; those of a sentence stand together.
-        halvings: how often the rows are halved on the way; no further than `FEWEST` sentences.
+        compactions: how often the rows are halved on the way; no further than `MIN_SENTENCES` sentences.
     """
     sentences = done(carry).shape[0]
-    enough = sentences // 2 if halvings and sentences >= 2 * FEWEST else 0
+    enough = sentences // 2 if compactions and sentences >= 2 * MIN_SENTENCES else 0
 
     def going(now: tuple[Int[Array, ""], Carry]) -> Bool[Array, ""]:
         return (now[0] < most) & ((~done(now[1])).sum() > enough)
@@ -53,7 +53,7 @@ def loop_until_done(
         return few.reshape(few.shape[0] * few.shape[1], *few.shape[2:])
 
     few = jax.tree.map(taken, (fixed, carry))
-    rest = loop_until_done(advance, done, *few, most=most, halvings=halvings - 1, time=time)
+    rest = loop_until_done(advance, done, *few, most=most, compactions=compactions - 1, time=time)
 
     def put_back(leaf: Array, new: Array) -> Array:
         return _by_sentence(leaf, sentences).at[open_first].set(_by_sentence(new, enough)).reshape(leaf.shape)

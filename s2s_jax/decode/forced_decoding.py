@@ -46,7 +46,7 @@ class Scorer:
 
     def __init__(self, model: Model, pair: PairTokenizer, search: SearchConfig):
         """Of the search, the ranking and the number of sentences count."""
-        self._score = jax.jit(functools.partial(score, model, ranking=search.scoring()))
+        self._score = jax.jit(functools.partial(score, model, scoring=search.scoring()))
         self.pair, self.search = pair, search
 
     def score(self, params: Params, examples: Iterable[Example]) -> Iterator[ScoredPair]:

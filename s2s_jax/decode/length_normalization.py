@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -30,6 +30,7 @@ def reward(log_prob: Any, length: Any, weight: float) -> Any:
     return log_prob + weight * length
 
 
+LengthNormalizationName = Literal["gnmt", "average", "reward"]
 # (summed log-probability, tokens, weight) -> score; each one rises with the tokens where the log-probability stays
 LENGTH_NORMALIZATIONS: dict[str, Callable[[Any, Any, float], Any]] = {
     "gnmt": gnmt,
@@ -42,7 +43,7 @@ LENGTH_NORMALIZATIONS: dict[str, Callable[[Any, Any, float], Any]] = {
 class HypothesisScore:
     """One of the scores, with its numbers; left as it is, the log-probability alone."""
 
-    name: str = "gnmt"
+    name: LengthNormalizationName = "gnmt"
     strength: float = 0.0  # how much the length counts: the exponent of gnmt and average, the reward of a word
     coverage: float = 0.0  # how much the source tokens that nothing looked at count
 

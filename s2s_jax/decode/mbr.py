@@ -5,12 +5,13 @@ weights. Kumar & Byrne 2004, "Minimum Bayes-risk decoding for statistical machin
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+MbrMetricName = Literal["none", "exact", "chrf", "bleu"]  # none: no reranking
 T = TypeVar("T")  # a text, or a tuple of token ids
 
 

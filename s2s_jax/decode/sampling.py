@@ -61,10 +61,10 @@ def sample(
     samples: int = 1,
     max_length: int,
     sampling: Sampling = UNCUT,
-    ranking: HypothesisScore = LIKELIHOOD,
+    scoring: HypothesisScore = LIKELIHOOD,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
-    halvings: int = 0,
+    compactions: int = 0,
 ) -> SearchResult:
     """So many samples of each sentence, in the order they are drawn; each counts the same in a mean over them."""
     numbers = jnp.arange(samples)
@@ -81,10 +81,10 @@ def sample(
         given=own,
         each=samples,
         max_length=max_length,
-        ranking=ranking,
+        scoring=scoring,
         rules=rules,
         prefix=prefix,
-        halvings=halvings,
+        compactions=compactions,
     )
     return found._replace(log_weights=jnp.where(jnp.isfinite(found.log_weights), 0.0, found.log_weights))
 

@@ -20,7 +20,7 @@ class Scored(NamedTuple):
     scores: Float[Array, " B"]  # what a search would rank them by
 
 
-def score(model: Model, params: Params, batch: Batch, *, ranking: HypothesisScore = LIKELIHOOD) -> Scored:
+def score(model: Model, params: Params, batch: Batch, *, scoring: HypothesisScore = LIKELIHOOD) -> Scored:
     """The log-probability and the alignment of every target token, EOS counted, given the tokens before it."""
     steps = unroll_targets(model, params, batch)
     log_probs = jax.nn.log_softmax(steps.logits)
@@ -29,5 +29,5 @@ def score(model: Model, params: Params, batch: Batch, *, ranking: HypothesisScor
     correct = weight & (true >= log_probs.max(-1))
     true, alignment = jnp.where(weight, true, 0.0), jnp.where(weight[..., None], steps.alignment, 0.0)
     length = jnp.maximum(weight.sum(-1), 1).astype(jnp.float32)
-    looked = uncovered(alignment.sum(1), real(batch.source)) if ranking.coverage else jnp.zeros(length.shape)
-    return Scored(true, alignment, correct, ranking.score(true.sum(-1), length, looked))
+    looked = uncovered(alignment.sum(1), real(batch.source)) if scoring.coverage else jnp.zeros(length.shape)
+    return Scored(true, alignment, correct, scoring.score(true.sum(-1), length, looked))

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.compaction import HALVINGS
+from s2s_jax.decode.compaction import COMPACTIONS
 from s2s_jax.decode.lexical_constraints import ConstrainedLine, token_arrays
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.search import SearchConfig, SearchFn
+from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -90,7 +90,7 @@ class Translation(NamedTuple):
 class Translator:
     """A search and the tokenizers on both sides of it, ready to translate."""
 
-    def __init__(self, find: SearchFn, pair: PairTokenizer, search: SearchConfig):
+    def __init__(self, find: CompiledSearch, pair: PairTokenizer, search: SearchConfig):
         """`find` is the search that `search` asks for, as `compiled_search` makes it."""
         self._find, self.pair, self.search = find, pair, search
 
@@ -102,15 +102,15 @@ class Translator:
         Args:
             window: lines that are read before the first of them is answered; 0 for as many as pay.
         """
-        lines, first, halvings = iter(lines), 0, 0
+        lines, first, compactions = iter(lines), 0, 0
         full = self.search.batch_size * WINDOW
         while read := list(itertools.islice(lines, window or full)):
             if not first and len(read) == full:
-                halvings = HALVINGS  # there are lines enough to pay for what more there is to compile
-            yield from self._window(params, [ConstrainedLine.of(line) for line in read], first, halvings)
+                compactions = COMPACTIONS  # there are lines enough to pay for what more there is to compile
+            yield from self._window(params, [ConstrainedLine.of(line) for line in read], first, compactions)
             first += len(read)
 
-    def _window(self, params: Params, wanted: list[ConstrainedLine], first: int, halvings: int) -> list[Translation]:
+    def _window(self, params: Params, wanted: list[ConstrainedLine], first: int, compactions: int) -> list[Translation]:
         """The translations of lines, `first` being the number of the first one, by which chance differs."""
         lines = [one.line for one in wanted]
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
@@ -124,7 +124,7 @@ class Translator:
             numbers = np.zeros(len(source), np.int32)
             numbers[: len(members)] = [(first + member) % 2**31 for member in members]
             asked = token_arrays([wanted[member] for member in members], self.pair, self.search.rules, rows=len(source))
-            return self._find(params, source, numbers, halvings=halvings, **asked)
+            return self._find(params, source, numbers, compactions=compactions, **asked)
 
         size = self.search.batch_size
         batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]

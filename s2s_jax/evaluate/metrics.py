@@ -139,8 +139,8 @@ def check_metric(setting: str, metric: str, *, inputs: Collection[str], unit: st
     if missing := [name for name in METRICS[metric].needs if name not in inputs]:
         sources = " and ".join(dict.fromkeys(INPUTS.get(name, name) for name in missing))
         raise ValueError(
-            f"{setting}={metric} needs {sources}, and there is no {' and no '.join(missing)}; choose another metric, or "
-            "provide what it needs."
+            f"{setting}={metric} needs {sources}, and there is no {' and no '.join(missing)}; choose another "
+            "metric, or provide what it needs."
         )
     if unit is not None and unit not in METRICS[metric].units:
         units = " or ".join(METRICS[metric].units)

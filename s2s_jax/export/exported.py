@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.search import SearchConfig, SearchFn
+from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.export.manifest import PARAMETERS, SIDES, read_description, tokenizer_file
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -92,7 +92,7 @@ def _parameters(path: Path) -> dict[str, jax.Array]:
     return jax.device_put(load_file(path))
 
 
-def _find(path: Path, *, least: int, most: int) -> SearchFn:
+def _find(path: Path, *, least: int, most: int) -> CompiledSearch:
     """A search as a run's own ones are called, from its program, read when it is wanted."""
 
     @functools.cache
@@ -103,7 +103,7 @@ def _find(path: Path, *, least: int, most: int) -> SearchFn:
         params: dict[str, Array],
         source: Int[np.ndarray, "B S"],
         numbers: Int[np.ndarray, " B"],
-        halvings: int = 0,
+        compactions: int = 0,
         **wanted: np.ndarray,
     ) -> SearchResult:
         if wanted:

@@ -10,7 +10,7 @@ from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.forced_decoding import ScoredPair, Scorer
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
-from s2s_jax.decode.search import SearchConfig, SearchFn, compiled_search
+from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import error_of_alignments, evaluate_split, group_by_source, token_links
 from s2s_jax.evaluate.metrics import link_counts
@@ -119,7 +119,7 @@ class Run:
             self.translators[asked] = Translator(self._find(asked), self.pair, asked)
         return self.translators[asked]
 
-    def _find(self, search: SearchConfig) -> SearchFn:
+    def _find(self, search: SearchConfig) -> CompiledSearch:
         longest = search.max_length or self.max_length
         if not search.language_model:
             return compiled_search(self.model, search, longest)

@@ -64,7 +64,7 @@ def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["phrases", "longest"], meta_fields=["ranking", "groups"]
+    jax.tree_util.register_dataclass, data_fields=["phrases", "longest"], meta_fields=["scoring", "groups"]
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstrainedPolicy:
@@ -76,7 +76,7 @@ class ConstrainedPolicy:
 
     phrases: Phrases
     longest: Int[Array, " R"]  # most tokens of each row
-    ranking: HypothesisScore = HypothesisScore()
+    scoring: HypothesisScore = HypothesisScore()
     groups: int = 1
     open_last = True
 
@@ -130,11 +130,11 @@ class ConstrainedPolicy:
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
         """The score."""
-        return self.ranking.score(total, length, uncovered)
+        return self.scoring.score(total, length, uncovered)
 
     def bound(self, live: OpenHypotheses, longest: Array) -> Array:
         """The most that a score can still be."""
-        return self.ranking.bound(live.total, longest)
+        return self.scoring.bound(live.total, longest)
 
 
 def candidates(
@@ -181,12 +181,12 @@ def constrained(
     *,
     width: int,
     max_length: int,
-    ranking: HypothesisScore = LIKELIHOOD,
+    scoring: HypothesisScore = LIKELIHOOD,
     stopping: str = "full",
     n_best: int | None = None,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
-    halvings: int = 0,
+    compactions: int = 0,
 ) -> SearchResult:
     """A beam of hypotheses that end only when they hold each of the phrases, in any order; phrases may overlap.
 
@@ -201,13 +201,13 @@ def constrained(
         model,
         params,
         source,
-        ConstrainedPolicy(phrases=phrases_of(phrases), longest=longest, ranking=ranking),
+        ConstrainedPolicy(phrases=phrases_of(phrases), longest=longest, scoring=scoring),
         width=width,
         max_length=max_length,
-        coverage=ranking.coverage > 0,
+        coverage=scoring.coverage > 0,
         stopping=stopping,
         n_best=n_best,
         rules=rules,
         prefix=prefix,
-        halvings=halvings,
+        compactions=compactions,
     )

@@ -4,7 +4,7 @@ No history is ever reordered: each step notes who came from whom, and the hypoth
 back once, at the end. Every leaf of the decoder's state is gathered, so any attention may remember what it likes.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from s2s_jax.decode.result import SearchResult
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
-STOPPING = ("full", "bounded", "never")
+StoppingName = Literal["full", "bounded", "never"]
 
 
 class BeamLoop(NamedTuple):
@@ -49,7 +49,7 @@ def beam(
     *,
     width: int,
     max_length: int,
-    ranking: HypothesisScore = LIKELIHOOD,
+    scoring: HypothesisScore = LIKELIHOOD,
     groups: int = 1,
     group_penalty: float = 0.0,
     sibling_penalty: float = 0.0,
@@ -57,7 +57,7 @@ def beam(
     n_best: int | None = None,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
-    halvings: int = 0,
+    compactions: int = 0,
 ) -> SearchResult:
     """The `width` best hypotheses of each sentence; a width of 1 gives what greedy search gives.
 
@@ -69,9 +69,9 @@ def beam(
         stopping: a sentence is done when `width` hypotheses have ended ("full"); when no live one can come among the
             `n_best` any more ("bounded": what "never" gives, sooner); or when none is live ("never").
         n_best: hypotheses wanted of each group; all of them where it is None.
-        halvings: see `decode.loop`.
+        compactions: see `decode.loop`.
     """
-    way = StandardPolicy(ranking=ranking, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
+    way = StandardPolicy(scoring=scoring, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
     return search(
         model,
         params,
@@ -79,12 +79,12 @@ def beam(
         way,
         width=width // groups,
         max_length=max_length,
-        coverage=ranking.coverage > 0,
+        coverage=scoring.coverage > 0,
         stopping=stopping,
         n_best=n_best,
         rules=rules,
         prefix=prefix,
-        halvings=halvings,
+        compactions=compactions,
     )
 
 
@@ -101,7 +101,7 @@ def search(
     n_best: int | None = None,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
-    halvings: int = 0,
+    compactions: int = 0,
 ) -> SearchResult:
     """The `width` best hypotheses of each of the way's groups, together, in one compiled loop."""
     wanted = width if n_best is None else min(n_best, width)
@@ -171,7 +171,7 @@ def search(
         (policy, memory, limits, mask, longest),
         first._replace(carried=(state, said, covered)),
         most=max_length,
-        halvings=halvings,
+        compactions=compactions,
     )
     looked = jnp.zeros((rows, width)) if not coverage else by_slot(uncovered(last.carried[2], mask))
     ends, cut = chosen_ends(last.finished, cut_off(last, way=policy, looked=looked), open_last=policy.open_last)

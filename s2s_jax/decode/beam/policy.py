@@ -21,7 +21,7 @@ class StandardPolicy:
     continuation of one slot costs `sibling_penalty` times i - 1 (Li et al. 2016, arXiv:1611.08562, 3.1).
     """
 
-    ranking: HypothesisScore = HypothesisScore()
+    scoring: HypothesisScore = HypothesisScore()
     groups: int = 1
     group_penalty: float = 0.0
     sibling_penalty: float = 0.0
@@ -71,8 +71,8 @@ class StandardPolicy:
 
     def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
         """The score."""
-        return self.ranking.score(total, length, uncovered)
+        return self.scoring.score(total, length, uncovered)
 
     def bound(self, live: OpenHypotheses, longest: Array) -> Array:
         """The most that a score can still be."""
-        return self.ranking.bound(live.total, longest)
+        return self.scoring.bound(live.total, longest)

@@ -90,10 +90,10 @@ def stochastic(
     *,
     width: int,
     max_length: int,
-    ranking: HypothesisScore = LIKELIHOOD,
+    scoring: HypothesisScore = LIKELIHOOD,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
-    halvings: int = 0,
+    compactions: int = 0,
 ) -> SearchResult:
     """`width` different hypotheses of each sentence in the order they are drawn, with their importance weights.
 
@@ -110,14 +110,14 @@ def stochastic(
         stopping="bounded",
         rules=rules,
         prefix=prefix,
-        halvings=halvings,
+        compactions=compactions,
     )
     threshold = found.scores[:, width:]
     found = SearchResult(*(leaf[:, :width] for leaf in found))
     there = jnp.isfinite(found.scores)
     lengths = jnp.maximum(real(found.tokens).sum(-1), 1).astype(jnp.float32)
     looked = uncovered(found.alignment.sum(2), jnp.repeat(real(source)[:, None], width, axis=1))
-    scores = ranking.score(found.log_weights, lengths, looked)
+    scores = scoring.score(found.log_weights, lengths, looked)
     return found._replace(
         scores=jnp.where(there, scores, -jnp.inf),
         log_weights=jnp.where(there, found.log_weights - log_inclusion(found.log_weights, threshold), -jnp.inf),
