@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from typing import NamedTuple
 
 import jax
@@ -12,9 +11,9 @@ import oracle_attention
 import oracles
 from flax import nnx
 
-from s2s_jax.model.attention.attention import build_attention
-from s2s_jax.model.attention.compatibility import violations
+from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.compatibility import attention_violations
 from s2s_jax.model.ops import matmul
 
 LENGTHS, STEPS, WIDTH = (5, 3, 1, 0), 3, 4  # query and memory of one width, for dot and its kin
@@ -49,18 +48,17 @@ def chosen(**choices):
 
 
 def fitted(**choices):
-    """A config with some choices, the others as `refusals` advises."""
+    """A config with some choices and the remedies of all violations that leave those choices as they are."""
     config = chosen(**choices)
     for _ in range(4):
-        reason = next(violations(config), None)
-        if reason is None:
+        violations = attention_violations(config)
+        if not violations:
             return config
-        advice = re.search(r"; take model\.attention\.(\w+)=([\w.-]+\w)", reason)
-        assert advice, reason
-        axis, value = advice.groups()
-        assert axis not in choices, reason
-        config = dataclasses.replace(config, **{axis: value})
-    raise AssertionError(f"advice goes round in circles: {reason}")
+        remedies = [{name.split(".")[-1]: value for name, value in it.items()} for it in violations[0].remedies]
+        remedy = next((it for it in remedies if not it.keys() & choices.keys()), None)
+        assert remedy, violations
+        config = dataclasses.replace(config, **remedy)
+    raise AssertionError(f"the remedies do not end: {violations}")
 
 
 def build(config, *, dtype=jnp.float32):

@@ -109,7 +109,7 @@ def dynamic_convolution(now):
     score, n = now.weights["score"], now.tokens
     before = now.alignments[-1] if now.alignments else np.eye(n)[0]
     width = len(score["filters"])
-    made = np.tanh(now.query @ score["query_kernel"] + score["query_bias"]) @ score["making"]
+    made = np.tanh(now.query @ score["query_kernel"] + score["query_bias"]) @ score["dynamic_kernel"]
     made = made.reshape(width, -1)
     prior = prior_of(10, 0.1, 0.9)
     out = np.zeros(n)
@@ -346,7 +346,7 @@ def monotonic(now, scores):
 
 
 def second_scores(now):
-    own = now._replace(weights={"score": now.weights["constraint"]["second"]})
+    own = now._replace(weights={"score": now.weights["constraint"]["second_score"]})
     return SCORES[now.config.score](own)
 
 

@@ -7,8 +7,9 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention.attention import Attention, NoAttention, build_attention, check
+from s2s_jax.model.attention.attention import Attention, NoAttention
 from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.attention.scores import SCORES
 
@@ -139,5 +140,3 @@ def test_every_score_can_be_asked_for_by_name():
         attention = nnx.merge(graph, given["weights"])
         assert isinstance(attention, Attention)
         assert type(attention.score) is SCORES[name]
-    with pytest.raises(ValueError, match="did you mean 'additive'"):
-        check(AttentionConfig(score="aditive"))

@@ -10,7 +10,7 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.attention.attention import axes
+from s2s_jax.model.compatibility import axis_names
 from s2s_jax.model.attention.constraints import CONSTRAINTS
 
 MORE = {
@@ -25,7 +25,7 @@ MORE = {
     "learned alpha": {"normalizer": "alpha-entmax", "learned_alpha": True},
     "limited by fertility": {"normalizer": "constrained-softmax", "history": "coverage-fertility"},
 }
-TABLES = {name: {axis: name} for axis, names in axes().items() for name in names if name != "none"}
+TABLES = {name: {axis: name} for axis, names in axis_names().items() for name in names if name != "none"}
 CONFIGS = {name: harness.fitted(**choices) for name, choices in {**TABLES, **MORE}.items()}
 NOISY = [name for name, config in CONFIGS.items() if CONSTRAINTS[config.constraint].monotonic] + ["gumbel-softmax"]
 CASES = [*CONFIGS, *(f"{name}, training" for name in NOISY)]

@@ -6,21 +6,21 @@ import re
 import pytest
 
 from s2s_jax.cli import main
-from s2s_jax.model.attention.attention import axes
-from s2s_jax.model.attention.catalogue import TABLES, choices, legal
+from s2s_jax.model.attention.catalogue import catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
+from s2s_jax.model.compatibility import AXES, axis_names
 
 NOBODYS = {"none", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
 
 
 @pytest.fixture(scope="module")
 def found():
-    return list(choices())
+    return list(catalogue())
 
 
 def test_every_choice_stands_in_it_once_with_a_formula_and_a_paper(found):
     assert [(choice.axis, choice.name) for choice in found] == [
-        (axis, name) for axis, names in axes().items() for name in names
+        (axis, name) for axis, names in axis_names().items() for name in names
     ]
     for choice in found:
         assert choice.formula, choice.name
@@ -28,7 +28,7 @@ def test_every_choice_stands_in_it_once_with_a_formula_and_a_paper(found):
 
 
 def test_every_paper_that_a_docstring_names_is_listed_in_full():
-    for table in TABLES.values():
+    for table in AXES.values():
         for choice in table.values():
             named = re.findall(
                 r"[A-Z][a-z]+(?: & [A-Z][a-z]+| et al\.)? \d{4}", " ".join((choice.__doc__ or "").split())
@@ -39,11 +39,11 @@ def test_every_paper_that_a_docstring_names_is_listed_in_full():
 
 
 def test_what_never_goes_together_is_what_no_legal_combination_has(found):
-    pairs = {(chosen["score"], chosen["normalizer"]) for chosen in legal()}
+    pairs = {(chosen["score"], chosen["normalizer"]) for chosen in legal_combinations()}
     for choice in found:
         if choice.axis == "score":
             never = choice.never_with.get("normalizer", [])
-            assert [name for name in axes()["normalizer"] if (choice.name, name) not in pairs] == never
+            assert [name for name in axis_names()["normalizer"] if (choice.name, name) not in pairs] == never
 
 
 def test_the_command_shows_and_cites(capsys):

@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.model.attention.attention import axes
-from s2s_jax.model.attention.catalogue import covering, legal
+from s2s_jax.model.compatibility import axis_names
+from s2s_jax.model.attention.catalogue import legal_combinations, pairwise_design
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -33,7 +33,7 @@ ROUND = tuple(
 @functools.cache
 def rows():
     """The design, each row with heads, values, order and feeding of its own."""
-    chosen = covering()
+    chosen = pairwise_design()
     return [(axes, *ROUND[number % len(ROUND)]) for number, axes in enumerate(chosen)]
 
 
@@ -45,7 +45,7 @@ def named(row):
 @functools.cache
 def few():
     """The rows that a quick run takes: each names a value that no row before it named."""
-    left, taken = {(axis, name) for axis, names in axes().items() for name in names}, []
+    left, taken = {(axis, name) for axis, names in axis_names().items() for name in names}, []
     while left:
         best = max(rows(), key=lambda row: len(left & set(row[0].items())))
         taken.append(best)
@@ -109,7 +109,7 @@ def check(row):
 
 def test_every_pair_that_goes_stands_in_the_design():
     pairs = lambda chosen: {frozenset(pair) for pair in itertools.combinations(chosen.items(), 2)}  # noqa: E731
-    assert set().union(*map(pairs, legal())) == set().union(*(pairs(axes) for axes, *_ in rows()))
+    assert set().union(*map(pairs, legal_combinations())) == set().union(*(pairs(axes) for axes, *_ in rows()))
 
 
 @pytest.mark.parametrize("row", few()[::5], ids=named)

@@ -6,7 +6,7 @@ import oracle_attention
 import oracles
 import pytest
 
-from s2s_jax.model.attention.attention import build_attention
+from s2s_jax.model.attention.heads import build_attention
 
 HEADS = [{}, {"score": "additive", "history": "coverage-fertility"}]
 

@@ -26,7 +26,7 @@ def test_a_kernel_convolves_what_is_said(history):
 def test_a_history_that_weighs_nothing_is_none(history):
     config, plain = harness.chosen(history=history), harness.chosen()
     given = harness.with_weights_of(config, harness.given_for(plain))
-    unseen = harness.looker(config)(harness.put(given, marks__weight=0.0))
+    unseen = harness.looker(config)(harness.put(given, history_features__weight=0.0))
     wanted = harness.looker(plain)(harness.given_for(plain))
     oracles.same(unseen[0], wanted[0], tolerance=1e-6)
     for part in ("queries", "memory"):

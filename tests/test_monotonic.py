@@ -86,24 +86,24 @@ def all_kept(alignment):
 
 # What each is given, besides the mask where it asks for one, and the paper's weights for one sentence without padding.
 CASES = {
-    "expected": (("choose", "previous"), walk),
-    "chosen": (("choose", "one_hot"), walk_chosen),
+    "expected_choice": (("choose", "previous"), walk),
+    "hard_choice": (("choose", "one_hot"), walk_chosen),
     "chunkwise": (("previous", "energies"), chunks),
     "lookback": (("previous", "energies"), look_back),
-    "stepwise": (("choose", "previous"), one_step),
-    "stepwise_chosen": (("choose", "previous"), one_step_chosen),
-    "forward": (("weights", "previous", "move"), step_forward),
+    "stepwise_expected": (("choose", "previous"), one_step),
+    "stepwise_hard": (("choose", "previous"), one_step_chosen),
+    "forward_alignment": (("weights", "previous", "move"), step_forward),
     "residual_on_last": (("previous",), all_kept),
 }
-KEEP_THE_SUM = ("chunkwise", "lookback", "stepwise", "stepwise_chosen")
+KEEP_THE_SUM = ("chunkwise", "lookback", "stepwise_expected", "stepwise_hard")
 EVERY = pytest.mark.parametrize("name", sorted(CASES))
 
 
 def plain(name, mask, given):
     function = getattr(monotonic, name)
-    if name == "forward":
+    if name == "forward_alignment":
         return function(*given[:2], move=given[2])
-    if name in ("expected", "chosen"):
+    if name in ("expected_choice", "hard_choice"):
         return function(*given)
     more = {"width": WIDTH} if name == "chunkwise" else {}
     return function(*given, jnp.asarray(mask), **more)
@@ -113,7 +113,13 @@ ours_of = oracles.compiled(plain, static_argnums=0)
 chunkwise = oracles.compiled(monotonic.chunkwise, static_argnames="width")
 chosen, expected, forward, lookback, stepwise = map(
     oracles.compiled,
-    (monotonic.chosen, monotonic.expected, monotonic.forward, monotonic.lookback, monotonic.stepwise),
+    (
+        monotonic.hard_choice,
+        monotonic.expected_choice,
+        monotonic.forward_alignment,
+        monotonic.lookback,
+        monotonic.stepwise_expected,
+    ),
 )
 
 
@@ -182,7 +188,7 @@ def test_padding_weighs_nothing_and_the_sum_is_at_most_one(name):
         np.testing.assert_allclose(ours.sum(-1), given[CASES[name][0].index("previous")].sum(-1), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["chunkwise", "lookback", "stepwise", "stepwise_chosen"])
+@pytest.mark.parametrize("name", ["chunkwise", "lookback", "stepwise_expected", "stepwise_hard"])
 def test_what_stands_on_padding_reaches_neither_weight_nor_slope(name):
     given = given_for(name)
     loose = 1 if "energies" in CASES[name][0] else 0  # energies, or the probability of staying
@@ -225,19 +231,19 @@ def test_sentence_by_sentence_and_head_by_head_it_is_the_same(name):
     oracles.same(wide, np.stack([together, together[::-1]], axis=1), tolerance=1e-6)
 
 
-@pytest.mark.parametrize("name", ["expected", "stepwise"])
+@pytest.mark.parametrize("name", ["expected_choice", "stepwise_expected"])
 def test_compiled_is_as_written(name):
     given = given_for(name)
     oracles.same(ours_of(name, MASK, given), plain(name, MASK, given), tolerance=1e-6)
 
 
 def test_the_first_alignment_is_on_the_first_token():
-    ours = np.asarray(monotonic.first(jnp.asarray(MASK)))
+    ours = np.asarray(monotonic.first_token(jnp.asarray(MASK)))
     assert ours.dtype == np.float32
     np.testing.assert_array_equal(ours, MASK & (np.arange(SOURCE) == 0))
 
 
-@pytest.mark.parametrize(("hard", "soft"), [("chosen", "expected"), ("stepwise_chosen", "stepwise")])
+@pytest.mark.parametrize(("hard", "soft"), [("hard_choice", "expected_choice"), ("stepwise_hard", "stepwise_expected")])
 def test_hard_is_soft_where_every_probability_is_0_or_1(hard, soft):
     for seed in range(20):
         given = given_for(soft, seed=seed, sure=True)
@@ -248,7 +254,7 @@ def test_hard_is_soft_where_every_probability_is_0_or_1(hard, soft):
 def test_a_hard_walk_never_goes_back_and_never_returns_from_beyond_the_end():
     random = np.random.default_rng(0)
     mask = jnp.ones((4, 12), bool)
-    alignment, places = monotonic.first(mask), []
+    alignment, places = monotonic.first_token(mask), []
     for _ in range(12):
         alignment = chosen(jnp.asarray(random.uniform(0.1, 0.7, (4, 12)), jnp.float32), alignment)
         assert set(np.unique(alignment)) <= {0.0, 1.0}
@@ -262,7 +268,7 @@ def test_a_hard_walk_never_goes_back_and_never_returns_from_beyond_the_end():
 def test_a_probability_of_one_half_is_no_choice_to_stop_and_a_choice_to_stay():
     half, start = jnp.full((1, 3), 0.5), jnp.array([[1.0, 0.0, 0.0]])
     assert not chosen(half, start).any()
-    np.testing.assert_array_equal(monotonic.stepwise_chosen(half, start, jnp.ones((1, 3), bool)), start)
+    np.testing.assert_array_equal(monotonic.stepwise_hard(half, start, jnp.ones((1, 3), bool)), start)
 
 
 def clipped(choose, previous):
@@ -293,7 +299,7 @@ def test_saturated_probabilities_give_finite_slopes_through_many_steps():
         start = jnp.zeros((2, 50)).at[:, 0].set(1.0)
 
         def step(previous, energy):
-            alignment = monotonic.expected(jax.nn.sigmoid(energy), previous)
+            alignment = monotonic.expected_choice(jax.nn.sigmoid(energy), previous)
             return alignment, alignment
 
         return (jax.lax.scan(step, start, energies)[1] @ jnp.arange(50.0)).sum()
@@ -368,7 +374,7 @@ def test_no_energy_is_too_large_and_no_sentence_too_long(name):
 
 def test_stepwise_keeps_all_mass_until_it_is_on_the_last_token():
     random = np.random.default_rng(0)
-    alignment = monotonic.first(jnp.asarray(MASK))
+    alignment = monotonic.first_token(jnp.asarray(MASK))
     for _ in range(60):
         stay = jnp.asarray(random.uniform(0.0, 0.8, MASK.shape), jnp.float32)
         alignment = stepwise(stay, alignment, jnp.asarray(MASK))
@@ -379,7 +385,7 @@ def test_stepwise_keeps_all_mass_until_it_is_on_the_last_token():
 def test_forward_reaches_one_token_more_at_every_step():
     mask = jnp.ones((2, 8), bool)
     weights = jax.nn.softmax(oracles.drawn(np.zeros((2, 8)), seed=1))
-    alignment = monotonic.first(mask)
+    alignment = monotonic.first_token(mask)
     for step in range(1, 8):
         alignment = forward(weights, alignment)
         np.testing.assert_array_equal(np.asarray(alignment) > 0, np.arange(8)[None].repeat(2, 0) <= step)
@@ -398,7 +404,7 @@ def test_forward_gives_no_nan_where_hardly_anything_can_be_reached():
     shares = np.arange(1.0, 5.0, dtype=np.float32)[None].repeat(2, 0)
 
     def weighed(*given):
-        said = monotonic.forward(*given[:2], move=given[2])
+        said = monotonic.forward_alignment(*given[:2], move=given[2])
         return (shares * said).sum(), said
 
     slopes = oracles.compiled(jax.grad(weighed, argnums=(0, 1, 2), has_aux=True))

@@ -28,7 +28,7 @@ def given_for(name, *, shape=MASK.shape, seed=1):
         "softmax": {"temperature": jnp.float32(0.7)},
         "gumbel-softmax": {"noise": jnp.asarray(-np.log(-np.log(uniform))), "temperature": jnp.float32(0.7)},
         "alpha-entmax": {"alpha": jnp.float32(1.3)},
-        "fusedmax": {"strength": jnp.float32(0.2)},
+        "fusedmax": {"fusedmax_strength": jnp.float32(0.2)},
         "constrained-softmax": {"bound": jnp.asarray(uniform)},
     }.get(name, {})
     return {"scores": jnp.asarray(random.normal(size=shape).astype(np.float32)), "numbers": numbers}
@@ -36,7 +36,7 @@ def given_for(name, *, shape=MASK.shape, seed=1):
 
 def weighing(name):
     """The normalizer as a function of what it was given."""
-    fixed = {"count": COUNT} if name == "top-k" else {}
+    fixed = {"top_k": COUNT} if name == "top-k" else {}
     return lambda given, mask: NORMALIZERS[name](given["scores"], mask, **given["numbers"], **fixed)
 
 
@@ -61,7 +61,7 @@ def hardmax(scores):
     return np.array([float(s == scores.argmax()) for s in range(scores.size)])
 
 
-def top_k(scores):
+def top_k_softmax(scores):
     chosen = sorted(range(scores.size), key=lambda s: -scores[s])[:COUNT]  # a stable sort: the first of equals
     weights = np.zeros(scores.size)
     weights[chosen] = softmax(scores[chosen])
@@ -147,7 +147,7 @@ ORACLES = {
     "gumbel-softmax": lambda scores, noise, temperature: softmax(scores + noise, temperature),
     "fusedmax": fusedmax,
     "constrained-softmax": constrained_softmax,
-    "top-k": top_k,
+    "top-k": top_k_softmax,
 }
 SLOPES = ORACLES | {"hardmax": softmax}  # straight through
 
@@ -265,16 +265,16 @@ def test_neither_the_width_of_the_padding_nor_scan_nor_vmap_changes_anything(nam
 
 
 @functools.cache
-def compiled(name, count):
-    fixed = {} if count is None else {"count": count}
+def compiled(name, top_k):
+    fixed = {} if top_k is None else {"top_k": top_k}
     return oracles.compiled(lambda scores, mask, numbers: NORMALIZERS[name](scores, mask, **numbers, **fixed))
 
 
-def of(name, scores, mask=None, count=None, **numbers):
+def of(name, scores, mask=None, top_k=None, **numbers):
     """The weights of scores that are all real, unless a mask says otherwise."""
     scores = jnp.asarray(np.asarray(scores, np.float32))
     mask = np.ones(scores.shape, bool) if mask is None else np.asarray(mask)
-    return compiled(name, count)(scores, mask, {k: jnp.asarray(v, jnp.float32) for k, v in numbers.items()})
+    return compiled(name, top_k)(scores, mask, {k: jnp.asarray(v, jnp.float32) for k, v in numbers.items()})
 
 
 LONG = np.random.default_rng(7).normal(size=(3, 200)).astype(np.float32)
@@ -286,12 +286,12 @@ LONG = np.random.default_rng(7).normal(size=(3, 200)).astype(np.float32)
         ("alpha-entmax", {"alpha": 1.0}, "softmax"),
         ("alpha-entmax", {"alpha": 1.5}, "entmax-1.5"),
         ("alpha-entmax", {"alpha": 2.0}, "sparsemax"),
-        ("fusedmax", {"strength": 0.0}, "sparsemax"),
+        ("fusedmax", {"fusedmax_strength": 0.0}, "sparsemax"),
         ("constrained-softmax", {"bound": np.ones(LONG.shape)}, "softmax"),
         ("constrained-softmax", {"bound": np.full(LONG.shape, np.inf)}, "softmax"),
-        ("top-k", {"count": 200}, "softmax"),
-        ("top-k", {"count": 1000}, "softmax"),
-        ("top-k", {"count": 1}, "hardmax"),
+        ("top-k", {"top_k": 200}, "softmax"),
+        ("top-k", {"top_k": 1000}, "softmax"),
+        ("top-k", {"top_k": 1}, "hardmax"),
         ("gumbel-softmax", {}, "softmax"),
         ("gumbel-softmax", {"temperature": 1e-4}, "hardmax"),
         ("softmax", {"temperature": 1e-4}, "hardmax"),
@@ -370,7 +370,7 @@ def is_fusedmax(weights, scores, strength, *, tolerance):
 @pytest.mark.parametrize(("scale", "strength"), [(1, 0.5), (0.02, 0.002), (0.01, 0.05), (5, 3), (1e-3, 5)])
 def test_long_rows_of_fusedmax_are_the_argmin(scale, strength, walk):
     scores = np.float32(scale) * (np.cumsum(LONG, axis=-1) if walk else LONG)
-    weights = np.asarray(of("fusedmax", scores, strength=strength), np.float64)
+    weights = np.asarray(of("fusedmax", scores, fusedmax_strength=strength), np.float64)
     for weight, score in zip(weights, scores.astype(np.float64), strict=True):
         is_fusedmax(weight, score, strength, tolerance=1e-5 * max(1, scale, strength))
     assert any((np.diff(weight)[weight[1:] > 0] == 0).any() for weight in weights)  # something was fused
@@ -381,11 +381,14 @@ def test_short_rows_of_fusedmax_are_the_argmin(scale, strength):
     """Scores far below the best are cut off before they are smoothed; nobody may notice."""
     scores = (scale * LONG[:, :20]).reshape(15, 4)
     wanted = [fusedmax(row.astype(np.float64), strength) for row in scores]
-    oracles.same(of("fusedmax", scores, strength=strength), np.array(wanted), tolerance=1e-6)
+    oracles.same(of("fusedmax", scores, fusedmax_strength=strength), np.array(wanted), tolerance=1e-6)
 
 
 def test_fused_neighbors_share_one_weight_and_one_gradient():
-    given = {"scores": jnp.tile(jnp.array([0.1, 0.2, 0.15, -0.5]), (4, 1)), "numbers": {"strength": jnp.float32(0.3)}}
+    given = {
+        "scores": jnp.tile(jnp.array([0.1, 0.2, 0.15, -0.5]), (4, 1)),
+        "numbers": {"fusedmax_strength": jnp.float32(0.3)},
+    }
     gradient, weights = look("fusedmax")[1](given, np.ones_like(MASK))
     for row in np.concatenate([weights, gradient["scores"]]):
         assert len(set(row[:3].tolist())) == 1
@@ -396,7 +399,7 @@ def test_fusedmax_of_no_strength_does_not_fuse_equals():
     scores = {"scores": jnp.tile(jnp.array([0.1, 0.3, 0.3, -0.5]), (4, 1))}
     (fused, weights), plain = (
         look(name)[1]({**scores, "numbers": numbers}, MASK)
-        for name, numbers in (("fusedmax", {"strength": jnp.float32(0)}), ("sparsemax", {}))
+        for name, numbers in (("fusedmax", {"fusedmax_strength": jnp.float32(0)}), ("sparsemax", {}))
     )
     oracles.same((fused["scores"], weights), (plain[0]["scores"], plain[1]), tolerance=1e-6)
 
@@ -405,7 +408,7 @@ def test_fusedmax_does_not_fuse_across_a_gap():
     scores, mask = [[1.0, 0.2, np.nan, 0.5, 0.4]], [[True, True, False, True, True]]
     smooth = [[0.9, 0.3, -np.inf, 0.45, 0.45]]
     wanted = np.asarray(of("sparsemax", smooth))
-    oracles.same(of("fusedmax", scores, mask, strength=0.1), wanted, tolerance=1e-6)
+    oracles.same(of("fusedmax", scores, mask, fusedmax_strength=0.1), wanted, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("level", [0.006, 0.02, 0.9])
@@ -446,6 +449,6 @@ def test_of_equal_scores_the_first_count():
     mask = [[True] * 5, [False, True, True, False, True], [True] * 5]
     third = np.exp(-1) / (1 + np.exp(-1))
     wanted = [[0, 0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0, 0], [third, 0, 0, 0, 1 - third]]
-    oracles.same(of("top-k", scores, mask, count=2), np.array(wanted), tolerance=1e-6)
+    oracles.same(of("top-k", scores, mask, top_k=2), np.array(wanted), tolerance=1e-6)
     ones = [[0, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]]
     np.testing.assert_array_equal(of("hardmax", scores, mask), np.array(ones, np.float32))

@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from s2s_jax.evaluate.gradients import gradient_norms
-from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.config import AttentionConfig, ScoreName
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params
@@ -47,7 +47,7 @@ from s2s_jax.train.step import initial_state, make_step
 from s2s_jax.validation import at_least
 
 CELLS = ("rnn", "gru", "lstm")
-SCORES = {"thought vector alone": "none", "with attention": "general"}
+SCORES: dict[str, ScoreName] = {"thought vector alone": "none", "with attention": "general"}
 # Okabe & Ito's vermilion and blue, which every kind of color vision tells apart; the dashes say it again.
 STYLES = {"thought vector alone": ("#d55e00", "--", "o"), "with attention": ("#0072b2", "-", "s")}
 POINTS = ("before training", "half way", "trained")
@@ -99,7 +99,7 @@ def letters(plan: Plan, *, split: str, count: int) -> Batch:
     return Batch(*(np.array([ids(getattr(one, side)) for one in examples], np.int32) for side in ("source", "target")))
 
 
-def configured(plan: Plan, cell: str, score: str) -> ModelConfig:
+def configured(plan: Plan, cell: str, score: ScoreName) -> ModelConfig:
     """The thought-vector model, and beside it attention or none."""
     return ModelConfig(
         embedding=plan.size // 2,

@@ -1,4 +1,4 @@
-"""What does `s2s attention` show? The axes with their choices, and a choice's reference."""
+"""The `attention` command: the axes of attention with their choices, and the papers of one choice."""
 
 import difflib
 import json
@@ -9,63 +9,65 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.model.attention.attention import axes
-from s2s_jax.model.attention.catalogue import CatalogueEntry, choices, legal
+from s2s_jax.model.attention.catalogue import CatalogueEntry, catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
+from s2s_jax.model.compatibility import axis_names
 
 
 def attention(given: Given) -> None:
-    """Show the product, or where one choice comes from."""
+    """Show all choices, or the papers of one (`--cite`)."""
     if given.overrides:
         raise UsageError(f"attention takes no settings, got --{given.overrides[0]}")
-    found = list(choices())
+    entries = list(catalogue())
     if given.options.cite:
-        found = _named(given.options.cite, found)
+        entries = _with_name(given.options.cite, entries)
     if given.options.json:
-        print(json.dumps([_record(choice) for choice in found], ensure_ascii=False))
+        print(json.dumps([_record(entry) for entry in entries], ensure_ascii=False))
     elif given.options.cite:
-        print("\n".join(line for choice in found for line in _cited(choice)))
+        print("\n".join(line for entry in entries for line in _citation(entry)))
     else:
-        _show(found)
+        _show(entries)
 
 
-def _named(name: str, found: list[CatalogueEntry]) -> list[CatalogueEntry]:
-    matches = [choice for choice in found if choice.name == name]
+def _with_name(name: str, entries: list[CatalogueEntry]) -> list[CatalogueEntry]:
+    matches = [entry for entry in entries if entry.name == name]
     if not matches:
-        names = sorted({choice.name for choice in found})
+        names = sorted({entry.name for entry in entries})
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no choice of attention is called {name!r}{hint} (s2s attention lists them)")
     return matches
 
 
-def _record(choice: CatalogueEntry) -> dict[str, Any]:
-    return choice._asdict() | {"papers": [REFERENCES[paper] for paper in choice.papers]}
+def _record(entry: CatalogueEntry) -> dict[str, Any]:
+    return entry._asdict() | {"papers": [REFERENCES[paper] for paper in entry.papers]}
 
 
-def _cited(choice: CatalogueEntry) -> list[str]:
-    papers = [REFERENCES[paper] for paper in choice.papers]
-    return [f"{choice.axis} {choice.name}: {choice.formula}", *(papers or ["no paper is named for it"])]
+def _citation(entry: CatalogueEntry) -> list[str]:
+    papers = [REFERENCES[paper] for paper in entry.papers]
+    return [f"{entry.axis} {entry.name}: {entry.formula}", *(papers or ["no paper is cited for it"])]
 
 
-def _show(found: list[CatalogueEntry]) -> None:
+def _show(entries: list[CatalogueEntry]) -> None:
     console = Console(highlight=False)
-    for axis in axes():
-        table = Table("name", "formula", "paper", "goes with", title=f"model.attention.{axis}", title_justify="left")
-        for choice in found:
-            if choice.axis == axis:
-                row = choice.name, choice.formula, ", ".join(choice.papers), _partners(choice)
+    for axis in axis_names():
+        table = Table(
+            "name", "formula", "paper", "combines with", title=f"model.attention.{axis}", title_justify="left"
+        )
+        for entry in entries:
+            if entry.axis == axis:
+                row = entry.name, entry.formula, ", ".join(entry.papers), _partners(entry)
                 table.add_row(*(Text(cell) for cell in row))
         console.print(table)
-    console.print("heads 1, 2, ... of any of them; values same, projected or split; query: the new state with")
-    console.print("model.decoder.architecture=luong, the previous one with bahdanau. The four axes above have")
-    console.print(f"{len(legal()):,} legal combinations; the others are refused with the reason.")
+    console.print("Any number of heads; values same, projected or split; the query depends on")
+    console.print("model.decoder.architecture. The four axes above have")
+    console.print(f"{len(legal_combinations()):,} legal combinations; others are refused with a reason and a remedy.")
 
 
-def _partners(choice: CatalogueEntry) -> str:
-    """What a choice never goes with; or, where that is most of an axis, what alone it goes with."""
-    words = []
-    for axis, never in choice.never_with.items():
-        rest = [name for name in axes()[axis] if name not in never]
-        words.append(f"{axis}: not {', '.join(never)}" if len(never) <= len(rest) else f"{axis}: {', '.join(rest)}")
-    return "; ".join(words) or "all"
+def _partners(entry: CatalogueEntry) -> str:
+    """What a choice cannot be combined with; or, where that is most of an axis, what it can be combined with."""
+    parts = []
+    for axis, never in entry.never_with.items():
+        rest = [name for name in axis_names()[axis] if name not in never]
+        parts.append(f"{axis}: not {', '.join(never)}" if len(never) <= len(rest) else f"{axis}: {', '.join(rest)}")
+    return "; ".join(parts) or "all"

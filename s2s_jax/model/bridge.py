@@ -19,6 +19,8 @@ class Bridge(nnx.Module):
         layers, size, states: the decoder's layers, their width, and how many leaves its carries have.
     """
 
+    copies_state = False  # the encoder's and the decoder's states must have the same widths
+
     def __init__(
         self, *, end: int, ends: int, end_states: int, layers: int, size: int, states: int, dtype: DTypeLike, rngs
     ):
@@ -44,14 +46,7 @@ class Bridge(nnx.Module):
 class Last(Bridge):
     """Each decoder layer starts from the last state of the encoder's layer, as it is. Sutskever et al. 2014."""
 
-    def build(self, rngs):
-        """Refuse widths or states that do not fit."""
-        if self.end != self.size or self.end_states != self.states:
-            raise ValueError(
-                f"model.decoder.bridge='last' copies the encoder's last state ({self.end_states} x {self.end} wide, "
-                f"directions together) to the decoder's ({self.states} x {self.size}); make cells and sizes fit "
-                f"(model.decoder.size={self.end}) or use model.decoder.bridge='projected', which learns the map."
-            )
+    copies_state = True
 
     def __call__(self, encoded, mask):
         """Copies."""

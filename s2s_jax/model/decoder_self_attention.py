@@ -1,4 +1,4 @@
-"""What does the decoder see of what it said itself? Attention over its own last states, beside that over the source."""
+"""Attention of the decoder over its own last states, besides that over the source (intra-decoder attention)."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ from s2s_jax.shapes import Size
 
 
 class SelfAttentionState(NamedTuple):
-    """The last states of each sentence, the newest last."""
+    """The last decoder states of each sentence, the newest last."""
 
-    states: Float[Array, "B P H"]  # zeros where there were not so many steps yet
-    steps: Int[Array, " B"]  # how many there are, at most P
+    states: Float[Array, "B P H"]  # zeros where there were fewer steps
+    steps: Int[Array, " B"]  # number of steps so far, at most P
 
 
 class DecoderSelfAttention(nnx.Module):
@@ -32,33 +32,33 @@ class DecoderSelfAttention(nnx.Module):
         self.weight = nnx.Param(glorot(rngs.params(), size, size))
 
     def start(self, batch: Size) -> SelfAttentionState:
-        """Nothing was said yet."""
+        """The state before the first step: no states to attend to."""
         return SelfAttentionState(jnp.zeros((batch, self.length, self.size)), jnp.zeros(batch, jnp.int32))
 
     def step_weights(self) -> Weights:
-        """W, which meets the state of each step."""
+        """The weight used at every step: W."""
         return (self.weight[...],)
 
     def __call__(
-        self, inside: Weights, past: SelfAttentionState, states: Float[Array, "*T B H"]
+        self, weights: Weights, state: SelfAttentionState, states: Float[Array, "*T B H"]
     ) -> tuple[SelfAttentionState, Float[Array, "*T B H"]]:
-        """What is kept after a step or after many, and what each of them sees.
+        """The state after one step or after many, and the context of each of them.
 
-        No context changes a state, so that many steps can be seen at once.
+        No context changes a decoder state, so that many steps can be attended in parallel.
         """
         steps = states.reshape(-1, *states.shape[-2:])
-        past, contexts = self._seen(past, steps, matmul(states, inside[0], self.dtype).reshape(steps.shape))
-        return past, contexts.reshape(states.shape)
+        state, contexts = self._attend(state, steps, matmul(states, weights[0], self.dtype).reshape(steps.shape))
+        return state, contexts.reshape(states.shape)
 
-    def _seen(self, past, states, asked):
+    def _attend(self, state, states, queries):
         new = states.shape[0]
-        whole = jnp.concatenate([past.states, states.swapaxes(0, 1)], axis=1)
-        place, now = jnp.arange(self.length + new)[None], jnp.arange(new)[:, None]
-        near = (now <= place) & (place < now + self.length)  # step t stands at place length + t
-        said = place >= self.length - past.steps[:, None]
-        mask = near[:, None, :] & said[None]
-        factors = whole.astype(self.dtype)
-        scores = jnp.einsum("tbh,bph->tbp", asked.astype(self.dtype), factors, preferred_element_type=jnp.float32)
+        memory = jnp.concatenate([state.states, states.swapaxes(0, 1)], axis=1)
+        positions, times = jnp.arange(self.length + new)[None], jnp.arange(new)[:, None]
+        in_window = (times <= positions) & (positions < times + self.length)  # step t is at position length + t
+        exists = positions >= self.length - state.steps[:, None]
+        mask = in_window[:, None, :] & exists[None]
+        keys = memory.astype(self.dtype)
+        scores = jnp.einsum("tbh,bph->tbp", queries.astype(self.dtype), keys, preferred_element_type=jnp.float32)
         weights = softmax(scores, mask).astype(self.dtype)
-        contexts = jnp.einsum("tbp,bph->tbh", weights, factors, preferred_element_type=jnp.float32)
-        return SelfAttentionState(whole[:, new:], jnp.minimum(past.steps + new, self.length)), contexts
+        contexts = jnp.einsum("tbp,bph->tbh", weights, keys, preferred_element_type=jnp.float32)
+        return SelfAttentionState(memory[:, new:], jnp.minimum(state.steps + new, self.length)), contexts

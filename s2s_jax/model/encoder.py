@@ -49,10 +49,6 @@ class EncoderConfig:
         at_least("model.encoder.layers", self.layers, 1)
         at_least("model.encoder.transitions", self.transitions, 1)
         at_least("model.encoder.residual_from", self.residual_from, 0)
-        if self.bidirectional and self.reversed:
-            raise ValueError(
-                "model.encoder.reversed reads one way and model.encoder.bidirectional both; set one of them to false."
-            )
         fraction("model.encoder.dropout", self.dropout)
         fraction("model.encoder.recurrent_dropout", self.recurrent_dropout)
 
@@ -84,7 +80,6 @@ class Encoder(nnx.Module):
         self.config, self.remat = config, remat
         self.width = config.directions * config.size
         widths = [inputs] + [self.width] * (config.layers - 1)
-        check_residual("model.encoder", widths, config.residual_from, self.width)
         self.cells = nnx.List(
             make_cell(
                 config.cell,
@@ -159,17 +154,3 @@ def concat_directions(outputs: Directions, backward: tuple[bool, ...]) -> Float[
     """The directions' outputs [S, B, H] of each token next to each other, in the order of the sentence."""
     ways = [way[::-1] if from_end else way for way, from_end in zip(outputs, backward, strict=True)]
     return jnp.concatenate(ways, axis=-1).swapaxes(0, 1)
-
-
-def check_residual(where: str, widths: list[int], residual_from: int, size: int) -> None:
-    """Refuse a residual connection between different widths.
-
-    Raises:
-        ValueError: naming the layer.
-    """
-    for layer, width in enumerate(widths, start=1):
-        if 0 < residual_from <= layer and width != size:
-            raise ValueError(
-                f"{where}.residual_from={residual_from} adds the input of layer {layer} ({width} wide) to its output "
-                f"({size} wide); make the two widths equal, or start at a later layer."
-            )

@@ -10,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.attention.attention import check
 from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.compatibility import check_model
 from s2s_jax.model.copy_mechanism import clip_to_vocabulary, copy_targets, identity_copy_table
 from s2s_jax.model.decoder.decoder import Decoder, DecoderConfig
 from s2s_jax.model.encoder import Encoder, EncoderConfig
@@ -70,7 +70,7 @@ class ModelConfig:
                 f"model.options={self.options} is for a builder of your own, and model.builder=seq2seq has no options; "
                 "leave it out."
             )
-        check(self.attention)
+        check_model(self)
 
     def read_options(self, **defaults: int | float | bool | str) -> dict[str, Any]:
         """The `options` as a dict, those that are not given with their defaults, each in the type of its default.

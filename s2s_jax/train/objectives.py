@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.copy_mechanism import NEVER
+from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
 from s2s_jax.shapes import Batch, real
 from s2s_jax.train.alignment_losses import coverage, diagonal, entropy, fertility, guided
@@ -101,7 +101,7 @@ def _token_losses(logits, target, label_smoothing: float | Traced) -> Losses:
 
 def mean_of_sayable(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
     """The mean of all logits but those of what cannot be said."""
-    return jnp.mean(logits, axis=-1, where=logits > NEVER / 2)
+    return jnp.mean(logits, axis=-1, where=logits > IMPOSSIBLE / 2)
 
 
 def sum_losses(losses: Losses, target: Int[Array, "B T"]) -> Sums:

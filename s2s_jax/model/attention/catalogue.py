@@ -1,6 +1,6 @@
-"""Which choices of attention are there, who proposed them, and what goes with what?
+"""The catalogue of attention: every choice with its formula and papers, and what can be combined.
 
-Formula and papers stand in each choice's docstring and nowhere else.
+Formulas and papers are read from the docstrings of the choices and written nowhere else.
 """
 
 import dataclasses
@@ -10,21 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from s2s_jax.model.attention.attention import NoAttention, axes
+from s2s_jax.model.attention.attention import NoAttention
 from s2s_jax.model.attention.citations import REFERENCES
-from s2s_jax.model.attention.compatibility import first_violation
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.attention.constraints import CONSTRAINTS
-from s2s_jax.model.attention.history import HISTORIES
-from s2s_jax.model.attention.normalizers import NORMALIZERS
-from s2s_jax.model.attention.scores import SCORES
-
-TABLES: dict[str, dict[str, Any]] = {
-    "score": SCORES,
-    "normalizer": NORMALIZERS,
-    "history": HISTORIES,
-    "constraint": CONSTRAINTS,
-}
+from s2s_jax.model.compatibility import AXES, axis_names, is_legal_attention
 
 
 class CatalogueEntry(NamedTuple):
@@ -34,19 +23,19 @@ class CatalogueEntry(NamedTuple):
     name: str
     formula: str
     papers: tuple[str, ...]  # keys of REFERENCES
-    never_with: dict[str, list[str]]  # by axis: values that go with it under no choice of the other axes
+    never_with: dict[str, list[str]]  # by axis: values that are in no legal combination with this one
 
 
-def choices() -> Iterator[CatalogueEntry]:
-    """All of them, axis by axis."""
-    together, names_of = _pairs_that_go(), axes()
-    for axis, names in names_of.items():
+def catalogue() -> Iterator[CatalogueEntry]:
+    """All values of all axes, axis by axis."""
+    pairs, axes = _legal_pairs(), axis_names()
+    for axis, names in axes.items():
         for name in names:
             text = " ".join(_before_arguments(_choice(axis, name).__doc__ or "").split())
             papers = sorted((key for key in REFERENCES if key in text), key=text.index)
             never = {
-                other: [value for value in names_of[other] if frozenset([(axis, name), (other, value)]) not in together]
-                for other in names_of
+                other: [value for value in axes[other] if frozenset([(axis, name), (other, value)]) not in pairs]
+                for other in axes
                 if other != axis
             }
             refused = {key: values for key, values in never.items() if values}
@@ -54,15 +43,15 @@ def choices() -> Iterator[CatalogueEntry]:
 
 
 def _choice(axis: str, name: str) -> Any:
-    return NoAttention if (axis, name) == ("score", "none") else TABLES[axis][name]
+    return NoAttention if (axis, name) == ("score", "none") else AXES[axis][name]
 
 
 def _before_arguments(docstring: str) -> str:
-    return docstring.partition("Args:")[0]
+    return docstring.partition("The class attributes")[0].partition("Args:")[0]
 
 
 def _formula(text: str, papers: list[str]) -> str:
-    """The first sentence, up to the paper that it is from."""
+    """The first sentence of a docstring, up to the paper that it cites."""
     sentence = re.split(r"(?<=[\w)|^2])\. (?=[A-Z])", text, maxsplit=1)[0]
     for paper in papers:
         sentence = sentence.partition(paper)[0]
@@ -70,35 +59,35 @@ def _formula(text: str, papers: list[str]) -> str:
 
 
 @functools.cache
-def legal() -> tuple[dict[str, str], ...]:
+def legal_combinations() -> tuple[dict[str, str], ...]:
     """Every combination of the four axes that can be built."""
-    names = axes()
-    every = (dict(zip(names, values, strict=True)) for values in itertools.product(*names.values()))
+    axes, config = axis_names(), AttentionConfig()
+    combinations = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     return tuple(
-        chosen for chosen in every if first_violation(dataclasses.replace(AttentionConfig(), **chosen)) is None
+        combination for combination in combinations if is_legal_attention(dataclasses.replace(config, **combination))
     )
 
 
-def covering() -> list[dict[str, str]]:
-    """Few legal combinations in which every pair of values that go together stands: a pairwise covering design.
+def pairwise_design() -> list[dict[str, str]]:
+    """A few legal combinations that contain every legal pair of values: a pairwise covering design.
 
-    Greedy: each combination is one that covers most pairs not covered yet, the first of them in the tables' order.
+    Greedy: each combination is one with the most pairs that are not covered yet, the first of them in the tables' order.
     """
-    numbers = {pair: number for number, pair in enumerate(_pairs_that_go())}
-    rows = [(chosen, sum(1 << numbers[pair] for pair in _pairs(chosen))) for chosen in legal()]
-    left, found = (1 << len(numbers)) - 1, []
-    while left:
-        chosen, pairs = max(rows, key=lambda row: (row[1] & left).bit_count())
-        found.append(chosen)
-        left &= ~pairs
-    return found
+    numbers = {pair: number for number, pair in enumerate(_legal_pairs())}
+    rows = [(row, sum(1 << numbers[pair] for pair in _pairs(row))) for row in legal_combinations()]
+    uncovered, design = (1 << len(numbers)) - 1, []
+    while uncovered:
+        best, pairs = max(rows, key=lambda row: (row[1] & uncovered).bit_count())
+        design.append(best)
+        uncovered &= ~pairs
+    return design
 
 
-def _pairs(chosen: dict[str, str]) -> frozenset[frozenset[tuple[str, str]]]:
-    return frozenset(frozenset(pair) for pair in itertools.combinations(chosen.items(), 2))
+def _pairs(combination: dict[str, str]) -> frozenset[frozenset[tuple[str, str]]]:
+    return frozenset(frozenset(pair) for pair in itertools.combinations(combination.items(), 2))
 
 
 @functools.cache
-def _pairs_that_go() -> frozenset[frozenset[tuple[str, str]]]:
-    """The pairs of values of two axes that stand together in some legal combination."""
-    return frozenset(pair for chosen in legal() for pair in _pairs(chosen))
+def _legal_pairs() -> frozenset[frozenset[tuple[str, str]]]:
+    """The pairs of values of two axes that are together in some legal combination."""
+    return frozenset(pair for combination in legal_combinations() for pair in _pairs(combination))

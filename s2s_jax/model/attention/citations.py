@@ -1,4 +1,4 @@
-"""Where was it published? The papers that docstrings name as `Author et al. year`, in full."""
+"""The papers that docstrings cite as `Author et al. year`, in full."""
 
 REFERENCES = {
     "Arivazhagan et al. 2019": (

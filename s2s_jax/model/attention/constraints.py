@@ -1,7 +1,7 @@
-"""Where may attention look at all? A constraint stands around the normalizer, as a mask before it or a weight after it.
+"""Which tokens may be attended to. A constraint wraps the normalizer: a mask before it or a factor after it.
 
-The monotonic ones read the weights of the sigmoid as probabilities of stopping at (or staying with) each token, and
-make the alignment out of those and the previous one.
+The monotonic constraints read the weights of an independent normalizer (`sigmoid`) as probabilities of choosing each token
+(or of staying with it), and compute the alignment from those and the previous alignment.
 """
 
 from collections.abc import Callable
@@ -23,24 +23,29 @@ NormalizeFn = Callable[[Float[Array, "B S"], Bool[Array, "B S"]], Float[Array, "
 
 
 class ConstraintStep(NamedTuple):
-    """What a constraint is told of the step."""
+    """What a constraint may depend on besides scores and state."""
 
     time: Int[Array, " B"]  # steps before this one
-    noise: Float[Array, "B S"] | None  # normal noise in training; None elsewhere
+    noise: Float[Array, "B S"] | None  # normal noise in training, for monotonic constraints; otherwise None
 
 
 class Constraint(nnx.Module):
-    """none: every real token may be looked at.
+    """none: every real token may be attended to.
+
+    The class attributes are facts, which `model.compatibility` reads to decide what can be combined.
 
     Args:
-        query: width Q of the decoder state that asks.
-        memory: width M of what the keys are made of.
-        values: width of what is averaged.
+        query: width Q of the decoder state that queries.
+        memory: width M of the states of which the keys are made.
+        values: width of the states that are averaged.
     """
 
     stateful = False
-    needs_time = False  # whether it asks for the time
-    monotonic = False  # whether it reads sigmoid's weights as choices
+    needs_time = False  # `weights` reads `step.time`
+    monotonic = False  # the normalizer's weights are read as independent probabilities, with noise in training
+    scores_twice = False  # it has a second score of the same kind, without state or history
+    needs_window = False  # a `window` of 0 reaches no token
+    settings: tuple[str, ...] = ()  # of model.attention, which it reads; see `declared_settings`
 
     def __init__(
         self, query: int, memory: int, config: AttentionConfig, *, values: int, dtype: DTypeLike, rngs: nnx.Rngs
@@ -48,37 +53,42 @@ class Constraint(nnx.Module):
         self.query, self.memory, self.values, self.config, self.dtype = query, memory, values, config, dtype
         self.build(rngs)
 
+    @classmethod
+    def sums_to_one(cls, config: AttentionConfig) -> bool | None:
+        """Whether the weights always sum to 1; None where they do exactly if the normalizer's weights do."""
+        return False if cls.monotonic else None
+
     def build(self, rngs: nnx.Rngs) -> None:
-        """Make the parameters; constraints without any need not say so."""
+        """Create the parameters; a constraint without any does not override this."""
 
     def query_projection(self) -> Float[Array, "Q A"] | None:
-        """What the query is multiplied by before `weights` gets it, if by anything."""
+        """The matrix by which the query is multiplied before `weights` receives it; None for the query itself."""
         return None
 
     def prepare(self, memory: Float[Array, "B S M"]) -> PyTree:
-        """All that does not change from step to step."""
+        """Everything that stays the same from step to step."""
         return ()
 
     def start(self, mask: Bool[Array, "B S"]) -> PyTree:
-        """What is remembered before the first step."""
+        """The state before the first step."""
         return ()
 
     def weights(
         self,
-        asked,
+        query,
         prepared,
         scores: Float[Array, "B S"],
         mask: Bool[Array, "B S"],
         *,
-        by: NormalizeFn,
+        normalize: NormalizeFn,
         state,
-        now: ConstraintStep,
+        step: ConstraintStep,
     ) -> tuple[Float[Array, "B S"], PyTree]:
-        """The alignment and what is remembered of it."""
-        return by(scores, mask), state
+        """The alignment and the next state; `query` is the projected query."""
+        return normalize(scores, mask), state
 
     def update(self, state: PyTree, query: Float[Array, "B Q"], context: Float[Array, "B M"]) -> PyTree:
-        """What is remembered once the context is known."""
+        """The next state once the context is known."""
         return state
 
 
@@ -86,11 +96,12 @@ class WaitK(Constraint):
     """Only the first t + k tokens at step t = 0, 1, ...: what a simultaneous translator has read. Ma et al. 2019."""
 
     needs_time = True
+    settings = ("wait_k",)
 
-    def weights(self, asked, prepared, scores, mask, *, by, state, now):
-        """Those of the tokens that were read."""
-        read = _places(mask) < (now.time + self.config.wait_k)[:, None]
-        return by(scores, mask & read), state
+    def weights(self, query, prepared, scores, mask, *, normalize, state, step):
+        """The weights of the tokens read so far."""
+        read = _positions(mask) < (step.time + self.config.wait_k)[:, None]
+        return normalize(scores, mask & read), state
 
 
 class LocalM(Constraint):
@@ -100,11 +111,12 @@ class LocalM(Constraint):
     """
 
     needs_time = True
+    settings = ("window",)
 
-    def weights(self, asked, prepared, scores, mask, *, by, state, now):
-        """Those of the tokens in the window."""
-        center = jnp.minimum(now.time, mask.sum(-1) - 1)[:, None]
-        return by(scores, mask & (jnp.abs(_places(mask) - center) <= self.config.window)), state
+    def weights(self, query, prepared, scores, mask, *, normalize, state, step):
+        """The weights of the tokens in the window."""
+        center = jnp.minimum(step.time, mask.sum(-1) - 1)[:, None]
+        return normalize(scores, mask & (jnp.abs(_positions(mask) - center) <= self.config.window)), state
 
 
 class LocalP(Constraint):
@@ -113,165 +125,196 @@ class LocalP(Constraint):
     Section 3.2, eq. 9-10, with tokens counted from 0. The weights sum to less than 1 unless `renormalized`.
     """
 
+    needs_window = True
+    settings = ("window", "renormalized", "size")
+
+    @classmethod
+    def sums_to_one(cls, config):
+        """Where the weights are renormalized."""
+        return config.renormalized
+
     def build(self, rngs):
-        """W and v."""
+        """Create W and v."""
         self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, self.config.size))
         self.vector = nnx.Param(glorot(rngs.params(), self.config.size, 1)[:, 0])
 
     def query_projection(self):
-        """W."""
+        """The matrix W."""
         return self.query_kernel[...]
 
-    def weights(self, asked, prepared, scores, mask, *, by, state, now):
-        """Those of the tokens in the window, by their distance; p learns through the distance alone."""
-        share = jax.nn.sigmoid(jnp.tanh(asked) @ self.vector[...])
-        tokens = mask.sum(-1).astype(jnp.float32)
-        distance = _places(mask).astype(jnp.float32) - (tokens * share)[:, None]
-        inside = jnp.abs(jax.lax.stop_gradient(distance)) <= self.config.window
+    def weights(self, query, prepared, scores, mask, *, normalize, state, step):
+        """The weights of the tokens in the window, scaled by distance; p is trained through the distance alone."""
+        fraction = jax.nn.sigmoid(jnp.tanh(query) @ self.vector[...])
+        length = mask.sum(-1).astype(jnp.float32)
+        distance = _positions(mask).astype(jnp.float32) - (length * fraction)[:, None]
+        in_window = jnp.abs(jax.lax.stop_gradient(distance)) <= self.config.window
         deviation = max(self.config.window, 1) / 2
-        weights = by(scores, mask & inside) * jnp.exp(-(distance**2) / (2 * deviation**2))
-        return (_shares(weights) if self.config.renormalized else weights), state
+        weights = normalize(scores, mask & in_window) * jnp.exp(-(distance**2) / (2 * deviation**2))
+        return (_renormalize(weights) if self.config.renormalized else weights), state
 
 
 class Window(Constraint):
     """Only tokens at most `window` from the median of the previous alignment. Chorowski et al. 2015, section 2.3.
 
-    The first step may look everywhere.
+    At the first step every token may be attended to.
     """
 
     stateful = True
+    settings = ("window",)
 
     def start(self, mask):
-        """No median yet."""
+        """-1: there is no median yet."""
         return jnp.full((mask.shape[0], 1), -1)
 
-    def weights(self, asked, prepared, scores, mask, *, by, state, now):
-        """Those of the tokens in the window, and where their median is."""
-        near = (jnp.abs(_places(mask) - state) <= self.config.window) | (state < 0)
-        weights = by(scores, mask & near)
-        grown = jnp.cumsum(jax.lax.stop_gradient(weights), axis=-1)
-        median = (grown < grown[:, -1:] / 2).sum(-1, keepdims=True)
+    def weights(self, query, prepared, scores, mask, *, normalize, state, step):
+        """The weights of the tokens in the window, and the position of their median."""
+        near = (jnp.abs(_positions(mask) - state) <= self.config.window) | (state < 0)
+        weights = normalize(scores, mask & near)
+        cumulative = jnp.cumsum(jax.lax.stop_gradient(weights), axis=-1)
+        median = (cumulative < cumulative[:, -1:] / 2).sum(-1, keepdims=True)
         return weights, median.astype(state.dtype)
 
 
 class Monotonic(Constraint):
-    """a_s = p_s sum_{k<=s} a'_k prod_{l=k}^{s-1} (1 - p_l): one walk from left to right. Raffel et al. 2017.
+    """a_s = p_s sum_{k<=s} a'_k prod_{l=k}^{s-1} (1 - p_l): one scan from left to right. Raffel et al. 2017.
 
     arXiv:1704.00784, algorithm 1; p = sigmoid(score + r + noise), a' the previous alignment. Training takes the
-    expectation, exactly; without noise the walk stops where p > 1/2 (`hard`).
+    expectation, exactly; without noise the first token with p > 1/2 is chosen (`monotonic_hard`).
     """
 
     stateful = True
     monotonic = True
-    offset = -1.0  # r at first: walk on rather than stop
+    settings = ("monotonic_noise", "monotonic_hard")
+    offset = -1.0  # r at first: moving on is more probable than choosing
 
     def build(self, rngs):
-        """r."""
+        """Create r."""
         self.bias = nnx.Param(jnp.array(self.offset))
 
     def start(self, mask):
-        """The first token."""
-        return monotonic.first(mask)
+        """All weight on the first token."""
+        return monotonic.first_token(mask)
 
-    def weights(self, asked, prepared, scores, mask, *, by, state, now):
-        """Where the walk stops, and what is looked at from there."""
-        stopped = self._stopped(self._chances(scores, mask, by, now), state, mask, now)
-        return self._seen(asked, prepared, stopped, mask), stopped
+    def weights(self, query, prepared, scores, mask, *, normalize, state, step):
+        """The alignment, and the choice from which the next step continues."""
+        choice = self._choose(self._probabilities(scores, mask, normalize, step), state, mask, step)
+        return self._alignment(query, prepared, choice, mask), choice
 
-    def _chances(self, scores, mask, by: NormalizeFn, now: ConstraintStep):
+    def _probabilities(self, scores, mask, normalize: NormalizeFn, step: ConstraintStep):
         scores = scores + self.bias[...]
-        return by(scores if now.noise is None else scores + self.config.monotonic_noise * now.noise, mask)
+        return normalize(scores if step.noise is None else scores + self.config.monotonic_noise * step.noise, mask)
 
-    def _stopped(self, chances, state, mask, now: ConstraintStep):
-        walk = monotonic.chosen if self._is_hard(now) else monotonic.expected
-        return walk(chances, state)
+    def _choose(self, probabilities, state, mask, step: ConstraintStep):
+        choose = monotonic.hard_choice if self._is_hard(step) else monotonic.expected_choice
+        return choose(probabilities, state)
 
-    def _is_hard(self, now: ConstraintStep) -> bool:
-        return self.config.monotonic_hard and now.noise is None
+    def _is_hard(self, step: ConstraintStep) -> bool:
+        return self.config.monotonic_hard and step.noise is None
 
-    def _seen(self, asked, prepared, stopped, mask):
-        return stopped
+    def _alignment(self, query, prepared, choice, mask):
+        return choice
 
 
 class Mocha(Monotonic):
-    """b_s = sum_{k=s}^{s+w-1} a_k softmax(u_{k-w+1}, ..., u_k)_s, a where `monotonic` stops. Chiu & Raffel 2018.
+    """b_s = sum_{k=s}^{s+w-1} a_k softmax(u_{k-w+1}, ..., u_k)_s, a the choice of `monotonic`. Chiu & Raffel 2018.
 
-    arXiv:1712.05382: soft attention over the w = `chunk` tokens up to there, u from a second score of the same kind.
+    arXiv:1712.05382: soft attention over the w = `mocha_chunk` tokens up to there, u from a second score of the same
+    kind.
     """
 
+    scores_twice = True
+    settings = ("monotonic_noise", "monotonic_hard", "mocha_chunk")
+
     def build(self, rngs):
-        """r, and the second score."""
+        """Create r and the second score."""
         super().build(rngs)
-        self.second = SCORES[self.config.score](self.query, self.memory, self.config, dtype=self.dtype, rngs=rngs)
+        self.second_score = SCORES[self.config.score](self.query, self.memory, self.config, dtype=self.dtype, rngs=rngs)
 
     def query_projection(self):
         """The second score's matrix."""
-        return self.second.query_projection()
+        return self.second_score.query_projection()
 
     def prepare(self, memory):
         """The second score's keys."""
-        return self.second.prepare(memory)
+        return self.second_score.prepare(memory)
 
-    def _seen(self, asked, prepared, stopped, mask):
-        return monotonic.chunkwise(stopped, self.second(asked, prepared), mask, width=self.config.mocha_chunk)
+    def _alignment(self, query, prepared, choice, mask):
+        energies = self.second_score(query, prepared)
+        return monotonic.chunkwise(choice, energies, mask, width=self.config.mocha_chunk)
 
 
 class Milk(Mocha):
-    """b_s = sum_{k>=s} a_k softmax(u_1, ..., u_k)_s, a where `monotonic` stops. Arivazhagan et al. 2019.
+    """b_s = sum_{k>=s} a_k softmax(u_1, ..., u_k)_s, a the choice of `monotonic`. Arivazhagan et al. 2019.
 
-    arXiv:1906.05218: soft attention over all tokens up to there, u from a second score of the same kind. Whatever walks
-    off the end stops at the last token, so the weights always sum to 1.
+    arXiv:1906.05218: soft attention over all tokens up to there, u from a second score of the same kind. Where no token
+    is chosen the last one is, so the weights always sum to 1.
     """
 
-    def _stopped(self, chances, state, mask, now):
-        return monotonic.residual_on_last(super()._stopped(chances, state, mask, now), mask)
+    settings = ("monotonic_noise", "monotonic_hard")
 
-    def _seen(self, asked, prepared, stopped, mask):
-        return monotonic.lookback(stopped, self.second(asked, prepared), mask)
+    @classmethod
+    def sums_to_one(cls, config):
+        """Always: the last token gets the missing weight."""
+        return True
+
+    def _choose(self, probabilities, state, mask, step):
+        return monotonic.residual_on_last(super()._choose(probabilities, state, mask, step), mask)
+
+    def _alignment(self, query, prepared, choice, mask):
+        return monotonic.lookback(choice, self.second_score(query, prepared), mask)
 
 
 class Stepwise(Monotonic):
     """a_s = a'_s p_s + a'_{s-1} (1 - p_{s-1}): each step stays or moves on by one. He et al. 2019, arXiv:1906.00672."""
 
-    offset = 3.5  # stay rather than move on
+    settings = ("monotonic_noise", "monotonic_hard")
+    offset = 3.5  # staying is more probable than moving on
 
-    def _stopped(self, chances, state, mask, now):
-        walk = monotonic.stepwise_chosen if self._is_hard(now) else monotonic.stepwise
-        return walk(chances, state, mask)
+    def _choose(self, probabilities, state, mask, step):
+        choose = monotonic.stepwise_hard if self._is_hard(step) else monotonic.stepwise_expected
+        return choose(probabilities, state, mask)
 
 
 class Forward(Constraint):
     """a_s ~ (a'_s + a'_{s-1}) w_s, w any normalizer's weights. Zhang et al. 2018, arXiv:1807.06736, algorithm 1."""
 
     stateful = True
+    settings = ()
+
+    @classmethod
+    def sums_to_one(cls, config):
+        """Always, because the alignment is renormalized."""
+        return True
 
     def start(self, mask):
-        """The first token, and an even chance of moving on."""
-        return monotonic.first(mask), jnp.full((mask.shape[0], 1), 0.5)
+        """All weight on the first token, and a probability of moving on of 1/2."""
+        return monotonic.first_token(mask), jnp.full((mask.shape[0], 1), 0.5)
 
-    def weights(self, asked, prepared, scores, mask, *, by, state, now):
-        """The weights that can be reached in one move."""
+    def weights(self, query, prepared, scores, mask, *, normalize, state, step):
+        """The weights of the tokens that one move can reach."""
         previous, move = state
-        alignment = monotonic.forward(by(scores, mask), previous, move=move)
+        alignment = monotonic.forward_alignment(normalize(scores, mask), previous, move=move)
         return alignment, (alignment, move)
 
 
 class ForwardAgent(Forward):
     """a_s ~ ((1 - u) a'_s + u a'_{s-1}) w_s, u = sigmoid(v . [context; q] + b) of the last step. Zhang et al. 2018.
 
-    Algorithm 2, the transition agent; it does not see the last output.
+    Algorithm 2, the transition agent; it does not read the last output token.
     """
 
+    settings = ()
+
     def build(self, rngs):
-        """v and b."""
+        """Create v and b."""
         self.query_kernel = nnx.Param(glorot(rngs.params(), self.query, 1)[:, 0])
         self.context_kernel = nnx.Param(glorot(rngs.params(), self.values, 1)[:, 0])
         self.bias = nnx.Param(jnp.array(0.0))
 
     def update(self, state, query, context):
-        """The chance of moving on at the next step."""
-        said = query @ self.query_kernel[...] + context @ self.context_kernel[...] + self.bias[...]
-        return state[0], jax.nn.sigmoid(said)[:, None]
+        """The probability of moving on at the next step."""
+        logit = query @ self.query_kernel[...] + context @ self.context_kernel[...] + self.bias[...]
+        return state[0], jax.nn.sigmoid(logit)[:, None]
 
 
 CONSTRAINTS: dict[str, type[Constraint]] = {"none": Constraint} | {
@@ -280,10 +323,10 @@ CONSTRAINTS: dict[str, type[Constraint]] = {"none": Constraint} | {
 }
 
 
-def _places(mask: Bool[Array, "B S"]) -> Int[Array, "1 S"]:
+def _positions(mask: Bool[Array, "B S"]) -> Int[Array, "1 S"]:
     return jnp.arange(mask.shape[1])[None]
 
 
-def _shares(weights: Float[Array, "B S"]) -> Float[Array, "B S"]:
+def _renormalize(weights: Float[Array, "B S"]) -> Float[Array, "B S"]:
     total = weights.sum(-1, keepdims=True)
     return weights / jnp.where(total > 0, total, 1.0)

@@ -1,13 +1,19 @@
-"""How do scores become weights?
+"""Normalizers: functions that turn scores into weights.
 
-Each function takes scores and a mask and gives weights along the last axis: float32, exactly 0 on padding, all zeros
-where no token is real. What stands on padding reaches neither a weight nor a gradient, not even as NaN. To add one:
-write the function, add its line to NORMALIZERS.
+Each takes scores and a mask and returns weights along the last axis: float32, exactly 0 on padding, all zeros where no
+token is real. Values on padding affect neither a weight nor a gradient, not even if they are NaN.
+
+To add one, write a function `(scores, mask) -> weights` and add it to NORMALIZERS. Parameters after those two are passed
+by name: one named like a setting of `model.attention` gets that setting, `bound` the largest weight that each token may
+get (from a history that limits weights), `noise` Gumbel noise in training and None otherwise. Weights that do not sum to
+1, or that are independent probabilities, are declared with `facts`.
 """
 
+import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +24,52 @@ from jaxtyping import Array, Bool, Float
 from s2s_jax.model.attention.config import AttentionConfig
 
 Number = float | Float[Array, ""]  # fixed, swept without recompiling, or learned
+NormalizerFn = Callable[..., Float[Array, "*B S"]]
 
-LARGEST = 80.0  # float32 ends at exp(88.7): a sum of a thousand weights of exp(80) is still a number
-LOWEST = -200.0  # float32 ends at exp(-104): a token so far below the best weighs exactly 0, whatever alpha is
-HALVINGS = 26  # of an interval of ln S: 1e-7 is left of it where S is 1000
+LARGEST_SCORE = 80.0  # float32 overflows at exp(88.7): a sum of a thousand weights of exp(80) is still finite
+LOWEST_HEIGHT = -200.0  # float32 underflows at exp(-104): a token this far below the best weighs 0 for every alpha
+BISECTIONS = 26  # of an interval of ln S: its length is then 1e-7 where S is 1000
+
+
+class NormalizerFacts(NamedTuple):
+    """What `model.compatibility` and `Normalizer` need to know of a normalizer."""
+
+    sums_to_one: bool  # the weights of a sentence sum to 1
+    independent: bool  # each weight is a probability by itself, whatever the other scores are
+    parameters: tuple[str, ...]  # what it takes besides scores and mask
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings of `model.attention` that it reads."""
+        return tuple(name for name in self.parameters if name in SETTINGS)
+
+
+SETTINGS = frozenset(field.name for field in dataclasses.fields(AttentionConfig))
+
+
+def facts(*, sums_to_one: bool = True, independent: bool = False) -> Callable[[NormalizerFn], NormalizerFn]:
+    """A decorator that declares facts of a normalizer as attributes of the function."""
+
+    def declare(function: NormalizerFn) -> NormalizerFn:
+        vars(function).update(sums_to_one=sums_to_one, independent=independent)
+        return function
+
+    return declare
+
+
+def normalizer_facts(name: str) -> NormalizerFacts:
+    """The facts of a normalizer of the table; a plain function sums to 1."""
+    function = NORMALIZERS[name]
+    return NormalizerFacts(
+        getattr(function, "sums_to_one", True), getattr(function, "independent", False), _parameters(function)
+    )
+
+
+@functools.cache
+def _parameters(function: NormalizerFn) -> tuple[str, ...]:
+    """The parameters after scores and mask that attention can pass; others keep their defaults."""
+    known = SETTINGS | {"bound", "noise"}
+    return tuple(name for name in list(inspect.signature(function).parameters)[2:] if name in known)
 
 
 def softmax(
@@ -31,30 +79,32 @@ def softmax(
     return jax.nn.softmax(_real(scores, mask) / temperature, axis=-1, where=mask)
 
 
+@facts(sums_to_one=False)
 def exponential(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
-    """exp(e), for scores that are log weights already; the sum is anything. Scores above 80 count as 80."""
-    return jnp.where(mask, jnp.exp(jnp.minimum(_real(scores, mask), LARGEST)), 0.0)
+    """exp(e), for scores that are already log weights; any sum is possible. Scores above 80 are taken as 80."""
+    return jnp.where(mask, jnp.exp(jnp.minimum(_real(scores, mask), LARGEST_SCORE)), 0.0)
 
 
+@facts(sums_to_one=False, independent=True)
 def sigmoid(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
-    """1 / (1 + exp(-e)), each token by itself; the sum is anything from 0 to S."""
+    """1 / (1 + exp(-e)), independently for each token; the sum is between 0 and S."""
     return jnp.where(mask, jax.nn.sigmoid(_real(scores, mask)), 0.0)
 
 
 def smoothed_sigmoid(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
     """sigmoid(e) / sum sigmoid(e). Chorowski et al. 2015, arXiv:1506.07503, section 2.3 (smoothing)."""
-    return softmax(jax.nn.log_sigmoid(_real(scores, mask)), mask)  # in logs, so that a row of low scores is no 0 / 0
+    return softmax(jax.nn.log_sigmoid(_real(scores, mask)), mask)  # in logarithms, so that low scores do not give 0 / 0
 
 
 def hardmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
-    """1 for the first of the best tokens, 0 for the others; the gradient is softmax's.
+    """1 for the token with the largest score (the first of equal ones), 0 for the rest; the gradient is softmax's.
 
     Straight-through: Bengio et al. 2013, arXiv:1308.3432.
     """
     soft = softmax(scores, mask)
     best = jnp.argmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
     hard = jnp.where(mask, jax.nn.one_hot(best, mask.shape[-1]), 0.0)
-    return hard + (soft - lax.stop_gradient(soft))  # what is added is exactly 0
+    return hard + (soft - lax.stop_gradient(soft))  # the added term is exactly 0
 
 
 def gumbel_softmax(
@@ -68,13 +118,13 @@ def gumbel_softmax(
     return softmax(scores if noise is None else scores + noise, mask, temperature=temperature)
 
 
-def top_k(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, count: int) -> Float[Array, "*B S"]:
-    """softmax over the `count` largest scores, over all where there are fewer; of equal scores the first count."""
+def top_k_softmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, top_k: int) -> Float[Array, "*B S"]:
+    """softmax over the `top_k` largest scores, over all where there are fewer; of equal scores the first are taken."""
     ranked = lax.stop_gradient(jnp.where(mask, scores, -jnp.inf))
-    least = jnp.min(lax.top_k(ranked, min(count, mask.shape[-1]))[0], axis=-1, keepdims=True)  # [-1:] would sort all
-    above, level = ranked > least, ranked == least
-    left = count - jnp.sum(above, axis=-1, keepdims=True)
-    return softmax(scores, mask & (above | (level & (jnp.cumsum(level, axis=-1) <= left))))
+    least = jnp.min(lax.top_k(ranked, min(top_k, mask.shape[-1]))[0], axis=-1, keepdims=True)  # [-1:] would sort all
+    above, equal = ranked > least, ranked == least
+    remaining = top_k - jnp.sum(above, axis=-1, keepdims=True)
+    return softmax(scores, mask & (above | (equal & (jnp.cumsum(equal, axis=-1) <= remaining))))
 
 
 def sparsemax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
@@ -90,71 +140,77 @@ def entmax15(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[A
 def alpha_entmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], alpha: Number) -> Float[Array, "*B S"]:
     """[(alpha - 1) e - threshold]_+^(1 / (alpha - 1)), alpha at least 1: 1 is softmax, 2 sparsemax.
 
-    By bisection, good to 1e-6 for alpha up to 2. Differentiable in alpha: Correia et al. 2019, arXiv:1909.00015.
+    Computed by bisection, to within 1e-6 for alpha up to 2. Differentiable in alpha: Correia et al. 2019, arXiv:1909.00015.
     """
     return _tsallis(_bisected_threshold, _real(scores, mask), mask, jnp.asarray(alpha, jnp.float32))
 
 
-def fusedmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, strength: Number) -> Float[Array, "*B S"]:
+def fusedmax(
+    scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, fusedmax_strength: Number
+) -> Float[Array, "*B S"]:
     """argmin 1/2 |p - e|^2 + strength sum |p_(s+1) - p_s| over the simplex: neighbors share one weight.
 
     It is sparsemax of the scores after total-variation smoothing: Niculae & Blondel 2017, arXiv:1705.07704.
-    The smoothing is exact; it takes S steps of work S, so long rows are dear: 1 ms for 64 rows of 50, 0.14 s of 1000.
+    The smoothing is exact and takes O(S^2) work: 1 ms for 64 rows of 50 tokens, 0.14 s for 64 rows of 1000.
     """
-    # A token this far down weighs 0 and pulls as hard as one further down, so to cut it off here changes no weight.
-    heights = _heights(_real(scores, mask), mask, -1.0 - 4.0 * strength)
-    edges = jnp.where(mask & _next(mask), strength, 0.0)
-    smooth = lax.stop_gradient(_smoothed(heights, edges))
-    pulls = edges * jnp.sign(_next(smooth) - smooth)  # each token is pulled towards the next, which is pulled back
-    means = _means_of_runs(heights + pulls - jnp.roll(pulls, 1, axis=-1), (edges > 0) & (_next(smooth) == smooth))
+    # A token this far down weighs 0 and affects its neighbors as one further down does, so clipping changes no weight.
+    heights = _heights(_real(scores, mask), mask, -1.0 - 4.0 * fusedmax_strength)
+    edges = jnp.where(mask & _shift_left(mask), fusedmax_strength, 0.0)
+    smooth = lax.stop_gradient(_total_variation_smoothing(heights, edges))
+    pulls = edges * jnp.sign(_shift_left(smooth) - smooth)  # pulls a token towards the next, and the next one back
+    joined = (edges > 0) & (_shift_left(smooth) == smooth)
+    means = _means_of_runs(heights + pulls - jnp.roll(pulls, 1, axis=-1), joined)
     return sparsemax(means, mask)
 
 
+@facts(sums_to_one=False)
 def constrained_softmax(
     scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, bound: Float[Array, "*B S"]
 ) -> Float[Array, "*B S"]:
     """argmin KL(p, softmax(e)) over the simplex with p <= bound; the bounds themselves where they sum to less than 1.
 
-    Tokens that want more than their bound get their bound and the others share the rest, round by round until nobody
-    wants more. Martins & Kreutzer 2017, "Learning What's Easy", EMNLP.
+    Tokens that would exceed their bound get their bound and the remaining tokens share the rest, repeated until none
+    exceeds its bound. Martins & Kreutzer 2017, "Learning What's Easy", EMNLP.
     """
-    bound = jnp.where(mask, _not_negative(bound), 0.0)  # so padding is full from the start, and asks for nothing
+    bound = jnp.where(mask, _clip_negative(bound), 0.0)  # so padding is saturated from the start
     fixed = lax.stop_gradient((scores, bound))
 
-    def spread(scores, bound, full):
-        rest = _not_negative(1.0 - jnp.sum(jnp.where(full, bound, 0.0), axis=-1, keepdims=True))
-        return jnp.where(full, bound, rest * softmax(scores, ~full))
+    def distribute(scores, bound, saturated):
+        rest = _clip_negative(1.0 - jnp.sum(jnp.where(saturated, bound, 0.0), axis=-1, keepdims=True))
+        return jnp.where(saturated, bound, rest * softmax(scores, ~saturated))
 
-    def wanting(full):
-        return full, spread(*fixed, full) > fixed[1]
+    def with_excess(saturated):
+        return saturated, distribute(*fixed, saturated) > fixed[1]
 
-    full, _ = lax.while_loop(lambda now: jnp.any(now[1]), lambda now: wanting(now[0] | now[1]), wanting(bound <= 0))
-    return spread(scores, bound, full)
+    saturated, _ = lax.while_loop(
+        lambda state: jnp.any(state[1]), lambda state: with_excess(state[0] | state[1]), with_excess(bound <= 0)
+    )
+    return distribute(scores, bound, saturated)
 
 
 def _real(scores, mask):
-    """Scores with 0 in place of padding: what stands there must not reach the gradient, not even as NaN."""
+    """Scores with 0 on padding, so that the values there do not affect the gradient, not even if they are NaN."""
     return jnp.where(mask, scores, 0.0).astype(jnp.float32)
 
 
-def _not_negative(x):
-    """[x]_+ with slope 1 at 0: a bound of 0 that is raised lets its token in."""
+def _clip_negative(x):
+    """[x]_+ with slope 1 at 0, so that raising a bound of 0 has a gradient."""
     return jnp.where(x < 0, 0.0, x)
 
 
 def _heights(scores, mask, lowest):
-    """How far each score lies above the best one of its row: 0 or less, at least `lowest`; padding lies there."""
+    """Each score minus the best one of its row: at most 0, at least `lowest`, which padding gets."""
     best = jnp.max(jnp.where(mask, scores, -jnp.inf), axis=-1, keepdims=True)
     return jnp.where(mask, jnp.maximum(scores - lax.stop_gradient(best), lowest), lowest)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _tsallis(threshold, scores, mask, alpha):
-    """exp_alpha(e - threshold): the weights of largest p . e + H_alpha(p), where H_alpha is Tsallis' entropy."""
-    heights = _heights(scores, mask, LOWEST)
+    """exp_alpha(e - threshold): the weights that maximize p . e + H_alpha(p), where H_alpha is Tsallis' entropy."""
+    heights = _heights(scores, mask, LOWEST_HEIGHT)
     weights = jnp.where(mask, _deformed_exp(heights - threshold(heights, alpha), alpha), 0.0)
     slopes, total = _slopes(weights, alpha)
-    excess = jnp.sum(weights, axis=-1, keepdims=True) - 1.0  # one Newton step, so that no rounding shows in the sum
+    excess = jnp.sum(weights, axis=-1, keepdims=True) - 1.0  # one Newton step removes rounding from the sum
     return jnp.maximum(weights - slopes * (excess / total), 0.0)
 
 
@@ -163,21 +219,21 @@ def _tsallis_forward(threshold, scores, mask, alpha):
     return weights, (weights, alpha)
 
 
-def _tsallis_backward(threshold, kept, cotangent):
-    """The threshold moves so that the sum stays. Peters et al. 2019; by alpha: Correia et al. 2019."""
-    weights, alpha = kept
+def _tsallis_backward(threshold, residuals, cotangent):
+    """The gradient, in which the threshold keeps the sum. Peters et al. 2019; for alpha Correia et al. 2019."""
+    weights, alpha = residuals
     slopes, total = _slopes(weights, alpha)
-    centerd = cotangent - jnp.sum(slopes * cotangent, axis=-1, keepdims=True) / total
+    centered = cotangent - jnp.sum(slopes * cotangent, axis=-1, keepdims=True) / total
     logs = jnp.log(jnp.where(weights > 0, weights, 1.0))
-    by_alpha = -weights * logs**2 * _second_rest((1.0 - alpha) * logs)  # of exp_alpha(x), at the x whose value p is
-    return slopes * centerd, None, jnp.sum(by_alpha * centerd)
+    alpha_slopes = -weights * logs**2 * _second_remainder((1.0 - alpha) * logs)  # of exp_alpha(x) where it equals p
+    return slopes * centered, None, jnp.sum(alpha_slopes * centered)
 
 
 _tsallis.defvjp(_tsallis_forward, _tsallis_backward)
 
 
 def _slopes(weights, alpha):
-    """The slope of exp_alpha where its value is p: p^(2 - alpha), and 0 where p is; and the sum, 1 where it is 0."""
+    """The slope of exp_alpha where it equals p, p^(2 - alpha), or 0 where p is 0; and the slopes' sum, 1 where it is 0."""
     slopes = jnp.where(weights > 0, jnp.where(weights > 0, weights, 1.0) ** (2.0 - alpha), 0.0)
     total = jnp.sum(slopes, axis=-1, keepdims=True)
     return slopes, jnp.where(total > 0, total, 1.0)
@@ -190,8 +246,8 @@ def _deformed_exp(x, alpha):
     return jnp.exp(jnp.where(bend > 0, bent, x))
 
 
-def _second_rest(x):
-    """(exp(x) - 1 - x) / x^2, by its series where the difference would cancel."""
+def _second_remainder(x):
+    """(exp(x) - 1 - x) / x^2, by its series near 0, where the difference would cancel."""
     near = jnp.abs(x) < 0.5
     series = functools.reduce(lambda tail, n: (1.0 + x * tail) / n, range(9, 1, -1), 0.1)
     far = jnp.where(near, 1.0, x)
@@ -199,99 +255,101 @@ def _second_rest(x):
 
 
 def _sparsemax_threshold(heights, alpha):
-    """The largest of (sum of the k best - 1) / k, plus 1 since exp_2(x) is 1 + x."""
+    """The largest of (sum of the k best - 1) / k, plus 1 because exp_2(x) is 1 + x."""
     ordered, ranks = _descending(heights)
     return jnp.max((jnp.cumsum(ordered, axis=-1) - 1.0) / ranks, axis=-1, keepdims=True) + 1.0
 
 
 def _entmax15_threshold(heights, alpha):
-    """Where the squares of the k best sum to 1, for the largest k that are all above; exp_1.5(x) is (1 + x/2)^2."""
+    """The threshold at which the squares of the k best sum to 1, for the largest possible k; exp_1.5(x) is (1 + x/2)^2."""
     ordered, ranks = _descending(heights / 2.0)
     means = jnp.cumsum(ordered, axis=-1) / ranks
     scatter = jnp.cumsum(ordered**2, axis=-1) - ranks * means**2
     thresholds = means - jnp.sqrt(jnp.maximum(1.0 - scatter, 0.0) / ranks)
-    held = jnp.where(thresholds <= ordered, thresholds, -1.0)  # they grow with k, and none is below -1
-    return 2.0 * (jnp.max(held, axis=-1, keepdims=True) + 1.0)
+    valid = jnp.where(thresholds <= ordered, thresholds, -1.0)  # they grow with k, and none is below -1
+    return 2.0 * (jnp.max(valid, axis=-1, keepdims=True) + 1.0)
 
 
 def _bisected_threshold(heights, alpha):
-    """Where exp_alpha sums to 1: between 0, where the best token alone does, and ln S, reached if alpha is 1."""
+    """The threshold at which exp_alpha sums to 1: between 0, where the best token alone does, and ln S (alpha 1)."""
 
     def halve(_, bracket):
         low, high = bracket
         middle = (low + high) / 2.0
-        heavy = jnp.sum(_deformed_exp(heights - middle, alpha), axis=-1, keepdims=True) >= 1.0
-        return jnp.where(heavy, middle, low), jnp.where(heavy, high, middle)
+        too_low = jnp.sum(_deformed_exp(heights - middle, alpha), axis=-1, keepdims=True) >= 1.0
+        return jnp.where(too_low, middle, low), jnp.where(too_low, high, middle)
 
     low = jnp.zeros_like(heights[..., :1])
-    return lax.fori_loop(0, HALVINGS, halve, (low, low + jnp.log(jnp.array(heights.shape[-1], heights.dtype))))[0]
+    return lax.fori_loop(0, BISECTIONS, halve, (low, low + jnp.log(jnp.array(heights.shape[-1], heights.dtype))))[0]
 
 
 def _descending(heights):
-    """Each row sorted, the best first; and the ranks 1, 2, ..., S."""
-    # Numbers of one sign are ordered as their bits are, and integers are sorted four times as fast on a CPU.
+    """Each row sorted in descending order, and the ranks 1, 2, ..., S."""
+    # Numbers of one sign have the order of their bits, and a CPU sorts integers four times as fast.
     bits = lax.sort(lax.bitcast_convert_type(jnp.abs(heights), jnp.int32))
     ranks = lax.broadcasted_iota(jnp.float32, heights.shape, heights.ndim - 1) + 1.0
     return -lax.bitcast_convert_type(bits, jnp.float32), ranks
 
 
-def _next(x):
-    """What stands one token later; nothing (0 or False) after the last."""
+def _shift_left(x):
+    """Every entry one token to the left; 0 or False enters at the right."""
     return jnp.concatenate([x[..., 1:], jnp.zeros_like(x[..., :1])], axis=-1)
 
 
-class _Pieces(NamedTuple):
-    """A piecewise linear, rising function, slot by slot: where the slot holds, it is slope * x - offset."""
+class _PiecewiseLinear(NamedTuple):
+    """An increasing piecewise linear function: in slot i, from start to end, it is slope_i * x - offset."""
 
     offset: Array
     start: Array
-    end: Array  # below `start`: the slot holds nowhere
+    end: Array  # below `start` in an empty slot
 
 
-def _smoothed(scores, edges):
+def _total_variation_smoothing(scores, edges):
     """argmin 1/2 |x - e|^2 + sum edge_s |x_(s+1) - x_s|, exact, edge_s between s and s + 1. Johnson 2013.
 
-    Forward: the least cost of the tokens up to s, given x_s, has a rising slope; as the next token sees it, the slope
-    is cut to [-edge, edge], which it leaves at x_s = low and x_s = high. Backward: x_s is x_(s+1) cut to [low, high],
-    so tokens of one run are equal to the last bit, and where an edge is 0 the two sides know nothing of each other.
+    Dynamic programming. Forward: the least cost of the tokens up to s, as a function of x_s, has an increasing
+    derivative; in the next token's problem it is clipped to [-edge, edge], which it reaches at x_s = low and x_s = high.
+    Backward: x_s is x_(s+1) clipped to [low, high], so tokens of one run are equal to the last bit, and an edge of 0
+    separates its two sides.
     """
     slots = lax.expand_dims(jnp.arange(2 * scores.shape[-1], dtype=jnp.int32), range(scores.ndim - 1))
 
-    def forth(pieces, token):
+    def forward(derivative, token):
         index, score, edge = token
-        pieces = pieces._replace(offset=pieces.offset + score)
-        slopes = jnp.maximum(index + 1 - (slots + 1) // 2, 1)  # a slot grows steeper by 1 a token
+        derivative = derivative._replace(offset=derivative.offset + score)
+        slopes = jnp.maximum(index + 1 - (slots + 1) // 2, 1)  # a slot grows steeper by 1 per token
         inverse = 1.0 / slopes.astype(jnp.float32)
 
-        def reaches(level):
-            at = (pieces.offset + level) * inverse
-            held = (pieces.start <= at) & (pieces.start <= pieces.end)
-            return jnp.max(jnp.where(held, jnp.minimum(at, pieces.end), -jnp.inf), axis=-1, keepdims=True)
+        def argument_at(level):
+            x = (derivative.offset + level) * inverse
+            valid = (derivative.start <= x) & (derivative.start <= derivative.end)
+            return jnp.max(jnp.where(valid, jnp.minimum(x, derivative.end), -jnp.inf), axis=-1, keepdims=True)
 
-        low, high = reaches(-edge), reaches(edge)
-        below, above = slots == 2 * index + 1, slots == 2 * index + 2  # two new slots, of slopes -edge and edge
-        cut = _Pieces(
-            jnp.where(below, edge, jnp.where(above, -edge, pieces.offset)),
-            jnp.where(below, -jnp.inf, jnp.where(above, high, jnp.maximum(pieces.start, low))),
-            jnp.where(below, low, jnp.where(above, jnp.inf, jnp.minimum(pieces.end, high))),
+        low, high = argument_at(-edge), argument_at(edge)
+        below, above = slots == 2 * index + 1, slots == 2 * index + 2  # two new slots, of values -edge and edge
+        clipped = _PiecewiseLinear(
+            jnp.where(below, edge, jnp.where(above, -edge, derivative.offset)),
+            jnp.where(below, -jnp.inf, jnp.where(above, high, jnp.maximum(derivative.start, low))),
+            jnp.where(below, low, jnp.where(above, jnp.inf, jnp.minimum(derivative.end, high))),
         )
-        return cut, (low, high)
+        return clipped, (low, high)
 
-    def back(later, bounds):
+    def backward(later, bounds):
         x = jnp.clip(later, *bounds)
         return x, x
 
     everywhere = jnp.where(slots == 0, jnp.inf, -jnp.inf)
-    flat = _Pieces(*(jnp.broadcast_to(x, (*scores.shape[:-1], slots.size)) for x in (0.0, -everywhere, everywhere)))
-    by_token = (jnp.moveaxis(x, -1, 0)[..., None] for x in (scores, edges))
-    _, bounds = lax.scan(forth, flat, (jnp.arange(scores.shape[-1], dtype=jnp.int32), *by_token))
-    _, smooth = lax.scan(back, jnp.zeros_like(scores[..., :1]), bounds, reverse=True)
+    shape = (*scores.shape[:-1], slots.size)
+    zero = _PiecewiseLinear(*(jnp.broadcast_to(x, shape) for x in (0.0, -everywhere, everywhere)))
+    time_first = (jnp.moveaxis(x, -1, 0)[..., None] for x in (scores, edges))
+    _, bounds = lax.scan(forward, zero, (jnp.arange(scores.shape[-1], dtype=jnp.int32), *time_first))
+    _, smooth = lax.scan(backward, jnp.zeros_like(scores[..., :1]), bounds, reverse=True)
     return jnp.moveaxis(smooth[..., 0], 0, -1)
 
 
 @functools.partial(jnp.vectorize, signature="(s),(s)->(s)")
 def _means_of_runs(values, joined):
-    """Each value replaced by the mean of its run; `joined` says that a token and the next are of one run."""
+    """Each value replaced by the mean of its run; `joined` is True where a token and the next are in one run."""
     ends = (~joined).astype(jnp.int32)
     total = functools.partial(
         jax.ops.segment_sum, segment_ids=jnp.cumsum(ends) - ends, num_segments=ends.size, indices_are_sorted=True
@@ -299,7 +357,7 @@ def _means_of_runs(values, joined):
     return (total(values) / jnp.maximum(total(jnp.ones_like(values)), 1.0))[jnp.cumsum(ends) - ends]
 
 
-NORMALIZERS: dict[str, Callable[..., Float[Array, "*B S"]]] = {
+NORMALIZERS: dict[str, NormalizerFn] = {
     "softmax": softmax,
     "exponential": exponential,
     "sigmoid": sigmoid,
@@ -311,17 +369,18 @@ NORMALIZERS: dict[str, Callable[..., Float[Array, "*B S"]]] = {
     "gumbel-softmax": gumbel_softmax,
     "fusedmax": fusedmax,
     "constrained-softmax": constrained_softmax,
-    "top-k": top_k,
+    "top-k": top_k_softmax,
 }
 
 
 class Normalizer(nnx.Module):
-    """A function of the table with the numbers that a config gives it; alpha may be learned."""
+    """A function of the table with the settings that it reads; alpha may be learned."""
 
     def __init__(self, config: AttentionConfig):
-        self.config = config
-        if config.learned_alpha:
-            self.alpha = nnx.Param(jnp.log(jnp.expm1(jnp.array(config.alpha - 1.0))))  # softplus of it is added to 1
+        self.config, self.parameters = config, normalizer_facts(config.normalizer).parameters
+        self.learns_alpha = config.learned_alpha and "alpha" in self.parameters
+        if self.learns_alpha:
+            self.alpha = nnx.Param(jnp.log(jnp.expm1(jnp.array(config.alpha - 1.0))))  # alpha is 1 plus its softplus
 
     def __call__(
         self,
@@ -334,16 +393,13 @@ class Normalizer(nnx.Module):
         """The weights.
 
         Args:
-            bound: the most that each token may weigh, for constrained-softmax.
-            noise: Gumbel noise, for gumbel-softmax in training.
+            bound: the largest weight that each token may get, for a normalizer that takes it.
+            noise: Gumbel noise in training, for a normalizer that takes it.
         """
-        config = self.config
-        numbers = {
-            "softmax": {"temperature": config.temperature},
-            "gumbel-softmax": {"temperature": config.temperature, "noise": noise},
-            "alpha-entmax": {"alpha": 1.0 + jax.nn.softplus(self.alpha[...]) if config.learned_alpha else config.alpha},
-            "fusedmax": {"strength": config.fusedmax_strength},
-            "constrained-softmax": {"bound": bound},
-            "top-k": {"count": config.top_k},
+        computed: dict[str, Any] = {"bound": bound, "noise": noise}
+        if self.learns_alpha:
+            computed["alpha"] = 1.0 + jax.nn.softplus(self.alpha[...])
+        arguments = {
+            name: computed[name] if name in computed else getattr(self.config, name) for name in self.parameters
         }
-        return NORMALIZERS[config.normalizer](scores, mask, **numbers.get(config.normalizer, {}))
+        return NORMALIZERS[self.config.normalizer](scores, mask, **arguments)

@@ -11,13 +11,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from s2s_jax.model.attention.attention import AttentionOutput, build_attention
+from s2s_jax.model.attention.attention import AttentionOutput
 from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, Carry, Weights, make_cell
-from s2s_jax.model.copy_mechanism import COPYING, Copied, Sizes, check_copying, clip_to_vocabulary
+from s2s_jax.model.copy_mechanism import COPYING, Copied, Sizes, clip_to_vocabulary
 from s2s_jax.model.decoder_self_attention import DecoderSelfAttention
-from s2s_jax.model.encoder import Encoded, Encoder, check_residual
+from s2s_jax.model.encoder import Encoded, Encoder
 from s2s_jax.model.interface import (
     LogitsReader,
     Memory,
@@ -104,16 +105,6 @@ class DecoderConfig:
         at_least("model.decoder.copy_slots", self.copy_slots, 0)
         fraction("model.decoder.dropout", self.dropout)
         fraction("model.decoder.recurrent_dropout", self.recurrent_dropout)
-        if self.context_gate != "none" and self.architecture == "bahdanau":
-            raise ValueError(
-                f"model.decoder.context_gate={self.context_gate} weighs the parts of an attentional vector, which model.decoder.architecture=bahdanau "
-                "does not have; take luong or conditional."
-            )
-        if self.context_to_all and not self.context_first:
-            raise ValueError(
-                "model.decoder.context_to_all needs the context before the upper layers run, but model.decoder.query_layer=top asks after "
-                "them; take model.decoder.query_layer=bottom or model.decoder.architecture=bahdanau."
-            )
 
     @property
     def context_first(self) -> bool:
@@ -176,12 +167,6 @@ class Decoder(nnx.Module):
         self.embedding = nnx.Param(initializers.embedding(rngs.params(), vocabulary, embedding))
         self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
         self.readout_size = config.readout or (embedding if config.tied_embeddings else size)
-        if config.tied_embeddings and self.readout_size != embedding:
-            raise ValueError(
-                f"model.decoder.tied_embeddings needs model.decoder.readout as wide as the target embedding ({embedding}), "
-                f"got {config.readout}; leave model.decoder.readout at 0."
-            )
-        check_copying(config.copy, attention)
         seen = size * (
             1 + bool(config.self_attention_window)
         )  # what predicts of the target: the state, and what it sees of its past
@@ -196,7 +181,6 @@ class Decoder(nnx.Module):
         self.vocabulary, self.width = vocabulary, vocabulary + slots * copies
         per_step = self.attention.width if config.architecture == "bahdanau" else self.readout_size * config.feeds_back
         per_step += self.copying.width if self.copying else 0
-        check_residual("model.decoder", [embedding] + [size] * (config.layers - 1), config.residual_from, size)
         first = make(inputs=embedding, extra=per_step, transitions=config.transitions)
         above = size + self.attention.width * config.context_to_all
         upper = [make(inputs=0, extra=above, transitions=config.transitions) for _ in range(config.layers - 1)]

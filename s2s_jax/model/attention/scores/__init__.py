@@ -1,4 +1,4 @@
-"""Which scores are there? To add one: write the class, here or in a file of its own, and add its line."""
+"""The table of scores. To add one, write the class in a file of your own and add it to SCORES."""
 
 from s2s_jax.model.attention.scores.base import Score, table_name
 from s2s_jax.model.attention.scores.content import (

@@ -1,0 +1,600 @@
+"""Which settings of a model cannot be combined, and which have no effect in a combination.
+
+The classes behind the settings declare facts (`has_keys`, `monotonic`, `copies_state`, ...), and the rules here read those
+facts, so that a class of the user's is covered too. `ModelConfig` calls `check_model` when it is created.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.constraints import CONSTRAINTS, Constraint
+from s2s_jax.model.attention.history import HISTORIES, History
+from s2s_jax.model.attention.normalizers import NORMALIZERS, NormalizerFacts, normalizer_facts
+from s2s_jax.model.attention.scores import SCORES
+from s2s_jax.model.attention.scores.base import Score, declared_settings
+from s2s_jax.model.bridge import BRIDGES
+from s2s_jax.model.cells import CELLS
+from s2s_jax.model.copy_mechanism import COPYING
+from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.validation import one_of
+
+AXES: dict[str, dict[str, Any]] = {
+    "score": SCORES,
+    "normalizer": NORMALIZERS,
+    "history": HISTORIES,
+    "constraint": CONSTRAINTS,
+}
+# A value other than the default is refused where it has no effect, unless the model has no attention at all: the setting
+# that makes it ineffective, by the ineffective one.
+REFUSED_WITHOUT_EFFECT = {
+    "model.attention.temperature": "model.attention.normalizer",
+    "model.attention.learned_alpha": "model.attention.normalizer",
+    "model.attention.renormalized": "model.attention.constraint",
+    "model.encoder.residual_from": "model.encoder.layers",
+    "model.decoder.residual_from": "model.decoder.layers",
+    "model.decoder.input_feeding": "model.decoder.architecture",
+}
+
+Remedy = dict[str, Any]  # values by full setting name, as on the command line
+
+
+@runtime_checkable
+class ModelSettings(Protocol):
+    """What the rules read of a model's config."""
+
+    @property
+    def embedding(self) -> int:
+        """Width of the token embeddings."""
+        ...
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The encoder's config."""
+        ...
+
+    @property
+    def attention(self) -> AttentionConfig:
+        """The attention's config."""
+        ...
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """The decoder's config."""
+        ...
+
+
+class Draft(NamedTuple):
+    """A model's settings that need not be legal."""
+
+    embedding: int = 256
+    encoder: EncoderConfig = EncoderConfig()
+    attention: AttentionConfig = AttentionConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class Violation(NamedTuple):
+    """Settings that cannot be combined."""
+
+    rule: str
+    reason: str  # with full setting names and their values
+    remedies: tuple[Remedy, ...] = ()  # each of them is enough
+
+    def __str__(self) -> str:
+        """The reason and the flags of each remedy, in one line."""
+        if not self.remedies:
+            return self.reason
+        return f"{self.reason}; use {' or '.join(map(as_flags, self.remedies))}."
+
+
+class AttentionFacts(NamedTuple):
+    """The declared facts of the choices of attention."""
+
+    score: type[Score] | None  # None without attention
+    normalizer: NormalizerFacts
+    history: type[History]
+    constraint: type[Constraint]
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the history's features are added to the score's keys."""
+        return self.score is not None and self.score.has_keys and self.history.width != 0
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the history limits the normalizer's weights."""
+        return "bound" in self.normalizer.parameters and self.history.limits_weight
+
+
+def attention_facts(config: AttentionConfig) -> AttentionFacts:
+    """The facts of the choices of a config, whose names must be in their tables."""
+    return AttentionFacts(
+        SCORES.get(config.score),
+        normalizer_facts(config.normalizer),
+        HISTORIES[config.history],
+        CONSTRAINTS[config.constraint],
+    )
+
+
+def weights_sum_to_one(config: AttentionConfig) -> bool:
+    """Whether the attention weights of a sentence always sum to 1."""
+    decided = CONSTRAINTS[config.constraint].sums_to_one(config)
+    return normalizer_facts(config.normalizer).sums_to_one if decided is None else decided
+
+
+def axis_names() -> dict[str, tuple[str, ...]]:
+    """The names of each axis of attention, including those that the user has added."""
+    return {axis: ("none", *table) if axis == "score" else tuple(table) for axis, table in AXES.items()}
+
+
+def check_model(config: ModelSettings) -> None:
+    """Refuse settings that cannot be combined.
+
+    Raises:
+        ValueError: with all violations, one per line: reason and remedies.
+    """
+    broken = violations(config)
+    if broken:
+        raise ValueError("\n".join(map(str, broken)))
+
+
+def violations(config: ModelSettings) -> list[Violation]:
+    """All violations of a model's settings. Each remedy has been tried: it removes its violation and adds none."""
+    return _with_tried_remedies(config, RULES)
+
+
+def attention_violations(config: AttentionConfig) -> list[Violation]:
+    """All violations that the settings of attention have among themselves."""
+    return _with_tried_remedies(Draft(attention=config), ATTENTION_RULES)
+
+
+def is_legal_attention(config: AttentionConfig) -> bool:
+    """Whether the settings of attention can be combined."""
+    return next(_violations(Draft(attention=config), ATTENTION_RULES), None) is None
+
+
+def as_flags(remedy: Remedy) -> str:
+    """The remedy as it is written on the command line."""
+    return " ".join(f"--{name.replace('_', '-')} {_text(value)}" for name, value in remedy.items())
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _violations(config: ModelSettings, rules: "tuple[Rule, ...]") -> Iterator[Violation]:
+    unknown = list(_unknown_names(config.attention))
+    if unknown:
+        yield from unknown  # the facts of an unknown name are unknown too
+        return
+    for rule in rules:
+        yield from rule(config)
+
+
+def _unknown_names(config: AttentionConfig) -> Iterator[Violation]:
+    for axis, names in axis_names().items():
+        try:
+            one_of(f"model.attention.{axis}", getattr(config, axis), names)
+        except ValueError as error:
+            yield Violation(f"name of {axis}", str(error))
+
+
+def _with_tried_remedies(config: ModelSettings, rules: "tuple[Rule, ...]") -> list[Violation]:
+    found = list(_violations(config, rules))
+    before = {violation.rule for violation in found}
+    tried = []
+    for violation in found:
+        left = [(remedy, _broken_after(config, remedy, rules)) for remedy in violation.remedies]
+        helpful = [(remedy, after) for remedy, after in left if violation.rule not in after]
+        harmless = [remedy for remedy, after in helpful if after <= before]
+        remedies = harmless or [remedy for remedy, _ in helpful]
+        tried.append(violation._replace(remedies=tuple(remedies)))
+    return tried
+
+
+def _broken_after(config: ModelSettings, remedy: Remedy, rules: "tuple[Rule, ...]") -> set[str]:
+    return {violation.rule for violation in _violations(_changed(config, remedy), rules)}
+
+
+def _changed(config: ModelSettings, remedy: Remedy) -> Draft:
+    draft = Draft(config.embedding, config.encoder, config.attention, config.decoder)
+    for setting, value in remedy.items():
+        _, *group, name = setting.split(".")
+        changed = dataclasses.replace(getattr(draft, group[0]), **{name: value}) if group else value
+        draft = draft._replace(**{group[0] if group else name: changed})
+    return draft
+
+
+# The rules of attention.
+
+
+def _without_attention(config: ModelSettings) -> Iterator[Violation]:
+    attention, defaults = config.attention, {"history": "none", "constraint": "none", "heads": 1}
+    unused = {name: default for name, default in defaults.items() if getattr(attention, name) != default}
+    if attention.score not in SCORES and unused:
+        names = ", ".join(f"model.attention.{name}={getattr(attention, name)}" for name in unused)
+        yield Violation(
+            "without attention",
+            f"model.attention.score={attention.score} is a model without attention, which cannot have {names}",
+            (
+                {f"model.attention.{name}": default for name, default in unused.items()},
+                {"model.attention.score": "general"},
+                {"model.attention.score": "additive"},
+            ),
+        )
+
+
+def _score_needs_history(config: ModelSettings) -> Iterator[Violation]:
+    attention, facts = config.attention, attention_facts(config.attention)
+    if facts.score is None or not facts.score.needs_history:
+        return
+    if facts.score.needs_previous_alignment and not facts.history.is_previous_alignment:
+        yield Violation(
+            "score needs history",
+            f"model.attention.score={attention.score} reads the previous alignment and nothing else, "
+            f"which model.attention.history={attention.history} does not give",
+            ({"model.attention.history": "previous"}, {"model.attention.score": "location-aware"}),
+        )
+    elif not facts.history.width:
+        yield Violation(
+            "score needs history",
+            f"model.attention.score={attention.score} reads earlier alignments, "
+            f"which model.attention.history={attention.history} does not keep",
+            tuple({"model.attention.history": name} for name in ("previous", "coverage", "previous-and-coverage")),
+        )
+
+
+def _history_needs_keys(config: ModelSettings) -> Iterator[Violation]:
+    attention, facts = config.attention, attention_facts(config.attention)
+    if facts.score is None or facts.score.has_keys or facts.score.needs_history:
+        return
+    if facts.history.width and not facts.is_bounded:
+        yield Violation(
+            "history needs keys",
+            f"model.attention.history={attention.history} is added to the keys, "
+            f"which model.attention.score={attention.score} does not have",
+            (
+                {"model.attention.history": "none"},
+                {"model.attention.score": "additive"},
+                {"model.attention.score": "location-aware"},
+            ),
+        )
+
+
+def _constraint_needs_probabilities(config: ModelSettings) -> Iterator[Violation]:
+    attention, facts = config.attention, attention_facts(config.attention)
+    if facts.score is not None and facts.constraint.monotonic and not facts.normalizer.independent:
+        yield Violation(
+            "constraint needs probabilities",
+            f"model.attention.constraint={attention.constraint} reads each weight as an independent probability, "
+            f"which model.attention.normalizer={attention.normalizer} does not give",
+            ({"model.attention.normalizer": "sigmoid"}, {"model.attention.constraint": "none"}),
+        )
+
+
+def _second_score_needs_content(config: ModelSettings) -> Iterator[Violation]:
+    attention, score = config.attention, SCORES.get(config.attention.score)
+    if score is None or not CONSTRAINTS[attention.constraint].scores_twice:
+        return
+    if not score.has_keys or score.needs_history or score.stateful:
+        yield Violation(
+            "second score needs content",
+            f"model.attention.constraint={attention.constraint} has a second score of the tokens' content alone, "
+            f"which model.attention.score={attention.score} is not",
+            (
+                {"model.attention.score": "additive"},
+                {"model.attention.score": "general"},
+                {"model.attention.constraint": "monotonic"},
+            ),
+        )
+
+
+def _normalizer_needs_bound(config: ModelSettings) -> Iterator[Violation]:
+    attention, facts = config.attention, attention_facts(config.attention)
+    if facts.score is not None and "bound" in facts.normalizer.parameters and not facts.history.limits_weight:
+        yield Violation(
+            "normalizer needs a bound",
+            f"model.attention.normalizer={attention.normalizer} needs the remaining weight of each token, "
+            f"which model.attention.history={attention.history} does not keep",
+            (
+                {"model.attention.history": "coverage"},
+                {"model.attention.history": "coverage-fertility"},
+                {"model.attention.normalizer": "softmax"},
+            ),
+        )
+
+
+def _constraint_needs_window(config: ModelSettings) -> Iterator[Violation]:
+    attention = config.attention
+    if CONSTRAINTS[attention.constraint].needs_window and not attention.window:
+        yield Violation(
+            "constraint needs a window",
+            f"model.attention.constraint={attention.constraint} has its center between tokens, "
+            "and model.attention.window=0 reaches none",
+            ({"model.attention.window": 1},),
+        )
+
+
+def _heads_divide_size(config: ModelSettings) -> Iterator[Violation]:
+    heads, size = config.attention.heads, config.attention.size
+    if size % heads:
+        yield Violation(
+            "heads divide size",
+            f"model.attention.heads={heads} does not divide model.attention.size={size}",
+            (
+                {"model.attention.size": heads * math.ceil(size / heads)},
+                {"model.attention.heads": math.gcd(heads, size)},
+            ),
+        )
+
+
+def _learned_alpha_starts_above_one(config: ModelSettings) -> Iterator[Violation]:
+    attention = config.attention
+    if attention.learned_alpha and attention.alpha == 1:
+        yield Violation(
+            "learned alpha starts above 1",
+            "model.attention.learned_alpha=true starts from model.attention.alpha, which must be above 1, got 1.0",
+            ({"model.attention.alpha": 1.5}, {"model.attention.learned_alpha": False}),
+        )
+
+
+# The rules of a model.
+
+
+def _score_needs_equal_widths(config: ModelSettings) -> Iterator[Violation]:
+    attention, score = config.attention, SCORES.get(config.attention.score)
+    width = _memory_width(config) // (2 if attention.values == "split" else 1)
+    if score and score.needs_equal_widths and attention.heads == 1 and width != config.decoder.size:
+        yield Violation(
+            "score needs equal widths",
+            f"model.attention.score={attention.score} multiplies a decoder state (model.decoder.size="
+            f"{config.decoder.size}) by a key {width} wide, of which an encoder state has {_memory_width(config)}",
+            ({"model.attention.score": "general"}, {"model.decoder.size": width}),
+        )
+
+
+def _values_split_evenly(config: ModelSettings) -> Iterator[Violation]:
+    attention, width = config.attention, _memory_width(config)
+    if attention.score in SCORES and attention.values == "split" and attention.heads == 1 and width % 2:
+        yield Violation(
+            "values split evenly",
+            f"model.attention.values=split needs encoder states of an even width, got model.encoder.size={width}",
+            ({"model.encoder.size": width + 1}, {"model.attention.values": "projected"}),
+        )
+
+
+def _one_reading_direction(config: ModelSettings) -> Iterator[Violation]:
+    if config.encoder.bidirectional and config.encoder.reversed:
+        yield Violation(
+            "one reading direction",
+            "model.encoder.reversed=true needs an encoder that reads in one direction, "
+            "and model.encoder.bidirectional=true reads in both",
+            ({"model.encoder.bidirectional": False}, {"model.encoder.reversed": False}),
+        )
+
+
+def _residual_needs_equal_widths(config: ModelSettings) -> Iterator[Violation]:
+    for group, stack, width in (
+        ("model.encoder", config.encoder, _memory_width(config)),
+        ("model.decoder", config.decoder, config.decoder.size),
+    ):
+        if stack.residual_from == 1 and config.embedding != width:
+            yield Violation(
+                f"residual of {group}",
+                f"{group}.residual_from=1 adds the input of layer 1 (model.embedding={config.embedding}) to its output, "
+                f"which is {width} wide",
+                (
+                    {f"{group}.residual_from": 2 if stack.layers > 1 else 0},
+                    {"model.embedding": width},
+                ),
+            )
+
+
+def _gate_needs_attentional_vector(config: ModelSettings) -> Iterator[Violation]:
+    decoder = config.decoder
+    if decoder.context_gate != "none" and decoder.architecture == "bahdanau":
+        yield Violation(
+            "gate needs an attentional vector",
+            f"model.decoder.context_gate={decoder.context_gate} weighs the parts of an attentional vector, "
+            f"which model.decoder.architecture={decoder.architecture} does not have",
+            (
+                {"model.decoder.architecture": "luong"},
+                {"model.decoder.architecture": "conditional"},
+                {"model.decoder.context_gate": "none"},
+            ),
+        )
+
+
+def _context_before_upper_layers(config: ModelSettings) -> Iterator[Violation]:
+    decoder = config.decoder
+    if decoder.context_to_all and not decoder.context_first:
+        yield Violation(
+            "context before the upper layers",
+            "model.decoder.context_to_all=true needs the context before the upper layers run, "
+            f"and model.decoder.query_layer={decoder.query_layer} queries after them",
+            ({"model.decoder.query_layer": "bottom"}, {"model.decoder.context_to_all": False}),
+        )
+
+
+def _tied_readout_is_as_wide_as_embedding(config: ModelSettings) -> Iterator[Violation]:
+    decoder = config.decoder
+    if decoder.tied_embeddings and decoder.readout not in (0, config.embedding):
+        yield Violation(
+            "tied embeddings",
+            f"model.decoder.tied_embeddings=true needs a readout as wide as model.embedding={config.embedding}, "
+            f"got model.decoder.readout={decoder.readout}",
+            ({"model.decoder.readout": 0}, {"model.decoder.tied_embeddings": False}),
+        )
+
+
+def _bridge_needs_equal_states(config: ModelSettings) -> Iterator[Violation]:
+    encoder, decoder, width = config.encoder, config.decoder, _memory_width(config)
+    states = CELLS[encoder.cell].states, CELLS[decoder.cell].states
+    if BRIDGES[decoder.bridge].copies_state and (width != decoder.size or states[0] != states[1]):
+        fitting = {"model.decoder.size": width} if width != decoder.size else {}
+        fitting |= {"model.decoder.cell": encoder.cell} if states[0] != states[1] else {}
+        yield Violation(
+            "bridge needs equal states",
+            f"model.decoder.bridge={decoder.bridge} copies the encoder's last state ({states[0]} x {width} wide, "
+            f"directions together) to the decoder's ({states[1]} x {decoder.size})",
+            ({"model.decoder.bridge": "projected"}, fitting),
+        )
+
+
+def _copying_needs_attention(config: ModelSettings) -> Iterator[Violation]:
+    if config.decoder.copy in COPYING and config.attention.score not in SCORES:
+        yield Violation(
+            "copying needs attention",
+            f"model.decoder.copy={config.decoder.copy} copies what attention finds in the source, "
+            f"and model.attention.score={config.attention.score} is a model without attention",
+            (
+                {"model.attention.score": "general"},
+                {"model.attention.score": "additive"},
+                {"model.decoder.copy": "none"},
+            ),
+        )
+
+
+def _copying_needs_distribution(config: ModelSettings) -> Iterator[Violation]:
+    attention, copying = config.attention, COPYING.get(config.decoder.copy)
+    if copying is None or not copying.needs_distribution or attention.score not in SCORES:
+        return
+    if not weights_sum_to_one(attention):
+        yield Violation(
+            "copying needs a distribution",
+            f"model.decoder.copy={config.decoder.copy} reads the attention weights as probabilities, but with "
+            f"model.attention.normalizer={attention.normalizer} and model.attention.constraint={attention.constraint} "
+            "they need not sum to 1",
+            (
+                {"model.attention.normalizer": "softmax"},
+                {"model.attention.renormalized": True},
+                {"model.attention.normalizer": "softmax", "model.attention.constraint": "none"},
+                {"model.decoder.copy": "copynet"},
+            ),
+        )
+
+
+def _settings_have_effect(config: ModelSettings) -> Iterator[Violation]:
+    if config.attention.score not in SCORES:
+        return
+    for setting in without_effect(config):
+        if setting in REFUSED_WITHOUT_EFFECT:
+            cause = REFUSED_WITHOUT_EFFECT[setting]
+            yield Violation(
+                f"effect of {setting}",
+                f"{setting}={_text(_value(config, setting))} has no effect with {cause}={_value(config, cause)}",
+                ({setting: _default(config, setting)},),
+            )
+
+
+Rule = Callable[[ModelSettings], Iterator[Violation]]
+ATTENTION_RULES: tuple[Rule, ...] = (
+    _without_attention,
+    _score_needs_history,
+    _history_needs_keys,
+    _constraint_needs_probabilities,
+    _second_score_needs_content,
+    _normalizer_needs_bound,
+    _constraint_needs_window,
+    _heads_divide_size,
+    _learned_alpha_starts_above_one,
+)
+RULES: tuple[Rule, ...] = (
+    *ATTENTION_RULES,
+    _score_needs_equal_widths,
+    _values_split_evenly,
+    _one_reading_direction,
+    _residual_needs_equal_widths,
+    _gate_needs_attentional_vector,
+    _context_before_upper_layers,
+    _tied_readout_is_as_wide_as_embedding,
+    _bridge_needs_equal_states,
+    _copying_needs_attention,
+    _copying_needs_distribution,
+    _settings_have_effect,
+)
+
+
+def _memory_width(config: ModelSettings) -> int:
+    return config.encoder.directions * config.encoder.size
+
+
+# Settings without effect.
+
+Config = TypeVar("Config", bound=ModelSettings)
+
+
+def without_effect(config: ModelSettings) -> list[str]:
+    """The settings, by full name, that differ from their default and change nothing in this combination."""
+    return [name for name in _ineffective(config) if _value(config, name) != _default(config, name)]
+
+
+def effective(config: Config) -> Config:
+    """The config with every setting that has no effect at its default: equal results are identical models."""
+    groups: dict[str, dict[str, Any]] = {}
+    for setting in without_effect(config):
+        _, group, name = setting.split(".")
+        groups.setdefault(group, {})[name] = _default(config, setting)
+    changed = {group: dataclasses.replace(getattr(config, group), **values) for group, values in groups.items()}
+    return dataclasses.replace(config, **changed) if changed else config  # type: ignore[type-var]
+
+
+def _ineffective(config: ModelSettings) -> Iterator[str]:
+    encoder, decoder = config.encoder, config.decoder
+    read = _read_settings(config.attention)
+    yield from (f"model.attention.{name}" for name in _names(config.attention) if name not in read)
+    if encoder.residual_from > encoder.layers:
+        yield "model.encoder.residual_from"
+    if decoder.residual_from > decoder.layers:
+        yield "model.decoder.residual_from"
+    if decoder.architecture != "luong":
+        yield "model.decoder.input_feeding"
+    if decoder.layers == 1 or decoder.architecture == "conditional":
+        yield "model.decoder.query_layer"
+    if decoder.layers == 1 or config.attention.score not in SCORES:
+        yield "model.decoder.context_to_all"
+    if decoder.copy not in COPYING:
+        yield "model.decoder.copy_slots"
+    if decoder.readout == (config.embedding if decoder.tied_embeddings else decoder.size):
+        yield "model.decoder.readout"  # 0 means the same width
+
+
+def _read_settings(config: AttentionConfig) -> set[str]:
+    """The settings of attention that can change something."""
+    facts = attention_facts(config)
+    if facts.score is None:
+        return {"score"}
+    declared = [declared_settings(kind) for kind in (facts.score, facts.history, facts.constraint)]
+    if any(settings is None for settings in declared):
+        return set(_names(config))
+    read = {*AXES, "heads", "values", *facts.normalizer.settings, *(name for names in declared for name in names or ())}
+    if "alpha" in read:
+        read.add("learned_alpha")
+    if config.heads > 1 or config.values == "projected":
+        read.add("size")
+    if facts.is_bounded:
+        read.add("fertility")
+    if facts.has_features:
+        read.add("kernel")
+        if config.kernel or facts.score.default_kernel:
+            read.add("filters")
+    if config.kernel == facts.score.default_kernel:
+        read.discard("kernel")  # 0 means the same width
+    return read
+
+
+def _names(config: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def _value(config: ModelSettings, setting: str) -> Any:
+    _, group, name = setting.split(".")
+    return getattr(getattr(config, group), name)
+
+
+def _default(config: ModelSettings, setting: str) -> Any:
+    _, group, name = setting.split(".")
+    return getattr(type(getattr(config, group))(), name)
