@@ -17,7 +17,7 @@ from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.prepare import prepare as prepare_run
 from s2s_jax.shapes import EOS, Batch, real
-from s2s_jax.text.batches import BatchConfig, Plan
+from s2s_jax.text.batches import BatchConfig, BatchPlan
 from s2s_jax.train import alignment_losses, devices, objectives
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.metrics_writer import MetricsWriter, ProgressBar, RecordConfig
@@ -351,7 +351,7 @@ def prepared(tmp_path):
 def test_links_of_words_are_spread_over_their_tokens(prepared):
     training = prepared("loss.guided=1")
     assert [one.tolist() for one in training.links] == [[[3, 0], [3, 1]], [[0, 0]]]  # "c" with "d" and with "e"
-    batch = Plan(training, BatchConfig(size=2, buckets=1), seed=0).batch(0)
+    batch = BatchPlan(training, BatchConfig(size=2, buckets=1), seed=0).batch(0)
     assert batch.links.shape == (2, 3, 5)
     assert not prepared(folder="plain").links
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_jax.shapes import EOS, PAD, Batch
-from s2s_jax.text.batches import BatchConfig, Pairs, Plan, choose_buckets, padded, rows_of, smallest_fit
-from s2s_jax.text.tokenizers import ended
+from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs, batch_rows, choose_buckets, padded_batch, smallest_fit
+from s2s_jax.text.tokenizers import append_eos
 
 some_lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=60)
 configs = st.builds(
@@ -21,15 +21,16 @@ configs = st.builds(
 
 
 def pairs_of(lengths) -> Pairs:
-    """Pairs of these lengths that can be told apart: the first token is the pair's number, from 10."""
+    """Pairs of these lengths that can be distinguished: the first token is the pair's number, from 10."""
     sides = [
-        [ended([10 + n, *[4] * (length - 1)]) for n, length in enumerate(side)] for side in zip(*lengths, strict=True)
+        [append_eos([10 + n, *[4] * (length - 1)]) for n, length in enumerate(side)]
+        for side in zip(*lengths, strict=True)
     ]
     return Pairs(*sides)
 
 
-def plan_of(lengths, *, seed: int = 0, **options) -> Plan:
-    return Plan(pairs_of(lengths), BatchConfig(**options), seed=seed)
+def plan_of(lengths, *, seed: int = 0, **options) -> BatchPlan:
+    return BatchPlan(pairs_of(lengths), BatchConfig(**options), seed=seed)
 
 
 def lengths_like(relation: str, count: int) -> np.ndarray:
@@ -59,7 +60,7 @@ def equal(left, right) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def epoch(plan: Plan, number: int) -> list[Batch]:
+def epoch(plan: BatchPlan, number: int) -> list[Batch]:
     return [plan.batch(step) for step in range(number * plan.per_epoch, (number + 1) * plan.per_epoch)]
 
 
@@ -69,13 +70,13 @@ def epoch(plan: Plan, number: int) -> list[Batch]:
 @given(lengths=some_lengths, config=configs, seed=st.integers(0, 2**32), number=st.integers(0, 5))
 @settings(deadline=None, max_examples=60)
 def test_every_pair_is_in_an_epoch_once_in_a_batch_of_its_shape(lengths, config, seed, number):
-    """Rows 18 and 19 of the faults: static shapes, however few pairs; what is left over is padding."""
+    """Static shapes, however few pairs; what is left over is padding."""
     pairs = pairs_of(lengths)
-    plan = Plan(pairs, config, seed=seed)
+    plan = BatchPlan(pairs, config, seed=seed)
     batches = epoch(plan, number)
     assert sorted(itertools.chain(*map(members, batches))) == list(range(len(lengths)))
-    assert len(plan.shapes) <= config.buckets
-    known = {(rows, *shape) for rows, shape in zip(plan.rows, plan.shapes, strict=True)}
+    assert len(plan.buckets) <= config.buckets
+    known = {(rows, *shape) for rows, shape in zip(plan.rows, plan.buckets, strict=True)}
     for batch in batches:
         assert batch.source.dtype == batch.target.dtype == np.int32
         assert (batch.source.shape[0], batch.source.shape[1], batch.target.shape[1]) in known
@@ -93,9 +94,9 @@ def test_every_pair_is_in_an_epoch_once_in_a_batch_of_its_shape(lengths, config,
 @settings(deadline=None, max_examples=40)
 def test_a_batch_is_a_function_of_seed_and_step(lengths, config, seed, steps):
     """Whatever was asked for before: nothing of the data's position has to be saved."""
-    plan = Plan(pairs_of(lengths), config, seed=seed)
+    plan = BatchPlan(pairs_of(lengths), config, seed=seed)
     for step in steps:
-        assert equal(plan.batch(step), Plan(pairs_of(lengths), config, seed=seed).batch(step))
+        assert equal(plan.batch(step), BatchPlan(pairs_of(lengths), config, seed=seed).batch(step))
 
 
 @given(lengths=some_lengths, start=st.integers(0, 30), count=st.integers(0, 30))
@@ -111,7 +112,7 @@ def test_a_resumed_plan_goes_on_where_it_was(lengths, start, count):
     assert all(equal(plan.batch(step), batch) for step, batch in enumerate(whole))
 
 
-def order(plan: Plan, number: int) -> list[list[int]]:
+def order(plan: BatchPlan, number: int) -> list[list[int]]:
     return [members(batch) for batch in epoch(plan, number)]
 
 
@@ -123,10 +124,10 @@ def test_order_differs_between_epochs_and_seeds_and_repeats_with_the_same():
     assert {len(one) for one in orders} == {plan.per_epoch}
     # not only the batches change places: other pairs meet in them, unless a shape has no more than a batch of them
     same = {frozenset(one) for one in orders[0]} & {frozenset(one) for one in orders[1]}
-    assert len(same) <= len(plan.shapes) < plan.per_epoch / 3
+    assert len(same) <= len(plan.buckets) < plan.per_epoch / 3
     other = plan_of(lengths, seed=2, size=8)
     assert order(other, 0) != orders[0]
-    assert plan.shapes == other.shapes
+    assert plan.buckets == other.buckets
     again = plan_of(lengths, seed=1, size=8)
     assert [order(again, number) for number in (2, 0, 1)] == [orders[2], orders[0], orders[1]]
 
@@ -141,45 +142,45 @@ def test_lengths_are_mixed_over_an_epoch():
 def test_the_order_is_that_of_every_release():
     """If this fails, runs that are under way will not see the rest of their epoch: change it only with a new format."""
     plan = plan_of([(n % 7 + 1, n % 5 + 1) for n in range(12)], seed=3, size=4, buckets=2)
-    assert plan.shapes == [(5, 5), (8, 6)]
+    assert plan.buckets == [(5, 5), (8, 6)]
     assert order(plan, 0) == [[8, 10, 2, 1], [7, 3, 0], [9], [4, 5, 11, 6]]
 
 
 @pytest.mark.parametrize("lengths", [[(3, 4)], [(1, 1)], [(5, 5)] * 3, [(7, 2)] * 64])
 def test_few_pairs_and_equal_lengths_make_one_shape(lengths):
-    """Row 18 of the faults: one pair is enough."""
+    """One pair is enough."""
     plan = plan_of(lengths, size=64)
-    assert plan.shapes == [tuple(side + 1 for side in lengths[0])]  # EOS counts one
-    assert (plan.per_epoch, plan.waste) == (1, 0.0)
+    assert plan.buckets == [tuple(side + 1 for side in lengths[0])]  # EOS counts one
+    assert (plan.per_epoch, plan.padding_fraction) == (1, 0.0)
     batch = plan.batch(0)
-    assert batch.source.shape == (64, plan.shapes[0][0])
+    assert batch.source.shape == (64, plan.buckets[0][0])
     assert sorted(members(batch)) == list(range(len(lengths)))
     assert not batch.source[len(lengths) :].any()
 
 
 def test_a_pair_beyond_the_token_budget_has_a_batch_of_its_own():
     plan = plan_of([(1000, 900), (3, 3), (3, 3)], tokens=100, size=64)
-    assert plan.shapes == [(4, 4), (1001, 901)]
+    assert plan.buckets == [(4, 4), (1001, 901)]
     assert plan.rows == [12, 1]
 
 
 def test_an_empty_target_is_a_row_that_counts_one_token():
-    """Row 10 of the faults: nothing but EOS, so that no mean is 0/0."""
-    batch = Plan(Pairs([ended([5, 6])], [ended([])]), BatchConfig(size=2), seed=0).batch(0)
+    """Nothing but EOS, so that no mean is 0/0."""
+    batch = BatchPlan(Pairs([append_eos([5, 6])], [append_eos([])]), BatchConfig(size=2), seed=0).batch(0)
     assert batch.target.tolist() == [[EOS], [PAD]]
     assert batch.source.tolist() == [[5, 6, EOS], [PAD, PAD, PAD]]
 
 
 def test_no_pairs_make_no_plan():
     with pytest.raises(ValueError, match="there are no pairs to make batches of"):
-        Plan(Pairs([], []), BatchConfig(), seed=0)
+        BatchPlan(Pairs([], []), BatchConfig(), seed=0)
 
 
 @given(lengths=some_lengths, config=configs)
 @settings(deadline=None, max_examples=40)
 def test_validation_reads_every_pair_once_in_order(lengths, config):
-    """Row 14 of the faults: none is dropped, however long."""
-    plan = Plan(pairs_of(lengths), config, seed=0)
+    """None is dropped, however long."""
+    plan = BatchPlan(pairs_of(lengths), config, seed=0)
     batches = [members(batch) for batch in plan.in_order()]
     assert len(batches) == plan.per_epoch
     assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
@@ -188,8 +189,8 @@ def test_validation_reads_every_pair_once_in_order(lengths, config):
 
 
 def test_padding_is_where_no_token_is():
-    pairs = Pairs([ended([7]), ended([8, 9])], [ended([]), ended([6])])
-    batch = padded(pairs, rows=3, shape=(4, 2))
+    pairs = Pairs([append_eos([7]), append_eos([8, 9])], [append_eos([]), append_eos([6])])
+    batch = padded_batch(pairs, rows=3, bucket=(4, 2))
     assert batch.source.tolist() == [[7, EOS, 0, 0], [8, 9, EOS, 0], [0, 0, 0, 0]]
     assert batch.target.tolist() == [[EOS, 0], [6, EOS], [0, 0]]
     assert batch.links == ()  # nobody asked for them
@@ -200,8 +201,10 @@ def linked(*links):
 
 
 def test_links_stand_at_target_and_source_and_are_padded_as_the_tokens_are():
-    pairs = Pairs([ended([7, 8]), ended([9])], [ended([5]), ended([6])], linked([(0, 1), (1, 0)], []))
-    batch = padded(pairs, rows=3, shape=(4, 2))
+    pairs = Pairs(
+        [append_eos([7, 8]), append_eos([9])], [append_eos([5]), append_eos([6])], linked([(0, 1), (1, 0)], [])
+    )
+    batch = padded_batch(pairs, rows=3, bucket=(4, 2))
     assert batch.links.dtype == bool
     assert batch.links.shape == (3, 2, 4)
     assert np.argwhere(batch.links).tolist() == [[0, 0, 1], [0, 1, 0]]
@@ -211,7 +214,7 @@ def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
     """The link of each pair is a function of its number, which its first token tells."""
     pairs = pairs_of([(5 + number % 3, 6) for number in range(20)])
     pairs = pairs._replace(links=linked(*([(number % 5, number % 6)] for number in range(20))))
-    plan = Plan(pairs, BatchConfig(size=4, buckets=2), seed=1)
+    plan = BatchPlan(pairs, BatchConfig(size=4, buckets=2), seed=1)
     seen = []
     for batch in [*epoch(plan, 0), *plan.in_order()]:
         assert batch.links.shape == (*batch.target.shape, batch.source.shape[1])
@@ -226,19 +229,19 @@ def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
 
 
 def test_a_cut_pair_keeps_its_end_and_the_links_of_what_is_left():
-    pairs = Pairs([ended([7, 8, 9])], [ended([5, 6])], linked([(0, 0), (2, 0), (1, 1)]))
-    cut = pairs.cut(2)
+    pairs = Pairs([append_eos([7, 8, 9])], [append_eos([5, 6])], linked([(0, 0), (2, 0), (1, 1)]))
+    cut = pairs.truncate(2)
     assert cut.sources[0].tolist() == [7, 8, EOS]
     assert cut.targets[0].tolist() == [5, 6, EOS]
     assert cut.links[0].tolist() == [[0, 0], [1, 1]]
-    assert pairs.cut(1).links[0].tolist() == [[0, 0]]
-    assert not Pairs(pairs.sources, pairs.targets).cut(2).links
+    assert pairs.truncate(1).links[0].tolist() == [[0, 0]]
+    assert not Pairs(pairs.sources, pairs.targets).truncate(2).links
 
 
 def test_rows_keep_to_both_budgets():
-    assert rows_of((10, 10), BatchConfig(size=64, tokens=100)) == 5
-    assert rows_of((10, 10), BatchConfig(size=4, tokens=100)) == 4
-    assert rows_of((99, 99), BatchConfig(size=4, tokens=100)) == 1
+    assert batch_rows((10, 10), BatchConfig(size=64, tokens=100)) == 5
+    assert batch_rows((10, 10), BatchConfig(size=4, tokens=100)) == 4
+    assert batch_rows((99, 99), BatchConfig(size=4, tokens=100)) == 1
 
 
 @pytest.mark.parametrize("name", ["size", "tokens", "buckets", "prefetch"])
@@ -262,7 +265,7 @@ def positions(lengths: np.ndarray, shapes) -> int:
 @settings(deadline=None)
 def test_every_pair_fits_the_shape_it_is_given(lengths, buckets):
     lengths = np.array(lengths)
-    chosen = choose_buckets(lengths, shapes=buckets)
+    chosen = choose_buckets(lengths, count=buckets)
     assert 1 <= len(chosen) <= buckets
     assert [sum(shape) for shape in chosen] == sorted(sum(shape) for shape in chosen)
     own = np.array(chosen)[smallest_fit(lengths, chosen)]
@@ -274,9 +277,9 @@ def test_every_pair_fits_the_shape_it_is_given(lengths, buckets):
 @given(lengths=some_lengths, buckets=st.integers(1, 9), chance=st.randoms(use_true_random=False))
 @settings(deadline=None)
 def test_shapes_do_not_depend_on_the_order_of_pairs(lengths, buckets, chance):
-    before = choose_buckets(np.array(lengths), shapes=buckets)
+    before = choose_buckets(np.array(lengths), count=buckets)
     chance.shuffle(lengths)
-    assert choose_buckets(np.array(lengths), shapes=buckets) == before
+    assert choose_buckets(np.array(lengths), count=buckets) == before
 
 
 def best_by_trying_all(lengths: np.ndarray, *, shapes: int) -> int:
@@ -303,7 +306,7 @@ def test_shapes_are_nearly_the_best_there_are():
     found, best, cuts = [], [], []
     for _ in range(60):
         lengths, shapes = chance.integers(1, 9, (int(chance.integers(1, 10)), 2)), int(chance.integers(1, 4))
-        found.append(positions(lengths, choose_buckets(lengths, shapes=shapes)))
+        found.append(positions(lengths, choose_buckets(lengths, count=shapes)))
         best.append(best_by_trying_all(lengths, shapes=shapes))
         cuts.append(best_of_cuts(lengths, shapes=shapes))
     ratios = np.array(found) / best
@@ -319,7 +322,7 @@ def test_shapes_of_equal_sides_are_nearly_the_best_cuts(shapes):
     sides = [np.random.default_rng(seed).integers(1, 20, 12) for seed in range(10)]
     pairs = [np.stack([side, side], 1) for side in sides]
     best = [best_of_cuts(lengths, shapes=shapes) for lengths in pairs]
-    found = [positions(lengths, choose_buckets(lengths, shapes=shapes)) for lengths in pairs]
+    found = [positions(lengths, choose_buckets(lengths, count=shapes)) for lengths in pairs]
     ratios = np.array(found) / best
     assert ratios.min() >= 1.0
     assert ratios.mean() < (1.01 if shapes == 3 else 1.0 + 1e-12)
@@ -330,7 +333,7 @@ def test_shapes_of_equal_sides_are_nearly_the_best_cuts(shapes):
 def test_waste_is_small_and_falls_with_more_shapes(relation, bound):
     lengths = lengths_like(relation, 30_000)
     started = time.monotonic()
-    wasted = [1 - lengths.sum() / positions(lengths, choose_buckets(lengths, shapes=shapes)) for shapes in (1, 2, 4, 8)]
+    wasted = [1 - lengths.sum() / positions(lengths, choose_buckets(lengths, count=shapes)) for shapes in (1, 2, 4, 8)]
     assert time.monotonic() - started < 4 * 0.5 * 4  # seconds; four times what is allowed, for busy machines
     assert wasted == sorted(wasted, reverse=True)
     assert wasted[-1] < bound
@@ -338,17 +341,17 @@ def test_waste_is_small_and_falls_with_more_shapes(relation, bound):
 
 
 def test_waste_is_the_share_of_padding():
-    plan = plan_of([(1, 1), (1, 1), (3, 5)], shapes=1)
-    assert plan.shapes == [(4, 6)]
-    assert plan.waste == pytest.approx(1 - (4 + 4 + 10) / 30)
-    assert plan_of([(1, 1), (1, 1), (3, 5)], shapes=2).waste == 0.0
+    plan = plan_of([(1, 1), (1, 1), (3, 5)], buckets=1)
+    assert plan.buckets == [(4, 6)]
+    assert plan.padding_fraction == pytest.approx(1 - (4 + 4 + 10) / 30)
+    assert plan_of([(1, 1), (1, 1), (3, 5)], buckets=2).padding_fraction == 0.0
 
 
 def test_more_shapes_than_lengths_waste_nothing():
     lengths = np.array([(2, 3), (4, 4), (9, 1), (2, 3)])
-    assert choose_buckets(lengths, shapes=50) == [(2, 3), (4, 4), (9, 1)]
+    assert choose_buckets(lengths, count=50) == [(2, 3), (4, 4), (9, 1)]
 
 
 def test_one_huge_pair_does_not_cost_the_others():
     lengths = np.concatenate([lengths_like("loose", 3000), [(1_000_000, 2)]])
-    assert choose_buckets(lengths, shapes=6)[-1] == (1_000_000, 2)
+    assert choose_buckets(lengths, count=6)[-1] == (1_000_000, 2)

@@ -30,8 +30,8 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import LogitsReader, scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
-from s2s_jax.text.copy_vocabulary import NOTHING, PairTokenizer
-from s2s_jax.text.tokenizers import Subwords, TokenizerConfig, Words
+from s2s_jax.text.copy_vocabulary import NO_COPY, PairTokenizer
+from s2s_jax.text.tokenizers import Subwords, Words
 from s2s_jax.train.checkpoint.pytree_io import digest
 from s2s_jax.train.objectives import token_losses
 
@@ -401,7 +401,7 @@ def pair(slots=2):
 def test_unknown_words_of_a_source_are_numbered_and_the_target_has_the_same_numbers():
     both = pair()
     source = "Ada saw Zoe the Ada Bob"  # the third unknown word finds no slot
-    assert both.copyable_words(source) == ["Ada", "Zoe"]
+    assert both.slot_words(source) == ["Ada", "Zoe"]
     assert both.encode_source(source) == [7, 5, 8, 4, 7, UNK]
     # a word that only the target knows is the source's all the same; one that the source does not have is unknown
     assert both.encode_target("Zoe sah Ada Bob Eve the", source) == [8, 4, 7, UNK, UNK, 5]
@@ -412,7 +412,7 @@ def test_unknown_words_of_a_source_are_numbered_and_the_target_has_the_same_numb
 
 
 def test_each_source_id_says_the_same_word_on_the_target_side_or_nothing():
-    assert pair().copy_table().tolist() == [NOTHING, NOTHING, EOS, NOTHING, 5, NOTHING, NOTHING, 7, 8]
+    assert pair().copy_table().tolist() == [NO_COPY, NO_COPY, EOS, NO_COPY, 5, NO_COPY, NO_COPY, 7, 8]
     same = Words(["a", "b"])
     np.testing.assert_array_equal(PairTokenizer(same, same, slots=2).copy_table(), identity_copy_table(6, 6, 2))
 
@@ -423,8 +423,8 @@ def test_ids_become_the_sentences_own_words_again():
     assert both.decode(ids, "Ada saw Zoe") == "Zoe sah Ada <unk>"
     assert both.decode(ids, "Eve saw Bob") == "Bob sah Eve <unk>"
     assert both.decode(ids, "Eve saw") == "<unk> sah Eve <unk>"
-    assert both.decode(ids, "Ada saw Zoe", instead=["x", "x", "x", "Bob"]) == "Zoe sah Ada Bob"
-    assert both.target_symbols(ids[:5], "Ada saw Zoe", instead=["", "", "", ""]) == [
+    assert both.decode(ids, "Ada saw Zoe", replacements=["x", "x", "x", "Bob"]) == "Zoe sah Ada Bob"
+    assert both.target_symbols(ids[:5], "Ada saw Zoe", replacements=["", "", "", ""]) == [
         *("Zoe", "sah", "Ada", "<unk>", "</s>")
     ]
 
@@ -451,15 +451,15 @@ def test_without_slots_nothing_is_new():
 
 def test_subwords_know_every_word_and_have_nothing_to_copy_but_what_both_know():
     lines = ["the cat sat", "the mat sat there", "a cat"] * 5
-    tokenizer = Subwords.train(lines, TokenizerConfig(type="bpe", size=290))
+    tokenizer = Subwords.train(lines, size=290)
     both = PairTokenizer(tokenizer, tokenizer, slots=2)
-    assert both.copyable_words("Zürich the") == []
+    assert both.slot_words("Zürich the") == []
     assert both.encode_source("Zürich the") == tokenizer.encode("Zürich the")
     assert both.copy_table()[4:].tolist() == list(range(4, tokenizer.size + 2))
     ids = [*tokenizer.encode("the"), UNK, *tokenizer.encode("cat"), UNK]
     assert tokenizer.decode(ids) == "the<unk>cat<unk>"
     assert tokenizer.decode(ids, ["-"]) == "the-cat<unk>"
-    assert len(tokenizer.written("the cat")) == len(tokenizer.encode("the cat"))
+    assert len(tokenizer.tokenize("the cat")) == len(tokenizer.encode("the cat"))
 
 
 def test_sides_that_are_cut_differently_are_refused_before_any_training(tmp_path):
@@ -467,8 +467,8 @@ def test_sides_that_are_cut_differently_are_refused_before_any_training(tmp_path
     with pytest.raises(ValueError, match="cut alike") as refusal:
         run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
     assert str(refusal.value) == (
-        "model.decoder.copy needs both sides cut alike, got tokenizer.source.type=char and tokenizer.target.type=word; a token "
-        "of the one is no token of the other. Take one kind, or model.decoder.copy=none."
+        "model.decoder.copy needs tokenizers of one type on both sides, got tokenizer.source.type=char and "
+        "tokenizer.target.type=word, whose tokens differ; take one type for both, or model.decoder.copy=none."
     )
     assert not (tmp_path / "run" / "source.tokenizer.json").exists()
 

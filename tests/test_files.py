@@ -42,7 +42,6 @@ def refusal(path, error=ValueError, **options) -> str:
 
 @pytest.mark.parametrize("inner", INNER)
 def test_nothing_but_a_line_feed_ends_a_line(file, inner):
-    """Rows 2 and 3 of the faults."""
     path = file(f"a{inner}b\nc\n".encode())
     lines, report = read(path)
     assert lines == [f"a{inner}b", "c"]
@@ -60,14 +59,13 @@ def test_lines_come_back_whatever_is_in_them(tmp_path_factory, lines):
 
 @pytest.mark.parametrize("end", ["\r\n", ""])
 def test_cr_lf_is_an_end_where_all_lines_end_so(file, end):
-    """Row 4 of the faults; a last line that ends in nothing does not make the file mixed."""
+    """A last line that ends in nothing does not make the file mixed."""
     lines, report = read(file(f"a\r\nb\rc\r\nd{end}".encode()))
     assert lines == ["a", "b\rc", "d"]
     assert list(report.counts) == ["CR inside a line, kept as a character"]
 
 
 def test_mixed_ends_are_kept_and_reported(file):
-    """Row 4 of the faults."""
     path = file(b"a\nb\r\nc\r\nd\n")
     lines, report = read(path)
     assert lines == ["a", "b\r", "c\r", "d"]
@@ -79,27 +77,26 @@ def test_only_one_cr_is_part_of_an_end(file):
 
 
 def test_a_byte_order_mark_is_taken_off_at_the_start_alone(file):
-    """Row 5 of the faults."""
     path = file(BOM + b"a\n" + BOM + b"b" + BOM + b"\n")
     lines, report = read(path)
     assert lines == ["a", "\ufeffb\ufeff"]
-    assert report.places == {"byte order mark at the start, taken off": [f"{path}:1"]}
+    assert report.places == {"byte order mark at the start, removed": [f"{path}:1"]}
 
 
 LATIN = b"fine\ncaf\xe9 au lait\nend\n"
 
 
 def test_what_is_not_utf_8_is_refused_with_file_line_byte_and_hex(file):
-    """Rows 6 and 7 of the faults: Latin-1 fails at its first accent."""
+    """Latin-1 fails at its first accent."""
     assert refusal(file(LATIN)) == (
-        "FILE:2: byte 3 is not UTF-8 (hex e9 20 61 75); convert the file (latin-1? iconv -f latin1 -t utf-8) or say "
+        "FILE:2: byte 3 is not UTF-8 (hex e9 20 61 75); convert the file (latin-1? iconv -f latin1 -t utf-8) or set "
         "data.encoding_errors=replace or skip."
     )
 
 
 @pytest.mark.parametrize(("policy", "line"), [("replace", "caf\ufffd au lait"), ("skip", None)])
 def test_what_is_not_utf_8_is_replaced_or_skipped_when_told(file, policy, line):
-    """Row 6 of the faults; a skipped line keeps its place, so that parallel files stay in step."""
+    """A skipped line keeps its place, so that parallel files stay in step."""
     path = file(LATIN)
     lines, report = read(path, encoding_errors=policy)
     assert lines == ["fine", line, "end"]
@@ -116,32 +113,28 @@ def test_what_is_not_utf_8_is_replaced_or_skipped_when_told(file, policy, line):
     ],
 )
 def test_packed_files_are_recognized(file, start, name):
-    """Row 7 of the faults."""
     assert refusal(file(start + b"x\n")) == f"FILE is {name}, not UTF-8 text; unpack it first."
 
 
 def test_gzip_without_its_name_is_recognized(file):
-    """Row 7 of the faults."""
-    expected = "FILE is gzip, not UTF-8 text; name it a.txt.gz and it will be unpacked."
+    expected = "FILE is gzip, not UTF-8 text; rename it to a.txt.gz and it will be unpacked."
     assert refusal(file(gzip.compress(b"a\n"))) == expected
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_utf_16_is_recognized_with_and_without_its_mark(file, codec):
-    """Row 7 of the faults."""
     text = refusal(file("ein Haus\nein Hund\n".encode(codec)))
     assert text.startswith("FILE is UTF-16")
     assert text.endswith("; convert it: iconv -f utf-16 -t utf-8.")
 
 
 def test_one_nul_in_a_line_does_not_make_it_binary(file):
-    """Row 8 of the faults: it is read, and dropped or kept by policy."""
+    """It is read, and dropped or kept by policy."""
     assert read(file(b"a line\0with a NUL\n"))[0] == ["a line\0with a NUL"]
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_megabyte_in_one_line_is_read_and_the_last_line_counts(file, end):
-    """Row 16 of the faults."""
     long = "a\u00e4 \u2028" * (1 << 17)
     started = time.monotonic()
     for name, pack in (("a.txt", bytes), ("a.txt.gz", gzip.compress)):
@@ -156,15 +149,15 @@ def test_the_smallest_files(file, data, lines):
 
 
 def test_a_plain_file_called_gz_is_refused(file):
-    assert refusal(file(b"abc\n", "a.gz")).startswith("FILE is not a whole gzip file (Not a gzipped file")
+    assert refusal(file(b"abc\n", "a.gz")).startswith("FILE is not a complete gzip file (Not a gzipped file")
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-9], lambda data: data[:40] + b"\xff" * 9 + data[49:]])
 def test_a_damaged_gzip_file_is_refused(file, harm):
     whole = gzip.compress("".join(f"line {number}\n" for number in range(99)).encode())
     text = refusal(file(harm(whole), "a.gz"))
-    assert text.startswith("FILE is not a whole gzip file (")
-    assert text.endswith("); pack it again.")
+    assert text.startswith("FILE is not a complete gzip file (")
+    assert text.endswith("); compress it again.")
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
@@ -187,7 +180,6 @@ def test_only_the_first_five_places_are_kept(file):
     "line", ["", " ", "\t \r", "\u00a0", "\u3000\u2009", "\u200b", "\u200d\ufeff\u2060", "\u200e\u00ad"]
 )
 def test_a_line_in_which_nothing_can_be_seen_is_blank(line):
-    """Row 12 of the faults."""
     assert is_blank(line)
     assert not is_blank(line + "." + line)
 
@@ -200,7 +192,6 @@ def test_only_what_cannot_be_seen_is_blank():
 
 
 def test_control_characters_are_those_of_unicode_that_are_no_white_space():
-    """Row 8 of the faults."""
     for letter in LETTERS:
         assert has_control(letter) == (unicodedata.category(letter) == "Cc" and not letter.isspace())
     assert has_control("a line with \0 in it")

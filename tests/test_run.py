@@ -19,7 +19,7 @@ from rich.console import Console
 import s2s_jax
 from s2s_jax import run
 from s2s_jax.decode.translate import WINDOW
-from s2s_jax.text.batches import Plan
+from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
 from s2s_jax.train.checkpoint.pytree_io import digest
@@ -179,7 +179,7 @@ def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
 
 def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatch):
     """The signal comes with the step that a validation belongs to: it is saved at once, and measured when resumed."""
-    batches = Plan.from_step
+    batches = BatchPlan.from_step
 
     def signalled(plan, start, stop):
         for number, batch in enumerate(batches(plan, start, stop), start + 1):
@@ -189,7 +189,7 @@ def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatc
 
     experiment = tiny.experiment("steps=20", "validation.every=10")
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "from_step", signalled)
+        patch.setattr(BatchPlan, "from_step", signalled)
         with pytest.raises(Interrupted, match="SIGTERM: saved at step 10"):
             run.train(experiment, tmp_path / "run", QUIET)
     assert records(tmp_path / "run", "validation") == []

@@ -10,10 +10,10 @@ import tiny
 
 from s2s_jax.run.prepare import encode, prepare
 from s2s_jax.text import synthetic_tasks, tfds
-from s2s_jax.text.batches import Plan
+from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
-from s2s_jax.text.sources import DataConfig, read_split
+from s2s_jax.text.sources import SOURCES, DataConfig, read_split
 
 PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085dogs"), Example("drei", "three")]
 
@@ -54,7 +54,7 @@ def one_side(pairs, side: str) -> str:
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
 def test_every_format_gives_the_same_pairs(file, packed):
-    """Row 2 of the faults as well: U+2028 and U+0085 end no line."""
+    """U+2028 and U+0085 end no line."""
     both = [file(f"{side}.txt{packed}", one_side(PAIRS, side)) for side in ("source", "target")]
     records = "".join(json.dumps({"source": one.source, "target": one.target}) + "\n" for one in PAIRS)
     sources = [
@@ -83,8 +83,8 @@ def test_columns_of_a_tsv_file_go_by_number(file):
 def test_three_columns_without_a_word_are_refused(file):
     path = file("a.tsv", "ein\tone\neins\tone\textra\n")
     assert refusal(path) == (
-        f"{path}:2: 3 tab-separated columns, 2 are wanted (source, target); for other columns say data.source=1 "
-        "data.target=3, for two parallel files A,B."
+        f"{path}:2: 3 tab-separated columns, 2 are wanted (source, target); for other columns set data.source=1 "
+        "data.target=3, for two parallel files name them as A,B."
     )
 
 
@@ -122,17 +122,23 @@ def test_fields_of_json_go_by_name_and_alignments_become_character_links(file):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "not JSON (Expecting property name enclosed in double quotes at column 2); one object a line is wanted."),
-        ("", "not JSON (Expecting value at column 1); one object a line is wanted."),
-        ("[1]", "a JSON list, one object a line is wanted."),
+        (
+            "{",
+            "not JSON (Expecting property name enclosed in double quotes at column 2); one object per line is wanted.",
+        ),
+        ("", "not JSON (Expecting value at column 1); one object per line is wanted."),
+        ("[1]", "a JSON list, one object per line is wanted."),
         ("[" * 100_000, "not JSON (maximum recursion depth exceeded"),
         ("1" * 9999, "not JSON (Exceeds the limit (4300 digits)"),
         (
             '{"source": "a", "tgt": "b"}',
-            "no text field 'target' (found: source, tgt); say data.source and data.target.",
+            "no text field 'target' (found: source, tgt); set data.source and data.target.",
         ),
-        ('{"source": "a", "target": 3}', "no text field 'target' (found: source, target); say data.source"),
-        ('{"source": "a", "target": "\\ud83d"}', "field 'target' holds half a surrogate pair, which is no character;"),
+        ('{"source": "a", "target": 3}', "no text field 'target' (found: source, target); set data.source"),
+        (
+            '{"source": "a", "target": "\\ud83d"}',
+            "field 'target' holds half a surrogate pair, which is not a character;",
+        ),
         ('{"source": "a b", "target": "b", "alignment": "1-1"}', "alignment '1-1' is no i-j inside 2 and 1 words."),
         ('{"source": "a b", "target": "b", "alignment": "0:0"}', "alignment '0:0' is no i-j inside 2 and 1 words."),
         ('{"source": "a b", "target": "b", "alignment": [[0, 0]]}', "alignment '[[0,' is no i-j inside 2 and 1 words."),
@@ -185,7 +191,7 @@ def test_links_that_are_not_there_are_refused_with_file_and_line(file, line, pai
 def test_an_alignment_file_of_another_length_is_refused(file, lines):
     alignment, pairs = file("gold", "5-5\n" * lines), file("a.tsv", "a\tb\nc\td\n")
     assert refusal(pairs, alignment=str(alignment)) == (
-        f"{alignment} has {lines} lines, data.train={pairs} has 2; one line a pair is wanted, an empty one where "
+        f"{alignment} has {lines} lines, data.train={pairs} has 2; one line per pair is wanted, an empty one where "
         "nothing is aligned."
     )
 
@@ -194,7 +200,7 @@ def test_an_alignment_file_goes_with_files_of_two_columns_alone(file):
     for spec in ("task:copy", file("a.jsonl", '{"source": "a", "target": "b"}\n')):
         assert refusal(spec, alignment="gold") == (
             f"data.alignment=gold goes with a TSV file or two parallel ones, not with data.train={spec}; leave it "
-            "empty. Made-up tasks know their alignment, JSON lines have the field 'alignment'."
+            "empty. Synthetic tasks know their alignment, JSON lines have the field 'alignment'."
         )
     text = "no file none; give the path of a text file (plain or .gz)."
     assert refusal(file("a.tsv", "a\tb\n"), error=FileNotFoundError, alignment="none") == text
@@ -224,7 +230,7 @@ def sentences(count: int) -> list[str]:
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize(("place", "extra"), [(1, 1), (40, 1), (120, 7), (200, 1)])
 def test_the_first_probable_shift_is_named(file, side, place, extra):
-    """Row 1 of the faults: both counts, and where lines begin to fit better some lines further on."""
+    """Both counts, and where lines begin to fit better some lines further on."""
     sides = [sentences(200), [line * 2 for line in sentences(200)]]
     del sides[side][place - 1 : place - 1 + extra]
     paths = [file(f"{number}.txt", "".join(f"{line}\n" for line in lines)) for number, lines in enumerate(sides)]
@@ -238,7 +244,6 @@ def test_the_first_probable_shift_is_named(file, side, place, extra):
 
 
 def test_a_blank_line_too_many_is_where_the_shift_starts(file):
-    """Row 1 of the faults."""
     left = file("a.txt", "x\n" * 9 + "\n" + "x\n" * 5)
     right = file("b.txt", "y\n" * 14)
     assert "has 15 lines" in (text := refusal(f"{left},{right}"))
@@ -246,12 +251,12 @@ def test_a_blank_line_too_many_is_where_the_shift_starts(file):
 
 
 def test_a_file_cut_at_u_2028_elsewhere_is_recognized(file):
-    """Row 1 of the faults: Python's splitlines has cut one side, the other still holds the character."""
+    """Python's splitlines has cut one side, the other still holds the character."""
     left = file("a.txt", "ein\nzwei\ndrei\nvier\n")
     right = file("b.txt", "one\ntwo\u2028three\nfour\n")
     assert refusal(f"{left},{right}") == (
-        f"{left} has 4 lines, {right} has 3; from line 2 on one was probably cut at U+2028 or its like elsewhere; here "
-        "only \\n ends a line; make them the same length."
+        f"{left} has 4 lines, {right} has 3; from line 2 on, one was probably split elsewhere at U+2028 or the like; "
+        "here only \\n ends a line; make them the same length."
     )
 
 
@@ -274,7 +279,7 @@ ODD = [
 
 
 def test_blank_sides_drop_the_pair_and_are_reported(file):
-    """Rows 8, 9 and 12 of the faults; the pairs behind an empty line are all read."""
+    """The pairs behind an empty line are all read."""
     path = file("a.tsv", tsv(ODD))
     examples, report = read(path)
     assert examples == [ODD[0], ODD[6]]
@@ -288,7 +293,6 @@ def test_blank_sides_drop_the_pair_and_are_reported(file):
 
 
 def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
-    """Rows 8 and 9 of the faults."""
     examples, report = read(file("a.tsv", tsv(ODD)), blank_lines="keep", control_characters="keep")
     assert examples == ODD
     assert report.kept == 7
@@ -301,15 +305,13 @@ def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
 
 
 def test_a_blank_side_is_an_error_when_told(file):
-    """Row 9 of the faults."""
     path = file("a.tsv", tsv(ODD))
-    assert refusal(path, blank_lines="error") == f"{path}:2: blank source; say data.blank_lines=drop or keep to go on."
+    assert refusal(path, blank_lines="error") == f"{path}:2: blank source; set data.blank_lines=drop or keep to go on."
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 @pytest.mark.parametrize("empty", ["drop", "error"])
 def test_validation_and_test_pairs_are_never_filtered(file, split, empty):
-    """Row 10 of the faults."""
     path = file("a.tsv", tsv(ODD))
     examples, report = read("task:copy", split=split, blank_lines=empty, **{split: str(path)})
     assert examples == ODD
@@ -318,7 +320,6 @@ def test_validation_and_test_pairs_are_never_filtered(file, split, empty):
 
 @pytest.mark.parametrize("form", ["parallel", "tsv", "jsonl"])
 def test_a_line_that_is_not_utf_8_goes_by_policy_and_keeps_files_in_step(tmp_path, form):
-    """Row 6 of the faults."""
     sources, targets = [b"a", b"b\xff", b"c"], [b"A", b"B", b"C"]
     pairs = list(zip(sources, targets, strict=True))
     if form == "parallel":
@@ -347,7 +348,6 @@ def test_a_line_that_is_not_utf_8_goes_by_policy_and_keeps_files_in_step(tmp_pat
     ],
 )  # fmt: skip
 def test_nothing_left_is_refused_with_the_reasons(file, text, reason):
-    """Row 17 of the faults."""
     path = file("a.tsv", text)
     assert refusal(path) == f"data.train={path}: {reason.format(path)}"
     nothing = file("empty.tsv", "")
@@ -357,7 +357,6 @@ def test_nothing_left_is_refused_with_the_reasons(file, text, reason):
 
 @pytest.mark.parametrize("form", ["tsv", "parallel"])
 def test_a_megabyte_in_one_line_without_an_end_is_a_pair(file, form):
-    """Row 16 of the faults."""
     pair = Example("ein " * (1 << 18), "one")
     both = [file("a.txt", pair.source), file("b.txt", pair.target)]
     spec = file("a.tsv", tsv([pair])[:-1]) if form == "tsv" else f"{both[0]},{both[1]}"
@@ -384,7 +383,6 @@ def lengths(file, tmp_path):
 
 @pytest.mark.parametrize(("policy", "kept"), [("error", 19), ("drop", 19), ("truncate", 20)])
 def test_over_long_training_pairs_are_dropped_or_cut_and_reported(lengths, tmp_path, policy, kept):
-    """Row 13 of the faults."""
     prepared = lengths("data.max_length=4", f"data.too_long={policy}")
     assert len(prepared.training.sources) == kept
     assert prepared.training.lengths().max() == (5 if policy == "truncate" else 3)  # EOS counts one
@@ -394,15 +392,13 @@ def test_over_long_training_pairs_are_dropped_or_cut_and_reported(lengths, tmp_p
 
 
 def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
-    """Row 13 of the faults."""
     with pytest.raises(ValueError, match=r"data.max_length=4 would drop 10% of the training pairs; raise it, or say"):
         lengths("data.max_length=4", long=2)
 
 
 def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths):
-    """Rows 10 and 14 of the faults."""
     prepared = lengths("data.max_length=4")
-    plan = Plan(encode(prepared.validation, PairTokenizer(**prepared.tokenizers)), tiny.experiment().batch, seed=0)
+    plan = BatchPlan(encode(prepared.validation, PairTokenizer(**prepared.tokenizers)), tiny.experiment().batch, seed=0)
     batches = list(plan.in_order())
     assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
     assert max(batch.source.shape[1] for batch in batches) == 10
@@ -410,8 +406,8 @@ def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths)
 
 def test_vocabularies_come_from_training_lines_alone(lengths):
     prepared = lengths()
-    assert prepared.tokenizers["source"].table == ["a", "b", "c"]  # no "z"
-    assert prepared.tokenizers["target"].table == ["a", "b"]
+    assert prepared.tokenizers["source"].vocabulary == ["a", "b", "c"]  # no "z"
+    assert prepared.tokenizers["target"].vocabulary == ["a", "b"]
 
 
 # --- made-up tasks and TFDS -------------------------------------------------------------------------------------------
@@ -443,11 +439,11 @@ def test_lengths_of_zero_are_the_tasks_own(lengths, found):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train": "task:copi"}, "no task 'copi'; did you mean 'copy'?"),
+        ({"train": "task:copi"}, "task must be one of addition, copy, dates, reverse, sort, got 'copi'; did you mean"),
         ({"train": "task:copy", "lengths": (5, 3)}, "the lengths are data.lengths"),
-        ({"train": "task:copy", "lengths": (-1, 3)}, "minimum_length must be at least 1, got -1"),
-        ({"train": "task:copy", "lengths": (1, 1), "train_size": 500}, "count is data.train_size here"),
-        ({"train": "task:copy", "lengths": (1, 1), "split": "test"}, "count is data.eval_size here"),
+        ({"train": "task:copy", "lengths": (-1, 3)}, "minimum_length must be positive, got -1"),
+        ({"train": "task:copy", "lengths": (1, 1), "train_size": 500}, "count is data.train_size, the"),
+        ({"train": "task:copy", "lengths": (1, 1), "split": "test"}, "count is data.eval_size, the"),
         ({"train": "task:dates", "lengths": (1, 1)}, "task 'dates' has no maximum_length, got 1; leave it out"),
     ],
 )
@@ -462,7 +458,7 @@ def test_a_tfds_source_is_passed_on_with_its_folders(monkeypatch):
         asked.append((spec, options))
         return [Example("a", ""), Example("a", "b")]
 
-    monkeypatch.setattr(tfds, "read", reader)
+    monkeypatch.setattr(tfds, "read_dataset", reader)
     folders = {"directory": "/sets", "manual_dir": "/mine"}
     examples, report = read("tfds:scan/length@train[:9]", source="in", target="out", **folders)
     assert examples == [Example("a", "b")]
@@ -474,6 +470,37 @@ def test_a_tfds_source_is_passed_on_with_its_folders(monkeypatch):
         ("tfds:scan/length@train[:9]", {"split": "train", **given}),
         ("tfds:scan/length", {"split": "test", **empty}),
     ]
+
+
+# --- a source of the user's own ---------------------------------------------------------------------------------------
+
+
+def read_quiz(name, split, config, report):
+    """Two questions, one line that is skipped, and one without an answer."""
+    report.add("seen by the reader", f"{name}:1")
+    for number, answer in enumerate([f"{split} {config.seed}", None, "", "b"], 1):
+        yield None if answer is None else (Example(f"question {number}", answer), f"quiz:{name}:{number}")
+
+
+def test_a_source_of_your_own_is_one_entry_of_the_table(monkeypatch):
+    monkeypatch.setitem(SOURCES, "quiz:", read_quiz)
+    config = DataConfig(train="quiz:easy@1", seed=3)
+    assert [config.spec(split) for split in ("train", "validation", "test")] == ["quiz:easy@1"] * 3
+    examples, report = read_split(config, "train")
+    assert examples == [Example("question 1", "train 3"), Example("question 4", "b")]
+    assert (report.read, report.kept) == (3, 2)
+    assert report.places == {
+        "seen by the reader": ["easy@1:1"],
+        "blank target, pair dropped": ["quiz:easy@1:3"],
+    }
+    assert [one.target for one in read_split(config, "test")[0]] == ["test 3", "", "b"]
+    assert refusal("quiz:easy", alignment="gold").startswith("data.alignment=gold goes with a TSV file")
+
+
+def test_a_source_that_nobody_has_imported_is_named():
+    assert refusal("quiz:easy", error=FileNotFoundError) == (
+        "no file quiz:easy, and no source quiz: among task:, tfds:, lines:; a source of your own needs --import FILE."
+    )
 
 
 # --- splits and settings ----------------------------------------------------------------------------------------------
@@ -520,7 +547,7 @@ def test_settings_that_make_no_sense_are_refused(settings, split, message):
 def test_heavy_packages_are_imported_only_where_they_are_used():
     """A command that reads no data set and trains nothing does not wait for them."""
     code = (
-        "import sys, s2s_jax.text.sources, s2s_jax.text.batches, s2s_jax.text.tokenizers, s2s_jax.text.synthetic_tasks\n"
+        "import sys, s2s_jax.text.sources, s2s_jax.text.batches, s2s_jax.text.copy_vocabulary\n"
         "print({'tensorflow_datasets', 'grain', 'array_record', 'sentencepiece', 'babel', 'jax'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

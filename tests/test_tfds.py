@@ -36,7 +36,7 @@ def offline(monkeypatch):
     def refuse(url, **_):
         raise ConnectionError(f"no network in tests: {url}")
 
-    monkeypatch.setattr(builders, "fetch", refuse)
+    monkeypatch.setattr(builders, "download", refuse)
     monkeypatch.setattr(downloader, "_open_url", refuse)
 
 
@@ -54,7 +54,7 @@ def place(folder, files, *, packed=False):
 def reader(tmp_path):
     def read(spec, split="train", **settings):
         folders = {"manual_directory": str(tmp_path / "manual"), "data_directory": str(tmp_path / "data")}
-        return tfds_source.read(spec, split=split, **{**folders, **settings})
+        return tfds_source.read_dataset(spec, split=split, **{**folders, **settings})
 
     return read
 
@@ -144,7 +144,7 @@ def test_what_a_faster_process_prepared_is_read(scan, monkeypatch):
 def test_what_is_fetched_is_read_and_prepared_without_the_reader(tmp_path, monkeypatch):
     files = {f"data/{name}.tsv": content for name, content in COGS.items()}
     monkeypatch.setattr(Cogs, "FILES", place(tmp_path / "elsewhere", files))
-    monkeypatch.setattr(builders, "fetch", lambda url: files[url.removeprefix(Cogs.ROOT)].encode())
+    monkeypatch.setattr(builders, "download", lambda url: files[url.removeprefix(Cogs.ROOT)].encode())
     builder = Cogs(data_dir=str(tmp_path / "data"))
     builder.download_and_prepare()
     record = builder.as_data_source("gen")[0]
@@ -159,7 +159,7 @@ def test_every_scan_configuration_has_its_sums(config, tmp_path):
 
 
 def test_sums_are_sums_and_roots_name_a_commit():
-    for builder in tfds_source.OUR_OWN:
+    for builder in tfds_source.OWN_BUILDERS:
         assert builder.ROOT.startswith("https://raw.githubusercontent.com/")
         assert any(len(part) == 40 for part in builder.ROOT.split("/"))
         assert all(size > 0 and len(bytes.fromhex(digest)) == 32 for size, digest in builder.FILES.values())
@@ -173,13 +173,13 @@ def test_changed_file_is_refused_by_name(cogs, tmp_path):
         cogs("tfds:cogs")
     assert str(caught.value) == (
         f"{path}: wanted {wanted[0]} bytes with SHA-256 {wanted[1]}, got 7 bytes with SHA-256 {got}; this is not the "
-        "file that was published, fetch it again"
+        "file that was published, download it again"
     )
     assert not (tmp_path / "data" / "cogs" / "1.0.0").exists()
 
 
 def test_changed_download_is_refused_by_address(scan, tmp_path, monkeypatch):
-    monkeypatch.setattr(builders, "fetch", lambda _: b"404: Not Found")
+    monkeypatch.setattr(builders, "download", lambda _: b"404: Not Found")
     with pytest.raises(ValueError, match=r"^https://raw\S+/length_split/tasks_train_length.txt: wanted \d+ bytes"):
         scan("tfds:scan/length", manual_directory="")
 
@@ -193,23 +193,23 @@ def test_broken_gzip_is_named(scan, tmp_path):
 
 def test_no_network_says_what_to_put_where(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        tfds_source.read("tfds:cogs", split="train", data_directory=str(tmp_path))
+        tfds_source.read_dataset("tfds:cogs", split="train", data_directory=str(tmp_path))
     address = (
         "https://raw.githubusercontent.com/najoungkim/COGS/165a7b669eade971fa47bf568a2e51925360fed8/data/train.tsv"
     )
     assert str(caught.value) == (
-        f"tfds:cogs: could not fetch {address} (no network in tests: {address}); without a network, put dev.tsv, "
+        f"tfds:cogs: could not download {address} (no network in tests: {address}); without a network, put dev.tsv, "
         "gen.tsv, test.tsv, train.tsv (plain or .gz) in a folder and name it with --data.manual-dir DIR"
     )
 
 
 def test_no_network_for_a_data_set_of_tfds(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        tfds_source.read("tfds:ted_hrlr_translate/pt_to_en", split="train", data_directory=str(tmp_path))
+        tfds_source.read_dataset("tfds:ted_hrlr_translate/pt_to_en", split="train", data_directory=str(tmp_path))
     assert str(caught.value) == (
-        f"tfds:ted_hrlr_translate/pt_to_en is not in {tmp_path}/ted_hrlr_translate/pt_to_en/1.0.0 and can't be fetched "
-        "(no network in tests: http://www.phontron.com/data/qi18naacl-dataset.tar.gz); copy that folder from a machine "
-        "where it was prepared, or put the published files in a folder: --data.manual-dir DIR"
+        f"tfds:ted_hrlr_translate/pt_to_en is not in {tmp_path}/ted_hrlr_translate/pt_to_en/1.0.0 and cannot be "
+        "downloaded (no network in tests: http://www.phontron.com/data/qi18naacl-dataset.tar.gz); copy that folder "
+        "from a machine where it was prepared, or put the published files in a folder: --data.manual-dir DIR"
     )
 
 
@@ -233,7 +233,7 @@ def ted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(downloader, "_open_url", serve)
     monkeypatch.setattr(download_manager.DownloadManager, "_register_or_validate_checksums", lambda *_, **__: None)
-    return functools.partial(tfds_source.read, "tfds:ted_hrlr_translate/pt_to_en", data_directory=str(tmp_path))
+    return functools.partial(tfds_source.read_dataset, "tfds:ted_hrlr_translate/pt_to_en", data_directory=str(tmp_path))
 
 
 def test_a_data_set_of_tfds_is_unpacked_and_prepared_without_tensorflow(ted):
@@ -263,7 +263,7 @@ def test_records_that_only_tensorflow_reads_are_refused(ted, tmp_path):
 def test_translations_of_tfds(spec, languages, tmp_path, monkeypatch):
     # TFDS 4.9.10 gives its mocked sources a __getitems__ that wants a `self` which it never gets
     monkeypatch.setattr(mocking, "_getitems", lambda keys, generator: [generator[key] for key in keys])
-    read = functools.partial(tfds_source.read, spec, split="train", data_directory=str(tmp_path))
+    read = functools.partial(tfds_source.read_dataset, spec, split="train", data_directory=str(tmp_path))
     source, target = languages
     with tfds.testing.mock_data(num_examples=3, policy=tfds.testing.MockPolicy.USE_CODE):
         examples = read()
@@ -276,7 +276,7 @@ def test_translations_of_tfds(spec, languages, tmp_path, monkeypatch):
 
 def test_supervised_keys_name_the_sides(tmp_path):
     builder = tfds.builder("gigaword", data_dir=str(tmp_path))
-    assert tfds_source.sides(builder, spec=tfds_source.parsed("tfds:gigaword"), source="", target="") == (
+    assert tfds_source.text_features(builder, spec=tfds_source.parse_spec("tfds:gigaword"), source="", target="") == (
         "document",
         "summary",
     )
@@ -299,24 +299,29 @@ def with_features(folder, **kinds):
 
 
 def test_two_texts_are_the_sides_and_three_are_refused(tmp_path):
-    text, spec = tfds.features.Text(), tfds_source.parsed("tfds:made_up")
+    text, spec = tfds.features.Text(), tfds_source.parse_spec("tfds:made_up")
     builder = with_features(tmp_path, question=text, answer=text, row=tfds.features.Scalar(np.int32))
-    assert tfds_source.sides(builder, spec=spec, source="", target="") == ("question", "answer")
+    assert tfds_source.text_features(builder, spec=spec, source="", target="") == ("question", "answer")
     builder = with_features(tmp_path, question=text, answer=text, title=text)
-    with pytest.raises(ValueError, match=r"made_up: no telling .* name both, its texts: answer, question, title$"):
-        tfds_source.sides(builder, spec=spec, source="", target="")
-    with pytest.raises(ValueError, match="name both source and target, or neither; its texts: answer, question, title"):
-        tfds_source.sides(builder, spec=spec, source="title", target="")
     with pytest.raises(
-        ValueError, match=r"target 'titel' is none of its texts; did you mean 'title'\?; it has: answer"
+        ValueError, match=r"made_up does not say what is source .* name both, its texts: answer, question, title$"
     ):
-        tfds_source.sides(builder, spec=spec, source="answer", target="titel")
+        tfds_source.text_features(builder, spec=spec, source="", target="")
+    with pytest.raises(ValueError, match="name both source and target, or neither; its texts: answer, question, title"):
+        tfds_source.text_features(builder, spec=spec, source="title", target="")
+    with pytest.raises(
+        ValueError, match=r"target 'titel' is not one of its texts; did you mean 'title'\?; it has: answer"
+    ):
+        tfds_source.text_features(builder, spec=spec, source="answer", target="titel")
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("scan/length", r"^data 'scan/length' is no data set; wanted tfds:NAME\[/CONFIG\]\[:VERSION\]\[@SPLIT\]"),
+        (
+            "scan/length",
+            r"^'scan/length' does not name a TensorFlow data set; wanted tfds:NAME\[/CONFIG\]\[:VERSION\]\[@SPLIT\]",
+        ),
         ("tfds:scan/length@", "wanted tfds:NAME"),
         ("tfds:scam/length", r"^no data set 'scam'; did you mean 'scan'"),
         (
@@ -327,7 +332,7 @@ def test_two_texts_are_the_sides_and_three_are_refused(tmp_path):
         ("tfds:scan/length:9.9.9", "^tfds:scan/length:9.9.9: .*cannot be loaded at version 9.9.9"),
         ("tfds:scan/length@dev", r"^tfds:scan/length has no split 'dev'; it has: test, train, validation$"),
         ("tfds:scan/length@train+tset", r"no split 'tset'; did you mean 'test'\?; it has: test, train, validation$"),
-        ("tfds:scan/length@train[:9", r"^tfds:scan/length: split 'train\[:9' is not understood: "),
+        ("tfds:scan/length@train[:9", r"^tfds:scan/length: split 'train\[:9' cannot be parsed: "),
     ],
 )
 def test_what_is_mistyped_is_answered_in_one_line(spec, message, scan):
@@ -338,7 +343,7 @@ def test_what_is_mistyped_is_answered_in_one_line(spec, message, scan):
 
 def test_missing_manual_directory_is_named():
     with pytest.raises(FileNotFoundError, match=r"--data.manual-dir /none/such: no such folder; create it"):
-        tfds_source.read("tfds:cogs", split="train", manual_directory="/none/such")
+        tfds_source.read_dataset("tfds:cogs", split="train", manual_directory="/none/such")
 
 
 def test_a_data_set_that_needs_more_packages_says_which(scan, monkeypatch):
@@ -346,15 +351,15 @@ def test_a_data_set_that_needs_more_packages_says_which(scan, monkeypatch):
         raise ModuleNotFoundError("No module named 'apache_beam'")
 
     monkeypatch.setattr(Scan, "download_and_prepare", wants_beam)
-    with pytest.raises(ValueError, match=r"can't be prepared here, its code in TFDS wants more: .*apache_beam"):
+    with pytest.raises(ValueError, match=r"cannot be prepared here, its code in TFDS needs more: .*apache_beam"):
         scan("tfds:scan/length")
 
 
 def test_bytes_are_decoded_strictly():
-    assert tfds_source.text("olá".encode(), where="here") == "olá"
+    assert tfds_source.decode_text("olá".encode(), place="here") == "olá"
     with pytest.raises(ValueError, match=r"^tfds:x, record 3: wanted UTF-8, got invalid start byte at byte 1$"):
-        tfds_source.text(b"a\xff", where="tfds:x, record 3")
+        tfds_source.decode_text(b"a\xff", place="tfds:x, record 3")
 
 
 def test_lines_end_at_line_feeds_only():
-    assert builders.lines("a\u2028b\r\nc\x85\n".encode()) == ["a\u2028b\r", "c\x85"]
+    assert builders.utf8_lines("a\u2028b\r\nc\x85\n".encode()) == ["a\u2028b\r", "c\x85"]

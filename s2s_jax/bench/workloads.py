@@ -15,7 +15,7 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
-from s2s_jax.text.batches import BatchConfig, Pairs, Plan
+from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
 from s2s_jax.train.objectives import LossConfig
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 
@@ -156,7 +156,7 @@ def training_batches(work: Workload, count: int) -> list[Batch]:
         [_line(chance, vocabulary, int(length)) for length in side]
         for vocabulary, side in zip((work.source_vocabulary, work.target_vocabulary), lengths.T, strict=True)
     ]
-    plan = Plan(Pairs(*sides), BatchConfig(size=work.sentences, tokens=1 << 30, buckets=SHAPES), seed=0)
+    plan = BatchPlan(Pairs(*sides), BatchConfig(size=work.sentences, tokens=1 << 30, buckets=SHAPES), seed=0)
     full = (batch for batch in map(plan.batch, range(plan.per_epoch)) if batch.target[-1, 0])
     return [batch for batch, _ in zip(full, range(count), strict=False)]
 

@@ -19,7 +19,7 @@ from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
-from s2s_jax.text.tokenizers import ended
+from s2s_jax.text.tokenizers import append_eos
 
 Ids = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # source and target of a pair
 
@@ -73,7 +73,7 @@ class Scorer:
             self.pair.encode_source(example.source),
             self.pair.encode_target(example.target, example.source),
         )
-        return ended(source), ended(target)
+        return append_eos(source), append_eos(target)
 
     def _sent(self, params: Params, ids: list[Ids]) -> Scored:
         return self._score(params, Batch(*(filled(side) for side in zip(*ids, strict=True))))

@@ -23,7 +23,7 @@ from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.files import is_blank
-from s2s_jax.text.tokenizers import ended
+from s2s_jax.text.tokenizers import append_eos
 
 WINDOW = 16  # batches sorted together
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Translator:
         answers = {number: Translation(line, (), ()) for number, line in enumerate(lines) if is_blank(line)}
         tokens = {n: self.pair.encode_source(line) for n, line in enumerate(lines) if n not in answers}
         most = self.search.max_source
-        encoded = {number: ended(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
+        encoded = {number: append_eos(ids[: most - 1] if most else ids) for number, ids in tokens.items()}
         waiting = sorted(encoded, key=lambda number: len(encoded[number]))
 
         def sent(members: list[int]) -> SearchResult:
@@ -152,9 +152,9 @@ class Translator:
         alignment = np.array(found.alignment[row, slot, :count, :length])
         instead = self._looked_at(line, tokens, alignment) if self.search.replace_unknown else ()
         return Hypothesis(
-            self.pair.decode(tokens, line, instead=instead),
+            self.pair.decode(tokens, line, replacements=instead),
             float(found.scores[row, slot]),
-            tuple(self.pair.target_symbols(tokens, line, instead=instead)),
+            tuple(self.pair.target_symbols(tokens, line, replacements=instead)),
             tuple(found.log_probs[row, slot, :count].tolist()),
             alignment,
             bool(found.truncated[row, slot]),

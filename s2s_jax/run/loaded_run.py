@@ -23,7 +23,7 @@ from s2s_jax.run.run_dir import SIDES, read_experiment, read_json
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.text.tokenizers import Tokenizer, fingerprint, load_tokenizer
+from s2s_jax.text.tokenizers import Tokenizer, load_tokenizer, tokenizer_fingerprint
 from s2s_jax.train.checkpoint.average import newest_average
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
 from s2s_jax.train.optimizer import make_optimizer
@@ -189,7 +189,7 @@ def load(
     facts = read_json(directory / "facts.json")
     tokenizers = {side: load_tokenizer(directory / f"{side}.tokenizer.json") for side in SIDES}
     for side in SIDES:
-        _check_fingerprint(directory, side, fingerprint(tokenizers[side]), facts[f"{side}_tokenizer"])
+        _check_fingerprint(directory, side, tokenizer_fingerprint(tokenizers[side]), facts[f"{side}_tokenizer"])
     model = model_of(experiment, tokenizers)
     example = abstract_state(experiment, model, make_optimizer(experiment.optimizer, experiment.steps))
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -239,7 +239,7 @@ def _combine(first: Run, others: Sequence[tuple[str, Run]], mixing: str) -> Run:
 
 
 def _check_same_tokenizer(run: Run, other: Run, side: str, *, of: str) -> None:
-    here, there = (fingerprint(one.tokenizers[side])[:12] for one in (run, other))
+    here, there = (tokenizer_fingerprint(one.tokenizers[side])[:12] for one in (run, other))
     if here != there:
         raise ValueError(
             f"{of} has another {side} tokenizer (sha256 {there}, {here} is wanted); train it with tokenizer.{side}.file, "

@@ -17,7 +17,14 @@ from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.text.tokenizers import Tokenizer, ended, fingerprint, load_tokenizer, save_tokenizer, train_tokenizer
+from s2s_jax.text.tokenizers import (
+    Tokenizer,
+    append_eos,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
 
 
 class PreparedData(NamedTuple):
@@ -50,7 +57,7 @@ def prepare(experiment: Experiment, directory: Path, say: Callable[[str], None])
         "version": s2s_jax.__version__,
         "data": _data_fingerprint(training),
         "longest_target": int(training.lengths()[:, 1].max()),
-        **{f"{side}_tokenizer": fingerprint(tokenizers[side]) for side in SIDES},
+        **{f"{side}_tokenizer": tokenizer_fingerprint(tokenizers[side]) for side in SIDES},
     }
     prepared = PreparedData(tokenizers, training, validation, facts, reports)
     save_prepared(prepared, directory)
@@ -74,8 +81,8 @@ def tokenizer_file(directory: Path, side: str) -> Path:
 def encode(examples: Sequence[Example], pair: PairTokenizer) -> Pairs:
     """Pairs as ids, each side ended by EOS; every id is below its vocabulary's size and slots, a law of tokenizers."""
     return Pairs(
-        [ended(pair.encode_source(example.source)) for example in examples],
-        [ended(pair.encode_target(example.target, example.source)) for example in examples],
+        [append_eos(pair.encode_source(example.source)) for example in examples],
+        [append_eos(pair.encode_target(example.target, example.source)) for example in examples],
     )
 
 
@@ -99,7 +106,9 @@ def _tokenizer(experiment: Experiment, directory: Path, examples: Sequence[Examp
         return load_tokenizer(Path(config.file))
     lines = [getattr(one, side) for one in examples]
     # no pieces can be learned from nothing, and none are needed
-    return train_tokenizer(lines, config if any(lines) else dataclasses.replace(config, type="char"))
+    return train_tokenizer(
+        lines, config if any(lines) else dataclasses.replace(config, type="char"), group=f"tokenizer.{side}"
+    )
 
 
 def _short_enough(pairs: Pairs, experiment: Experiment, report: DataReport, pair: PairTokenizer) -> Pairs:
@@ -116,12 +125,14 @@ def _short_enough(pairs: Pairs, experiment: Experiment, report: DataReport, pair
     for number in np.flatnonzero(over):
         report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
     if policy == "truncate":
-        cut = pairs.cut(longest)
-        return cut._replace(targets=[pair.without_lost(*both) for both in zip(cut.sources, cut.targets, strict=True)])
+        cut = pairs.truncate(longest)
+        return cut._replace(
+            targets=[pair.drop_absent_slots(*both) for both in zip(cut.sources, cut.targets, strict=True)]
+        )
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
-    return pairs.chosen(np.flatnonzero(~over))
+    return pairs.select(np.flatnonzero(~over))
 
 
 def _data_fingerprint(pairs: Pairs) -> str:

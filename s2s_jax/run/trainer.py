@@ -27,8 +27,8 @@ from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.prepare import PreparedData, encode, prepare, save_prepared, slots_of
 from s2s_jax.run.run_dir import FORMAT, SIDES, check_same_settings, clear, has_checkpoint, write_json
 from s2s_jax.shapes import Batch
-from s2s_jax.text.batches import Plan
-from s2s_jax.text.copy_vocabulary import PairTokenizer, different_kinds
+from s2s_jax.text.batches import BatchPlan
+from s2s_jax.text.copy_vocabulary import PairTokenizer, unequal_types
 from s2s_jax.train import devices, loop, vmapped_runs
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
 from s2s_jax.train.lock import Lock
@@ -197,7 +197,7 @@ def _opened(
             first = int(state.step)
             end = loop.StopPolicy(experiment.steps, experiment.validation, experiment.budget)
             reason = end.reason(first, standing)
-            plan = Plan(prepared.training, experiment.batch, seed=experiment.seed)
+            plan = BatchPlan(prepared.training, experiment.batch, seed=experiment.seed)
             if reason:
                 say(f"{directory} is done: step {first} of {experiment.steps}; {reason}.")
             else:
@@ -278,7 +278,7 @@ def _check_alike(experiment: Experiment) -> None:
     """Refuse to copy between sides that are cut differently, before anything is learned of them."""
     kinds = experiment.tokenizer.source.type, experiment.tokenizer.target.type
     if slots_of(experiment) and kinds[0] != kinds[1]:
-        raise ValueError(different_kinds(*kinds))
+        raise ValueError(unequal_types(*kinds))
 
 
 def _state(
@@ -306,7 +306,7 @@ def _validator(
     """The function that measures parameters: loss over the whole split, quality over its first lines."""
     pair = PairTokenizer(**prepared.tokenizers, slots=slots_of(experiment))
     pairs = encode(prepared.validation, pair)
-    plan = Plan(pairs, experiment.batch, seed=0)
+    plan = BatchPlan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
     items = group_by_source(prepared.validation[: experiment.validation.sentences])
     # greedy
@@ -338,8 +338,8 @@ def _sample(translation: Translation, reference: str) -> list[str]:
     return [f"source:      {translation.source}", f"translation: {translation.text}", f"reference:   {reference}"]
 
 
-def _say_sizes(say, state: TrainState, prepared: PreparedData, plan: Plan) -> None:
+def _say_sizes(say, state: TrainState, prepared: PreparedData, plan: BatchPlan) -> None:
     sizes = ", ".join(f"{side} {prepared.tokenizers[side].size:,}" for side in SIDES)
-    shapes = ", ".join(f"{rows} x ({s}+{t})" for rows, (s, t) in zip(plan.rows, plan.shapes, strict=True))
+    shapes = ", ".join(f"{rows} x ({s}+{t})" for rows, (s, t) in zip(plan.rows, plan.buckets, strict=True))
     say(f"vocabularies: {sizes}; parameters: {count(state.params):,}")
-    say(f"batches: {plan.per_epoch:,} an epoch, {plan.waste:.0%} padding, shapes {shapes}")
+    say(f"batches: {plan.per_epoch:,} an epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")

@@ -1,7 +1,7 @@
-"""Which pairs stand in which batch, at every step of a training that may be interrupted anywhere?
+"""Batches of encoded pairs by length bucket: which pairs are in the batch of each step.
 
-A plan of global batches is a pure function of (seed, epoch): nothing about the data's position is ever saved but the
-step. Few static shapes are chosen from the data's own lengths, so that little is padded and little is compiled.
+The plan of an epoch's batches is a pure function of (seed, epoch), so the step is all that a checkpoint has to hold of
+the position in the data. A few buckets are chosen from the data's own lengths: little padding, few compilations.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from s2s_jax.shapes import PAD, Batch
-from s2s_jax.text.tokenizers import ended
+from s2s_jax.text.tokenizers import append_eos
 from s2s_jax.validation import at_least, check_fields
 
-Shape = tuple[int, int]  # padded source and target lengths
-GRID = 32  # lengths of a side that shapes are chosen from
-ROUNDS = 10  # of moving shapes; three or four are usual
+Bucket = tuple[int, int]  # padded source and target lengths
+GRID = 32  # lengths of a side that buckets are chosen from
+MAX_ROUNDS = 10  # of moving buckets; three or four are usual
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class BatchConfig:
     size: int = 64
     """Most pairs in a batch."""
     tokens: int = 16_384
-    """Most positions in a batch, source and target, padding counted."""
+    """Most positions in a batch, source and target, padding included."""
     parts: int = 1
     """A batch is computed in so many parts, one after the other, and their gradients added: less memory."""
     buckets: int = 8
-    """Most shapes (source length x target length), each compiled once."""
+    """Most buckets (padded source length x padded target length); the training step is compiled once per bucket."""
     prefetch: int = 16
-    """Batches made ahead on the host."""
+    """Batches prepared ahead on the host."""
 
     def __post_init__(self):
         check_fields(self, "batch")
@@ -46,54 +46,54 @@ class Pairs(NamedTuple):
 
     sources: list[Int[np.ndarray, " S"]]
     targets: list[Int[np.ndarray, " T"]]
-    links: Sequence[Int[np.ndarray, "_ 2"]] = ()  # (source token, target token); () where nobody asked for them
+    links: Sequence[Int[np.ndarray, "_ 2"]] = ()  # (source token, target token); () where no loss needs them
 
     def lengths(self) -> Int[np.ndarray, "N 2"]:
-        """Source and target lengths, EOS counted."""
+        """Source and target lengths, EOS included."""
         return np.array([(len(a), len(b)) for a, b in zip(self.sources, self.targets, strict=True)], np.int64)
 
-    def chosen(self, members: Int[np.ndarray, " M"]) -> "Pairs":
-        """Some of the pairs."""
-        sources, targets, links = ([side[member] for member in members] if side else [] for side in self)
+    def select(self, indices: Int[np.ndarray, " M"]) -> "Pairs":
+        """The pairs with these indices, in their order."""
+        sources, targets, links = ([side[index] for index in indices] if side else [] for side in self)
         return Pairs(sources, targets, links)
 
-    def cut(self, longest: int) -> "Pairs":
-        """The first tokens of each side, EOS behind them, and the links between what is left."""
-        sides = ([ended(ids[:-1][:longest]) for ids in side] for side in (self.sources, self.targets))
+    def truncate(self, longest: int) -> "Pairs":
+        """The first `longest` tokens of each side, with EOS appended, and the links between them."""
+        sides = ([append_eos(ids[:-1][:longest]) for ids in side] for side in (self.sources, self.targets))
         return Pairs(*sides, links=[links[(links < longest).all(1)] for links in self.links])
 
 
-def choose_buckets(lengths: Int[np.ndarray, "N 2"], *, shapes: int) -> list[Shape]:
-    """At most `shapes` shapes, smallest first, that waste little on padding; every pair fits one of them.
+def choose_buckets(lengths: Int[np.ndarray, "N 2"], *, count: int) -> list[Bucket]:
+    """At most `count` buckets, smallest first, that need little padding; every pair fits one of them.
 
-    Each pair costs the smallest shape that it fits. The first shape fits all; the others are added one by one where
-    they save most, then moved one by one to where they save most, until a whole round saves nothing. Costs are
-    whole numbers, so every machine chooses alike. (The best cuts of the pairs in order of their length waste more,
-    17 instead of 12 %, where a target is as long as its source give or take a fifth.)
+    Each pair costs the size of the smallest bucket that it fits. The first bucket fits all pairs; further ones are
+    added one at a time where each saves most, then moved one at a time to where it saves most, until a whole round
+    saves nothing. Costs are whole numbers, so every machine makes the same choice. (The best cuts of the pairs sorted
+    by length waste more, 17 instead of 12 %, where target lengths differ from source lengths by about a fifth.)
     """
-    grid = [_edges(side) for side in lengths.T]
-    count = np.zeros([len(edges) for edges in grid], np.int64)
-    np.add.at(count, tuple(np.searchsorted(*one) for one in zip(grid, lengths.T, strict=True)), 1)
-    cells, corners = np.argwhere(count), np.argwhere(count >= 0)
+    grid = [_candidate_lengths(side) for side in lengths.T]
+    histogram = np.zeros([len(edges) for edges in grid], np.int64)
+    np.add.at(histogram, tuple(np.searchsorted(*side) for side in zip(grid, lengths.T, strict=True)), 1)
+    cells, corners = np.argwhere(histogram), np.argwhere(histogram >= 0)
     sources, targets = (edges[index] for edges, index in zip(grid, corners.T, strict=True))
-    sizes, pairs = sources + targets, count[count > 0]
+    sizes, pairs = sources + targets, histogram[histogram > 0]
     fits = (cells[:, None] <= corners).all(-1)
-    cost = np.where(fits, sizes, sizes[-1])  # who does not fit goes to the first shape
+    cost = np.where(fits, sizes, sizes[-1])  # a pair that does not fit goes to the first bucket
     chosen, total = [len(corners) - 1], None
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         before = total
-        for place in range(1, shapes):
-            others = cost[:, chosen[:place] + chosen[place + 1 :]].min(1)
-            totals = pairs @ np.minimum(cost, others[:, None])
-            chosen[place : place + 1] = [int(totals.argmin())]
+        for index in range(1, count):
+            without = cost[:, chosen[:index] + chosen[index + 1 :]].min(1)
+            totals = pairs @ np.minimum(cost, without[:, None])
+            chosen[index : index + 1] = [int(totals.argmin())]
             total = int(totals.min())
         if total == before:
             break
-    return _fitted(lengths, [(int(sources[corner]), int(targets[corner])) for corner in chosen])
+    return _tightened(lengths, [(int(sources[corner]), int(targets[corner])) for corner in chosen])
 
 
-def _edges(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " G"]:
-    """The lengths that a shape may have: all there are, or `GRID` of them, denser where pairs are."""
+def _candidate_lengths(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " G"]:
+    """The lengths that a bucket may have: all that occur, or `GRID` of them, denser where pairs are."""
     values, count = np.unique(lengths, return_counts=True)
     if len(values) <= GRID:
         return values
@@ -101,19 +101,19 @@ def _edges(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " G"]:
     return values[np.unique(np.searchsorted(mass, np.linspace(0, mass[-1], GRID + 1)[1:]))]
 
 
-def _fitted(lengths: Int[np.ndarray, "N 2"], shapes: list[Shape]) -> list[Shape]:
-    """The shapes without what none of their pairs needs, smallest first."""
-    own = smallest_fit(lengths, sorted(shapes, key=sum))
-    needed = [lengths[own == number].max(0) for number in np.unique(own)]
-    return sorted({(int(source), int(target)) for source, target in needed}, key=lambda shape: (sum(shape), shape))
+def _tightened(lengths: Int[np.ndarray, "N 2"], buckets: list[Bucket]) -> list[Bucket]:
+    """The buckets, each no longer than the longest of its pairs on either side, smallest first."""
+    assigned = smallest_fit(lengths, sorted(buckets, key=sum))
+    longest = [lengths[assigned == number].max(0) for number in np.unique(assigned)]
+    return sorted({(int(source), int(target)) for source, target in longest}, key=lambda bucket: (sum(bucket), bucket))
 
 
-def smallest_fit(lengths: Int[np.ndarray, "N 2"], shapes: Sequence[Shape]) -> Int[np.ndarray, " N"]:
-    """The first of the shapes, smallest first, that each pair fits."""
-    return (lengths[:, None] <= np.array(shapes)).all(-1).argmax(1)
+def smallest_fit(lengths: Int[np.ndarray, "N 2"], buckets: Sequence[Bucket]) -> Int[np.ndarray, " N"]:
+    """The index of the first of the buckets, smallest first, that each pair fits."""
+    return (lengths[:, None] <= np.array(buckets)).all(-1).argmax(1)
 
 
-class Plan:
+class BatchPlan:
     """The batches of all epochs: `batch(step)` is a function of step, seed and the data, and of nothing else."""
 
     def __init__(self, pairs: Pairs, config: BatchConfig, *, seed: int):
@@ -121,43 +121,39 @@ class Plan:
             raise ValueError("there are no pairs to make batches of.")
         self.pairs, self.config, self.seed = pairs, config, seed
         lengths = pairs.lengths()
-        self.shapes = choose_buckets(lengths, shapes=config.buckets)
-        self.rows = [rows_of(shape, config) for shape in self.shapes]
-        own = smallest_fit(lengths, self.shapes)
-        self._members = [np.flatnonzero(own == number) for number in range(len(self.shapes))]
-        self.per_epoch = sum(-(-len(one) // rows) for one, rows in zip(self._members, self.rows, strict=True))
+        self.buckets = choose_buckets(lengths, count=config.buckets)
+        self.rows = [batch_rows(bucket, config) for bucket in self.buckets]
+        assigned = smallest_fit(lengths, self.buckets)
+        self._members = [np.flatnonzero(assigned == number) for number in range(len(self.buckets))]
+        self.per_epoch = sum(-(-len(members) // rows) for members, rows in zip(self._members, self.rows, strict=True))
         self.real_tokens = int(lengths.sum())
-        self._epoch: tuple[int, list[tuple[int, np.ndarray]]] | None = None
+        self._order: tuple[int, list[tuple[int, np.ndarray]]] | None = None  # of the epoch used last
 
     @property
-    def waste(self) -> float:
-        """Share of the positions of all pairs that is padding; rows that a last batch lacks do not count."""
-        positions = sum(len(one) * sum(shape) for one, shape in zip(self._members, self.shapes, strict=True))
+    def padding_fraction(self) -> float:
+        """Share of the positions of all pairs that is padding; the empty rows of a bucket's last batch do not count."""
+        positions = sum(len(members) * sum(bucket) for members, bucket in zip(self._members, self.buckets, strict=True))
         return 1 - self.real_tokens / positions
 
     def batch(self, step: int) -> Batch:
-        """The global batch of a step, padded to its shape; steps count from 0."""
+        """The global batch of a step, padded to its bucket; steps count from 0."""
         epoch, number = divmod(step, self.per_epoch)
-        bucket, members = self._order(epoch)[number]
-        return padded(self.pairs.chosen(members), rows=self.rows[bucket], shape=self.shapes[bucket])
-
-    def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """All batches of an epoch in their order: bucket, and the pairs in it."""
-        known = self._epoch
-        if known is None or known[0] != epoch:
-            known = self._epoch = (epoch, self._shuffled(epoch))
-        return known[1]
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, self._shuffled(epoch))
+        bucket, members = self._order[1][number]
+        return padded_batch(self.pairs.select(members), rows=self.rows[bucket], bucket=self.buckets[bucket])
 
     def _shuffled(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        chance = np.random.default_rng([self.seed, epoch])
+        """All batches of an epoch in their order: the bucket's index, and the indices of the pairs."""
+        rng = np.random.default_rng([self.seed, epoch])
         batches = []
         for bucket, members in enumerate(self._members):
-            members, rows = chance.permutation(members), self.rows[bucket]
+            members, rows = rng.permutation(members), self.rows[bucket]
             batches += [(bucket, members[start : start + rows]) for start in range(0, len(members), rows)]
-        return [batches[place] for place in chance.permutation(len(batches))]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
     def from_step(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of steps start..stop-1, made ahead by Grain."""
+        """The batches of steps start..stop-1, prepared ahead by Grain."""
         import grain  # takes a second, and only training needs it
 
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=self.config.prefetch)
@@ -168,13 +164,14 @@ class Plan:
         for bucket, members in enumerate(self._members):
             rows = self.rows[bucket]
             for start in range(0, len(members), rows):
-                yield padded(self.pairs.chosen(members[start : start + rows]), rows=rows, shape=self.shapes[bucket])
+                pairs = self.pairs.select(members[start : start + rows])
+                yield padded_batch(pairs, rows=rows, bucket=self.buckets[bucket])
 
 
 class _Steps:
     """Steps start..stop-1 as the random-access source that Grain reads."""
 
-    def __init__(self, plan: Plan, start: int, stop: int):
+    def __init__(self, plan: BatchPlan, start: int, stop: int):
         self.plan, self.start, self.stop = plan, start, stop
 
     def __len__(self) -> int:
@@ -184,25 +181,25 @@ class _Steps:
         return self.plan.batch(self.start + int(index))
 
 
-def rows_of(shape: Shape, config: BatchConfig) -> int:
-    """How many pairs of a shape go into one batch, at least one."""
-    return max(1, min(config.size, config.tokens // sum(shape)))
+def batch_rows(bucket: Bucket, config: BatchConfig) -> int:
+    """How many pairs of a bucket go into one batch, at least one."""
+    return max(1, min(config.size, config.tokens // sum(bucket)))
 
 
-def padded(pairs: Pairs, *, rows: int, shape: Shape) -> Batch:
-    """A batch of exactly `rows` x `shape`; rows without a pair are padding through and through."""
+def padded_batch(pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
+    """A batch of exactly `rows` rows with the bucket's lengths; a row without a pair is padding from end to end."""
     sides = []
-    for lines, length in zip((pairs.sources, pairs.targets), shape, strict=True):
+    for lines, length in zip((pairs.sources, pairs.targets), bucket, strict=True):
         ids = np.full((rows, length), PAD, np.int32)
         for row, line in enumerate(lines):
             ids[row, : len(line)] = line
         sides.append(ids)
-    return Batch(*sides, links=_table(pairs.links, rows, shape) if pairs.links else ())
+    return Batch(*sides, links=_link_matrix(pairs.links, rows, bucket) if pairs.links else ())
 
 
-def _table(links: Sequence[Int[np.ndarray, "_ 2"]], rows: int, shape: Shape) -> Bool[np.ndarray, "B T S"]:
+def _link_matrix(links: Sequence[Int[np.ndarray, "_ 2"]], rows: int, bucket: Bucket) -> Bool[np.ndarray, "B T S"]:
     """True where a target token is linked with a source token."""
-    linked = np.zeros((rows, *shape[::-1]), bool)
-    for row, (sources, targets) in enumerate(one.T for one in links):
+    linked = np.zeros((rows, *bucket[::-1]), bool)
+    for row, (sources, targets) in enumerate(pair.T for pair in links):
         linked[row, targets, sources] = True
     return linked

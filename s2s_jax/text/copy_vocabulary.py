@@ -1,8 +1,9 @@
-"""How does a pair become ids when its target may say words that no vocabulary knows, but its source holds?
+"""The extended vocabulary per sentence, for targets that copy source words which no vocabulary knows.
 
-The k-th distinct word of a source line that its vocabulary does not know is one of the sentence's own words. It has the
-id `source vocabulary + k` on one side and `target vocabulary + k` on the other, as long as k is below the number of
-slots: an id above the vocabulary means what it means in this sentence alone. Without slots there are no such ids.
+The k-th distinct word of a source line that the source vocabulary does not know has the id `source vocabulary + k` on
+the source side and `target vocabulary + k` on the target side, as long as k is below the number of slots: an id above
+the vocabulary has a meaning in this sentence alone. Without slots there are no such ids. See et al. 2017,
+arXiv:1704.04368, section 2.2.
 """
 
 from collections.abc import Sequence
@@ -11,110 +12,112 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
-from s2s_jax.text.tokenizers import Tokenizer, until_end
+from s2s_jax.text.tokenizers import Tokenizer, until_eos
 
-NOTHING = -1  # the target id of a source token that no target token equals
+NO_COPY = -1  # the target id of a source token that no target token equals
 
 
 class PairTokenizer:
-    """Both tokenizers of a run, and between them a sentence's own words."""
+    """The source and the target tokenizer, and per sentence the slots of its out-of-vocabulary words."""
 
     def __init__(self, source: Tokenizer, target: Tokenizer, *, slots: int = 0):
         if slots and source.type != target.type:
-            raise ValueError(different_kinds(source.type, target.type))
+            raise ValueError(unequal_types(source.type, target.type))
         self.source, self.target, self.slots = source, target, slots
 
-    def copyable_words(self, line: str) -> list[str]:
-        """The words of a source line that get a slot, in the order of the slots."""
+    def slot_words(self, line: str) -> list[str]:
+        """The out-of-vocabulary words of a source line that have a slot, in the order of the slots."""
         if not self.slots:
             return []
-        written = zip(self.source.written(line), self.source.encode(line), strict=True)
-        return list(dict.fromkeys(word for word, number in written if number == UNK))[: self.slots]
+        tokens = zip(self.source.tokenize(line), self.source.encode(line), strict=True)
+        return list(dict.fromkeys(word for word, number in tokens if number == UNK))[: self.slots]
 
     def encode_source(self, line: str) -> list[int]:
-        """The ids of a source line, its own words told apart."""
+        """The ids of a source line, with slots for its out-of-vocabulary words."""
         ids = self.source.encode(line)
-        own = _numbered(self.copyable_words(line), self.source.size)
-        if not own:
+        slots = _numbered(self.slot_words(line), self.source.size)
+        if not slots:
             return ids
-        written = zip(self.source.written(line), ids, strict=True)
-        return [own.get(word, UNK) if number == UNK else number for word, number in written]
+        tokens = zip(self.source.tokenize(line), ids, strict=True)
+        return [slots.get(word, UNK) if number == UNK else number for word, number in tokens]
 
     def encode_target(self, line: str, source: str) -> list[int]:
-        """The ids of a target line; a word that is the source line's own has its slot, known to the target or not.
+        """The ids of a target line; a word that has a slot in its source line gets it, also if the target knows it.
 
-        It is to be learned as copied; to say it by heart too would be a second way to the same text.
+        It is to be learned as copied; generating it as well would be a second path to the same text.
         """
         ids = self.target.encode(line)
-        own = _numbered(self.copyable_words(source), self.target.size)
-        if not own:
+        slots = _numbered(self.slot_words(source), self.target.size)
+        if not slots:
             return ids
-        return [own.get(word, number) for word, number in zip(self.target.written(line), ids, strict=True)]
+        return [slots.get(word, number) for word, number in zip(self.target.tokenize(line), ids, strict=True)]
 
     def copy_table(self) -> Int[np.ndarray, " V"]:
-        """The target id of each source id, slots counted: what copying that token says, NOTHING where there is none.
+        """The target id that copying each source id gives, slots included; NO_COPY where there is none.
 
-        The end of one side is the end of the other; PAD, BOS and UNK say nothing.
+        EOS of the source copies as EOS of the target; PAD, BOS and UNK are not copied.
         """
         known = range(len(SPECIAL), self.target.size)
-        of_symbol = dict(zip(self.target.symbols(known), known, strict=True))
+        target_ids = dict(zip(self.target.symbols(known), known, strict=True))
         symbols = self.source.symbols(range(self.source.size))
-        table = np.array([of_symbol.get(symbol, NOTHING) for symbol in symbols], np.int32)
-        table[: len(SPECIAL)] = NOTHING
+        table = np.array([target_ids.get(symbol, NO_COPY) for symbol in symbols], np.int32)
+        table[: len(SPECIAL)] = NO_COPY
         table[EOS] = EOS
         return np.concatenate([table, self.target.size + np.arange(self.slots, dtype=np.int32)])
 
-    def decode(self, ids: Sequence[int], source: str, *, instead: Sequence[str] = ()) -> str:
-        """The line that target ids stand for, up to the end token.
+    def decode(self, ids: Sequence[int], source: str, *, replacements: Sequence[str] = ()) -> str:
+        """The line that target ids stand for, up to the first EOS.
 
         Args:
-            source: the line whose own words they may hold.
-            instead: for each id a word to say where it is UNK; `<unk>` where there is none.
+            source: the line whose words the slots stand for.
+            replacements: for each id the word to write if it is UNK; `<unk>` where there is none.
         """
-        ended = until_end(ids)
-        plain, unknown = self._plain(ended, source, instead)
-        return self.target.decode(plain, unknown)
+        in_vocabulary, unknown = self._without_slots(until_eos(ids), source, replacements)
+        return self.target.decode(in_vocabulary, unknown)
 
-    def target_symbols(self, ids: Sequence[int], source: str, *, instead: Sequence[str] = ()) -> list[str]:
-        """How each target id is shown to a person."""
-        plain, unknown = self._plain(ids, source, instead)
-        own = iter(unknown)
-        shown = zip(self.target.symbols(plain), plain, strict=True)
-        return [next(own) if number == UNK else symbol for symbol, number in shown]
+    def target_symbols(self, ids: Sequence[int], source: str, *, replacements: Sequence[str] = ()) -> list[str]:
+        """The text that each target id is displayed as."""
+        in_vocabulary, unknown = self._without_slots(ids, source, replacements)
+        words = iter(unknown)
+        symbols = zip(self.target.symbols(in_vocabulary), in_vocabulary, strict=True)
+        return [next(words) if number == UNK else symbol for symbol, number in symbols]
 
     def source_symbols(self, ids: Sequence[int], line: str) -> list[str]:
-        """How each source id is shown to a person."""
-        size, words = self.source.size, self.copyable_words(line)
+        """The text that each source id is displayed as."""
+        size, words = self.source.size, self.slot_words(line)
         symbols = self.source.symbols([number if number < size else UNK for number in ids])
         return [symbol if number < size else words[number - size] for symbol, number in zip(symbols, ids, strict=True)]
 
-    def _plain(self, ids: Sequence[int], source: str, instead: Sequence[str]) -> tuple[list[int], list[str]]:
-        """Target ids with UNK for all that the vocabulary does not know, and what each of these UNKs is."""
+    def _without_slots(
+        self, ids: Sequence[int], source: str, replacements: Sequence[str]
+    ) -> tuple[list[int], list[str]]:
+        """Target ids with UNK for every slot, and the word for each UNK among them."""
         ids, size = list(map(int, ids)), self.target.size
         if UNK not in ids and max(ids, default=PAD) < size:
             return ids, []
-        words, plain, unknown = self.copyable_words(source), [], []
+        words, in_vocabulary, unknown = self.slot_words(source), [], []
         for place, number in enumerate(ids):
             slot = number - size
             if slot >= 0:
                 unknown.append(words[slot] if slot < len(words) else SPECIAL[UNK])
             elif number == UNK:
-                unknown.append(instead[place] if place < len(instead) and instead[place] else SPECIAL[UNK])
-            plain.append(UNK if slot >= 0 else number)
-        return plain, unknown
+                unknown.append((replacements[place] if place < len(replacements) else "") or SPECIAL[UNK])
+            in_vocabulary.append(UNK if slot >= 0 else number)
+        return in_vocabulary, unknown
 
-    def without_lost(self, source: Int[np.ndarray, " S"], target: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
-        """Target ids with UNK for each slot whose word the source ids do not hold, as when a line was cut short."""
+    def drop_absent_slots(self, source: Int[np.ndarray, " S"], target: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+        """Target ids with UNK for each slot that is not among the source ids, as when the source was truncated."""
         slots = target - self.target.size
-        lost = (slots >= 0) & ~np.isin(slots + self.source.size, source)
-        return np.where(lost, UNK, target).astype(target.dtype)
+        absent = (slots >= 0) & ~np.isin(slots + self.source.size, source)
+        return np.where(absent, UNK, target).astype(target.dtype)
 
 
-def different_kinds(source: str, target: str) -> str:
-    """Why words cannot be copied between sides that are cut differently."""
+def unequal_types(source: str, target: str) -> str:
+    """Why words cannot be copied between sides with tokenizers of different types: the message of an error."""
     return (
-        f"model.decoder.copy needs both sides cut alike, got tokenizer.source.type={source} and tokenizer.target.type={target}; "
-        "a token of the one is no token of the other. Take one kind, or model.decoder.copy=none."
+        "model.decoder.copy needs tokenizers of one type on both sides, got "
+        f"tokenizer.source.type={source} and tokenizer.target.type={target}, whose tokens differ; "
+        "take one type for both, or model.decoder.copy=none."
     )
 
 

@@ -1,11 +1,11 @@
-"""What was found odd in the data, what was done about it, and where?
+"""The irregularities that were found in the data, what was done about each, and where they are.
 
-Nothing is dropped silently: every reader writes here, the run prints it and keeps it in `data_report.json`.
+Nothing is dropped silently: every reader writes here, the run prints the report and keeps it in `data_report.json`.
 """
 
 import dataclasses
 
-FIRST = 5  # places kept for each reason
+MAX_PLACES = 5  # that are kept for each reason
 
 
 @dataclasses.dataclass
@@ -13,25 +13,23 @@ class DataReport:
     """Counts by reason, and the first places of each."""
 
     read: int = 0
-    """Pairs read."""
+    """Pairs that were read."""
     kept: int = 0
-    """Pairs that go on."""
+    """Pairs that are used."""
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    """How often each reason occurred."""
+    """Occurrences of each reason."""
     places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     """The first places of each reason, as `file:line`."""
 
     def add(self, reason: str, place: str) -> None:
-        """Count one occurrence."""
+        """Count one occurrence of a reason, at a place such as `file:line`."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         places = self.places.setdefault(reason, [])
-        if len(places) < FIRST:
+        if len(places) < MAX_PLACES:
             places.append(place)
 
     def lines(self) -> list[str]:
-        """The report for a person, a line a reason."""
+        """The report as text: the pairs kept, then one line per reason, the most frequent first."""
+        reasons = sorted(self.counts.items(), key=lambda item: -item[1])
         head = f"{self.kept:,} of {self.read:,} pairs kept"
-        return [head, *(f"{count:,} x {reason} ({', '.join(self.places[reason])})" for reason, count in self._sorted())]
-
-    def _sorted(self):
-        return sorted(self.counts.items(), key=lambda item: -item[1])
+        return [head, *(f"{count:,} x {reason} ({', '.join(self.places[reason])})" for reason, count in reasons)]

@@ -1,4 +1,4 @@
-"""What is one pair of the data, before anything is cut into tokens?"""
+"""One pair of the data before tokenization: a source line, a target line and the links between their characters."""
 
 import dataclasses
 from collections.abc import Collection, Iterator
@@ -10,9 +10,9 @@ from jaxtyping import Int
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class WordLinks(Collection[tuple[int, int]]):
-    """Every character of a word linked with every one of another, read as pairs of characters, kept as pairs of words.
+    """Links between words, as a collection of links between all of their characters.
 
-    A corpus of a million sentences has billions of such pairs of characters.
+    Words are what is stored: a corpus of a million sentences has billions of linked pairs of characters.
     """
 
     words: Int[np.ndarray, "N 4"]  # first source character, one past the last, the same of the target
@@ -24,14 +24,14 @@ class WordLinks(Collection[tuple[int, int]]):
         return int(((self.words[:, 1] - self.words[:, 0]) * (self.words[:, 3] - self.words[:, 2])).sum())
 
     def __contains__(self, link: object) -> bool:
-        return any(link == own for own in self)
+        return any(link == member for member in self)
 
 
 Links = tuple[tuple[int, int], ...]
 
 
 class Example(NamedTuple):
-    """A source line, its target line, and, where it is known, which characters belong together.
+    """A source line, its target line, and, where the alignment is known, the characters that are aligned.
 
     `links` holds (source character, target character) pairs, 0-based code-point offsets: the gold alignment in a unit
     that does not depend on a tokenizer. None means unknown; no pair means that nothing is aligned.

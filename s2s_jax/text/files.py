@@ -1,7 +1,7 @@
-"""What are the lines of a text file? Bytes cut at `\\n` and nowhere else, decoded strictly.
+"""Lines of text files: bytes split at `\\n` and nowhere else, decoded strictly.
 
-Python's own notion of a line also ends at U+2028, U+0085 and six more; two files that `wc -l` counts alike then fall
-out of step, silently. Here a line is what `wc -l` counts.
+Python's `splitlines` also splits at U+2028, U+0085 and six more characters, and two files of equal length according to
+`wc -l` would silently no longer be parallel. Here a line is what `wc -l` counts.
 """
 
 import gzip
@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from s2s_jax.text.data_report import DataReport
 
@@ -17,10 +18,10 @@ BOM = b"\xef\xbb\xbf"
 INVISIBLE = frozenset("\u00ad\u034f\u061c\u180e\ufeff").union(
     map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)))
 )
-CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # Unicode's Cc without what Python takes for white space
-# how files begin that are no text, and how to make text of them
-FORMATS = {
-    b"\x1f\x8b": ("gzip", "name it {name}.gz and it will be unpacked"),
+CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # Unicode's Cc without what Python considers white space
+# how files begin that are not plain text, and how to make plain text of them
+MAGIC_BYTES = {
+    b"\x1f\x8b": ("gzip", "rename it to {name}.gz and it will be unpacked"),
     b"PK\x03\x04": ("a zip archive", "unpack it first"),
     b"BZh91AY&SY": ("bzip2", "unpack it first"),
     b"\xfd7zXZ\0": ("xz", "unpack it first"),
@@ -28,29 +29,32 @@ FORMATS = {
     b"\xff\xfe": ("UTF-16", "convert it: iconv -f utf-16 -t utf-8"),
     b"\xfe\xff": ("UTF-16", "convert it: iconv -f utf-16 -t utf-8"),
 }
-POLICIES = ("strict", "replace", "skip")
+EncodingErrors = Literal["strict", "replace", "skip"]
 
 
 def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict") -> list[str | None]:
-    """All lines of a plain or gzipped UTF-8 file, without their ends; None for a line that a policy skips.
+    """All lines of a plain or gzipped UTF-8 file, without their ends; None for a line that is skipped.
+
+    Args:
+        encoding_errors: strict, replace or skip: what to do with a line that is not UTF-8.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no UTF-8 text, with the line, the byte and what it looks like instead.
+        ValueError: it is not UTF-8 text, with the line, the byte and the format that it seems to have.
     """
     raw = list(raw_lines(path))
     if raw and raw[0].startswith(BOM):
         raw[0] = raw[0].removeprefix(BOM)
-        report.add("byte order mark at the start, taken off", f"{path}:1")
+        report.add("byte order mark at the start, removed", f"{path}:1")
     lines = _without_ends(raw, path, report)
-    return [_decoded(line, path, number, encoding_errors, report) for number, line in enumerate(lines, 1)]
+    return [_decode(line, path, number, encoding_errors, report) for number, line in enumerate(lines, 1)]
 
 
 def stream_lines(raw: Iterable[bytes], name: str) -> Iterator[str]:
-    """Lines without their ends as they come; CR LF ends each line that has it, for nobody knows how others will end.
+    """Lines without their ends, as they arrive; CR LF ends each line that has it, since later lines are not known.
 
     Raises:
-        ValueError: one is not UTF-8, with its number.
+        ValueError: a line is not UTF-8, with its number.
     """
     for number, line in enumerate(raw, 1):
         if number == 1:
@@ -65,7 +69,7 @@ def _without_ends(raw: list[bytes], path: Path, report: DataReport) -> list[byte
     """The lines without `\\n`, and without `\\r\\n` where all of them end so."""
     lines = [line.removesuffix(b"\n") for line in raw]
     returns = [number for number, line in enumerate(lines, 1) if line.endswith(b"\r")]
-    unended = bool(raw) and not raw[-1].endswith((b"\n", b"\r"))  # a last line without an end has no say
+    unended = bool(raw) and not raw[-1].endswith((b"\n", b"\r"))  # a last line without an end does not count
     if len(returns) == len(lines) - unended:
         return [line.removesuffix(b"\r") for line in lines]
     if returns:
@@ -80,26 +84,26 @@ def raw_lines(path: Path) -> Iterator[bytes]:
         raise ValueError(f"{path} is a directory; a text file is wanted.")
     if not path.exists():
         raise FileNotFoundError(f"no file {path}; give the path of a text file (plain or .gz).")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
+    open_file = gzip.open if path.suffix == ".gz" else open
+    with open_file(path, "rb") as file:
         try:
             for number, line in enumerate(file, 1):
                 if number == 1:
                     _refuse_other_formats(path, line)
                 yield line
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole gzip file ({error}); pack it again.") from None
+            raise ValueError(f"{path} is not a complete gzip file ({error}); compress it again.") from None
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
-    for magic, (name, cure) in FORMATS.items():
+    for magic, (name, remedy) in MAGIC_BYTES.items():
         if start.startswith(magic):
-            raise ValueError(f"{path} is {name}, not UTF-8 text; {cure.format(name=path.name)}.")
+            raise ValueError(f"{path} is {name}, not UTF-8 text; {remedy.format(name=path.name)}.")
     if len(start) > 3 and start[:64].count(b"\0") * 3 > len(start[:64]):
         raise ValueError(f"{path} is UTF-16 or binary, not UTF-8 text; convert it: iconv -f utf-16 -t utf-8.")
 
 
-def _decoded(line: bytes, path: Path, number: int, policy: str, report: DataReport) -> str | None:
+def _decode(line: bytes, path: Path, number: int, policy: str, report: DataReport) -> str | None:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -107,7 +111,7 @@ def _decoded(line: bytes, path: Path, number: int, policy: str, report: DataRepo
         if policy == "strict":
             raise ValueError(
                 f"{path}:{number}: byte {error.start} is not UTF-8 (hex {bad}); convert the file (latin-1? "
-                "iconv -f latin1 -t utf-8) or say data.encoding_errors=replace or skip."
+                "iconv -f latin1 -t utf-8) or set data.encoding_errors=replace or skip."
             ) from None
         report.add(f"line that is not UTF-8 ({policy})", f"{path}:{number}")
         return line.decode("utf-8", errors="replace") if policy == "replace" else None
@@ -117,10 +121,10 @@ def _decoded(line: bytes, path: Path, number: int, policy: str, report: DataRepo
 
 
 def is_blank(line: str) -> bool:
-    """True for a line in which nothing can be seen: empty, any white space, zero-width characters."""
+    """True if no character of a line is visible: it is empty, or white space and zero-width characters."""
     return all(character.isspace() or character in INVISIBLE for character in line)
 
 
 def has_control(line: str) -> bool:
-    """True where a line holds a control character (NUL and its like) that is no white space."""
+    """True if a line holds a control character (NUL and the like) that is not white space."""
     return CONTROL.search(line) is not None

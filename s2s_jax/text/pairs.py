@@ -1,4 +1,4 @@
-"""Which pair does a line of a file say, and which pairs come in from a file that may never end?"""
+"""Pairs parsed from lines of TSV and JSON, and streams of pairs from files that may be endless."""
 
 import itertools
 import json
@@ -13,61 +13,71 @@ from s2s_jax.text.files import raw_lines, stream_lines
 
 
 def stream_pairs(spec: str, *, stdin: Iterable[bytes]) -> Iterator[Example]:
-    """The pairs of a TSV or JSON-lines file, or of two parallel files as A,B, one by one; TSV of stdin without a spec.
+    """The pairs of a TSV or JSON-lines file, or of two parallel files as A,B, one at a time; TSV from stdin if empty.
 
     Raises:
         FileNotFoundError, ValueError: with file and line where data is at fault.
     """
     if not spec:
-        return (tsv_pair(line, f"stdin:{number}") for number, line in enumerate(stream_lines(stdin, "stdin"), 1))
+        return (parse_tsv_line(line, f"stdin:{number}") for number, line in enumerate(stream_lines(stdin, "stdin"), 1))
     if is_parallel(spec):
-        return _parallel(*spec.split(",", 1))
-    read = json_pair if is_json(Path(spec)) else tsv_pair
-    return (read(line, f"{spec}:{number}") for number, line in enumerate(_lines(spec), 1))
+        return _stream_parallel(*spec.split(",", 1))
+    parse = parse_json_line if is_json(Path(spec)) else parse_tsv_line
+    return (parse(line, f"{spec}:{number}") for number, line in enumerate(_stream_file(spec), 1))
 
 
-def _lines(name: str) -> Iterator[str]:
+def _stream_file(name: str) -> Iterator[str]:
     return stream_lines(raw_lines(Path(name)), name)
 
 
-def _parallel(source: str, target: str) -> Iterator[Example]:
-    for number, sides in enumerate(itertools.zip_longest(_lines(source), _lines(target)), 1):
+def _stream_parallel(source: str, target: str) -> Iterator[Example]:
+    for number, sides in enumerate(itertools.zip_longest(_stream_file(source), _stream_file(target)), 1):
         if None in sides:
             shorter = source if sides[0] is None else target
-            raise ValueError(f"{shorter} ends before line {number}, the other file goes on; make them the same length.")
+            raise ValueError(
+                f"{shorter} ends before line {number}, the other file does not; make them the same length."
+            )
         yield Example(*sides)
 
 
 def is_parallel(spec: str) -> bool:
-    """Whether two files are named as A,B."""
+    """Whether a spec names two files as A,B: it has a comma and is not itself a file."""
     return "," in spec and not Path(spec).exists()
 
 
 def is_json(path: Path) -> bool:
-    """Whether a file holds JSON lines, by its name."""
+    """Whether the name of a file says that it holds JSON lines: .json or .jsonl, perhaps with .gz."""
     return path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
 
 
-def tsv_pair(line: str, place: str, *, columns: tuple[int, int] = (1, 2), exact: bool = True) -> Example:
+def parse_tsv_line(line: str, place: str, *, columns: tuple[int, int] = (1, 2), exact: bool = True) -> Example:
     """The pair in two columns of a line, counted from 1.
 
     Args:
-        exact: whether a line of more columns than two is refused.
+        place: file and line, for errors.
+        exact: whether a line with more than two columns is refused.
+
+    Raises:
+        ValueError: it has too few columns, or more than two.
     """
     cells = line.split("\t")
     if len(cells) < max(columns) or (len(cells) > 2 and exact):
         raise ValueError(
             f"{place}: {len(cells)} tab-separated columns, 2 are wanted (source, target); for other "
-            "columns say data.source=1 data.target=3, for two parallel files A,B."
+            "columns set data.source=1 data.target=3, for two parallel files name them as A,B."
         )
     return Example(cells[columns[0] - 1], cells[columns[1] - 1])
 
 
-def json_pair(line: str, place: str, *, names: tuple[str, str] = ("source", "target")) -> Example:
-    """The pair in two fields of a JSON object, and its alignment where it has one."""
+def parse_json_line(line: str, place: str, *, names: tuple[str, str] = ("source", "target")) -> Example:
+    """The pair in two fields of a JSON object, and its alignment where it has one.
+
+    Raises:
+        ValueError: the line is not a JSON object with these fields, or its alignment is no alignment.
+    """
     record = _record(line, place)
     source, target = (_field(record, name, place) for name in names)
-    return Example(source, target, links_of(record.get("alignment"), source, target, place))
+    return Example(source, target, parse_alignment(record.get("alignment"), source, target, place))
 
 
 def _record(line: str, place: str) -> dict[str, Any]:
@@ -75,9 +85,9 @@ def _record(line: str, place: str) -> dict[str, Any]:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # RecursionError: ten thousand brackets
         why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ValueError(f"{place}: not JSON ({why}); one object a line is wanted.") from None
+        raise ValueError(f"{place}: not JSON ({why}); one object per line is wanted.") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{place}: a JSON {type(record).__name__}, one object a line is wanted.")
+        raise ValueError(f"{place}: a JSON {type(record).__name__}, one object per line is wanted.")
     return record
 
 
@@ -85,22 +95,26 @@ def _field(record: dict[str, Any], name: str, place: str) -> str:
     text = record.get(name)
     if not isinstance(text, str):
         raise ValueError(
-            f"{place}: no text field {name!r} (found: {', '.join(record)}); say data.source and data.target."
+            f"{place}: no text field {name!r} (found: {', '.join(record)}); set data.source and data.target."
         )
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(
-            f"{place}: field {name!r} holds half a surrogate pair, which is no character; write all of it."
+            f"{place}: field {name!r} holds half a surrogate pair, which is not a character; write both halves."
         )
     return text
 
 
-def links_of(written: Any, source: str, target: str, place: str) -> WordLinks | None:
-    """Pharaoh's `i-j` over space-separated words, counted from 0, as links; None where nothing is written."""
-    if written is None:
+def parse_alignment(alignment: Any, source: str, target: str, place: str) -> WordLinks | None:
+    """Pharaoh's `i-j` over space-separated words, counted from 0, as links; None for None.
+
+    Raises:
+        ValueError: it has another form, or names words that are not there.
+    """
+    if alignment is None:
         return None
     sides = [_word_spans(source), _word_spans(target)]
     words = []
-    for pair in str(written).split():
+    for pair in str(alignment).split():
         i, _, j = pair.partition("-")
         if not (i.isdecimal() and j.isdecimal() and int(i) < len(sides[0]) and int(j) < len(sides[1])):
             raise ValueError(f"{place}: alignment {pair!r} is no i-j inside {len(sides[0])} and {len(sides[1])} words.")

@@ -1,76 +1,81 @@
-"""Where do the pairs come from, and which of them go on?
+"""Sources of pairs: which one a setting such as `data.train` names, and which of its pairs are used.
 
-One setting names a source: `task:NAME`, `tfds:NAME`, a TSV or JSON-lines file, two parallel files joined by a comma, or
-`lines:FILE`, targets without sources.
+A prefix names the source: `task:NAME`, `tfds:NAME` or `lines:FILE` (targets without sources). Without one, a TSV or
+JSON-lines file or two parallel files joined by a comma are meant. `SOURCES` holds the reader of each prefix.
 """
 
 import dataclasses
-import itertools
-import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 from s2s_jax.text import synthetic_tasks
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
-from s2s_jax.text.files import POLICIES, has_control, is_blank, read_lines
-from s2s_jax.text.pairs import is_json, is_parallel, json_pair, links_of, tsv_pair
+from s2s_jax.text.files import EncodingErrors, has_control, is_blank
+from s2s_jax.text.pair_files import Placed, read_json_lines, read_parallel, read_targets, read_tsv, with_alignments
+from s2s_jax.text.pairs import is_json, is_parallel
 from s2s_jax.validation import at_least, check_fields, one_of
 
 SPLITS = ("train", "validation", "test")
-ALONE = "lines:"
+TARGETS_ONLY = "lines:"
+
+BlankLines = Literal["drop", "keep", "error"]
+ControlCharacters = Literal["drop", "keep"]
+TooLong = Literal["error", "drop", "truncate"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What to learn from and what to measure on."""
+    """The data for training, validation and test."""
 
     train: str = ""
     """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz.
     Or lines:FILE: each line is a target, and all sources are empty, for a language model.
     """
     validation: str = ""
-    """The same for validation; empty: the validation split of a task: or tfds: source."""
+    """The same for validation; empty: the validation split of a source that has splits, such as task: and tfds:."""
     test: str = ""
-    """The same for the final test; empty: the test split of a task: or tfds: source, else the validation data."""
+    """The same for the final test; empty: the test split of a source that has splits, else the validation data."""
     source: str = ""
     """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
     target: str = ""
     """Name of the target feature (tfds:), field (JSON lines; default target) or column number (TSV; default 2)."""
     alignment: str = ""
-    """Which words of a training pair belong together: a file of `i-j` pairs (Pharaoh), source-target, from 0, a line a
+    """Word alignments of the training pairs: a file with one line of `i-j` pairs (Pharaoh: source-target, from 0) per
     pair of data.train, which must be a TSV file or two parallel ones; plain or .gz."""
     directory: str = ""
-    """Folder in which tfds: sets are kept; empty for TFDS' own."""
+    """Folder in which tfds: data sets are kept; empty for the default of TFDS."""
     manual_dir: str = ""
-    """Folder that holds a tfds: set's own files, for machines without a network."""
+    """Folder with the original files of a tfds: data set, for machines without a network."""
     train_size: int = 20_000
-    """Training pairs that a made-up task makes."""
+    """Number of training pairs of a synthetic task."""
     eval_size: int = 1000
-    """Validation pairs, and as many test pairs, that a made-up task makes."""
+    """Number of validation pairs, and of test pairs, of a synthetic task."""
     lengths: tuple[int, int] = (0, 0)
-    """Shortest and longest item of a made-up task, in its symbols; 0 for the task's own."""
+    """Shortest and longest item of a synthetic task, in its symbols; 0 for the task's own."""
     test_lengths: tuple[int, int] = (0, 0)
     """The same for its test items alone, to test on longer ones than were trained on; 0 for data.lengths."""
     seed: int = 0
-    """Seed of a made-up task's items."""
-    blank_lines: str = "drop"
-    """What to do with a training pair one side of which is blank: drop, keep or error."""
-    control_characters: str = "drop"
-    """What to do with a training pair that holds control characters: drop or keep."""
-    encoding_errors: str = "strict"
-    """What to do with a line that is not UTF-8: strict (refuse), replace (by U+FFFD) or skip."""
+    """Seed of the items of a synthetic task."""
+    blank_lines: BlankLines = "drop"
+    """Training pairs with a blank side: drop, keep or error."""
+    control_characters: ControlCharacters = "drop"
+    """Training pairs with control characters: drop or keep."""
+    encoding_errors: EncodingErrors = "strict"
+    """Lines that are not UTF-8: strict (refuse), replace (by U+FFFD) or skip."""
     max_length: int = 0
-    """Longest training line in tokens, either side; 0 for no bound."""
-    too_long: str = "error"
+    """Longest training line in tokens, on either side; 0 for no bound."""
+    too_long: TooLong = "error"
     """Training pairs over max_length: error (refuse where they are over 5 %, else drop), drop or truncate."""
 
     def __post_init__(self):
         check_fields(self, "data")
-        one_of("data.blank_lines", self.blank_lines, ("drop", "keep", "error"))
-        one_of("data.control_characters", self.control_characters, ("drop", "keep"))
-        one_of("data.encoding_errors", self.encoding_errors, POLICIES)
-        one_of("data.too_long", self.too_long, ("error", "drop", "truncate"))
+        one_of("data.blank_lines", self.blank_lines, get_args(BlankLines))
+        one_of("data.control_characters", self.control_characters, get_args(ControlCharacters))
+        one_of("data.encoding_errors", self.encoding_errors, get_args(EncodingErrors))
+        one_of("data.too_long", self.too_long, get_args(TooLong))
         at_least("data.train_size", self.train_size, 1)
         at_least("data.eval_size", self.eval_size, 1)
         at_least("data.max_length", self.max_length, 0)
@@ -85,15 +90,15 @@ class DataConfig:
         if not self.train:
             raise ValueError("data.train is empty; name a source: task:dates, tfds:NAME, pairs.tsv or a.txt,b.txt.")
         own = {"train": self.train, "validation": self.validation, "test": self.test}[split]
-        if own or self.train.startswith(("task:", "tfds:")):
-            return own or self.train.split("@")[0]
+        if own or has_splits(self.train):
+            return own or (self.train.split("@")[0] if self.train.startswith("tfds:") else self.train)
         if split == "test" and self.validation:
             return self.validation
         raise ValueError(f"data.{split} is empty; name a file of pairs like data.train={self.train}.")
 
 
 def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataReport]:
-    """All pairs of a split that can be used, and what was found on the way.
+    """All pairs of a split that are used, and a report of the irregularities in it.
 
     Training pairs are filtered as the config says; validation and test pairs never are: every line counts.
 
@@ -103,9 +108,9 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataRepor
     report = DataReport()
     spec = config.spec(split)
     kept = []
-    for example, place in _placed(spec, split, config, report):
+    for example, place in _placed_examples(spec, split, config, report):
         report.read += 1
-        if split != "train" or _usable(example, place, config, report):
+        if split != "train" or _is_usable(example, place, config, report):
             kept.append(example)
     report.kept = len(kept)
     if not kept:
@@ -114,137 +119,109 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataRepor
     return kept, report
 
 
-Placed = tuple[Example, str]  # a pair with the place it stands at
+class Reader(Protocol):
+    """What `SOURCES` holds for each prefix.
+
+    A reader of your own, which makes `data.train=mine:questions` known:
+
+    def read_mine(name, split, config, report):
+        for number, (question, answer) in enumerate(my_rows(name, split), 1):
+            yield Example(question, answer), f"mine:{name}:{number}"
+
+    SOURCES["mine:"] = read_mine
+    """
+
+    def __call__(self, name: str, split: str, config: DataConfig, report: DataReport) -> Iterable[Placed | None]:
+        """The pairs of one split, each with its place for errors and reports; None for a line that is skipped.
+
+        Args:
+            name: the spec without the prefix.
+            split: train, validation or test.
+            config: the other settings of the data.
+            report: takes irregularities, `report.add(reason, place)`; pairs are counted by the caller.
+        """
+        ...
 
 
-def _placed(spec: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
-    """Each pair of a source with the place it stands at."""
-    aligned = split == "train" and config.alignment
-    if aligned:
-        _demand_lines(spec, config)
-    if spec.startswith("task:"):
-        found = _numbered(_made(spec.removeprefix("task:"), split, config), spec)
-    elif spec.startswith("tfds:"):
-        from s2s_jax.text import tfds  # takes seconds, and only these sources need it
+def has_splits(spec: str) -> bool:
+    """Whether a source gives all three splits: every one with a prefix does, except for a file of targets."""
+    return _prefix(spec) not in ("", TARGETS_ONLY)
 
-        folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
-        read = tfds.read(spec, split=split, source=config.source, target=config.target, **folders)
-        found = _numbered(read, f"{spec}@{split}")
-    elif spec.startswith(ALONE):
-        found = _alone(Path(spec.removeprefix(ALONE)), config, report)
-    elif is_parallel(spec):
-        found = _parallel(spec, config, report)
-    elif is_json(Path(spec)):
-        found = _json_lines(Path(spec), config, report)
+
+def _prefix(spec: str) -> str:
+    """The prefix of a spec; empty where it names files of pairs."""
+    return next((prefix for prefix in SOURCES if spec.startswith(prefix)), "")
+
+
+def _placed_examples(spec: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
+    """Each pair of a source with its place."""
+    prefix = _prefix(spec)
+    if split == "train" and config.alignment:
+        if prefix or (is_json(Path(spec)) and not is_parallel(spec)):
+            raise ValueError(
+                f"data.alignment={config.alignment} goes with a TSV file or two parallel ones, not with "
+                f"data.train={spec}; leave it empty. Synthetic tasks know their alignment, JSON lines have the field "
+                "'alignment'."
+            )
+        pairs = with_alignments(_read_files(spec, split, config, report), Path(config.alignment), report, spec=spec)
     else:
-        found = _tsv(Path(spec), config, report)
-    if aligned:
-        found = _aligned(found, config, report)
-    return (placed for placed in found if placed is not None)
+        pairs = SOURCES.get(prefix, _read_files)(spec.removeprefix(prefix), split, config, report)
+    return (pair for pair in pairs if pair is not None)
 
 
-def _demand_lines(spec: str, config: DataConfig) -> None:
-    """Refuse a file of alignments beside what has its own, or lines in no order that a user could know."""
-    if spec.startswith(("task:", "tfds:", ALONE)) or (is_json(Path(spec)) and not is_parallel(spec)):
-        raise ValueError(
-            f"data.alignment={config.alignment} goes with a TSV file or two parallel ones, not with data.train={spec}; "
-            "leave it empty. Made-up tasks know their alignment, JSON lines have the field 'alignment'."
-        )
-
-
-def _aligned(found: Iterable[Placed | None], config: DataConfig, report: DataReport) -> Iterator[Placed]:
-    """The pairs with what the file of alignments says of each."""
-    path = Path(config.alignment)
-    pairs, lines = list(found), read_lines(path, report)
-    if len(pairs) != len(lines):
-        raise ValueError(
-            f"{path} has {len(lines)} lines, data.train={config.train} has {len(pairs)}; one line a pair is wanted, an "
-            "empty one where nothing is aligned."
-        )
-    for number, (placed, line) in enumerate(zip(pairs, lines, strict=True), 1):
-        if placed is not None:
-            example, place = placed
-            yield example._replace(links=links_of(line, example.source, example.target, f"{path}:{number}")), place
-
-
-def _made(name: str, split: str, config: DataConfig) -> list[Example]:
-    """The items of a made-up task."""
+def _read_task(name: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
+    """The items of a synthetic task."""
     lengths = config.test_lengths if split == "test" and any(config.test_lengths) else config.lengths
     shortest, longest = (length or None for length in lengths)
     setting = "train_size" if split == "train" else "eval_size"
     bounds = {"minimum_length": shortest, "maximum_length": longest}
+    count = getattr(config, setting)
     try:
-        return synthetic_tasks.make_examples(
-            name, split=split, count=getattr(config, setting), seed=config.seed, **bounds
-        )
+        examples = synthetic_tasks.make_examples(name, split=split, count=count, seed=config.seed, **bounds)
     except ValueError as error:
-        raise ValueError(f"{error} (count is data.{setting} here, the lengths are data.lengths)") from None
+        text = str(error).rstrip(".")
+        raise ValueError(f"task:{name}: {text} (count is data.{setting}, the lengths are data.lengths)") from None
+    return _numbered(examples, f"task:{name}")
 
 
-def _numbered(examples: Iterable[Example], where: str) -> Iterator[Placed]:
-    return ((example, f"{where}:{number}") for number, example in enumerate(examples, 1))
+def _read_tfds(name: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
+    """The pairs of a TensorFlow data set."""
+    from s2s_jax.text import tfds  # takes seconds, and only these sources need it
+
+    spec = f"tfds:{name}"
+    folders = {"manual_directory": config.manual_dir, "data_directory": config.directory}
+    examples = tfds.read_dataset(spec, split=split, source=config.source, target=config.target, **folders)
+    return _numbered(examples, f"{spec}@{split}")
 
 
-def _alone(path: Path, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
-    """A target a line, None for one that a policy skips."""
-    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
-        yield None if line is None else (Example("", line), f"{path}:{number}")
+def _read_targets(name: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
+    """The lines of a file as targets without sources."""
+    return read_targets(Path(name), report, encoding_errors=config.encoding_errors)
 
 
-def _parallel(spec: str, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
-    """A pair a line, None for one that a policy skips."""
-    names = spec.split(",")
-    if len(names) != 2 or not all(names):
-        raise ValueError(f"two parallel files are wanted as A,B, got {spec!r}.")
-    paths = [Path(name) for name in names]
-    sides = [read_lines(path, report, encoding_errors=config.encoding_errors) for path in paths]
-    if len(sides[0]) != len(sides[1]):
-        raise ValueError(_unequal(paths, sides))
-    for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
-        if source is None or target is None:
-            yield None
-        else:
-            yield Example(source, target), f"{paths[0]}:{number}"
-
-
-def _unequal(paths: list[Path], sides: list[list[str | None]]) -> str:
-    """Why two files do not pair up: both counts, where the shift probably starts, and the usual cause."""
-    counts = [len(side) for side in sides]
-    text = f"{paths[0]} has {counts[0]} lines, {paths[1]} has {counts[1]}; "
-    pieces = [[len((line or "").splitlines()) or 1 for line in side] for side in sides]
-    if sum(pieces[0]) == sum(pieces[1]):
-        first = min(next((n for n, count in enumerate(side, 1) if count > 1), max(counts)) for side in pieces)
-        text += f"from line {first} on one was probably cut at U+2028 or its like elsewhere; here only \\n ends a line"
-    else:
-        text += f"the shift probably starts near line {_first_shift(*sides)}"
-    return text + "; make them the same length."
-
-
-def _first_shift(left: list[str | None], right: list[str | None]) -> int:
-    """Where the longer side has something extra: before it lengths fit line by line, behind it that much further on."""
-    longer, shorter = ([1 + len(line or "") for line in side] for side in sorted((left, right), key=len, reverse=True))
-    usual = sum(longer) / max(1, sum(shorter))
-    extra = len(longer) - len(shorter)
-    together = [abs(math.log(a / b / usual)) for a, b in zip(longer, shorter, strict=False)]
-    apart = [abs(math.log(a / b / usual)) for a, b in zip(longer[extra:], shorter, strict=True)]
-    before = itertools.accumulate(together, initial=0.0)
-    behind = [sum(apart) - so_far for so_far in itertools.accumulate(apart, initial=0.0)]
-    misfits = [a + b for a, b in zip(before, behind, strict=True)]
-    return 1 + misfits.index(min(misfits))
-
-
-def _tsv(path: Path, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
-    """A pair a line, None for one that a policy skips."""
+def _read_files(name: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
+    """The pairs of a TSV file, a JSON-lines file or two parallel files."""
+    path, errors = Path(name), config.encoding_errors
+    if is_parallel(name):
+        return read_parallel(name, report, encoding_errors=errors)
+    if (prefix := re.match(r"\w+:", name)) and not path.exists():
+        raise FileNotFoundError(
+            f"no file {name}, and no source {prefix[0]} among {', '.join(SOURCES)}; a source of your own needs "
+            "--import FILE."
+        )
+    if is_json(path):
+        names = config.source or "source", config.target or "target"
+        return read_json_lines(path, report, encoding_errors=errors, names=names)
     columns = _column("source", config.source, 1), _column("target", config.target, 2)
-    if columns[0] == columns[1]:
-        raise ValueError(f"source and target are both column {columns[0]} of {path}; say data.source=1 data.target=2.")
-    named = bool(config.source or config.target)
-    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
-        if line is None:
-            yield None
-            continue
-        place = f"{path}:{number}"
-        yield tsv_pair(line, place, columns=columns, exact=not named), place
+    exact = not (config.source or config.target)
+    return read_tsv(path, report, encoding_errors=errors, columns=columns, exact=exact)
+
+
+SOURCES: dict[str, Reader] = {"task:": _read_task, "tfds:": _read_tfds, TARGETS_ONLY: _read_targets}
+
+
+def _numbered(examples: Iterable[Example], place: str) -> Iterator[Placed]:
+    return ((example, f"{place}:{number}") for number, example in enumerate(examples, 1))
 
 
 def _column(setting: str, value: str, default: int) -> int:
@@ -253,22 +230,14 @@ def _column(setting: str, value: str, default: int) -> int:
     return int(value or default)
 
 
-def _json_lines(path: Path, config: DataConfig, report: DataReport) -> Iterator[Placed]:
-    names = config.source or "source", config.target or "target"
-    for number, line in enumerate(read_lines(path, report, encoding_errors=config.encoding_errors), 1):
-        if line is None:
-            continue
-        place = f"{path}:{number}"
-        yield json_pair(line, place, names=names), place
-
-
-def _usable(example: Example, place: str, config: DataConfig, report: DataReport) -> bool:
-    sides = ("target",) if config.train.startswith(ALONE) else ("source", "target")
-    blank = [side for side in sides if is_blank(getattr(example, side))]
+def _is_usable(example: Example, place: str, config: DataConfig, report: DataReport) -> bool:
+    """Whether a training pair is kept; irregularities go into the report."""
+    sides = ("target",) if config.train.startswith(TARGETS_ONLY) else ("source", "target")
+    blank = " and ".join(side for side in sides if is_blank(getattr(example, side)))
     if blank and config.blank_lines == "error":
-        raise ValueError(f"{place}: blank {' and '.join(blank)}; say data.blank_lines=drop or keep to go on.")
+        raise ValueError(f"{place}: blank {blank}; set data.blank_lines=drop or keep to go on.")
     if blank:
-        report.add(f"blank {' and '.join(blank)}, pair {'kept' if config.blank_lines == 'keep' else 'dropped'}", place)
+        report.add(f"blank {blank}, pair {'kept' if config.blank_lines == 'keep' else 'dropped'}", place)
         if config.blank_lines == "drop":
             return False
     if has_control(example.source) or has_control(example.target):

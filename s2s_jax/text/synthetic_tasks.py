@@ -189,7 +189,7 @@ def _with_lengths(name: str, **lengths: int | None) -> Task:
     """
     task: Any = TASKS[name]
     changes = {field: length for field, length in lengths.items() if length is not None}
-    accepted = {field.name for field in fields(task)} if is_dataclass(task) else set()
+    accepted = {field.name for field in fields(task)} if is_dataclass(TASKS[name]) else set()
     refused = sorted(changes.keys() - accepted)
     if refused:
         raise ValueError(f"task {name!r} has no {refused[0]}, got {changes[refused[0]]}; leave it out")

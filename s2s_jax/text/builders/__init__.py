@@ -1,4 +1,4 @@
-"""Where do the pairs of a published data set come from, and are they the very bytes that were published?"""
+"""Published data sets of pairs as TFDS builders, each file checked against the bytes that were published."""
 
 import abc
 import gzip
@@ -15,29 +15,29 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 Pair = tuple[str, str]
-Sum = tuple[int, str]  # how many bytes the uncompressed file has, and their SHA-256
+Checksum = tuple[int, str]  # the number of bytes of the uncompressed file, and their SHA-256
 
-HELD_OUT = 20  # one in this many goes to validation, where a data set was published without one
+HELD_OUT = 20  # one in this many goes to validation, if a data set was published without a validation split
 TIMEOUT_SECONDS = 30
-SUFFIXES = ("", ".gz", ".tsv", ".tsv.gz")  # what a file in the manual directory may carry after its published name
+SUFFIXES = ("", ".gz", ".tsv", ".tsv.gz")  # allowed after the published name of a file in the manual directory
 
 
 class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A data set of (source, target) lines in the order of its files, each file pinned by size and SHA-256.
 
-    A data set says where its files lie (`ROOT`, `FILES`), which of them it wants (`published`), how a line reads
-    (`pair`), and, where it was published without one, what its validation split is (`divide`).
+    A data set defines the addresses of its files (`ROOT`, `FILES`), the file of each split (`published`), how a line
+    is parsed (`pair`), and, if it was published without one, its validation split (`divide`).
     """
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Optional: the published files, flat, plain or .gz, under their published names."
-    ROOT: ClassVar[str]  # an https address that names a commit, so that what lies there can't change
-    FILES: ClassVar[Mapping[str, Sum]]  # path under ROOT -> sum
+    ROOT: ClassVar[str]  # an https address that names a commit, so that its content cannot change
+    FILES: ClassVar[Mapping[str, Checksum]]  # path under ROOT -> checksum
     HOMEPAGE: ClassVar[str]
     LICENSE: ClassVar[str]
-    SIDES = ("source", "target")  # the names of its two texts
+    FEATURES = ("source", "target")  # the names of its two texts
 
-    # TFDS looks for a checksums.tsv beside the code, through a package that it does not require (importlib_resources).
+    # TFDS would search a checksums.tsv beside the code, through a package that it does not require.
     code_path = None
 
     def __init__(self, *, file_format: Any = "array_record", **settings: Any):
@@ -49,22 +49,22 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def pair(self, line: str) -> Pair:
-        """The source and the target that a line holds."""
+        """The source and the target in a line of the published file."""
 
     def alignment(self, source: str, target: str) -> str | None:
-        """Which words of a pair belong together, as Pharaoh's `i-j` from 0; None where the data set does not say."""
+        """The word alignment of a pair as Pharaoh's `i-j` from 0; None if the data set has none."""
         return None
 
     def divide(self, published: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
-        """The splits that a reader sees, made from those that were published."""
+        """The splits of the data set, made from those that were published."""
         return published
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=tfds.features.FeaturesDict({side: tfds.features.Text() for side in self.SIDES}),
-            supervised_keys=self.SIDES,
+            features=tfds.features.FeaturesDict({side: tfds.features.Text() for side in self.FEATURES}),
+            supervised_keys=self.FEATURES,
             disable_shuffling=True,  # TFDS would sort by the hash of the key; file order is what papers slice
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
@@ -73,7 +73,7 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         manual = manual_directory(dl_manager)
         published = {
-            split: [self.pair(line) for line in lines(self._content(path, manual=manual))]
+            split: [self.pair(line) for line in utf8_lines(self._content(path, manual=manual))]
             for split, path in self.published().items()
         }
         return {split: self._generate_examples(pairs) for split, pairs in self.divide(published).items()}
@@ -86,44 +86,44 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The verified bytes of one published file, from the manual directory or else from the network."""
         name = posixpath.basename(path)
         placed = manual and next(filter(Path.is_file, (manual / (name + suffix) for suffix in SUFFIXES)), None)
-        where, content = (str(placed), unpacked(placed)) if placed else (self.ROOT + path, self._fetched(path))
-        verify(content, where=where, wanted=self.FILES[path])
+        place, content = (str(placed), read_unpacked(placed)) if placed else (self.ROOT + path, self._download(path))
+        verify_content(content, place=place, wanted=self.FILES[path])
         return content
 
-    def _fetched(self, path: str) -> bytes:
+    def _download(self, path: str) -> bytes:
         try:
-            return fetch(self.ROOT + path)
+            return download(self.ROOT + path)
         except (OSError, http.client.HTTPException) as error:
             names = ", ".join(sorted(posixpath.basename(file) for file in self.published().values()))
             raise FileNotFoundError(
-                f"tfds:{self.info.name}: could not fetch {self.ROOT + path} ({error}); without a network, put {names} "
-                "(plain or .gz) in a folder and name it with --data.manual-dir DIR"
+                f"tfds:{self.info.name}: could not download {self.ROOT + path} ({error}); without a network, put "
+                f"{names} (plain or .gz) in a folder and name it with --data.manual-dir DIR"
             ) from error
 
 
 def manual_directory(dl_manager: tfds.download.DownloadManager) -> Path | None:
-    """The folder where the user put files by hand, or None where there is no such folder or it is empty."""
+    """The folder with files that the user put there by hand, or None if there is no such folder or it is empty."""
     try:
         return Path(os.fspath(dl_manager.manual_dir))
     except AssertionError:
         return None
 
 
-def fetch(url: str) -> bytes:
-    """What lies at a web address.
+def download(url: str) -> bytes:
+    """The content of a web address.
 
     Raises:
-        OSError: if it can't be had.
+        OSError: it cannot be downloaded.
     """
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  always ROOT, always https
         return response.read()
 
 
-def unpacked(path: Path) -> bytes:
+def read_unpacked(path: Path) -> bytes:
     """The content of a file, gunzipped where its name ends in .gz.
 
     Raises:
-        ValueError: if it is called .gz and is not.
+        ValueError: its name ends in .gz and it is not a gzip file.
     """
     content = path.read_bytes()
     if path.suffix != ".gz":
@@ -131,23 +131,25 @@ def unpacked(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: wanted a gzip file ({error}); fetch it again, or put it there unpacked") from error
+        raise ValueError(
+            f"{path}: wanted a gzip file ({error}); download it again, or put it there unpacked"
+        ) from error
 
 
-def verify(content: bytes, *, where: str, wanted: Sum) -> None:
-    """Nothing, if the content is what was published.
+def verify_content(content: bytes, *, place: str, wanted: Checksum) -> None:
+    """Refuse content that is not what was published.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: its size or SHA-256 differs.
     """
     got = (len(content), hashlib.sha256(content).hexdigest())
     if got != wanted:
         raise ValueError(
-            f"{where}: wanted {wanted[0]} bytes with SHA-256 {wanted[1]}, got {got[0]} bytes with SHA-256 {got[1]}; "
-            "this is not the file that was published, fetch it again"
+            f"{place}: wanted {wanted[0]} bytes with SHA-256 {wanted[1]}, got {got[0]} bytes with SHA-256 {got[1]}; "
+            "this is not the file that was published, download it again"
         )
 
 
-def lines(content: bytes) -> list[str]:
-    """The lines of a UTF-8 file. A line ends at a line feed and at nothing else."""
+def utf8_lines(content: bytes) -> list[str]:
+    """The lines of a UTF-8 file, split at line feeds and nowhere else."""
     return content.decode("utf-8").removesuffix("\n").split("\n")

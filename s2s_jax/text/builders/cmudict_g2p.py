@@ -1,4 +1,4 @@
-"""How is an English word pronounced?"""
+"""CMUdict: English spelling to pronunciation."""
 
 from typing import ClassVar
 
@@ -8,9 +8,9 @@ from s2s_jax.text.builders import HELD_OUT, Pair, PublishedPairs
 class CmudictG2p(PublishedPairs):
     """CMUdict, spelling to phones: `ABACUS` -> `AE B AH K AH S`, in the split that the papers share (g014b2b).
 
-    39 phones without stress digits, 27 letters (A to Z and the apostrophe). A word has a line for each of its
-    pronunciations. No word of the test split is in the train file. The data set has no validation split: every 20th
-    distinct word of the train file, with all its lines, is held out here, so that no word is on both sides.
+    39 phones without stress digits, 27 letters (A to Z and the apostrophe). A word has one line per
+    pronunciation. No word of the test split is in the train file. The data set has no validation split: every 20th
+    distinct word of the train file, with all its lines, is held out here, so that no word is in two splits.
     """
 
     ROOT = (
@@ -29,7 +29,7 @@ class CmudictG2p(PublishedPairs):
         return {"train": "g014b2b.train", "test": "g014b2b.test"}
 
     def pair(self, line: str) -> Pair:
-        """A word and its phones."""
+        """A word and its phones, separated by a tab."""
         word, phones = line.split("\t")
         return word, phones
 

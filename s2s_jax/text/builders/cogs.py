@@ -1,18 +1,19 @@
-"""What is the logical form of an English sentence, and does the answer carry over to new combinations?"""
+"""COGS: English sentences to logical forms, with a test of compositional generalization."""
 
 from typing import ClassVar
 
 from s2s_jax.text.builders import Pair, PublishedPairs
 
-BEGINS = ("*", ";", "AND")  # what is spoken of stands behind one of these, or at the start
+BEFORE_HEAD = ("*", ";", "AND")  # a head follows one of these, or stands at the start
 
 
 class Cogs(PublishedPairs):
     """COGS: sentence to logical form. Kim and Linzen 2020, arXiv:2010.05465.
 
-    Splits train, validation (upstream: dev) and test are drawn alike; gen holds 1,000 sentences for each of 21 kinds
-    of generalization. This is the release of 2022, in which 50 lines of gen were corrected after the paper. The third
-    column of the files, the kind, is left out. A logical form names words by their places, which is a gold alignment.
+    The splits train, validation (upstream: dev) and test have one distribution; gen holds 1,000 sentences for each of
+    21 kinds of generalization. This is the release of 2022, in which 50 lines of gen were corrected after the paper.
+    The third column of the files, the kind, is left out. A logical form names words by their positions, which is a gold
+    alignment.
     """
 
     ROOT = "https://raw.githubusercontent.com/najoungkim/COGS/165a7b669eade971fa47bf568a2e51925360fed8/"
@@ -26,7 +27,7 @@ class Cogs(PublishedPairs):
     LICENSE = "MIT"
 
     def published(self) -> dict[str, str]:
-        """All four files; dev goes by the name of validation."""
+        """The four files; dev is named validation."""
         return {
             "train": "data/train.tsv",
             "validation": "data/dev.tsv",
@@ -35,20 +36,20 @@ class Cogs(PublishedPairs):
         }
 
     def pair(self, line: str) -> Pair:
-        """A sentence and its logical form."""
+        """A sentence and its logical form, the first two of three columns."""
         sentence, logical_form, _ = line.split("\t")
         return sentence, logical_form
 
     def alignment(self, source: str, target: str) -> str:
-        """In `* cake ( x _ 4 )` both 4 and `cake` belong to the word at 4; a name to itself, if it stands once."""
+        """In `* cake ( x _ 4 )` both 4 and `cake` are aligned with word 4; a name with itself, if it occurs once."""
         words, tokens = source.split(" "), target.split(" ")
-        found, head = [], 0  # head: what is spoken of, as long as no number has said of which word
+        links, head = [], 0  # head: the place of the predicate whose word number has not come yet
         for place, token in enumerate(tokens):
-            if token in BEGINS:
+            if token in BEFORE_HEAD:
                 head = place + 1
             elif tokens[max(0, place - 2) : place] == ["x", "_"]:
-                found += [f"{token}-{each}" for each in (head, place) if each is not None]
+                links += [f"{token}-{each}" for each in (head, place) if each is not None]
                 head = None
             elif token.istitle() and words.count(token) == 1:
-                found.append(f"{words.index(token)}-{place}")
-        return " ".join(found)
+                links.append(f"{words.index(token)}-{place}")
+        return " ".join(links)

@@ -1,4 +1,4 @@
-"""Does a model that learned single commands follow new combinations of them?"""
+"""SCAN: commands to sequences of actions, with tests of generalization to new combinations."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from s2s_jax.text.builders import HELD_OUT, Pair, PublishedPairs
 
-FOLDERS = {  # the configurations, one for each published way to split the 20,910 commands, and where each lies upstream
+FOLDERS = {  # the configurations, one per published split of the 20,910 commands, and the upstream folder of each
     "simple": "simple_split",
     "length": "length_split",
     "addprim_jump": "add_prim_split",
@@ -26,13 +26,13 @@ class Scan(PublishedPairs):
     """SCAN: commands to actions, `jump twice` -> `I_JUMP I_JUMP`. Lake and Baroni 2018, arXiv:1711.00350.
 
     The filler and template splits are of Loula et al. 2018, arXiv:1807.07545. SCAN has a train and a test file for
-    each configuration and no validation split: every 20th line of the train file is held out here. It is drawn like
-    the train split, so it does not measure the generalization that the test split asks for; and the addprim train
-    files repeat one line many times (`jump` 1,467 times, `turn left` 2,189), so that line stands on both sides.
+    each configuration and no validation split: every 20th line of the train file is held out here. It has the
+    distribution of the train split, so it does not measure the generalization that the test split measures; and the
+    addprim train files repeat one line many times (`jump` 1,467 times, `turn left` 2,189), so that line is in both.
     """
 
-    # TFDS has a `scan` of its own (features commands and actions, no validation), which this one takes the place of:
-    # the version must differ from its 1.1.1, or the two would meet in one folder.
+    # TFDS has a `scan` of its own (features commands and actions, no validation), which this one replaces: the version
+    # must differ from its 1.1.1, or both would be stored in one folder.
     VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in FOLDERS]
     ROOT = "https://raw.githubusercontent.com/brendenlake/SCAN/c4b756cbc010d75c912f16c42c8f15dc6b7e6c8f/"
@@ -143,7 +143,7 @@ class Scan(PublishedPairs):
         return {split: f"{FOLDERS[name]}/tasks_{split}_{name}.txt" for split in ("train", "test")}
 
     def pair(self, line: str) -> Pair:
-        """A command and its actions."""
+        """A command and its actions, after `IN:` and `OUT:`."""
         command, actions = line.removeprefix("IN: ").split(" OUT: ")
         return command, actions
 

@@ -1,0 +1,140 @@
+"""Subword tokenizers by sentencepiece: byte-pair encoding and the unigram language model."""
+
+import base64
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from s2s_jax.shapes import SPECIAL, UNK
+from s2s_jax.text.normalization import normalize, origins
+from s2s_jax.text.symbol_tokenizers import Span, replace_unknown
+
+# sentencepiece writes a space as U+2581 and skips training lines with U+2585: both are escaped, as is the escape sign
+ESCAPE = "\ue000"
+ESCAPED = {"\u2581": ESCAPE + "m", "\u2585": ESCAPE + "u", ESCAPE: ESCAPE + "e"}
+TRAINING_LINE = 4000  # characters; the unigram trainer needs minutes for one line of a megabyte
+
+
+class Subwords:
+    """Byte-pair pieces, with single bytes as a fallback: no character is unknown, and decoding restores the line.
+
+    Sennrich et al. 2016, arXiv:1508.07909; Kudo 2018, arXiv:1804.10959; Kudo & Richardson 2018, arXiv:1808.06226.
+    """
+
+    type: ClassVar[str] = "bpe"
+
+    def __init__(self, model: bytes, unicode: str = "none"):
+        import sentencepiece  # only subwords need it
+
+        self.unicode = unicode
+        self._model = model
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        special = tuple(map(self._pieces.id_to_piece, range(min(len(SPECIAL), self.size))))
+        if special != SPECIAL:
+            raise ValueError(f"its first pieces are {' '.join(special)}, {' '.join(SPECIAL)} are wanted")
+
+    @classmethod
+    def train(cls, lines: Iterable[str], *, size: int, unicode: str = "none"):
+        """Pieces learned from the lines.
+
+        Raises:
+            ValueError: the lines are too few for a vocabulary of this size.
+        """
+        import sentencepiece  # only subwords need it
+
+        file = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(_training_lines(escape(normalize(line, unicode)) for line in lines)),
+                model_writer=file,
+                model_type=cls.type,
+                vocab_size=size,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                max_sentence_length=8 * TRAINING_LINE,  # bytes
+                num_threads=1,
+                pad_id=0,
+                bos_id=1,
+                eos_id=2,
+                unk_id=3,
+                minloglevel=2,
+            )
+        except (RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split()).rsplit("] ", 1)[-1]
+            raise ValueError(f"sentencepiece: {reason}") from None
+        return cls(file.getvalue(), unicode)
+
+    @property
+    def size(self) -> int:
+        """The number of ids, including the special ones."""
+        return self._pieces.get_piece_size()
+
+    def encode(self, line: str) -> list[int]:
+        """The ids of the pieces of a line."""
+        return self._pieces.encode(escape(normalize(line, self.unicode)))
+
+    def tokenize(self, line: str) -> list[str]:
+        """The pieces of a line."""
+        return self.symbols(self.encode(line))
+
+    def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
+        """The line that ids stand for, as it was before it was escaped."""
+        parts, run = [], []
+        for number in [*ids, UNK]:
+            if number == UNK:
+                parts.append(unescape(self._pieces.decode(run)) if run else "")
+                run = []
+            elif number > UNK:
+                run.append(int(number))
+        between = replace_unknown([SPECIAL[UNK]] * (len(parts) - 1), [UNK] * (len(parts) - 1), unknown)
+        return "".join(itertools.chain.from_iterable(zip(parts, [*between, ""], strict=True)))
+
+    def spans(self, line: str) -> list[Span]:
+        """The characters that each piece covers; the bytes of one character each cover all of it."""
+        letter_spans = [
+            (first, last) for letter, first, last in origins(line, self.unicode) for _ in ESCAPED.get(letter, letter)
+        ]
+        pieces = self._pieces.encode(escape(normalize(line, self.unicode)), return_type="offset_mapping")
+        # a byte's offsets may be empty, (n, n): it stands for a part of letter n
+        return [(letter_spans[begin][0], letter_spans[max(begin, end - 1)][1]) for begin, end in pieces["offsets"]]
+
+    def symbols(self, ids: Sequence[int]) -> list[str]:
+        """The piece of each id; U+2581 at its start is the space that sentencepiece keeps in the piece."""
+        return [SPECIAL[number] if number <= UNK else self._pieces.id_to_piece(int(number)) for number in ids]
+
+    def state(self) -> dict:
+        """Type, normalization form and sentencepiece model, as JSON."""
+        return {"type": self.type, "unicode": self.unicode, "model": base64.b64encode(self._model).decode()}
+
+    @classmethod
+    def from_state(cls, state: dict):
+        """The tokenizer with this `state`."""
+        return cls(base64.b64decode(state["model"], validate=True), state["unicode"])
+
+
+class Unigrams(Subwords):
+    """Pieces of the unigram language model."""
+
+    type: ClassVar[str] = "unigram"
+
+
+def escape(line: str) -> str:
+    """The line with an escape sequence for each character that has a meaning in sentencepiece."""
+    return "".join(ESCAPED.get(letter, letter) for letter in line)
+
+
+def unescape(line: str) -> str:
+    """The line that `escape` was given."""
+    for letter, sequence in ESCAPED.items():  # the escape sign last
+        line = line.replace(sequence, letter)
+    return line
+
+
+def _training_lines(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, each cut into parts that the trainer takes."""
+    return (line[start : start + TRAINING_LINE] for line in lines for start in range(0, len(line), TRAINING_LINE))
