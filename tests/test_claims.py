@@ -14,11 +14,11 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.config import override
 from s2s_jax.decode.forced_decoding import ScoredPair
-from s2s_jax.sweep.fingerprint import place
-from s2s_jax.sweep.plan import units
-from s2s_jax.sweep.results import result
+from s2s_jax.sweep.fingerprint import assign_dirs
+from s2s_jax.sweep.plan import trial_groups
+from s2s_jax.sweep.results import read_result
 from s2s_jax.sweep.statistics import seeds_needed
-from s2s_jax.sweep.sweep import points, trials
+from s2s_jax.sweep.sweep import grid_points, grid_trials
 from s2s_jax.sweep.trial import run_trial
 from s2s_jax.text.example import Example
 
@@ -39,19 +39,19 @@ def test_every_file_says_what_it_claims_and_how_to_see_it(name):
 
 
 FORMS = [
-    (path.stem, form)
+    (path.stem, function)
     for path in sorted(FOLDER.glob("[!_]*.py"))
-    for form in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
+    for function in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
 ]
 SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "device.cache=",
          "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
-def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
-    made = loaded(name)[form]()
-    assert len(list(trials(made))) == len(points(made)) * len(made.seeds)
-    comparisons = (len(made.labels()[made.compare]) - 1) * len(points(made)) // len(made.labels()[made.compare])
+def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, function):
+    made = loaded(name)[function]()
+    assert len(list(grid_trials(made))) == len(grid_points(made)) * len(made.seeds)
+    comparisons = (len(made.labels()[made.compare]) - 1) * len(grid_points(made)) // len(made.labels()[made.compare])
     assert len(made.seeds) >= seeds_needed(comparisons)
 
 
@@ -64,18 +64,18 @@ def test_every_sweep_has_seeds_enough_and_cells_that_exist(name, form):
         ("scores", "dates", "location-aware"),
     ],
 )
-def test_sweeps_run_two_steps(name, form, label, tmp_path):
-    made = loaded(name)[form]()
+def test_sweeps_run_two_steps(name, function, label, tmp_path):
+    made = loaded(name)[function]()
     small = dataclasses.replace(
         made,
         base=override(made.base, *SMALL),
         seeds=(0,),
         keep=lambda point: point[made.compare] in (label, made.baseline),
     )
-    placed = [one for one in place(list(trials(small)), tmp_path) if one.cell.point[made.compare] == label]
-    ((work,),) = units(small, placed)
+    placed = [one for one in assign_dirs(list(grid_trials(small)), tmp_path) if one.trial.point[made.compare] == label]
+    ((work,),) = trial_groups(small, placed)
     assert run_trial(work) == "done"
-    assert np.isfinite(result(placed[0]).metrics[made.metrics[0]])
+    assert np.isfinite(read_result(placed[0]).metrics[made.metrics[0]])
 
 
 def test_slopes_by_distance(tmp_path):

@@ -1,4 +1,4 @@
-"""A made-up sweep with failures and hostile tokens in it, told in four formats and looked at in a browser."""
+"""A synthetic sweep with failures and hostile tokens, reported in four formats and opened in a browser."""
 
 import csv
 import html
@@ -14,12 +14,12 @@ import pytest
 
 from s2s_jax.evaluate.metrics import value
 from s2s_jax.sweep.report import numbers, write_report
-from s2s_jax.sweep.report.comparisons import compare
-from s2s_jax.sweep.report.markdown_latex import latex, markdown
+from s2s_jax.sweep.report.comparisons import compare_to_baseline
+from s2s_jax.sweep.report.markdown_latex import escape_latex, escape_markdown
 from s2s_jax.sweep.report.style import DARK, LIGHT
-from s2s_jax.sweep.report.svg import Axis, axis_of, literal, shorten, tick_text, token_text
-from s2s_jax.sweep.result import ExamplePrediction, SweepResults, TrialResult
-from s2s_jax.sweep.statistics import sign_flip
+from s2s_jax.sweep.report.svg import Axis, axis_of, escape_text, shorten, tick_text, token_text
+from s2s_jax.sweep.results import ExamplePrediction, SweepResults, TrialResult
+from s2s_jax.sweep.statistics import sign_flip_test
 
 HOSTILE = ("</s>", "<b>x", "&amp;", "東京", "سلام", "▁the", '"q"', "a\u0000b", "\u202eevil")
 SCORES = {
@@ -44,7 +44,7 @@ def shown(random, *, attends=True):
     )
 
 
-def cell(name, point, seed, quality, *, attends, random, curve_steps=12):
+def trial(name, point, seed, quality, *, attends, random, curve_steps=12):
     right = (random.random(SENTENCES) < np.clip(quality + random.normal() * 0.012, 0, 1)).astype(float)
     tokens = random.integers(4, 30, size=SENTENCES).astype(float)
     nats = tokens * (1.4 - quality) * random.gamma(20, 1 / 20, size=SENTENCES)
@@ -65,7 +65,7 @@ def cell(name, point, seed, quality, *, attends, random, curve_steps=12):
         point=point,
         seed=seed,
         status="done",
-        how="replicas" if seed else "single",
+        launch_mode="replicas" if seed else "single",
         settings={"seed": seed, "data.train": "task:dates", "data.test": "task:dates", "validation.metric": "loss",
                   "model.attention.score": point["attention"], "model.decoder.size": 64 * len(point)},
         parameters=1_234_567 + 1000 * len(name),
@@ -81,7 +81,7 @@ def cell(name, point, seed, quality, *, attends, random, curve_steps=12):
     )  # fmt: skip
 
 
-def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
+def sweep_results(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
     random = np.random.default_rng(0)
     axes = {"attention": labels, **({"cell": other} if other else {})}
     results = []
@@ -91,7 +91,7 @@ def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
                 point = {"attention": label, **({"cell": extra} if extra else {})}
                 name = "-".join([*point.values(), str(seed)])
                 quality = SCORES.get(label, 0.7) + (0.05 if extra == "lstm" else 0)
-                results.append(cell(name, point, seed, quality, attends=label != "none", random=random))
+                results.append(trial(name, point, seed, quality, attends=label != "none", random=random))
     if failing:
         bare = {"metrics": {}, "counts": {}, "curves": {}, "gallery": (), "lengths": np.zeros(0, np.int64)}
         error = "seed 3: out of memory in <lambda> & co"
@@ -105,12 +105,12 @@ def study(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
         compare="attention",
         baseline="dot" if "dot" in labels else labels[0],
         metrics=("exact_match", "bleu", "perplexity"),
-        results=tuple(results),
+        trials=tuple(results),
     )  # fmt: skip
 
 
 def two_axes():
-    return study(seeds=4, labels=("none", "dot", "additive", "location-aware"), other=("gru", "lstm"))
+    return sweep_results(seeds=4, labels=("none", "dot", "additive", "location-aware"), other=("gru", "lstm"))
 
 
 class Page(HTMLParser):
@@ -149,7 +149,7 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_made_twice_it_has_the_same_bytes(written, tmp_path):
+def test_the_same_results_give_the_same_bytes(written, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").write_text("of an earlier report")
     assert write_report(two_axes(), tmp_path) == tmp_path / "report.html"
@@ -157,7 +157,7 @@ def test_made_twice_it_has_the_same_bytes(written, tmp_path):
     assert {"report.html", "report.md", "table.csv", "table.tex"} < files(tmp_path).keys()
 
 
-def test_page_is_whole_and_alone(written):
+def test_page_is_complete_and_loads_nothing(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
@@ -184,7 +184,7 @@ def test_page_is_whole_and_alone(written):
     assert "U+202E" in text
 
 
-def test_pictures_are_xml_and_know_their_colors(written):
+def test_figures_are_xml_with_fixed_colors(written):
     found = sorted((written / "figures").glob("*.svg"))
     assert {"difference-exact_match.svg", "learning-loss-1.svg", "length-2.svg", "parallel.svg"} < {
         p.name for p in found
@@ -194,7 +194,7 @@ def test_pictures_are_xml_and_know_their_colors(written):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
-def test_failures_are_counted_and_told(written):
+def test_failures_are_counted_and_reported(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     assert "30 of 32 runs done, 1 failed, 1 diverged" in text
     assert "3 of 4<small>1 failed</small>" in text
@@ -204,11 +204,11 @@ def test_failures_are_counted_and_told(written):
     assert "out of memory in &lt;lambda&gt; &amp; co" in (written / "report.md").read_text(encoding="utf-8")
 
 
-def test_csv_holds_the_numbers_in_full(written):
+def test_csv_has_full_precision(written):
     rows = list(csv.DictReader(io.StringIO((written / "table.csv").read_text(encoding="utf-8"))))
-    judged = compare(two_axes())
-    assert len(rows) == len(judged.rows) == 8
-    for record, row in zip(rows, judged.rows, strict=True):
+    comparison = compare_to_baseline(two_axes())
+    assert len(rows) == len(comparison.rows) == 8
+    for record, row in zip(rows, comparison.rows, strict=True):
         seeds = [each.metrics["exact_match"] for each in row.done]
         assert float(record["exact_match_mean"]) == pytest.approx(np.mean(seeds))
         assert int(record["done"]) == len(seeds) == 4 - int(record["failed"]) - int(record["diverged"])
@@ -216,32 +216,34 @@ def test_csv_holds_the_numbers_in_full(written):
         assert float(record["exact_match_low"]) < float(record["exact_match_mean"]) < float(record["exact_match_high"])
 
 
-def test_pairs_are_of_seeds_that_both_sides_have():
-    judged = compare(study(labels=("dot", "none")))  # seed 3 of dot and seed 7 of none are missing
-    gap = judged.rows[1].differences["exact_match"]
-    by_seed = {row.is_baseline: {each.seed: each.metrics["exact_match"] for each in row.done} for row in judged.rows}
+def test_pairs_are_seeds_that_both_sides_have():
+    comparison = compare_to_baseline(
+        sweep_results(labels=("dot", "none"))
+    )  # seed 3 of dot and seed 7 of none are missing
+    gap = comparison.rows[1].differences["exact_match"]
+    by_seed = {
+        row.is_baseline: {each.seed: each.metrics["exact_match"] for each in row.done} for row in comparison.rows
+    }
     shared = sorted(by_seed[True].keys() & by_seed[False].keys())
     assert shared == [0, 1, 2, 4, 5, 6]
     gaps = np.array([by_seed[False][seed] - by_seed[True][seed] for seed in shared])
     assert gap.spread.mean == pytest.approx(gaps.mean())
-    assert gap.p == sign_flip(gaps) == 2 / 2**6
+    assert gap.p == sign_flip_test(gaps) == 2 / 2**6
     assert gap.interval.low < gaps.mean() < gap.interval.high
     assert gap.interval.over == "seeds and sentences"
     assert gap.wins == (0, 0, 6)
     assert gap.improvement == 0.0
-    assert judged.allows.startswith(
-        "1 comparison needs 6 seeds, there are 6: the smallest p that can come out is 0.031"
-    )
+    assert comparison.power.startswith("1 comparison needs 6 seeds, there are 6: the smallest possible p is 0.031")
 
 
 def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
-    text = write_report(study(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
-    assert "5 comparisons with Holm need 8 seeds, there are 3: no difference can be significant." in text
-    assert "no difference to dot is significant (smallest corrected p 1.000)" in text
+    text = write_report(sweep_results(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
+    assert "5 comparisons with Holm's correction need 8 seeds, there are 3: no difference can be significant." in text
+    assert "no difference from dot is significant (smallest corrected p 1.000)" in text
 
 
 def test_one_seed_one_value_no_attention(tmp_path):
-    text = write_report(study(seeds=1, labels=("none",), failing=False), tmp_path).read_text(encoding="utf-8")
+    text = write_report(sweep_results(seeds=1, labels=("none",), failing=False), tmp_path).read_text(encoding="utf-8")
     ids = Page(text).ids
     assert "There is nothing to compare: the axis has one value." in text
     assert not {"alignments", "attention", "differences", "choices", "settings"} & set(ids)
@@ -250,66 +252,68 @@ def test_one_seed_one_value_no_attention(tmp_path):
 
 def test_nothing_is_done_yet(tmp_path):
     waiting = tuple(TrialResult(f"c{n}", {"attention": label}, 0, "waiting") for n, label in enumerate(("dot", "none")))
-    text = write_report(study(labels=("dot", "none"))._replace(results=waiting), tmp_path).read_text(encoding="utf-8")
+    text = write_report(sweep_results(labels=("dot", "none"))._replace(trials=waiting), tmp_path).read_text(
+        encoding="utf-8"
+    )
     assert "No run is done yet" in text
     assert "0 of 2 runs done, 2 waiting" in text
     assert set(Page(text).ids) == {"results", "methods", "runs", "runs-1", "runs-2"}
-    write_report(study()._replace(results=()), tmp_path)  # not even planned
+    write_report(sweep_results()._replace(trials=()), tmp_path)  # not even planned
 
 
 def test_ties_missing_and_infinite_numbers(tmp_path):
-    made = study(seeds=3, labels=("dot", "none", "general"), failing=False)
+    made = sweep_results(seeds=3, labels=("dot", "none", "general"), failing=False)
     strange = {0: {}, 1: {"exact_match": math.nan, "perplexity": math.inf, "bleu": None}}
-    results = [each._replace(metrics=each.metrics | strange.get(each.seed, {})) for each in made.results]
+    results = [each._replace(metrics=each.metrics | strange.get(each.seed, {})) for each in made.trials]
     same = [each for each in results if each.point["attention"] == "dot"]
     results[6:] = [each._replace(point={"attention": "general"}, name=f"g{each.seed}") for each in same]
-    judged = compare(made._replace(results=tuple(results)))
-    gap = judged.rows[2].differences["exact_match"]
+    comparison = compare_to_baseline(made._replace(trials=tuple(results)))
+    gap = comparison.rows[2].differences["exact_match"]
     assert gap.wins == (0, 2, 2)
     assert gap.p == 1.0
     assert gap.improvement == 0.5
     assert gap.spread == (0.0, 0.0, 2)
     assert gap.interval.low == gap.interval.high == 0.0
-    text = write_report(made._replace(results=tuple(results)), tmp_path).read_text(encoding="utf-8")
+    text = write_report(made._replace(trials=tuple(results)), tmp_path).read_text(encoding="utf-8")
     assert "NaN</td>" in text
     assert "∞</td>" in text
     assert "(2 of 3)" in text
     assert "0 of 2<small>2 tied</small>" in text
 
 
-def test_other_test_sets_are_not_paired_by_sentence():
-    made = study(seeds=3, labels=("dot", "none"), failing=False)
+def test_different_test_sets_are_not_paired_by_sentence():
+    made = sweep_results(seeds=3, labels=("dot", "none"), failing=False)
 
     def cut(each):
         return each._replace(counts={metric: counts[: 100 + each.seed] for metric, counts in each.counts.items()})
 
-    results = [cut(each) if each.point["attention"] == "none" else each for each in made.results]
-    judged = compare(made._replace(results=tuple(results)))
-    assert judged.rows[0].intervals["bleu"].over == "seeds and sentences"
-    assert judged.rows[1].intervals["bleu"].over == judged.rows[1].differences["bleu"].interval.over == "seeds"
+    results = [cut(each) if each.point["attention"] == "none" else each for each in made.trials]
+    comparison = compare_to_baseline(made._replace(trials=tuple(results)))
+    assert comparison.rows[0].intervals["bleu"].over == "seeds and sentences"
+    assert comparison.rows[1].intervals["bleu"].over == comparison.rows[1].differences["bleu"].interval.over == "seeds"
 
 
-def test_what_cannot_be_judged_is_refused():
-    made = study(seeds=1)
+def test_results_that_cannot_be_compared_are_refused():
+    made = sweep_results(seeds=1)
     with pytest.raises(ValueError, match="compare must be one of attention, got 'atention'; did you mean"):
-        compare(made._replace(compare="atention"))
+        compare_to_baseline(made._replace(compare="atention"))
     with pytest.raises(ValueError, match="baseline must be one of .*, got 'dott'; did you mean 'dot'?"):
-        compare(made._replace(baseline="dott"))
+        compare_to_baseline(made._replace(baseline="dott"))
     with pytest.raises(ValueError, match="metrics must be one of .*, got 'blue'; did you mean 'bleu'?"):
-        compare(made._replace(metrics=("blue",)))
+        compare_to_baseline(made._replace(metrics=("blue",)))
     with pytest.raises(ValueError, match="metrics must name at least one, the tested one first, got none"):
-        compare(made._replace(metrics=()))
+        compare_to_baseline(made._replace(metrics=()))
     with pytest.raises(
         ValueError, match="metrics must begin with one that has a better direction, got 'attention_entropy'"
     ):
-        compare(made._replace(metrics=("attention_entropy",)))
+        compare_to_baseline(made._replace(metrics=("attention_entropy",)))
 
 
-def test_latex_and_markdown_take_no_sign_for_an_order(written):
-    assert latex("100% & $x_1$ #{a}") == r"100\% \& \$x\_1\$ \#\{a\}"
-    assert latex("~^\\") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert latex("<b>|") == r"\textless{}b\textgreater{}\textbar{}"
-    assert markdown("a|b <i> *x* _y_ `z` [1] &amp;") == r"a\|b &lt;i&gt; \*x\* \_y\_ \`z\` \[1\] &amp;amp;"
+def test_latex_and_markdown_escape_every_special_character(written):
+    assert escape_latex("100% & $x_1$ #{a}") == r"100\% \& \$x\_1\$ \#\{a\}"
+    assert escape_latex("~^\\") == r"\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert escape_latex("<b>|") == r"\textless{}b\textgreater{}\textbar{}"
+    assert escape_markdown("a|b <i> *x* _y_ `z` [1] &amp;") == r"a\|b &lt;i&gt; \*x\* \_y\_ \`z\` \[1\] &amp;amp;"
     tex = (written / "table.tex").read_text(encoding="utf-8")
     lines = tex.splitlines()
     width = len(re.search(r"tabular\}\{([lr]+)\}", tex)[1])
@@ -320,7 +324,7 @@ def test_latex_and_markdown_take_no_sign_for_an_order(written):
     assert {len(re.findall(r"(?<!\\)\|", each)) for each in table} == {width + 1}
 
 
-def test_numbers_say_no_more_than_they_know():
+def test_numbers_have_as_many_digits_as_their_deviation_allows():
     assert [numbers.decimals_for(each) for each in ([0.012], [3.2, None], [120.0], [], [0.0], [1e-9])] == [
         3,
         1,
@@ -354,9 +358,9 @@ def test_ticks_are_round():
 
 
 def test_text_is_literal():
-    assert literal('<b>x & "y" \u200e') == "&lt;b&gt;x &amp; &quot;y&quot; U+200E"
-    assert literal("\u0301a") == "\u25cc\u0301a"
-    assert literal("\ud800") == "U+D800"
+    assert escape_text('<b>x & "y" \u200e') == "&lt;b&gt;x &amp; &quot;y&quot; U+200E"
+    assert escape_text("\u0301a") == "\u25cc\u0301a"
+    assert escape_text("\ud800") == "U+D800"
     assert token_text("a b\u200e") == "a␣bU+200E"
     assert token_text("") == "∅"
     assert shorten("abcdefghij", 6) == "ab…hij"
@@ -369,7 +373,7 @@ def luminance(color):
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_colors_can_be_seen(palette):
+def test_colors_have_enough_contrast(palette):
     def contrast(one, other):
         low, high = sorted([luminance(one), luminance(other)])
         return (high + 0.05) / (low + 0.05)
@@ -385,14 +389,14 @@ def test_in_a_browser(written):
         pytest.skip("there is no chromium: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    said, asked = [], []
+    messages, requests = [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for width, scheme in ((1280, "light"), (390, "dark")):
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: messages.append(message.text))
+            page.on("pageerror", lambda error: messages.append(str(error)))
+            page.on("request", lambda request: requests.append(request.url))
             page.goto((written / "report.html").as_uri())
             texts = page.locator("svg text.token").all_text_contents()
             assert {"</s>", "<b>x", "&amp;", "東京", "سلام", "U+202Eevil"} <= set(texts)
@@ -404,5 +408,5 @@ def test_in_a_browser(written):
             assert page.url.endswith("#runs-1")
             page.close()
         browser.close()
-    assert said == []
-    assert all(url.startswith(("file://", "data:")) for url in asked)
+    assert messages == []
+    assert all(url.startswith(("file://", "data:")) for url in requests)

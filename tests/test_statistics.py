@@ -1,4 +1,4 @@
-"""The tests against brute force and worked examples; the interval against a world whose truth is known."""
+"""The tests against brute force and worked examples; the interval in simulations with a known mean."""
 
 import itertools
 import math
@@ -15,18 +15,18 @@ from s2s_jax.sweep.statistics import (
     Interval,
     Spread,
     Wins,
-    holm,
-    interval,
+    bootstrap_counts,
+    confidence_interval,
+    count_wins,
+    describe_power,
+    holm_correction,
     paired_test,
     probability_of_improvement,
-    redrawn,
+    resample,
     seeds_needed,
-    sentence_draws,
-    sign_flip,
+    sign_flip_test,
     smallest_p,
     spread,
-    what_seeds_allow,
-    wins,
 )
 
 
@@ -40,24 +40,28 @@ def test_sign_flip_is_brute_force(differences):
     found = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in
              itertools.product([1, -1], repeat=len(differences))]  # fmt: skip
     wanted = sum(each >= abs(sum(differences)) for each in found) / len(found)
-    assert sign_flip(numbers(*differences) * 0.1) == wanted  # tenths: sums differ in their last bits by their order
+    assert (
+        sign_flip_test(numbers(*differences) * 0.1) == wanted
+    )  # tenths: sums differ in their last bits by their order
 
 
 def test_sign_flip_at_its_ends():
-    assert sign_flip(numbers()) is None
-    assert sign_flip(numbers(0, 0, 0)) == 1.0
-    assert sign_flip(numbers(5)) == 1.0 == smallest_p(1)
-    assert sign_flip(numbers(1, 2, 3, 1, 2, 3, 1, 2)) == 2 / 2**8 == smallest_p(8)
-    assert sign_flip(np.ones(25)) == smallest_p(25) == 1 / 100_001
+    assert sign_flip_test(numbers()) is None
+    assert sign_flip_test(numbers(0, 0, 0)) == 1.0
+    assert sign_flip_test(numbers(5)) == 1.0 == smallest_p(1)
+    assert sign_flip_test(numbers(1, 2, 3, 1, 2, 3, 1, 2)) == 2 / 2**8 == smallest_p(8)
+    assert sign_flip_test(np.ones(25)) == smallest_p(25) == 1 / 100_001
     noise = np.random.default_rng(1).normal(size=25)
-    assert 0.05 < sign_flip(noise - noise.mean() + 0.1) < 1
+    assert 0.05 < sign_flip_test(noise - noise.mean() + 0.1) < 1
 
 
 def test_holm_worked_example():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.03, None, 0.9]) == pytest.approx([0.09, None, 1.0], nan_ok=True)  # what failed counts in m
-    assert holm([0.02, 0.02]) == [0.04, 0.04]
-    assert holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([0.03, None, 0.9]) == pytest.approx(
+        [0.09, None, 1.0], nan_ok=True
+    )  # what failed counts in m
+    assert holm_correction([0.02, 0.02]) == [0.04, 0.04]
+    assert holm_correction([]) == []
 
 
 def test_seeds_needed():
@@ -71,13 +75,13 @@ def test_seeds_needed():
         seeds_needed(1, level=5)
 
 
-def test_what_seeds_allow_says_it_plainly():
-    assert what_seeds_allow(5, seeds=3) == (
-        "5 comparisons with Holm need 8 seeds, there are 3: no difference can be significant."
+def test_describe_power_in_one_sentence():
+    assert describe_power(5, seeds=3) == (
+        "5 comparisons with Holm's correction need 8 seeds, there are 3: no difference can be significant."
     )
-    assert what_seeds_allow(1, seeds=1) == "1 comparison needs 6 seeds, there is 1: no difference can be significant."
-    assert what_seeds_allow(5, seeds=8) == (
-        "5 comparisons with Holm need 8 seeds, there are 8: the smallest p that can come out is 0.039."
+    assert describe_power(1, seeds=1) == "1 comparison needs 6 seeds, there is 1: no difference can be significant."
+    assert describe_power(5, seeds=8) == (
+        "5 comparisons with Holm's correction need 8 seeds, there are 8: the smallest possible p is 0.039."
     )
 
 
@@ -85,49 +89,49 @@ def test_spread_and_wins_and_improvement_by_hand():
     assert spread(numbers(1, 2, 3)) == Spread(2.0, 1.0, 3)
     assert spread(numbers(1)) == Spread(1.0, None, 1)
     assert spread(numbers()) == Spread(None, None, 0)
-    assert wins(numbers(1, 0, -1, 2), higher_is_better=True) == Wins(2, 1, 4)
-    assert wins(numbers(1, 0, -1, 2), higher_is_better=False) == Wins(1, 1, 4)
+    assert count_wins(numbers(1, 0, -1, 2), higher_is_better=True) == Wins(2, 1, 4)
+    assert count_wins(numbers(1, 0, -1, 2), higher_is_better=False) == Wins(1, 1, 4)
     assert probability_of_improvement(numbers(1, 2), numbers(1, 0, 3), higher_is_better=True) == 3.5 / 6
     assert probability_of_improvement(numbers(1, 2), numbers(1, 0, 3), higher_is_better=False) == 2.5 / 6
     assert probability_of_improvement(numbers(), numbers(1), higher_is_better=True) is None
 
 
-def test_draws_are_the_same_at_every_call_and_count_every_sentence():
-    draws = sentence_draws(7, 50)
-    sentence_draws.cache_clear()
-    assert (sentence_draws(7, 50) == draws).all()
+def test_resamples_are_the_same_at_every_call_and_count_every_sentence():
+    draws = bootstrap_counts(7, 50)
+    bootstrap_counts.cache_clear()
+    assert (bootstrap_counts(7, 50) == draws).all()
     assert (draws.sum(1) == 7).all()
     assert draws.min() == 0
     assert 0.7 < draws.mean(0).min() < draws.mean(0).max() < 1.3
     counts = np.stack([np.arange(7.0), np.ones(7)], 1)
-    assert redrawn("exact_match", [counts, counts])[:, 1] == pytest.approx(sentence_draws(7) @ np.arange(7.0) / 7)
+    assert resample("exact_match", [counts, counts])[:, 1] == pytest.approx(bootstrap_counts(7) @ np.arange(7.0) / 7)
 
 
 def test_interval_of_constants_is_a_point():
     same = np.stack([np.ones(5), np.full(5, 2.0)], 1)
-    drawn = redrawn("exact_match", [same] * 3)
-    assert interval(numbers(0.5, 0.5, 0.5), drawn) == Interval(0.5, 0.5, "seeds and sentences")
+    resampled = resample("exact_match", [same] * 3)
+    assert confidence_interval(numbers(0.5, 0.5, 0.5), resampled) == Interval(0.5, 0.5, "seeds and sentences")
 
 
 def test_interval_without_sentences_is_students():
     values = numbers(1, 2, 4)
     half = student.ppf(0.975, 2) * values.std(ddof=1) / math.sqrt(3)
-    low, high, over = interval(values)
+    low, high, over = confidence_interval(values)
     assert (low, high, over) == (pytest.approx(7 / 3 - half), pytest.approx(7 / 3 + half), "seeds")
-    assert interval(numbers()) is None
-    assert interval(numbers(1)) is None
-    assert interval(values, np.full((10, 3), np.nan)).over == "seeds"  # no draw has a score
+    assert confidence_interval(numbers()) is None
+    assert confidence_interval(numbers(1)) is None
+    assert confidence_interval(values, np.full((10, 3), np.nan)).over == "seeds"  # no draw has a score
 
 
 def test_interval_of_one_seed_is_over_sentences():
     scores = np.random.default_rng(0).normal(size=400)
-    drawn = redrawn("exact_match", [np.stack([scores, np.ones(400)], 1)])
-    low, high, over = interval(numbers(scores.mean()), drawn)
+    resampled = resample("exact_match", [np.stack([scores, np.ones(400)], 1)])
+    low, high, over = confidence_interval(numbers(scores.mean()), resampled)
     assert over == "sentences"
     assert high - low == pytest.approx(2 * 1.96 * scores.std() / 20, rel=0.06)
 
 
-WORLDS = {  # seeds, standard deviations of a seed, of a sentence, and of both together; 100 sentences
+SIMULATIONS = {  # seeds, standard deviations of a seed, of a sentence, and of both together; 100 sentences
     "8 seeds, all noise": (8, 0.1, 1.0, 1.0),
     "8 seeds, of seeds": (8, 0.3, 0.1, 0.5),
     "8 seeds, of sentences": (8, 0.02, 1.0, 0.3),
@@ -137,52 +141,52 @@ WORLDS = {  # seeds, standard deviations of a seed, of a sentence, and of both t
 }
 
 
-def worlds(name, repeats, sentences=100):
-    """Paired differences whose true mean is 0, as counts of a mean over sentences, one array a seed."""
-    seeds, of_seed, of_sentence, of_both = WORLDS[name]
+def simulate(name, repeats, sentences=100):
+    """Paired differences whose true mean is 0, as counts of a mean over sentences, one array per seed."""
+    seeds, of_seed, of_sentence, of_both = SIMULATIONS[name]
     random = np.random.default_rng(7)
     for _ in range(repeats):
         noise = of_seed * random.normal(size=(seeds, 1)) + of_sentence * random.normal(size=sentences)
         scores = noise + of_both * random.normal(size=(seeds, sentences))
-        yield scores.mean(1), redrawn("exact_match", list(np.stack([scores, np.ones_like(scores)], 2)))
+        yield scores.mean(1), resample("exact_match", list(np.stack([scores, np.ones_like(scores)], 2)))
 
 
-def percentile(values, drawn):
-    """What the interval is not: seeds drawn again, then sentences, and the middle 95 % of it."""
-    draws, seeds = drawn.shape
+def percentile(values, resampled):
+    """The alternative: seeds are resampled, then sentences, and the middle 95 % are taken."""
+    draws, seeds = resampled.shape
     picked = np.random.default_rng(int(1e6 * abs(values[0]))).integers(seeds, size=(draws, seeds))
-    return np.quantile(np.take_along_axis(drawn, picked, 1).mean(1), [0.025, 0.975])
+    return np.quantile(np.take_along_axis(resampled, picked, 1).mean(1), [0.025, 0.975])
 
 
 def coverage(name, repeats, interval_of):
-    """How often the interval holds the truth."""
-    ends = [interval_of(values, drawn) for values, drawn in worlds(name, repeats)]
+    """How often the interval covers the true mean."""
+    ends = [interval_of(values, resampled) for values, resampled in simulate(name, repeats)]
     return np.mean([low <= 0 <= high for low, high in ends])
 
 
-def ours(values, drawn):
-    return interval(values, drawn)[:2]
+def ours(values, resampled):
+    return confidence_interval(values, resampled)[:2]
 
 
 @pytest.fixture
 def few_draws(monkeypatch):
-    monkeypatch.setattr(statistics, "sentence_draws", lambda sentences: sentence_draws(sentences, 200))
+    monkeypatch.setattr(statistics, "bootstrap_counts", lambda sentences: bootstrap_counts(sentences, 200))
 
 
 @pytest.mark.parametrize("name", ["8 seeds, of seeds"])
-def test_interval_covers_about_as_it_says(name, few_draws):
+def test_interval_has_its_nominal_coverage(name, few_draws):
     assert 0.93 <= coverage(name, 1500, ours) <= 0.97
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("name", WORLDS)
-def test_interval_covers_the_truth(name, few_draws):
+@pytest.mark.parametrize("name", SIMULATIONS)
+def test_interval_covers_the_true_mean(name, few_draws):
     found, other = coverage(name, 4000, ours), coverage(name, 4000, percentile)
     sys.stdout.write(f"{name}: interval {found:.1%}, percentile of seeds then sentences {other:.1%}\n")
     assert 0.93 <= found <= 0.97
 
 
-def test_sacrebleu_judges_two_outputs():
+def test_sacrebleu_compares_two_outputs():
     references = [[f"the cat number {n} sat on the mat today"] for n in range(30)]
     good = [lines[0] for lines in references]
     bad = ["a dog ran far away from here now" if n % 2 else line for n, line in enumerate(good)]

@@ -180,21 +180,21 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("plan", "run", "status", "report", "verify"), help="what to do with it")
     parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
     parser.add_argument(
-        "--function", default="sweep", help="the function of FILE that returns the Sweep (default: sweep)"
+        "--function", default="sweep", help="the function of FILE that returns the Sweep or Tuning (default: sweep)"
     )
-    parser.add_argument(
-        "--seeds", type=int, default=0, help="only so many of the sweep's seeds, the first (default: all)"
-    )
+    parser.add_argument("--seeds", type=int, default=0, help="use only the first so many seeds (default: all)")
     parser.add_argument("--out", help="folder of the sweep (default: runs/sweeps/FILE)")
-    parser.add_argument("--jobs", type=int, default=0, help="cells at a time (default: one a GPU, else one)")
+    parser.add_argument("--jobs", type=int, default=0, help="trials at a time (default: one per GPU, else one)")
     parser.add_argument("--executor", default="local", help="local (default), ray or slurm")
     parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
     parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
     parser.add_argument(
-        "--replicas", action="store_true", help="train all seeds in one program, points that differ in told numbers too"
+        "--replicas",
+        action="store_true",
+        help="train all seeds in one program, with points that differ only in numbers that one program can vary",
     )
-    parser.add_argument("--watch", action="store_true", help="status: keep showing until all is done")
-    parser.add_argument("--cell", default="", help="verify: the cell to train again (default: the first)")
+    parser.add_argument("--watch", action="store_true", help="status: refresh until all trials are done")
+    parser.add_argument("--trial", default="", help="verify: the trial to train again (default: the first)")
 
 
 def _bench(parser: Parser) -> None:

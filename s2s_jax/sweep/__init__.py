@@ -1,1 +1,1 @@
-"""How are many experiments launched, watched, believed and told? A grid of named runs, one table, one report."""
+"""Grids of experiments: planned, trained on one or many machines, compared with statistics, and reported."""

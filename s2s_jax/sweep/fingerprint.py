@@ -1,70 +1,109 @@
-"""What makes two cells one training, and what differs where a folder holds another?"""
+"""The fingerprint of a trial: everything that decides what is trained, and the directory that is named after it."""
 
 import hashlib
+import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2s_jax.config import Experiment, settings
+from s2s_jax.imports import LOADED, is_file_name
 from s2s_jax.run.run_dir import FORMAT, read_json, write_json
 from s2s_jax.sweep.sweep import Trial
 from s2s_jax.text.sources import SPLITS, DataConfig, read_split
 
-ELSEWHERE = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir")  # where, not what
-LATER = ("search.", "evaluation.")  # decide what is done with a trained run; but rules of search choose a checkpoint
-FILES = ("data.train", "data.validation", "data.test", "data.alignment")
+# Settings that decide where and how a trial runs, and not what is trained.
+RUNTIME_GROUPS = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir", "imports")
+# Settings that are applied to a trained run; but search.rules have a part in the choice of the checkpoint.
+POST_TRAINING_GROUPS = ("search.", "evaluation.")
+FILE_SETTINGS = ("data.train", "data.validation", "data.test", "data.alignment")
 
 
 class TrialDir(NamedTuple):
-    """A cell with its folder."""
+    """A trial with its directory and with what its fingerprint is computed from."""
 
-    cell: Trial
+    trial: Trial
     folder: Path
     identity: dict[str, Any]
 
 
-def place(cells: Sequence[Trial], folder: Path) -> list[TrialDir]:
-    """Each cell with the folder that is its own: a readable name and a fingerprint of all that it is trained from.
+def assign_dirs(trials: Sequence[Trial], folder: Path) -> list[TrialDir]:
+    """Give each trial the directory `trials/TITLE-FINGERPRINT` in the folder of the sweep.
 
     Raises:
-        ValueError: a cell of that name was trained from something else, with the differences.
+        ValueError: a directory of that title was trained from something else; the message lists the differences.
     """
-    known: dict[str, str] = read_json(folder / "data.json") if (folder / "data.json").exists() else {}
+    cache = folder / "data.json"
+    known: dict[str, str] = read_json(cache) if cache.exists() else {}
     before = len(known)
-    placed = []
-    for cell in cells:
-        identity = identity_of(cell.experiment, known)
-        own = folder / "cells" / f"{cell.title}-{fingerprint(identity)}"
-        placed.append(TrialDir(cell, own, identity))
+    trial_dirs = []
+    for trial in trials:
+        identity = trial_identity(trial.experiment, known)
+        name = f"{trial.title}-{trial_fingerprint(identity)}"
+        trial_dirs.append(TrialDir(trial, folder / "trials" / name, identity))
     if len(known) > before:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "data.json", known)
-    _check_no_drift(placed)
-    return placed
+        write_json(cache, known)
+    _check_no_drift(trial_dirs)
+    return trial_dirs
 
 
-def identity_of(experiment: Experiment, known: dict[str, str]) -> dict[str, Any]:
-    """All that decides what is trained; `known` holds fingerprints of data and is added to."""
-    found = {setting.name: setting.value for setting in settings(experiment) if _counts(setting.name, setting.value)}
-    return json.loads(json.dumps({"format": FORMAT, "data": _of_data(experiment.data, known), **found}))
+def trial_identity(experiment: Experiment, known: dict[str, str]) -> dict[str, Any]:
+    """Everything that decides what is trained.
+
+    Args:
+        known: fingerprints of data that were computed before; new ones are added to it.
+    """
+    values = {setting.name: setting.value for setting in settings(experiment) if _counts(setting.name, setting.value)}
+    code = {"code": _code_digests(experiment.imports)} if experiment.imports else {}
+    identity = {"format": FORMAT, "data": _data_fingerprint(experiment.data, known), **code, **values}
+    return json.loads(json.dumps(identity))
 
 
 def _counts(name: str, value: Any) -> bool:
-    if name in FILES:
-        return str(value).startswith(("task:", "tfds:"))  # a file's path is no part of it, its content is
-    return not name.startswith(ELSEWHERE) and (name.startswith("search.rules") or not name.startswith(LATER))
+    if name in FILE_SETTINGS:
+        return str(value).startswith(("task:", "tfds:"))  # of a file, the content counts and not the path
+    if name.startswith(RUNTIME_GROUPS):
+        return False
+    return name.startswith("search.rules") or not name.startswith(POST_TRAINING_GROUPS)
 
 
-def fingerprint(identity: dict[str, Any]) -> str:
+def trial_fingerprint(identity: dict[str, Any]) -> str:
     """Eight hexadecimal digits."""
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
-def _of_data(data: DataConfig, known: dict[str, str]) -> str:
-    """A fingerprint over all pairs of all splits; files are read again only when they have changed."""
-    names = [name for split in SPLITS if not (spec := data.spec(split)).startswith(("task:", "tfds:"))
-             for name in ([spec] if Path(spec).exists() else spec.split(","))]  # fmt: skip
+def _code_digests(names: Iterable[str]) -> dict[str, str]:
+    """The content of each imported file or module, by its name without folder and suffix."""
+    digests = {}
+    for name in names:
+        path = _source_of(name)
+        content = path.read_bytes() if path is not None and path.is_file() else b""
+        digests[Path(name).stem if is_file_name(name) else name] = hashlib.blake2b(content, digest_size=8).hexdigest()
+    return digests
+
+
+def _source_of(name: str) -> Path | None:
+    if is_file_name(name):
+        return Path(name)
+    if name in LOADED:
+        file = getattr(LOADED[name], "__file__", None)
+    else:
+        spec = importlib.util.find_spec(name)
+        file = spec.origin if spec else None
+    return Path(file) if file else None
+
+
+def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
+    """A fingerprint of all pairs of all splits; files are read again only after they have changed."""
+    specs = [data.spec(split) for split in SPLITS]
+    names = [
+        name
+        for spec in specs
+        if not spec.startswith(("task:", "tfds:"))
+        for name in ([spec] if Path(spec).exists() else spec.split(","))
+    ]
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, names) if path.exists()]
     key = f"{data!r} {stats}"
     if key not in known:
@@ -76,20 +115,20 @@ def _of_data(data: DataConfig, known: dict[str, str]) -> str:
     return known[key]
 
 
-def _check_no_drift(placed: Sequence[TrialDir]) -> None:
-    """Refuse a sweep that has changed under a folder of its cells."""
-    own = {one.folder for one in placed}
-    for one in placed:
-        for other in one.folder.parent.glob(f"{one.cell.title}-????????"):
-            if other in own or not (other / "cell.json").exists():
+def _check_no_drift(trial_dirs: Sequence[TrialDir]) -> None:
+    """Refuse a sweep whose settings have changed since trials of the same title were trained."""
+    current = {trial_dir.folder for trial_dir in trial_dirs}
+    for trial_dir in trial_dirs:
+        for other in trial_dir.folder.parent.glob(f"{trial_dir.trial.title}-????????"):
+            if other in current or not (other / "trial.json").exists():
                 continue
-            before = read_json(other / "cell.json")["identity"]
+            before, now = read_json(other / "trial.json")["identity"], trial_dir.identity
             changed = [
-                f"{name}: {before.get(name)!r} before, {one.identity.get(name)!r} now"
-                for name in {**before, **one.identity}
-                if before.get(name) != one.identity.get(name)
+                f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
+                for name in {**before, **now}
+                if before.get(name) != now.get(name)
             ]
             raise ValueError(
                 f"{other} was trained from other settings ({'; '.join(changed)}); set them back, choose another --out, "
-                "or delete that folder."
+                "or delete that directory."
             )

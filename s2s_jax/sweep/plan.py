@@ -1,4 +1,4 @@
-"""What will a sweep do, what has it done already, and would every cell of it train? Asked first."""
+"""The plan of a sweep: what is done, what is left, and whether every trial can be trained, before any is."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,83 +9,85 @@ import numpy as np
 
 from s2s_jax.config import Experiment, without_vmappable
 from s2s_jax.run.trainer import check_trainable
-from s2s_jax.sweep.fingerprint import TrialDir, place
-from s2s_jax.sweep.statistics import what_seeds_allow
-from s2s_jax.sweep.sweep import Sweep, trials
-from s2s_jax.sweep.trial import TrialGroup, TrialSpec, is_complete, launch_mode, outcome
+from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
+from s2s_jax.sweep.statistics import describe_power
+from s2s_jax.sweep.sweep import Sweep, grid_trials
+from s2s_jax.sweep.trial import TrialGroup, TrialSpec, is_complete
+from s2s_jax.sweep.trial_files import launch_mode, read_outcome
 
 
-class Plan(NamedTuple):
-    """A sweep, laid out."""
+class SweepPlan(NamedTuple):
+    """The trials of a sweep with their directories, and what is left to do."""
 
-    placed: list[TrialDir]
+    trial_dirs: list[TrialDir]
     done: int
     failed: int
-    allowed: str  # what so many seeds can show
-    seconds: float | None  # still to come, one cell after the other; None while no cell is done
-    megabytes: float  # of disk, for the cells still to come
+    power: str  # whether any difference can be significant with so many seeds
+    seconds: float | None  # that are left, one trial after the other; None until a trial is done
+    megabytes: float  # of disk, for the trials that are left
 
 
-def make_plan(sweep: Sweep, folder: Path) -> Plan:
-    """The plan of a sweep; every configuration is built, and its training step traced, without any array.
+def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
+    """The plan of a sweep. Every model is built and its training step traced, on shapes alone.
 
     Raises:
-        ValueError: a cell that could not be trained, or one that was trained from something else.
+        ValueError: a trial cannot be trained, or its directory was trained from something else.
     """
-    placed = place(list(trials(sweep)), folder)
-    sizes = [size for one in placed if one.cell.seed == sweep.seeds[0] for size in [_size(one)]]
-    outcomes = [outcome(one.folder) for one in placed]
-    seconds = [found["seconds"] for found in outcomes if found["status"] == "done"]
-    failed = sum(found["status"] in ("failed", "diverged") for found in outcomes)
-    left = len(_left(sweep, placed))
+    trial_dirs = assign_dirs(list(grid_trials(sweep)), folder)
+    first_seed = [trial_dir for trial_dir in trial_dirs if trial_dir.trial.seed == sweep.seeds[0]]
+    megabytes = sum(map(_check_and_measure, first_seed)) * len(sweep.seeds)
+    outcomes = [read_outcome(trial_dir.folder) for trial_dir in trial_dirs]
+    seconds = [outcome["seconds"] for outcome in outcomes if outcome["status"] == "done"]
+    left = len(_incomplete(sweep, trial_dirs))
     compared = len(sweep.labels()[sweep.compare]) - 1
-    allowed = what_seeds_allow(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared."
-    each = float(np.mean(seconds)) if seconds else None
-    share = left / len(placed)
-    return Plan(
-        placed,
-        len(placed) - left,
-        failed,
-        allowed,
-        None if each is None else each * left,
-        sum(sizes) * len(sweep.seeds) * share,
+    return SweepPlan(
+        trial_dirs,
+        done=len(trial_dirs) - left,
+        failed=sum(outcome["status"] in ("failed", "diverged") for outcome in outcomes),
+        power=describe_power(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared.",
+        seconds=float(np.mean(seconds)) * left if seconds else None,
+        megabytes=megabytes * left / len(trial_dirs),
     )
 
 
-def _size(placed: TrialDir) -> float:
-    """Megabytes of a cell's checkpoints; its step is traced on the way."""
-    experiment = placed.cell.experiment
+def _check_and_measure(trial_dir: TrialDir) -> float:
+    """The megabytes of a trial's checkpoints, after its training step has been traced."""
+    experiment = trial_dir.trial.experiment
     try:
         state = check_trainable(experiment)
     except ValueError as error:
-        raise ValueError(f"{placed.cell.title}: {error}") from None
+        raise ValueError(f"{trial_dir.trial.title}: {error}") from None
     numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
     return numbers * 4e-6 * (experiment.checkpoint.keep + experiment.checkpoint.best)
 
 
-def units(sweep: Sweep, placed: Sequence[TrialDir], *, also_done: bool = False) -> list[TrialGroup]:
-    """What is left to do, as the workers get it: a cell each, or all together that one program can train."""
-    works = [_work(sweep, one) for one in placed] if also_done else _left(sweep, placed)
+def trial_groups(sweep: Sweep, trial_dirs: Sequence[TrialDir], *, also_done: bool = False) -> list[TrialGroup]:
+    """What is left to do, as workers receive it: groups of one trial, or of all that one program can train.
+
+    Args:
+        also_done: include trials that are complete.
+    """
+    specs = [_spec(sweep, trial_dir) for trial_dir in trial_dirs] if also_done else _incomplete(sweep, trial_dirs)
     if not sweep.replicas:
-        return [(work,) for work in works]
-    together: dict[Experiment | Path, list[TrialSpec]] = {}
-    for work in works:
-        alone = launch_mode(work.folder) == "single"
-        together.setdefault(work.folder if alone else without_vmappable(work.experiment), []).append(work)
-    return [tuple(group) for group in together.values()]
+        return [(spec,) for spec in specs]
+    groups: dict[Experiment | Path, list[TrialSpec]] = {}
+    for spec in specs:
+        alone = launch_mode(spec.folder) == "single"
+        groups.setdefault(spec.folder if alone else without_vmappable(spec.experiment), []).append(spec)
+    return [tuple(group) for group in groups.values()]
 
 
-def _left(sweep: Sweep, placed: Sequence[TrialDir]) -> list[TrialSpec]:
-    """What is not done, or was done by other settings of search or evaluation."""
-    return [work for work in (_work(sweep, one) for one in placed) if not is_complete(work)]
+def _incomplete(sweep: Sweep, trial_dirs: Sequence[TrialDir]) -> list[TrialSpec]:
+    """The trials that are not done, or were scored with other settings of search or evaluation."""
+    return [spec for spec in (_spec(sweep, trial_dir) for trial_dir in trial_dirs) if not is_complete(spec)]
 
 
-def _work(sweep: Sweep, placed: TrialDir) -> TrialSpec:
+def _spec(sweep: Sweep, trial_dir: TrialDir) -> TrialSpec:
     return TrialSpec(
-        folder=placed.folder,
-        experiment=placed.cell.experiment,
-        point=placed.cell.point,
-        identity=placed.identity,
+        folder=trial_dir.folder,
+        experiment=trial_dir.trial.experiment,
+        point=trial_dir.trial.point,
+        identity=trial_dir.identity,
         split=sweep.split,
         sentences=sweep.sentences,
         gallery=sweep.gallery,

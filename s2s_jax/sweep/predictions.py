@@ -1,6 +1,7 @@
-"""What did a trained cell say about a split, and which numbers, sentence by sentence, follow from it?"""
+"""The predictions of a trained trial for one split, and the metrics, source by source, that follow from them."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,61 +9,78 @@ import numpy as np
 
 from s2s_jax import run
 from s2s_jax.decode.translate import Translation, filled
-from s2s_jax.evaluate.alignment import entropy
 from s2s_jax.evaluate.evaluation import group_by_source, token_links
 from s2s_jax.evaluate.exposure_bias import free_running_nats
-from s2s_jax.evaluate.metrics import Predictions, by_source, counts_of, link_counts, value
+from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
 from s2s_jax.run.prepare import encode
 from s2s_jax.shapes import Batch
-from s2s_jax.sweep.result import ExamplePrediction
+from s2s_jax.sweep.results import ExamplePrediction
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
 
 
-def predict(trained: run.Run, split: str, *, sentences: int, gallery: int) -> dict[str, Any]:
-    """All that scoring needs of the model, as JSON says it: translations, alignments, sums under forced decoding."""
+def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int) -> dict[str, Any]:
+    """Everything that scoring needs from the model, as JSON values.
+
+    These are the translations, their alignments, and the sums of forced decoding, by source.
+
+    Args:
+        sentences: maximum number of pairs, from the start of the split; 0 takes all.
+        gallery: number of sources whose translation and alignment are kept in full.
+    """
     examples = read_split(trained.experiment.data, split)[0][: sentences or None]
     items = group_by_source(examples)
     translations = trained.translate(items.sources)
     pairs = list(trained.score(examples))
     forced = np.array([(-pair.log_probability, len(pair.tokens), pair.correct) for pair in pairs], np.float64)
-    exposed = _free_running(trained, examples) - forced[:, :1]
+    exposed = _free_running_nats(trained, examples) - forced[:, :1]
     forced = np.concatenate([forced, exposed], axis=1)
-    found: dict[str, Any] = {
+    predictions: dict[str, Any] = {
         "sources": items.sources,
         "references": items.references,
-        "texts": [one.text for one in translations],
-        "lengths": [max(0, len(one.source_tokens) - 1) for one in translations],
+        "texts": [translation.text for translation in translations],
+        "lengths": [max(0, len(translation.source_tokens) - 1) for translation in translations],
         "forced": by_source(forced, [example.source for example in examples]).tolist(),
     }
-    shown = list(zip(translations, items.references, strict=True))[:gallery]
-    found["gallery"] = [_shown(one, references) for one, references in shown]
+    first = list(zip(translations, items.references, strict=True))[:gallery]
+    predictions["gallery"] = [_gallery_record(translation, references) for translation, references in first]
     if trained.experiment.model.attention.score == "none":
-        return found
-    found["entropy"] = [_spread(one) for one in translations]
+        return predictions
+    predictions["alignment_counts"] = _alignment_counts(translations)
     if all(example.links is not None for example in examples):
         gold = [token_links(example, **trained.tokenizers) for example in examples]
         counts = link_counts([pair.alignment for pair in pairs], gold)
-        found["links"] = by_source(counts, [example.source for example in examples]).tolist()
-    return found
+        predictions["link_counts"] = by_source(counts, [example.source for example in examples]).tolist()
+    return predictions
 
 
-def _free_running(trained: run.Run, examples: list[Example]) -> np.ndarray:
-    """The nats of each pair when the model is fed its own words, [N, 1]."""
-    pairs, step = encode(examples, trained.pair), trained.experiment.search.batch_size
+def _alignment_counts(translations: Sequence[Translation]) -> dict[str, list]:
+    """The counts of all metrics that are computed from alignments alone, so that the alignments need not be stored."""
+    alignments = [np.asarray(translation.alignment, np.float64) for translation in translations]
+    predictions = Predictions(alignments=alignments)
+    return {
+        name: metric.counts(predictions).tolist()
+        for name, metric in METRICS.items()
+        if tuple(metric.needs) == ("alignments",)
+    }
+
+
+def _free_running_nats(trained: run.Run, examples: Sequence[Example]) -> np.ndarray:
+    """The nats of each pair when the model is fed its predictions instead of the true tokens, [N, 1]."""
+    pairs, size = encode(examples, trained.pair), trained.experiment.search.batch_size
     compiled = jax.jit(functools.partial(free_running_nats, trained.model))
-    found = []
-    for first in range(0, len(examples), step):
-        sides = [side[first : first + step] for side in (pairs.sources, pairs.targets)]
+    batches = []
+    for first in range(0, len(examples), size):
+        sides = [side[first : first + size] for side in (pairs.sources, pairs.targets)]
         nats = compiled(trained.params, Batch(*map(filled, sides)))
-        found.append(np.asarray(nats, np.float64)[: len(sides[0])])
-    return np.concatenate(found)[:, None]
+        batches.append(np.asarray(nats, np.float64)[: len(sides[0])])
+    return np.concatenate(batches)[:, None]
 
 
-def _shown(translation: Translation, references: list[str]) -> dict[str, Any]:
+def _gallery_record(translation: Translation, references: Sequence[str]) -> dict[str, Any]:
     best = translation.hypotheses[0] if translation.hypotheses else None
     alignment = np.zeros((0, len(translation.source_tokens))) if best is None else best.alignment
-    shown = ExamplePrediction(
+    example = ExamplePrediction(
         source=translation.source,
         references=tuple(references),
         text=translation.text,
@@ -70,31 +88,31 @@ def _shown(translation: Translation, references: list[str]) -> dict[str, Any]:
         tokens=() if best is None else best.tokens,
         alignment=np.asarray(alignment, np.float64),
     )
-    return {**shown._asdict(), "alignment": [[round(weight, 5) for weight in row] for row in shown.alignment.tolist()]}
+    weights = [[round(weight, 5) for weight in row] for row in example.alignment.tolist()]
+    return {**example._asdict(), "alignment": weights}
 
 
-def _spread(translation: Translation) -> tuple[float, int]:
-    """The entropies of a translation's alignment added up, and how many they are."""
-    if not translation.hypotheses:
-        return 0.0, 0
-    alignment = np.asarray(translation.hypotheses[0].alignment, np.float64)
-    return float(entropy(alignment).sum()), len(alignment)
+def score_predictions(
+    predictions: dict[str, Any], *, unit: str
+) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
+    """The metrics of a split, and for each metric the sufficient statistics per source.
 
-
-def score(said: dict[str, Any], *, unit: str) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
-    """The metrics of a split, and the numbers of each source that they are made of."""
-    nats, tokens, correct, exposed = np.array(said["forced"], np.float64).T
-    answers = Predictions(
-        texts=said["texts"],
-        references=said["references"],
-        unit=unit,
-        nats=nats,
-        tokens=tokens,
-        correct=correct,
-        exposure_nats=exposed,
-        link_counts=np.array(said["links"], np.float64) if "links" in said else None,
+    Args:
+        predictions: as `predict_split` returns them.
+        unit: `evaluation.unit`.
+    """
+    nats, tokens, correct, exposure_nats = np.array(predictions["forced"], np.float64).T
+    counts = counts_of(
+        Predictions(
+            texts=predictions["texts"],
+            references=predictions["references"],
+            unit=unit,
+            nats=nats,
+            tokens=tokens,
+            correct=correct,
+            exposure_nats=exposure_nats,
+            link_counts=np.array(predictions["link_counts"], np.float64) if "link_counts" in predictions else None,
+        )
     )
-    counts = counts_of(answers)
-    if "entropy" in said:
-        counts["attention_entropy"] = np.array(said["entropy"], np.float64)
-    return {name: value(name, numbers.sum(0)) for name, numbers in counts.items()}, counts
+    counts |= {name: np.array(rows, np.float64) for name, rows in predictions.get("alignment_counts", {}).items()}
+    return {name: value(name, rows.sum(0)) for name, rows in counts.items()}, counts

@@ -1,23 +1,74 @@
-"""What do the folders of a sweep say? Its cells as results, whatever state each is in, also after a crash."""
+"""The results of a sweep, read from its directories in whatever state they are, also after a crash."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from s2s_jax.config import settings
 from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.fingerprint import TrialDir
-from s2s_jax.sweep.result import ExamplePrediction, SweepResults, TrialResult
 from s2s_jax.sweep.sweep import Sweep
-from s2s_jax.sweep.trial import launch_mode, outcome
+from s2s_jax.sweep.trial_files import COUNTS_FILE, SCORES_FILE, TRANSLATIONS_FILE, launch_mode, read_outcome
 from s2s_jax.train.lock import is_held
 
+TrialStatus = Literal["waiting", "running", "done", "failed", "diverged"]
+STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
 
-def study(sweep: Sweep, placed: Sequence[TrialDir], *, name: str, claim: str, command: str) -> SweepResults:
-    """A sweep and all its cells, done or not."""
+
+class ExamplePrediction(NamedTuple):
+    """One test sentence and a trial's translation of it."""
+
+    source: str
+    references: tuple[str, ...]
+    text: str
+    source_tokens: tuple[str, ...]  # with the end token
+    tokens: tuple[str, ...]
+    alignment: Float[np.ndarray, "T S"]  # of the translation; zeros without attention
+
+
+class TrialResult(NamedTuple):
+    """One trial: a point of the grid with one seed. Values that are not known yet are empty."""
+
+    name: str  # of its directory
+    point: dict[str, str]  # axis -> label of its value
+    seed: int
+    status: str  # a TrialStatus
+    error: str = ""  # one line, if it failed
+    launch_mode: str = "single"  # or "replicas": trained with others in one program
+    settings: dict[str, Any] = {}  # noqa: RUF012 - dotted name -> value, all settings
+    parameters: int = 0
+    steps: int = 0  # taken
+    tokens: int = 0  # target tokens trained on
+    seconds: float = 0.0  # of training, without compilation and validation
+    best_step: int = 0  # of the checkpoint that the test split was read with
+    metrics: dict[str, float | None] = {}  # noqa: RUF012 - of the test split
+    counts: dict[str, Float[np.ndarray, "N K"]] = {}  # noqa: RUF012 - metric -> sufficient statistics per source
+    lengths: Int[np.ndarray, " N"] = np.zeros(0, np.int64)  # source tokens, in the order of the counts
+    curves: dict[str, list[tuple[int, float]]] = {}  # noqa: RUF012 - metric of validation -> (step, value)
+    gallery: tuple[ExamplePrediction, ...] = ()  # the same sentences in every trial
+
+
+class SweepResults(NamedTuple):
+    """A sweep and its trials, ready to be compared."""
+
+    name: str
+    claim: str  # what it is to show: the first lines of the sweep file's docstring
+    command: str  # that runs it
+    axes: dict[str, tuple[str, ...]]  # axis -> labels, in their order
+    compare: str  # the axis whose values are compared
+    baseline: str  # the label on it that all others are compared with
+    metrics: tuple[str, ...]  # the first one is tested
+    trials: tuple[TrialResult, ...]
+
+
+def collect_results(
+    sweep: Sweep, trial_dirs: Sequence[TrialDir], *, name: str, claim: str, command: str
+) -> SweepResults:
+    """A sweep and all its trials, done or not."""
     return SweepResults(
         name=name,
         claim=claim,
@@ -26,62 +77,62 @@ def study(sweep: Sweep, placed: Sequence[TrialDir], *, name: str, claim: str, co
         compare=sweep.compare,
         baseline=sweep.baseline,
         metrics=tuple(sweep.metrics),
-        results=tuple(result(one) for one in placed),
+        trials=tuple(map(read_result, trial_dirs)),
     )
 
 
-def result(placed: TrialDir) -> TrialResult:
-    """What a cell's folder says."""
-    cell, folder = placed.cell, placed.folder
-    found, records = outcome(folder), metrics_of(folder)
-    status = found["status"]
+def read_result(trial_dir: TrialDir) -> TrialResult:
+    """The result of one trial as its directory records it."""
+    trial, folder = trial_dir.trial, trial_dir.folder
+    outcome, records = read_outcome(folder), read_metrics(folder)
+    status = outcome["status"]
     if status == "waiting" and is_held(folder / "run"):
         status = "running"
     known: dict[str, Any] = {}
     if ended := [record for record in records if record["kind"] == "end"]:
         known = {name: ended[-1][name] for name in ("tokens", "seconds")} | {"steps": ended[-1]["step"]}
         known["tokens"] = int(known["tokens"])
-    if status == "done" and (folder / "scores.json").exists():
-        known |= _scores(folder)
+    if status == "done" and (folder / SCORES_FILE).exists():
+        known |= _read_scores(folder)
     return TrialResult(
         name=folder.name,
-        point=cell.point,
-        seed=cell.seed,
+        point=trial.point,
+        seed=trial.seed,
         status=status,
-        error=found.get("error", ""),
-        how=launch_mode(folder),
-        settings={setting.name: setting.value for setting in settings(cell.experiment)},
-        curves=curves(records),
+        error=outcome.get("error", ""),
+        launch_mode=launch_mode(folder),
+        settings={setting.name: setting.value for setting in settings(trial.experiment)},
+        curves=validation_curves(records),
         **known,
     )
 
 
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a cell's metrics.jsonl; a line that is being written is left out."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a trial's metrics.jsonl, without a line that is still being written."""
     path = folder / "run" / "metrics.jsonl"
-    found = []
+    records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            found.append(json.loads(line))
+            records.append(json.loads(line))
         except json.JSONDecodeError:
             continue
-    return found
+    return records
 
 
-def curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Each metric of validation by step."""
-    found: dict[str, list[tuple[int, float]]] = {}
+def validation_curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """The values of each validation metric with their steps."""
+    curves: dict[str, list[tuple[int, float]]] = {}
     for record in records:
         if record["kind"] == "validation":
             for name, value in record.items():
                 if name not in ("kind", "step", "time", "seconds") and value is not None:
-                    found.setdefault(name, []).append((record["step"], value))
-    return found
+                    curves.setdefault(name, []).append((record["step"], value))
+    return curves
 
 
-def _scores(folder: Path) -> dict[str, Any]:
-    scores, translations = read_json(folder / "scores.json"), read_json(folder / "translations.json")
-    with np.load(folder / "counts.npz") as counts:
+def _read_scores(folder: Path) -> dict[str, Any]:
+    scores, translations = read_json(folder / SCORES_FILE), read_json(folder / TRANSLATIONS_FILE)
+    with np.load(folder / COUNTS_FILE) as counts:
         arrays = dict(counts)
     return {
         "metrics": scores["metrics"],
@@ -89,11 +140,11 @@ def _scores(folder: Path) -> dict[str, Any]:
         "parameters": scores["parameters"],
         "best_step": scores["best_step"],
         "lengths": np.array(translations["lengths"], np.int64),
-        "gallery": tuple(_shown(one) for one in translations["gallery"]),
+        "gallery": tuple(map(_read_example, translations["gallery"])),
     }
 
 
-def _shown(record: dict[str, Any]) -> ExamplePrediction:
+def _read_example(record: dict[str, Any]) -> ExamplePrediction:
     tuples = {name: tuple(record[name]) for name in ("references", "source_tokens", "tokens")}
     alignment = np.array(record["alignment"], np.float64).reshape(len(record["tokens"]), -1)
     return ExamplePrediction(**{**record, **tuples, "alignment": alignment})

@@ -1,4 +1,4 @@
-"""Where does each cell of a sweep stand, by what its files say alone?"""
+"""The status of each trial of a sweep, read from its files alone."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,63 +8,62 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.sweep.fingerprint import TrialDir
-from s2s_jax.sweep.result import STATUSES
-from s2s_jax.sweep.results import metrics_of, result
+from s2s_jax.sweep.results import STATUSES, read_metrics, read_result
 
-ERROR = 48  # characters of an error that the table shows; log.txt and the report have all of it
+ERROR_WIDTH = 48  # characters of an error that the table shows; log.txt and the report have all of it
 
 
-class Row(NamedTuple):
-    """One cell."""
+class StatusRow(NamedTuple):
+    """One trial."""
 
     name: str
     status: str
     step: int
     steps: int
-    loss: float | None  # of training, nats a token
-    validation: float | None  # loss of validation
+    loss: float | None  # of training, nats per token
+    validation: float | None  # validation loss
     score: float | None  # of the first metric of the sweep
     error: str
 
 
-def rows(placed: Sequence[TrialDir], metric: str) -> list[Row]:
-    """A row a cell, in the order of the sweep."""
-    found = []
-    for one in placed:
-        cell, records = result(one), metrics_of(one.folder)
+def status_rows(trial_dirs: Sequence[TrialDir], metric: str) -> list[StatusRow]:
+    """One row per trial, in the order of the sweep."""
+    rows = []
+    for trial_dir in trial_dirs:
+        result, records = read_result(trial_dir), read_metrics(trial_dir.folder)
         last = {record["kind"]: record for record in records}
-        found.append(
-            Row(
-                one.folder.name,
-                cell.status,
+        rows.append(
+            StatusRow(
+                trial_dir.folder.name,
+                result.status,
                 max((record["step"] for record in records), default=0),
-                one.cell.experiment.steps,
+                trial_dir.trial.experiment.steps,
                 last.get("train", {}).get("loss"),
                 last.get("validation", {}).get("loss"),
-                cell.metrics.get(metric),
-                cell.error,
+                result.metrics.get(metric),
+                result.error,
             )
         )
-    return found
+    return rows
 
 
-def summary(found: Sequence[Row]) -> str:
-    """How many cells stand how."""
-    counts = {status: sum(row.status == status for row in found) for status in STATUSES}
+def status_summary(rows: Sequence[StatusRow]) -> str:
+    """The number of trials with each status, such as `3 done, 1 failed`."""
+    counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
-def table(found: Sequence[Row], metric: str) -> Table:
-    """The rows for a terminal."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("cell", "status", "step", "loss", "validation", metric, ""):
-        made.add_column(name, justify="left" if name in ("cell", "status", "") else "right", overflow="fold")
-    for row in found:
+def status_table(rows: Sequence[StatusRow], metric: str) -> Table:
+    """The rows as a table for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", "status", "step", "loss", "validation", metric, ""):
+        table.add_column(name, justify="left" if name in ("trial", "status", "") else "right", overflow="fold")
+    for row in rows:
         numbers = (row.loss, row.validation, row.score)
-        cells = (row.name, row.status, f"{row.step:,} of {row.steps:,}", *map(_number, numbers))
-        error = textwrap.shorten(row.error, ERROR, placeholder="...")
-        made.add_row(*map(Text, (*cells, error)))
-    return made
+        texts = (row.name, row.status, f"{row.step:,} of {row.steps:,}", *map(_number, numbers))
+        error = textwrap.shorten(row.error, ERROR_WIDTH, placeholder="...")
+        table.add_row(*map(Text, (*texts, error)))
+    return table
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""How is one cell taken from settings to numbers? In stages, each kept on disk and done again only when it must be."""
+"""One trial: trained, translated and scored in stages, each kept on disk and repeated only when its inputs change."""
 
 import dataclasses
 import hashlib
@@ -14,203 +14,208 @@ from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.config import Experiment, to_json
+from s2s_jax.imports import import_code
 from s2s_jax.run.run_dir import read_json, write_json
-from s2s_jax.sweep.predictions import predict, score
+from s2s_jax.sweep.predictions import predict_split, score_predictions
+from s2s_jax.sweep.trial_files import (
+    COUNTS_FILE,
+    LOG_FILE,
+    OUTCOME_FILE,
+    SCORES_FILE,
+    TRANSLATIONS_FILE,
+    TRIAL_FILE,
+    launch_mode,
+    read_outcome,
+    record_failure,
+    record_success,
+)
 from s2s_jax.train.checkpoint.pytree_io import digest
 from s2s_jax.train.devices import keep_freed_memory
 from s2s_jax.train.loop import NotFinite
 from s2s_jax.train.signals import Interrupted, SignalGuard
 
-TRANSLATIONS, SCORES = "translations.json", "scores.json"
-SCORING = 1  # raised when the numbers that are made of translations change, so that they are made again
+SCORING_VERSION = 1  # raised when the scores of the same translations change, so that they are computed again
 
 
 class TrialSpec(NamedTuple):
-    """A cell as a worker on any machine gets it; nothing in it needs the sweep's file."""
+    """A trial as a worker on any machine receives it; it does not need the sweep's file."""
 
     folder: Path
     experiment: Experiment
     point: dict[str, str]
     identity: dict[str, Any]
-    split: str  # that is scored; empty for none
+    split: str  # the split that is scored; empty for none
     sentences: int
     gallery: int
 
 
-TrialGroup = tuple[TrialSpec, ...]  # what one process does at once: a cell, or many as replicas
-ReportStatus = Callable[[TrialGroup, str], None]  # what is called with a unit and its status
+TrialGroup = tuple[TrialSpec, ...]  # what one process trains at once: one trial, or several as replicas
+ReportStatus = Callable[[TrialGroup, str], None]  # called with a finished group and its status
 
 
-def run_interruptible(unit: TrialGroup) -> str:
-    """Run a unit in a worker; "stopped" where it was asked to, and has saved itself."""
+def run_interruptible(group: TrialGroup) -> str:
+    """Run a group in a worker process, with the code that its experiments import.
+
+    Returns:
+        As `run_group`, or "stopped": a signal arrived and the state is saved. Stages other than training finish first.
+    """
     try:
-        with (
-            SignalGuard()
-        ):  # whatever is under way when a signal comes: training saves itself, all else goes on to its end
-            return run_group(unit)
+        with SignalGuard():
+            return _import_and_run(group)
     except Interrupted:
         return "stopped"
 
 
-def run_group(unit: TrialGroup) -> str:
-    """Run a cell, or many in one program; those that are done already stay as they are.
+def _import_and_run(group: TrialGroup) -> str:
+    try:
+        for spec in group:
+            import_code(spec.experiment.imports)
+    except Exception as error:
+        for spec in group:
+            begin_trial(spec)
+            record_failure(spec.folder, error)
+        return "failed"
+    return run_group(group)
+
+
+def run_group(group: TrialGroup) -> str:
+    """Run one trial, or several in one program; trials that are complete are left as they are.
 
     Returns:
-        "done" where all are, else the first other outcome.
+        "done" if all are done, else the first other outcome.
+
+    Raises:
+        Interrupted: a signal asked for an end; the state is saved.
     """
-    unit = tuple(work for work in unit if not is_complete(work))
-    if not unit:
+    group = tuple(spec for spec in group if not is_complete(spec))
+    if not group:
         return "done"
     keep_freed_memory()
-    if len(unit) == 1 and launch_mode(unit[0].folder) != "replicas":
-        return run_trial(unit[0])
-    began = time.monotonic()
-    for work in unit:
-        begin(work, how="replicas")
-    for work in unit[1:]:
-        (work.folder / "log.txt").write_text(f"trained with {unit[0].folder.name}, whose log.txt tells of both\n")
-    with (unit[0].folder / "log.txt").open("a", encoding="utf-8") as log:
-        try:
-            lost = run.train_replicas(
-                [work.experiment for work in unit], [work.folder / "run" for work in unit], _console(log)
-            )
-        except Interrupted:
-            raise
-        except Exception as error:
-            traceback.print_exc(file=log)
-            for work in unit:
-                fail(work.folder, error)
-            return "failed"
-        share = (time.monotonic() - began) / len(unit)
-        outcomes = [_finish_replica(work, why, share, log) for work, why in zip(unit, lost, strict=True)]
-        return next((one for one in outcomes if one != "done"), "done")
+    if len(group) == 1 and launch_mode(group[0].folder) != "replicas":
+        return run_trial(group[0])
+    for spec in group:
+        begin_trial(spec, mode="replicas")
+    for spec in group[1:]:
+        (spec.folder / LOG_FILE).write_text(f"trained together with {group[0].folder.name}; see its {LOG_FILE}\n")
+    with (group[0].folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        return _run_replicas(group, log)
 
 
-def _finish_replica(work: TrialSpec, why: str | None, seconds: float, log: IO[str]) -> str:
-    """The outcome of one of several replicas."""
-    began = time.monotonic()
-    if why is not None:
-        return fail(work.folder, NotFinite(why))
+def _run_replicas(group: TrialGroup, log: IO[str]) -> str:
+    started = time.monotonic()
     try:
-        predict_and_score(work)
+        reasons = run.train_replicas(
+            [spec.experiment for spec in group], [spec.folder / "run" for spec in group], _console(log)
+        )
+    except Interrupted:
+        raise
     except Exception as error:
         traceback.print_exc(file=log)
-        return fail(work.folder, error)
-    return succeed(work.folder, seconds=seconds + time.monotonic() - began)
+        for spec in group:
+            record_failure(spec.folder, error)
+        return "failed"
+    seconds = (time.monotonic() - started) / len(group)
+    outcomes = [_finish_replica(spec, reason, seconds, log) for spec, reason in zip(group, reasons, strict=True)]
+    return next((status for status in outcomes if status != "done"), "done")
+
+
+def _finish_replica(spec: TrialSpec, reason: str | None, seconds: float, log: IO[str]) -> str:
+    """Score one of several replicas; `reason` says why its training stopped early."""
+    started = time.monotonic()
+    if reason is not None:
+        return record_failure(spec.folder, NotFinite(reason))
+    try:
+        predict_and_score(spec)
+    except Exception as error:
+        traceback.print_exc(file=log)
+        return record_failure(spec.folder, error)
+    return record_success(spec.folder, seconds=seconds + time.monotonic() - started)
 
 
 def _console(log: IO[str]) -> Console:
     return Console(file=log, soft_wrap=True, highlight=False, width=200)
 
 
-def run_trial(work: TrialSpec) -> str:
-    """Train, translate and score a cell; what is done already is not done again.
+def run_trial(spec: TrialSpec) -> str:
+    """Train, translate and score one trial; stages that are complete are not repeated.
 
-    What goes wrong is written into the cell's folder, not raised: the other cells go on.
+    An error is written into the trial's directory and not raised, so that the sweep continues.
 
     Returns:
         "done", "diverged" or "failed".
 
     Raises:
-        Interrupted: somebody asked for an end; all is saved.
+        Interrupted: a signal asked for an end; the state is saved.
     """
-    began = time.monotonic()
-    begin(work)
-    with (work.folder / "log.txt").open("a", encoding="utf-8") as log:
+    started = time.monotonic()
+    begin_trial(spec)
+    with (spec.folder / LOG_FILE).open("a", encoding="utf-8") as log:
         try:
-            run.fit(work.experiment, work.folder / "run", _console(log))
-            if work.split:
-                predict_and_score(work)
+            run.fit(spec.experiment, spec.folder / "run", _console(log))
+            if spec.split:
+                predict_and_score(spec)
         except Interrupted:
             raise
         except Exception as error:
             traceback.print_exc(file=log)
-            return fail(work.folder, error)
-    return succeed(work.folder, seconds=time.monotonic() - began)
+            return record_failure(spec.folder, error)
+    return record_success(spec.folder, seconds=time.monotonic() - started)
 
 
-def begin(work: TrialSpec, *, how: str = "single") -> None:
-    """Make the folder and say in it what the cell is, and how it is trained."""
-    work.folder.mkdir(parents=True, exist_ok=True)
-    (work.folder / "outcome.json").unlink(missing_ok=True)
-    record = {"how": how, "point": work.point, "seed": work.experiment.seed, "identity": work.identity}
-    write_json(work.folder / "cell.json", {**record, "experiment": to_json(work.experiment)})
+def begin_trial(spec: TrialSpec, *, mode: str = "single") -> None:
+    """Make the directory and record in it what the trial is, and whether it is trained alone or as a replica."""
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    (spec.folder / OUTCOME_FILE).unlink(missing_ok=True)
+    record = {"launch_mode": mode, "point": spec.point, "seed": spec.experiment.seed, "identity": spec.identity}
+    write_json(spec.folder / TRIAL_FILE, {**record, "experiment": to_json(spec.experiment)})
 
 
-def launch_mode(folder: Path) -> str:
-    """How a cell was begun: single, or replicas, as which it goes on then; empty where it never was."""
-    path = folder / "cell.json"
-    return read_json(path)["how"] if path.exists() else ""
-
-
-def fail(folder: Path, error: Exception) -> str:
-    """Note why a cell has no numbers."""
-    status = "diverged" if isinstance(error, NotFinite) else "failed"
-    said = " ".join(str(error).split()) or type(error).__name__
-    write_json(folder / "outcome.json", {"status": status, "error": said})
-    return status
-
-
-def succeed(folder: Path, *, seconds: float) -> str:
-    """Note that all stages are done, and the seconds of this start from its first to its last."""
-    write_json(folder / "outcome.json", {"status": "done", "seconds": seconds})
-    return "done"
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """What became of a cell: status (waiting where nothing is known) and, where it failed, error."""
-    path = folder / "outcome.json"
-    return read_json(path) if path.exists() else {"status": "waiting"}
-
-
-def is_complete(work: TrialSpec) -> bool:
-    """Whether nothing is left to do: all is done, by the settings of search and evaluation that are asked for now."""
-    if outcome(work.folder)["status"] != "done":
+def is_complete(spec: TrialSpec) -> bool:
+    """Whether nothing is left to do: all stages are done with the current settings of search and evaluation."""
+    if read_outcome(spec.folder)["status"] != "done":
         return False
-    made = {**(_made_of(work.folder / TRANSLATIONS) or {}), **(_made_of(work.folder / SCORES) or {})}
-    asked = _prediction_settings(work) | _scoring_settings(work)
-    return not work.split or asked == {name: made.get(name) for name in asked}
+    inputs = {**(_inputs(spec.folder / TRANSLATIONS_FILE) or {}), **(_inputs(spec.folder / SCORES_FILE) or {})}
+    wanted = _prediction_settings(spec) | _scoring_settings(spec)
+    return not spec.split or wanted == {name: inputs.get(name) for name in wanted}
 
 
-def _prediction_settings(work: TrialSpec) -> dict[str, Any]:
-    """The settings that decide the translations, beside the parameters."""
+def _prediction_settings(spec: TrialSpec) -> dict[str, Any]:
+    """The settings that the translations depend on, in addition to the parameters."""
     return {
-        "search": _plain(work.experiment.search),
-        **{name: getattr(work, name) for name in ("split", "sentences", "gallery")},
+        "search": _as_json(spec.experiment.search),
+        **{name: getattr(spec, name) for name in ("split", "sentences", "gallery")},
     }
 
 
-def _scoring_settings(work: TrialSpec) -> dict[str, Any]:
-    """The settings that decide the scores, beside the translations."""
-    return {"evaluation": _plain(work.experiment.evaluation), "scoring": SCORING}
+def _scoring_settings(spec: TrialSpec) -> dict[str, Any]:
+    """The settings that the scores depend on, in addition to the translations."""
+    return {"evaluation": _as_json(spec.experiment.evaluation), "scoring": SCORING_VERSION}
 
 
-def predict_and_score(work: TrialSpec) -> None:
-    """Translate the split and score it, unless that was done with these parameters and settings."""
-    trained = run.load(work.folder / "run")
-    made_of = {"parameters": digest(trained.params), **_prediction_settings(work)}
-    translations = work.folder / TRANSLATIONS
-    if _made_of(translations) != made_of:
-        write_json(
-            translations,
-            {"made_of": made_of, **predict(trained, work.split, sentences=work.sentences, gallery=work.gallery)},
-        )
-    made_of = {
+def predict_and_score(spec: TrialSpec) -> None:
+    """Translate and score the split, unless the files on disk come from the same parameters and settings."""
+    trained = run.load(spec.folder / "run")
+    inputs = {"parameters": digest(trained.params), **_prediction_settings(spec)}
+    translations = spec.folder / TRANSLATIONS_FILE
+    if _inputs(translations) != inputs:
+        predictions = predict_split(trained, spec.split, sentences=spec.sentences, gallery=spec.gallery)
+        write_json(translations, {"inputs": inputs, **predictions})
+    inputs = {
         "translations": hashlib.blake2b(translations.read_bytes(), digest_size=16).hexdigest(),
-        **_scoring_settings(work),
+        **_scoring_settings(spec),
     }
-    if _made_of(work.folder / SCORES) != made_of:
-        metrics, counts = score(read_json(translations), unit=trained.experiment.evaluation.unit)
-        np.savez(work.folder / "counts.npz", **counts)  # type: ignore[arg-type]
+    if _inputs(spec.folder / SCORES_FILE) != inputs:
+        metrics, counts = score_predictions(read_json(translations), unit=trained.experiment.evaluation.unit)
+        np.savez(spec.folder / COUNTS_FILE, **counts)  # type: ignore[arg-type]
         about = {"parameters": run.count(trained.params), "best_step": trained.step}
-        write_json(work.folder / SCORES, {"made_of": made_of, **about, "metrics": metrics})
+        write_json(spec.folder / SCORES_FILE, {"inputs": inputs, **about, "metrics": metrics})
 
 
-def _made_of(path: Path) -> Any:
-    """What a stage's file was made of; None where it was never made."""
-    return read_json(path)["made_of"] if path.exists() else None
+def _inputs(path: Path) -> Any:
+    """What the file of a stage was computed from; None if the stage has not run."""
+    return read_json(path)["inputs"] if path.exists() else None
 
 
-def _plain(config: Any) -> Any:
-    """A config as JSON reads it back."""
+def _as_json(config: Any) -> Any:
+    """A config as it is read back from a JSON file."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

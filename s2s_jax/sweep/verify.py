@@ -1,4 +1,4 @@
-"""Does a finished cell come out the same when it is trained once more?"""
+"""Verification that a finished trial comes out the same, bit for bit, when it is trained once more."""
 
 import tempfile
 from pathlib import Path
@@ -6,35 +6,38 @@ from typing import NamedTuple
 
 from s2s_jax.run import info
 from s2s_jax.run.run_dir import read_json
-from s2s_jax.sweep.trial import TrialSpec, launch_mode, outcome, run_trial
+from s2s_jax.sweep.trial import TrialSpec, run_trial
+from s2s_jax.sweep.trial_files import SCORES_FILE, launch_mode, read_outcome
 
 
-class Verified(NamedTuple):
-    """A cell and its repetition."""
+class Verification(NamedTuple):
+    """A trial compared with its repetition."""
 
     digests: tuple[str, str]  # of all parameters, before and now
-    metrics: dict[str, tuple[float | None, float | None]]  # those that differ
+    metrics: dict[str, tuple[float | None, float | None]]  # those that differ, before and now
 
     @property
     def same(self) -> bool:
-        """Whether all bits of the parameters and all numbers are as before."""
+        """Whether all bits of the parameters and all metrics are as before."""
         return self.digests[0] == self.digests[1] and not self.metrics
 
 
-def verify(work: TrialSpec) -> Verified:
-    """Train and score a finished cell again, in a folder of its own that is taken away afterwards.
+def verify_trial(spec: TrialSpec) -> Verification:
+    """Train and score a finished trial again, in a temporary directory.
 
     Raises:
-        ValueError: the cell is not done, or its repetition failed.
+        ValueError: the trial is not done, or its repetition failed.
     """
-    if outcome(work.folder)["status"] != "done":
-        raise ValueError(f"{work.folder} is not done, so there is nothing to verify; run the sweep first.")
-    if launch_mode(work.folder) != "single":
-        raise ValueError(f"{work.folder} was trained with others in one program; verify a single run.")
+    if read_outcome(spec.folder)["status"] != "done":
+        raise ValueError(f"{spec.folder} is not done, so there is nothing to verify; run the sweep first.")
+    if launch_mode(spec.folder) != "single":
+        raise ValueError(
+            f"{spec.folder} was trained with others in one program; verify a trial that was trained alone."
+        )
     with tempfile.TemporaryDirectory(prefix="s2s-verify-") as scratch:
-        again = work._replace(folder=Path(scratch))
+        again = spec._replace(folder=Path(scratch))
         if run_trial(again) != "done":
-            raise ValueError(f"{work.folder} could not be trained again: {outcome(again.folder)['error']}")
-        digests = tuple(info(one.folder / "run")["parameters_digest"] for one in (work, again))
-        before, now = (read_json(one.folder / "scores.json")["metrics"] for one in (work, again))
-    return Verified(digests, {name: (before[name], now[name]) for name in before if before[name] != now[name]})
+            raise ValueError(f"{spec.folder} could not be trained again: {read_outcome(again.folder)['error']}")
+        digests = tuple(info(one.folder / "run")["parameters_digest"] for one in (spec, again))
+        before, now = (read_json(one.folder / SCORES_FILE)["metrics"] for one in (spec, again))
+    return Verification(digests, {name: (before[name], now[name]) for name in before if before[name] != now[name]})

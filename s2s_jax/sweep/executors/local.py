@@ -1,6 +1,6 @@
-"""How are cells run on this machine? Each lane is a process of its own, on a device (or share of the cores) of its own.
+"""Trials on this machine: each worker is a process on a device, or a part of the cores, of its own.
 
-A process that dies takes one cell with it: the cell is tried again in a new process, then listed as failed.
+A process that dies takes one trial with it: the trial is tried again in a new process, then recorded as failed.
 """
 
 import concurrent.futures
@@ -13,51 +13,61 @@ import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
-from s2s_jax.sweep.trial import ReportStatus, TrialGroup, fail, outcome, run_interruptible
+from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
+from s2s_jax.sweep.trial_files import read_outcome, record_failure
 from s2s_jax.train.devices import limit_memory_fraction
 from s2s_jax.train.signals import SignalGuard
 
 
-def run_local(units: Sequence[TrialGroup], told: ReportStatus, *, jobs: int, retries: int) -> int:
-    """Run all units, `jobs` at a time.
+def run_local(groups: Sequence[TrialGroup], report: ReportStatus, *, jobs: int, retries: int) -> int:
+    """Run all groups, `jobs` at a time.
 
     Returns:
-        the signal that asked for an end, 0 for none; what was running has saved itself.
+        The signal that asked for an end, or 0; groups that were running have saved their state.
     """
     waiting: queue.SimpleQueue[TrialGroup] = queue.SimpleQueue()
-    for unit in units:
-        waiting.put(unit)
-    lanes = [Worker(number, jobs, waiting, told, retries) for number in range(min(jobs, len(units)))]
-    with SignalGuard() as interrupt, concurrent.futures.ThreadPoolExecutor(max(1, len(lanes))) as threads:
-        running = {threads.submit(lane.run) for lane in lanes}
-        asked = False
+    for group in groups:
+        waiting.put(group)
+    count = min(jobs, len(groups))
+    workers = [Worker(waiting, report, number=number, workers=jobs, retries=retries) for number in range(count)]
+    with SignalGuard() as interrupt, concurrent.futures.ThreadPoolExecutor(max(1, count)) as threads:
+        running = {threads.submit(worker.run) for worker in workers}
+        stopping = False
         while running:
             done, running = concurrent.futures.wait(running, timeout=0.2)
-            for one in done:
-                one.result()
-            if interrupt.number and not asked:
-                asked = True
-                for lane in lanes:
-                    lane.stop()
+            for future in done:
+                future.result()
+            if interrupt.number and not stopping:
+                stopping = True
+                for worker in workers:
+                    worker.stop()
         return interrupt.number
 
 
 class Worker:
-    """One process after another, each running units until it dies or there is nothing left."""
+    """A process that runs groups until none waits; when it dies, another one takes its place."""
 
     def __init__(
-        self, number: int, lanes: int, waiting: queue.SimpleQueue[TrialGroup], told: ReportStatus, retries: int
+        self,
+        waiting: queue.SimpleQueue[TrialGroup],
+        report: ReportStatus,
+        *,
+        number: int = 0,
+        workers: int = 1,
+        retries: int = 0,
     ):
-        self.share, self.waiting, self.told, self.retries = (number, lanes), waiting, told, retries
+        """`number` of all `workers` decides which device, or part of the memory, the process takes."""
+        self.waiting, self.report, self.retries = waiting, report, retries
+        self.place = (number, workers)
         self.stopping, self.process = threading.Event(), None
-        self.busy: int | None = None  # the process that runs a unit now
+        self.busy: int | None = None  # id of the process that is running a group
 
     def run(self) -> None:
-        """Run units until none waits."""
+        """Run groups until none waits."""
         try:
             while not self.stopping.is_set():
-                unit = self.waiting.get_nowait()
-                self.told(unit, self._tried(unit))
+                group = self.waiting.get_nowait()
+                self.report(group, self._run_with_retries(group))
         except queue.Empty:
             pass
         finally:
@@ -65,48 +75,52 @@ class Worker:
                 self.process.shutdown()
 
     def stop(self) -> None:
-        """Ask the unit that runs now, once, to save itself; no other is begun."""
+        """Send the running group one SIGINT, upon which it saves its state; no other group is begun."""
         if not self.stopping.is_set():
             self.stopping.set()
             if self.busy is not None:
                 os.kill(self.busy, signal.SIGINT)
 
-    def _tried(self, unit: TrialGroup) -> str:
+    def _run_with_retries(self, group: TrialGroup) -> str:
         status = "failed"
         for _ in range(1 + self.retries):
             try:
-                status = self._attempt(unit)
+                status = self._attempt(group)
             except BrokenProcessPool:
                 self.process = None
                 died = RuntimeError("its process died; see the end of its log.txt, and how much memory there is.")
-                for work in unit:
-                    if outcome(work.folder)["status"] != "done":
-                        fail(work.folder, died)
+                for spec in group:
+                    if read_outcome(spec.folder)["status"] != "done":
+                        record_failure(spec.folder, died)
             finally:
                 self.busy = None
             if status in ("done", "stopped") or self.stopping.is_set():
                 break
         return status
 
-    def _attempt(self, unit: TrialGroup) -> str:
+    def _attempt(self, group: TrialGroup) -> str:
         if self.process is None:
-            fresh = multiprocessing.get_context("spawn")
-            self.process = ProcessPoolExecutor(1, mp_context=fresh, initializer=_settle, initargs=self.share)
+            spawn = multiprocessing.get_context("spawn")
+            self.process = ProcessPoolExecutor(1, mp_context=spawn, initializer=_initialize, initargs=self.place)
         self.busy = self.process.submit(os.getpid).result()
-        return "stopped" if self.stopping.is_set() else self.process.submit(run_interruptible, unit).result()
+        return "stopped" if self.stopping.is_set() else self.process.submit(run_interruptible, group).result()
 
 
-def _settle(number: int, lanes: int) -> None:
-    """A worker leaves the terminal's group, so that Ctrl-C reaches it once, through the lane, and takes its share."""
+def _initialize(number: int, workers: int) -> None:
+    """Prepare a worker process.
+
+    It leaves the terminal's process group, so that Ctrl-C reaches it once, from `Worker.stop`; it limits its memory;
+    and it ends when its parent is gone.
+    """
     os.setpgrp()
-    limit_memory_fraction(number, lanes)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    limit_memory_fraction(number, workers)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """Save and end when the process that started this one is gone: nobody would ask for anything more."""
+def _end_with_parent(parent: int) -> None:
+    """Interrupt this process, and a minute later end it, once its parent process is gone."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(60)  # for what is under way to save itself
+    time.sleep(60)  # in which training saves its state
     os._exit(1)

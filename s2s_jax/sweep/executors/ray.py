@@ -1,23 +1,25 @@
-"""How are cells run on a Ray cluster? One task a unit; folders lie on a disk that all machines see."""
+"""Trials on a Ray cluster: one task per group; the sweep's folder lies on a disk that all machines share."""
 
 import importlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.sweep.trial import ReportStatus, TrialGroup, fail, run_interruptible
+from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
+from s2s_jax.sweep.trial_files import record_failure
 from s2s_jax.train.devices import gpus
 from s2s_jax.train.signals import SignalGuard
 
 
-def run_on_ray(units: Sequence[TrialGroup], told: ReportStatus, *, address: str, jobs: int, retries: int) -> int:
-    """Run all units, as many at a time as the cluster has room for, or `jobs` of them.
+def run_on_ray(groups: Sequence[TrialGroup], report: ReportStatus, *, address: str, jobs: int, retries: int) -> int:
+    """Run all groups, `jobs` at a time, or as many as the cluster has room for.
 
     Returns:
-        the signal that asked for an end, 0 for none; what was running has saved itself.
+        The signal that asked for an end, or 0; groups that were running have saved their state.
 
     Raises:
         ValueError: Ray is not installed, or there is no cluster at the address.
@@ -33,13 +35,13 @@ def run_on_ray(units: Sequence[TrialGroup], told: ReportStatus, *, address: str,
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error}).") from None
     try:
         attempt: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus() else 0, max_retries=0)(_attempt)
-        return _Tasks(ray, attempt, units, told, retries).run(most=jobs or len(units))
+        return _Tasks(ray, attempt, groups, report, retries=retries).run(most=jobs or len(groups))
     finally:
         ray.shutdown()
 
 
 def _check_listener(address: str) -> None:
-    """Ray itself waits a minute for a cluster that is not there, then says so in many lines."""
+    """Refuse an address without a listener; Ray itself would wait a minute for it and then print many lines."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return
@@ -50,46 +52,48 @@ def _check_listener(address: str) -> None:
 
 
 class _Tasks:
-    """Units waiting, and units on their way."""
+    """Groups that wait, and groups that were submitted."""
 
-    def __init__(self, ray: Any, attempt: Any, units: Sequence[TrialGroup], told: ReportStatus, retries: int):
-        self.ray, self.attempt, self.told = ray, attempt, told
-        self.waiting = [(unit, retries) for unit in reversed(units)]
+    def __init__(self, ray: Any, attempt: Any, groups: Sequence[TrialGroup], report: ReportStatus, *, retries: int):
+        self.ray, self.attempt, self.report = ray, attempt, report
+        self.waiting = [(group, retries) for group in reversed(groups)]
         self.running: dict[Any, tuple[TrialGroup, int]] = {}
 
     def run(self, *, most: int) -> int:
-        """Keep `most` units on their way until none is left, or somebody asks for an end."""
+        """Keep `most` groups submitted until none is left, or a signal asks for an end."""
         with SignalGuard() as interrupt:
-            asked = False
-            while self.running or (self.waiting and not asked):
+            stopping = False
+            while self.running or (self.waiting and not stopping):
                 while self.waiting and len(self.running) < most and not interrupt.number:
-                    unit, tries = self.waiting.pop()
-                    self.running[self.attempt.remote(unit, str(Path.cwd()))] = unit, tries
-                if interrupt.number and not asked:
-                    asked = True
+                    group, tries = self.waiting.pop()
+                    self.running[self.attempt.remote(group, str(Path.cwd()))] = group, tries
+                if interrupt.number and not stopping:
+                    stopping = True
                     for reference in self.running:
-                        self.ray.cancel(reference)  # as Ctrl-C in the worker: it saves and stops
+                        self.ray.cancel(reference)  # as Ctrl-C in the worker: it saves its state and stops
                 for reference in self.ray.wait(list(self.running), timeout=0.5)[0]:
                     self._collect(reference)
             return interrupt.number
 
     def _collect(self, reference: Any) -> None:
-        unit, tries = self.running.pop(reference)
+        group, tries = self.running.pop(reference)
         try:
             status = self.ray.get(reference)
         except self.ray.exceptions.TaskCancelledError:
             status = "stopped"
         except self.ray.exceptions.RayError as error:
             status = "failed"
-            for work in unit:
-                fail(work.folder, RuntimeError(f"its Ray worker died: {error}"))
+            for spec in group:
+                record_failure(spec.folder, RuntimeError(f"its Ray worker died: {error}"))
         if status in ("done", "stopped") or not tries:
-            self.told(unit, status)
+            self.report(group, status)
         else:
-            self.waiting.append((unit, tries - 1))
+            self.waiting.append((group, tries - 1))
 
 
-def _attempt(unit: TrialGroup, directory: str) -> str:
-    """Run a unit where the sweep was started, so that relative paths mean the same."""
+def _attempt(group: TrialGroup, directory: str) -> str:
+    """Run a group where the sweep was started, so that relative paths and modules of the user are found."""
     os.chdir(directory)
-    return run_interruptible(unit)
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    return run_interruptible(group)

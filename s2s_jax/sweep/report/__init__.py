@@ -1,4 +1,4 @@
-"""What did a sweep show? One page that opens offline, and the same for a terminal, a spreadsheet and a paper."""
+"""Reports of sweeps: one page that opens offline, and the same as Markdown, CSV, LaTeX and SVG."""
 
 from s2s_jax.sweep.report.write import write_report
 

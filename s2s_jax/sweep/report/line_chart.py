@@ -1,4 +1,4 @@
-"""What do curves with bands look like, and their axes and legend?"""
+"""Line charts: curves with bands over one pair of axes, with a legend."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from s2s_jax.sweep.report.svg import (
     Axis,
     Figure,
     axis_of,
-    dot,
-    line,
-    path,
     shorten,
-    text,
+    svg_dot,
+    svg_line,
+    svg_path,
+    svg_text,
     tick_text,
     width_of,
 )
@@ -22,8 +22,8 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500.0, 270.0, 66.0, 14.0, 12.0, 46.0
 LEGEND_LINE = 20.0
 
 
-class Point(NamedTuple):
-    """A mean and the band around it."""
+class CurvePoint(NamedTuple):
+    """A mean with the limits of its band."""
 
     x: float
     y: float
@@ -32,19 +32,19 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One curve; its variant is its color and dash."""
+    """One curve; `variant` decides its color and dash."""
 
     label: str
     variant: int
-    points: Sequence[Point]
+    points: Sequence[CurvePoint]
 
 
-def color(variant: int) -> str:
-    """The class of a variant's color and dash."""
+def color_class(variant: int) -> str:
+    """The CSS classes of a variant's color and dash."""
     return f"s{variant % SERIES} d{variant // SERIES % 3}"
 
 
-def curves(
+def line_chart(
     name: str,
     title: str,
     caption: str,
@@ -56,10 +56,10 @@ def curves(
     log_y: bool = False,
     x_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Curves with bands over one pair of axes, the legend below.
+    """Curves with bands over one pair of axes, and the legend below.
 
     Args:
-        x_names: what to write at x = 0, 1, 2, ..., in the place of numbers.
+        x_names: labels of x = 0, 1, 2, ..., instead of numbers.
     """
     entries = [(one.label, one.variant) for one in series]
     legend, legend_height = _legend(entries, top=HEIGHT + 4)
@@ -76,7 +76,7 @@ def curves(
 
 
 def is_wide(values: Sequence[float], *, ratio: float) -> bool:
-    """Whether positive values span so large a ratio that a logarithmic axis shows them better."""
+    """Whether the values are positive and span more than `ratio`, so that a logarithmic axis shows them better."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > ratio
 
 
@@ -85,22 +85,22 @@ def _grid(across: Axis, up: Axis, *, x_names: Sequence[str] | None) -> str:
     parts = []
     for tick in ticks:
         y = up.place(tick)
-        parts.append(line(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        parts.append(text(LEFT - 7, y + 4, tick_text(tick, ticks), "tick", anchor="end"))
-    parts.append(line(LEFT, up.start, WIDTH - RIGHT, up.start, "axis"))
+        parts.append(svg_line(LEFT, y, WIDTH - RIGHT, y, "grid"))
+        parts.append(svg_text(LEFT - 7, y + 4, tick_text(tick, ticks), "tick", anchor="end"))
+    parts.append(svg_line(LEFT, up.start, WIDTH - RIGHT, up.start, "axis"))
     marks = across.ticks(5) if x_names is None else list(range(len(x_names)))
     for place, tick in enumerate(marks):
         words = tick_text(tick, marks) if x_names is None else x_names[place]
         x = across.place(tick)
-        parts.append(line(x, up.start, x, up.start + 4, "axis"))
-        parts.append(text(x, up.start + 17, words, "tick", anchor="middle"))
+        parts.append(svg_line(x, up.start, x, up.start + 4, "axis"))
+        parts.append(svg_text(x, up.start + 17, words, "tick", anchor="middle"))
     return "".join(parts)
 
 
 def _labels(x_label: str, y_label: str) -> str:
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    below = text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "label", anchor="middle")
-    return below + text(14, middle, y_label, "label", anchor="middle", turned=-90)
+    below = svg_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "label", anchor="middle")
+    return below + svg_text(14, middle, y_label, "label", anchor="middle", turned=-90)
 
 
 def _band(one: Series, across: Axis, up: Axis) -> str:
@@ -109,31 +109,35 @@ def _band(one: Series, across: Axis, up: Axis) -> str:
         return ""
     upper = [(across.place(point.x), up.place(point.high)) for point in points]
     lower = [(across.place(point.x), up.place(point.low)) for point in reversed(points)]
-    return path([*upper, *lower], f"band s{one.variant % SERIES}", closed=True)
+    return svg_path([*upper, *lower], f"band s{one.variant % SERIES}", closed=True)
 
 
 def _curve(one: Series, across: Axis, up: Axis) -> str:
     points = [(across.place(point.x), up.place(point.y)) for point in one.points if not up.is_log or point.y > 0]
-    dots = "".join(dot(x, y, f"dot {color(one.variant)}", radius=2.2) for x, y in points) if len(points) < 25 else ""
-    return path(points, f"curve {color(one.variant)}") + dots
+    dots = (
+        "".join(svg_dot(x, y, f"dot {color_class(one.variant)}", radius=2.2) for x, y in points)
+        if len(points) < 25
+        else ""
+    )
+    return svg_path(points, f"curve {color_class(one.variant)}") + dots
 
 
 def _legend(entries: Sequence[tuple[str, int]], *, top: float) -> tuple[str, float]:
-    """Samples and names in as many lines as they need, and their height."""
+    """The legend in as many lines as it needs, and its height."""
     parts, x, y = [], LEFT, top + 10
     for label, variant in entries:
         name = shorten(label, 32)
         width = 30 + width_of(name) + 18
         if x + width > WIDTH and x > LEFT:
             x, y = LEFT, y + LEGEND_LINE
-        parts.append(line(x, y - 4, x + 22, y - 4, f"curve {color(variant)}"))
-        parts.append(text(x + 28, y, name, "label"))
+        parts.append(svg_line(x, y - 4, x + 22, y - 4, f"curve {color_class(variant)}"))
+        parts.append(svg_text(x + 28, y, name, "label"))
         x += width
     return "".join(parts), y - top + 10 if entries else 0.0
 
 
-def middle_and_band(x: float, values: Sequence[float]) -> Point:
-    """Mean and one standard deviation to each side; a single value is its own band."""
+def mean_and_band(x: float, values: Sequence[float]) -> CurvePoint:
+    """The mean, and one standard deviation to each side as its band; the band of a single value has no height."""
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else 0.0
-    return Point(x, mean, mean - sd, mean + sd)
+    return CurvePoint(x, mean, mean - sd, mean + sd)

@@ -1,12 +1,12 @@
-"""The report where there is no browser: Markdown, and the table for a paper in LaTeX."""
+"""The report as Markdown, and its main table as LaTeX."""
 
 from collections.abc import Sequence
 
 from s2s_jax.sweep.report import findings, numbers
 from s2s_jax.sweep.report.comparisons import Comparison
-from s2s_jax.sweep.report.figures import Figures, label_of
+from s2s_jax.sweep.report.figures import Figures, point_label
 from s2s_jax.sweep.report.svg import Figure
-from s2s_jax.sweep.report.tables import Column, columns, texts_by_row
+from s2s_jax.sweep.report.tables import Column, table_columns, table_rows
 
 LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -25,50 +25,58 @@ LATEX = {
 }
 
 
-def latex(text: str) -> str:
-    """The text with every sign that LaTeX would act on spelled out."""
+def escape_latex(text: str) -> str:
+    """The text with every character escaped that LaTeX would interpret."""
     return "".join(LATEX.get(letter, letter) for letter in text)
 
 
-def to_latex(judged: Comparison) -> str:
-    """The main table, for the package booktabs."""
-    table = columns(judged)
+def to_latex(comparison: Comparison) -> str:
+    """The main table as a tabular of the package booktabs."""
+    table = table_columns(comparison)
     kinds = "".join("l" if column.are_words else "r" for column in table)
-    lines = [f"% {findings.standing(judged)}; {judged.allows}", f"\\begin{{tabular}}{{{kinds}}}", "\\toprule"]
+    lines = [
+        f"% {findings.describe_status(comparison)}; {comparison.power}",
+        f"\\begin{{tabular}}{{{kinds}}}",
+        "\\toprule",
+    ]
     lines += [_latex_line([column.head for column in table]), "\\midrule"]
-    for place, texts in enumerate(texts_by_row(table)):
+    for place, texts in enumerate(table_rows(table)):
         strong = [place in column.strong for column in table]
         lines.append(_latex_line(texts, strong))
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def _latex_line(texts: Sequence[str], strong: Sequence[bool] = ()) -> str:
-    cells = [latex(text) for text in texts]
+    trials = [escape_latex(text) for text in texts]
     marked = [
-        f"\\textbf{{{cell}}}" if bold else cell
-        for cell, bold in zip(cells, strong or [False] * len(cells), strict=True)
+        f"\\textbf{{{trial}}}" if bold else trial
+        for trial, bold in zip(trials, strong or [False] * len(trials), strict=True)
     ]
     return " & ".join(marked) + r" \\"
 
 
-def markdown(text: str) -> str:
-    """The text with every sign that Markdown or HTML would act on made literal, on one line."""
-    spelled = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for sign in "\\`*_[]|#~":
-        spelled = spelled.replace(sign, f"\\{sign}")
-    return " ".join(spelled.split())
+def escape_markdown(text: str) -> str:
+    """The text on one line, with every character escaped that Markdown or HTML would interpret."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for character in "\\`*_[]|#~":
+        escaped = escaped.replace(character, f"\\{character}")
+    return " ".join(escaped.split())
 
 
-def to_markdown(judged: Comparison, figures: Figures) -> str:
-    """The whole report but its examples, with links to the pictures."""
-    study = judged.study
+def to_markdown(comparison: Comparison, figures: Figures) -> str:
+    """The report without the example translations, with links to the figures."""
+    results = comparison.results
     parts = [
-        f"# {markdown(study.name)}",
-        markdown(study.claim),
-        _code(study.command),
-        f"**{findings.standing(judged)}.**",
+        f"# {escape_markdown(results.name)}",
+        escape_markdown(results.claim),
+        _code(results.command),
+        f"**{findings.describe_status(comparison)}.**",
     ]
-    parts += [" ".join(map(markdown, findings.finding(judged))), "## Results", _table(columns(judged))]
+    parts += [
+        " ".join(map(escape_markdown, findings.describe_findings(comparison))),
+        "## Results",
+        _table(table_columns(comparison)),
+    ]
     for title, section in (
         ("Differences", figures.differences),
         ("Learning curves", figures.learning),
@@ -77,10 +85,15 @@ def to_markdown(judged: Comparison, figures: Figures) -> str:
         ("All choices", figures.choices),
     ):
         parts += [f"## {title}", *map(_picture, section)] if section else []
-    for number, sentence in enumerate(figures.gallery, 1):
+    for number, example in enumerate(figures.gallery, 1):
         parts += ["## Alignments"] if number == 1 else []
-        parts += [f"### {markdown(sentence.shown.source)}", *map(_picture, sentence.maps)]
-    parts += ["## Methods", " ".join(map(markdown, findings.methods(judged))), "## Runs", _runs(judged)]
+        parts += [f"### {escape_markdown(example.example.source)}", *map(_picture, example.maps)]
+    parts += [
+        "## Methods",
+        " ".join(map(escape_markdown, findings.describe_methods(comparison))),
+        "## Runs",
+        _runs(comparison),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,21 +102,24 @@ def _code(command: str) -> str:
 
 
 def _picture(figure: Figure) -> str:
-    return f"![{markdown(figure.title)}](figures/{figure.name}.svg)\n\n{markdown(figure.caption)}"
+    return f"![{escape_markdown(figure.title)}](figures/{figure.name}.svg)\n\n{escape_markdown(figure.caption)}"
 
 
 def _table(table: Sequence[Column]) -> str:
-    lines = [[markdown(column.head) for column in table], ["---" if column.are_words else "---:" for column in table]]
-    for place, texts in enumerate(texts_by_row(table)):
-        cells = zip(map(markdown, texts), table, strict=True)
-        lines.append([f"**{cell}**" if place in column.strong and cell else cell for cell, column in cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines = [
+        [escape_markdown(column.head) for column in table],
+        ["---" if column.are_words else "---:" for column in table],
+    ]
+    for place, texts in enumerate(table_rows(table)):
+        trials = zip(map(escape_markdown, texts), table, strict=True)
+        lines.append([f"**{trial}**" if place in column.strong and trial else trial for trial, column in trials])
+    return "\n".join(f"| {' | '.join(trials)} |" for trials in lines)
 
 
-def _runs(judged: Comparison) -> str:
+def _runs(comparison: Comparison) -> str:
     lines = ["| run | point | seed | status | error |", "| --- | --- | ---: | --- | --- |"]
-    for row in judged.rows:
-        for cell in row.cells:
-            texts = (cell.name, label_of(judged, row), str(cell.seed), cell.status, cell.error)
-            lines.append(f"| {' | '.join(map(markdown, texts))} |")
+    for row in comparison.rows:
+        for trial in row.trials:
+            texts = (trial.name, point_label(comparison, row), str(trial.seed), trial.status, trial.error)
+            lines.append(f"| {' | '.join(map(escape_markdown, texts))} |")
     return "\n".join(lines)

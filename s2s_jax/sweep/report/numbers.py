@@ -1,7 +1,4 @@
-"""How is a number written, so that it says no more than it knows?
-
-A mean is written to two digits of its standard deviation, and a column to one number of decimals.
-"""
+"""Number formats: a mean has two digits of its standard deviation, and a column one number of decimals."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +9,7 @@ THIN = "\u202f"  # a narrow no-break space between thousands
 
 
 def decimals_for(sizes: Iterable[float | None]) -> int:
-    """Decimals that show two digits of the middle one of some standard deviations; 3 where there is none."""
+    """Decimals that show two digits of the median standard deviation; 3 where there is none."""
     known = sorted(size for size in sizes if size and math.isfinite(size))
     if not known:
         return 3
@@ -20,7 +17,7 @@ def decimals_for(sizes: Iterable[float | None]) -> int:
 
 
 def plain(value: float | None, decimals: int) -> str:
-    """The number with a true minus sign; a dash where there is none."""
+    """The number with a typographic minus sign; a dash for None."""
     if value is None:
         return MISSING
     if math.isnan(value):
@@ -31,14 +28,14 @@ def plain(value: float | None, decimals: int) -> str:
 
 
 def signed(value: float | None, decimals: int) -> str:
-    """The number with its sign, also where that is plus; zero has none."""
+    """The number with its sign, plus included; zero has no sign."""
     text = plain(value, decimals)
     positive = value is not None and math.isfinite(value) and round(value, decimals) > 0
     return f"+{text}" if positive else text
 
 
 def with_spread(mean: float | None, sd: float | None, decimals: int) -> str:
-    """Mean ± standard deviation; the mean alone where one seed has none."""
+    """Mean ± standard deviation; the mean alone without a deviation (one seed)."""
     text = plain(mean, decimals)
     return text if mean is None or sd is None else f"{text} ± {plain(sd, decimals)}"
 
@@ -49,19 +46,19 @@ def range_of(low: float, high: float, decimals: int) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Three decimals, and never 0."""
+    """The p value with three decimals, and never as 0."""
     if p is None:
         return MISSING
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def whole(value: float | None) -> str:
-    """A rounded number with narrow spaces between its thousands."""
+    """A rounded number with narrow spaces as thousands separators."""
     return MISSING if value is None else f"{value:,.0f}".replace(",", THIN)
 
 
 def compact(value: float | None) -> str:
-    """Three digits and a letter: 12.3 M."""
+    """The number with three digits and a letter, such as 12.3 M."""
     if value is None or not math.isfinite(value):
         return MISSING
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -75,6 +72,6 @@ def _three(value: float) -> str:
 
 
 def mean_of(values: Iterable[float]) -> float | None:
-    """Their mean, or None where there are none."""
+    """The mean of the values, or None without any."""
     known = list(values)
     return math.fsum(known) / len(known) if known else None

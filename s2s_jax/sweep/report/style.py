@@ -1,7 +1,7 @@
-"""What do the page and its pictures look like, by day, by night and on paper?
+"""The colors and CSS of the page and its figures: light, dark and in print.
 
-Series colors are those of Okabe & Ito (2008), darker by day, so that they keep 3 : 1 against their ground; text keeps
-4.5 : 1 (a test measures both). The baseline is the grey one.
+Series colors are those of Okabe & Ito (2008), darkened in the light palette, so that their contrast to the background
+is at least 3 : 1; that of text is at least 4.5 : 1 (a test measures both). The baseline is grey.
 """
 
 LIGHT = {
@@ -30,7 +30,7 @@ DARK = {
 }
 
 
-def variables(palette: dict) -> str:
+def css_variables(palette: dict) -> str:
     """The palette as CSS variables."""
     named = [f"--{name}:{value}" for name, value in palette.items() if isinstance(value, str)]
     return ";".join([*named, *(f"--s{place}:{value}" for place, value in enumerate(palette["series"]))])
@@ -40,7 +40,7 @@ def _series() -> str:
     return "".join(f".s{place}{{--c:var(--s{place})}}" for place in range(len(LIGHT["series"])))
 
 
-FIGURE = (
+FIGURE_CSS = (
     _series()
     + """
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif;fill:var(--ink);
@@ -58,7 +58,7 @@ svg .number{font-size:12px}svg .over{paint-order:stroke;stroke:var(--paper);stro
 
 
 def _fixed(rules: str, palette: dict) -> str:
-    """The rules with colors in the place of variables, which programs for drawing and typesetting do not know."""
+    """The rules with colors instead of variables, which drawing and typesetting programs do not support."""
     made = []
     for rule in filter(str.strip, rules.split("}")):
         selector, body = rule.strip().split("{")
@@ -73,14 +73,14 @@ def _fixed(rules: str, palette: dict) -> str:
     return "".join(made)
 
 
-STANDALONE = _fixed(FIGURE, LIGHT)  # a picture in a file is for paper
+STANDALONE_CSS = _fixed(FIGURE_CSS, LIGHT)  # for figures in files of their own
 
-PAGE = f"""
-:root{{color-scheme:light dark;{variables(LIGHT)}}}
-@media (prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}
-@media print{{:root{{color-scheme:light;{variables(LIGHT)}}}}}
-{FIGURE}"""
-PAGE += """
+PAGE_CSS = f"""
+:root{{color-scheme:light dark;{css_variables(LIGHT)}}}
+@media (prefers-color-scheme:dark){{:root{{{css_variables(DARK)}}}}}
+@media print{{:root{{color-scheme:light;{css_variables(LIGHT)}}}}}
+{FIGURE_CSS}"""
+PAGE_CSS += """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-padding-top:1rem}
 body{margin:0;background:var(--paper);color:var(--ink);

@@ -1,6 +1,6 @@
-"""How is a picture drawn with lines and letters only? SVG as text: the same bytes at every call.
+"""SVG elements as text: the same arguments give the same bytes.
 
-Colors are classes, so that one drawing serves light, dark and paper; `style` holds what they mean.
+Colors are CSS classes, so that one drawing serves light and dark pages and print; `style` defines them.
 """
 
 import html
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 SERIES = 8  # colors; the ninth series has the first color and another dash
 FONT = 12.0
-JOINERS = "\u200c\u200d"  # invisible, but they say how their neighbors join
-OPEN_BOX = "\u2423"  # the visible space
-DOTTED_CIRCLE = "\u25cc"
+ZERO_WIDTH_JOINERS = "\u200c\u200d"  # invisible, but they decide how adjacent letters join
+VISIBLE_SPACE = "\u2423"
+MARK_CARRIER = "\u25cc"
 
 
 class Figure(NamedTuple):
-    """A drawing of one size, its caption and the name of its file."""
+    """A drawing with its size, its caption and the name of its file."""
 
     name: str
     title: str
@@ -28,18 +28,19 @@ class Figure(NamedTuple):
     body: str
 
     def svg(self, style: str = "") -> str:
-        """The SVG element; `style` is for one that stands alone."""
-        inside = f"<style>{style}</style>" if style else ""
-        paper = f'<rect class="paper" width="{n(self.width)}" height="{n(self.height)}"/>' if style else ""
+        """The SVG element; `style` is the CSS of a file of its own."""
+        css = f"<style>{style}</style>" if style else ""
+        paper = f'<rect class="paper" width="{pixels(self.width)}" height="{pixels(self.height)}"/>' if style else ""
+        width, height = pixels(self.width), pixels(self.height)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {n(self.width)} {n(self.height)}" '
-            f'width="{n(self.width)}" height="{n(self.height)}" role="img" aria-label="{literal(self.title)}">'
-            f"{inside}{paper}{self.body}</svg>"
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" role="img" aria-label="{escape_text(self.title)}">'
+            f"{css}{paper}{self.body}</svg>"
         )
 
 
 class Axis(NamedTuple):
-    """A range of numbers laid along a range of pixels."""
+    """A mapping of a range of numbers to a range of pixels."""
 
     low: float
     high: float
@@ -48,13 +49,13 @@ class Axis(NamedTuple):
     is_log: bool = False
 
     def place(self, value: float) -> float:
-        """The pixel of a number."""
-        low, high, at = (math.log(each) if self.is_log else each for each in (self.low, self.high, value))
-        share = (at - low) / (high - low) if high > low else 0.5
-        return self.start + share * (self.end - self.start)
+        """The pixel coordinate of a number."""
+        low, high, position = (math.log(each) if self.is_log else each for each in (self.low, self.high, value))
+        fraction = (position - low) / (high - low) if high > low else 0.5
+        return self.start + fraction * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers inside the range."""
+        """Round numbers within the range."""
         if self.is_log:
             return _log_ticks(self.low, self.high, count)
         span = self.high - self.low or 1.0
@@ -65,15 +66,15 @@ class Axis(NamedTuple):
 
 
 def axis_of(values: Sequence[float], *, start: float, end: float, is_log: bool = False, at_zero: bool = False) -> Axis:
-    """An axis that holds all of the values with a little air."""
+    """An axis that contains all values, with a margin."""
     low, high = min(values), max(values)
     if at_zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if is_log:
-        air = (high / low) ** 0.04 if high > low else 1.5
-        return Axis(low / air, high * air, start, end, True)
-    air = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return Axis(low - air, high + air, start, end)
+        margin = (high / low) ** 0.04 if high > low else 1.5
+        return Axis(low / margin, high * margin, start, end, True)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return Axis(low - margin, high + margin, start, end)
 
 
 def _round_step(rough: float) -> float:
@@ -92,7 +93,7 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as its neighbors need."""
+    """The label of a tick, with the decimals that tell adjacent ticks apart."""
     if abs(value) >= 1e4:
         for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
@@ -102,75 +103,74 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
     return (f"{value:.{decimals}f}" if abs(value) > 1e-12 else f"{0:.{decimals}f}").replace("-", "\u2212")
 
 
-def n(value: float) -> str:
-    """A pixel to a tenth."""
-    text = f"{value:.1f}"
-    text = text.removesuffix(".0")
+def pixels(value: float) -> str:
+    """A coordinate rounded to a tenth of a pixel."""
+    text = f"{value:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
 
 
-def line(x: float, y: float, to_x: float, to_y: float, kind: str) -> str:
-    """A straight line of a class."""
-    return f'<line class="{kind}" x1="{n(x)}" y1="{n(y)}" x2="{n(to_x)}" y2="{n(to_y)}"/>'
+def svg_line(x: float, y: float, to_x: float, to_y: float, kind: str) -> str:
+    """A straight line with a CSS class."""
+    return f'<line class="{kind}" x1="{pixels(x)}" y1="{pixels(y)}" x2="{pixels(to_x)}" y2="{pixels(to_y)}"/>'
 
 
-def path(points: Sequence[tuple[float, float]], kind: str, *, closed: bool = False) -> str:
-    """A line through points, or the area inside of it."""
-    steps = "L".join(f"{n(x)} {n(y)}" for x, y in points)
+def svg_path(points: Sequence[tuple[float, float]], kind: str, *, closed: bool = False) -> str:
+    """A line through points, or with `closed` the area that it encloses."""
+    steps = "L".join(f"{pixels(x)} {pixels(y)}" for x, y in points)
     return f'<path class="{kind}" d="M{steps}{"Z" if closed else ""}"/>' if points else ""
 
 
-def dot(x: float, y: float, kind: str, *, radius: float = 3.5) -> str:
-    """A small circle."""
-    return f'<circle class="{kind}" cx="{n(x)}" cy="{n(y)}" r="{n(radius)}"/>'
+def svg_dot(x: float, y: float, kind: str, *, radius: float = 3.5) -> str:
+    """A small circle with a CSS class."""
+    return f'<circle class="{kind}" cx="{pixels(x)}" cy="{pixels(y)}" r="{pixels(radius)}"/>'
 
 
-def box(x: float, y: float, width: float, height: float, kind: str) -> str:
-    """A rectangle."""
-    return f'<rect class="{kind}" x="{n(x)}" y="{n(y)}" width="{n(width)}" height="{n(height)}"/>'
+def svg_box(x: float, y: float, width: float, height: float, kind: str) -> str:
+    """A rectangle with a CSS class."""
+    return f'<rect class="{kind}" x="{pixels(x)}" y="{pixels(y)}" width="{pixels(width)}" height="{pixels(height)}"/>'
 
 
-def text(x: float, y: float, words: str, kind: str = "label", *, anchor: str = "start", turned: float = 0.0) -> str:
-    """Words, taken literally; each stands alone, so that right-to-left ones move no neighbor."""
-    turn = f' transform="rotate({n(turned)} {n(x)} {n(y)})"' if turned else ""
+def svg_text(x: float, y: float, text: str, kind: str = "label", *, anchor: str = "start", turned: float = 0.0) -> str:
+    """An escaped text, isolated so that right-to-left text does not move what is beside it."""
+    turn = f' transform="rotate({pixels(turned)} {pixels(x)} {pixels(y)})"' if turned else ""
     place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    return f'<text class="{kind}" x="{n(x)}" y="{n(y)}"{place}{turn}>{literal(words)}</text>'
+    return f'<text class="{kind}" x="{pixels(x)}" y="{pixels(y)}"{place}{turn}>{escape_text(text)}</text>'
 
 
-def literal(words: str) -> str:
-    """The words as a page must spell them so that they are seen as they are."""
-    return html.escape(visible(words), quote=True)
+def escape_text(text: str) -> str:
+    """The text escaped for HTML and SVG, with invisible characters as code points."""
+    return html.escape(visible_text(text), quote=True)
 
 
-def visible(words: str) -> str:
-    """The words with each letter that cannot be seen as its code point; a mark without a letter sits on a circle."""
-    seen = "".join(_seen(letter, alone=len(words) == 1) for letter in words)
-    return DOTTED_CIRCLE + seen if seen and unicodedata.category(seen[0]).startswith("M") else seen
+def visible_text(text: str) -> str:
+    """The text with each invisible character as its code point; a mark without a letter is put on a circle."""
+    visible = "".join(_visible_letter(letter, alone=len(text) == 1) for letter in text)
+    return MARK_CARRIER + visible if visible and unicodedata.category(visible[0]).startswith("M") else visible
 
 
-def _seen(letter: str, *, alone: bool) -> str:
-    """Controls, lone surrogates and marks of direction by number: they break XML, or move what stands beside them."""
-    if unicodedata.category(letter).startswith("C") and letter != "\n" and (alone or letter not in JOINERS):
+def _visible_letter(letter: str, *, alone: bool) -> str:
+    """Controls, lone surrogates and marks of direction as code points: they break XML, or move what is beside them."""
+    if unicodedata.category(letter).startswith("C") and letter != "\n" and (alone or letter not in ZERO_WIDTH_JOINERS):
         return f"U+{ord(letter):04X}"
     return letter
 
 
 def token_text(token: str, longest: int = 18) -> str:
-    """A token as a label: a space is an open box, a long one is cut in the middle."""
-    shown = visible(token.replace("\n", "U+000A")).replace(" ", OPEN_BOX)
+    """A token as a label: a space is shown as an open box, and a long token is cut in the middle."""
+    shown = visible_text(token.replace("\n", "U+000A")).replace(" ", VISIBLE_SPACE)
     return shorten(shown, longest) if shown else "∅"
 
 
-def shorten(words: str, longest: int) -> str:
-    """At most so many letters, cut in the middle."""
-    if len(words) <= longest:
-        return words
-    return f"{words[: (longest + 1) // 2 - 1]}…{words[len(words) - longest // 2 :]}"
+def shorten(text: str, longest: int) -> str:
+    """The text with at most `longest` letters, cut in the middle."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: (longest + 1) // 2 - 1]}…{text[len(text) - longest // 2 :]}"
 
 
-def width_of(words: str, size: float = FONT) -> float:
-    """About how wide the words are: East Asian letters are square, narrow ones narrow, marks take no room."""
-    return size * sum(map(_width, words))
+def width_of(text: str, size: float = FONT) -> float:
+    """The approximate width of a text in pixels: East Asian letters are square, marks have no width."""
+    return size * sum(map(_width, text))
 
 
 def _width(letter: str) -> float:

@@ -1,4 +1,4 @@
-"""What stands in the main table? Its columns once, for the page, Markdown, LaTeX; and every number in full as CSV."""
+"""The columns of the main table, for the page, Markdown and LaTeX; and every number in full precision as CSV."""
 
 import csv
 import io
@@ -8,59 +8,59 @@ from typing import NamedTuple
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.comparisons import Comparison, Row
+from s2s_jax.sweep.report.comparisons import Comparison, PointSummary
 from s2s_jax.sweep.statistics import LEVEL
 
 
 class Column(NamedTuple):
-    """A heading, what it means, and the text of each row; words stand left, numbers right."""
+    """A heading, its meaning, and the text of each row; words are aligned left, numbers right."""
 
     head: str
     meaning: str
     texts: list[str]
     are_words: bool = False
-    strong: frozenset[int] = frozenset()  # rows to point out
+    strong: frozenset[int] = frozenset()  # rows in bold
 
 
-def columns(judged: Comparison) -> list[Column]:
-    """The main table."""
-    study, rows = judged.study, judged.rows
-    names = [*judged.others, study.compare]
+def table_columns(comparison: Comparison) -> list[Column]:
+    """The columns of the main table."""
+    results, rows = comparison.results, comparison.rows
+    names = [*comparison.other_axes, results.compare]
     points = [Column(name, "", [row.point[name] for row in rows], are_words=True) for name in names]
     return [
         *points,
-        Column("seeds", "runs done of runs planned, and what became of the others", [seeds_text(row) for row in rows]),
-        *(_metric(judged, metric) for metric in study.metrics),
-        *_comparison(judged),
-        *_budget(judged),
+        Column("seeds", "runs done of runs planned, and the status of all others", [seeds_text(row) for row in rows]),
+        *(_metric(comparison, metric) for metric in results.metrics),
+        *_comparison(comparison),
+        *_budget(comparison),
     ]
 
 
-def seeds_text(row: Row) -> str:
-    """3 of 5, 1 failed, 1 waiting."""
-    counts = Counter(cell.status for cell in row.cells)
+def seeds_text(row: PointSummary) -> str:
+    """The numbers of runs by status, such as `3 of 5, 1 failed, 1 waiting`."""
+    counts = Counter(trial.status for trial in row.trials)
     rest = [f"{counts[status]} {status}" for status in ("failed", "diverged", "running", "waiting") if counts[status]]
-    return ", ".join([f"{counts['done']} of {len(row.cells)}", *rest])
+    return ", ".join([f"{counts['done']} of {len(row.trials)}", *rest])
 
 
-def _metric(judged: Comparison, metric: str) -> Column:
-    decimals = numbers.decimals_for(row.spreads[metric].sd for row in judged.rows)
+def _metric(comparison: Comparison, metric: str) -> Column:
+    decimals = numbers.decimals_for(row.spreads[metric].sd for row in comparison.rows)
     texts = []
-    for row in judged.rows:
+    for row in comparison.rows:
         mean, sd, n = row.spreads[metric]
         fewer = f" ({n} of {len(row.done)})" if 0 < n < len(row.done) else ""
         texts.append(numbers.with_spread(mean, sd, decimals) + fewer)
-    way = {True: "higher is better", False: "lower is better", None: "neither way is better"}
-    meaning = f"mean ± standard deviation over seeds; {way[METRICS[metric].higher_is_better]}"
-    return Column(METRICS[metric].label, meaning, texts)
+    direction = {True: "higher is better", False: "lower is better", None: "no direction is better"}
+    meaning = f"mean ± standard deviation over seeds; {direction[METRICS[metric].higher_is_better]}"
+    return Column(METRICS[metric].title, meaning, texts)
 
 
-def _comparison(judged: Comparison) -> list[Column]:
-    if not judged.comparisons:
+def _comparison(comparison: Comparison) -> list[Column]:
+    if not comparison.comparisons:
         return []
-    gaps = [row.differences.get(judged.tested) for row in judged.rows]
+    gaps = [row.differences.get(comparison.tested_metric) for row in comparison.rows]
     decimals = numbers.decimals_for(gap.spread.sd for gap in gaps if gap)
-    label, base = METRICS[judged.tested].label, judged.study.baseline
+    label, base = METRICS[comparison.tested_metric].title, comparison.results.baseline
     differences, ps, wins, better = [], [], [], []
     for gap in gaps:
         if gap is None or gap.spread.mean is None:
@@ -74,72 +74,72 @@ def _comparison(judged: Comparison) -> list[Column]:
         tied = f", {gap.wins.tied} tied" if gap.wins and gap.wins.tied else ""
         wins.append(f"{gap.wins.won} of {gap.wins.pairs}{tied}" if gap.wins else numbers.MISSING)
         better.append(numbers.plain(gap.improvement, 2))
-    sure = frozenset(i for i, gap in enumerate(gaps) if gap and gap.p_holm is not None and gap.p_holm <= LEVEL)
+    significant = frozenset(i for i, gap in enumerate(gaps) if gap and gap.p_holm is not None and gap.p_holm <= LEVEL)
     return [
         Column(
             f"Δ {label} [95{numbers.THIN}%]",
-            f"mean paired difference to {base} and its 95 % interval",
+            f"mean paired difference from {base} and its 95 % interval",
             differences,
-            strong=sure,
+            strong=significant,
         ),
-        Column("p (Holm)", "exact sign-flip test over seeds, corrected; bold at 0.05", ps, strong=sure),
+        Column("p (Holm)", "exact sign-flip test over seeds, corrected; bold at 0.05", ps, strong=significant),
         Column("wins", "paired seeds that are strictly better", wins),
         Column("P(better)", "probability of improvement over all pairs of seeds", better),
     ]
 
 
-def _budget(judged: Comparison) -> list[Column]:
-    means = [budget(row) for row in judged.rows]
+def _budget(comparison: Comparison) -> list[Column]:
+    means = [mean_budget(row) for row in comparison.rows]
     return [
         Column("parameters", "", [numbers.compact(each[0]) for each in means]),
-        Column("tokens", "target tokens trained on, mean of a run", [numbers.compact(each[1]) for each in means]),
-        Column("tokens/s", "target tokens a second of training", [numbers.compact(each[2]) for each in means]),
-        Column("seconds", "of training, mean of a run", [numbers.whole(each[3]) for each in means]),
+        Column("tokens", "target tokens trained on, mean over runs", [numbers.compact(each[1]) for each in means]),
+        Column("tokens/s", "target tokens per second of training", [numbers.compact(each[2]) for each in means]),
+        Column("seconds", "of training, mean over runs", [numbers.whole(each[3]) for each in means]),
     ]
 
 
-def budget(row: Row) -> tuple[float | None, float | None, float | None, float | None]:
-    """Parameters, target tokens, target tokens a second and seconds: means over the finished runs."""
+def mean_budget(row: PointSummary) -> tuple[float | None, float | None, float | None, float | None]:
+    """Parameters, target tokens, target tokens per second and seconds: means over the finished runs."""
     parameters, tokens, seconds = (
-        numbers.mean_of(getattr(cell, name) for cell in row.done) for name in ("parameters", "tokens", "seconds")
+        numbers.mean_of(getattr(trial, name) for trial in row.done) for name in ("parameters", "tokens", "seconds")
     )
     speed = tokens / seconds if tokens is not None and seconds else None
     return parameters, tokens, speed, seconds
 
 
-def to_csv(judged: Comparison) -> str:
-    """Every number of every row in full; an empty field is a number that there is not."""
+def to_csv(comparison: Comparison) -> str:
+    """Every number of every row in full precision; a missing number is an empty field."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_head(judged))
-    for row in judged.rows:
-        writer.writerow([_full(value) for value in _record(judged, row)])
+    writer.writerow(_head(comparison))
+    for row in comparison.rows:
+        writer.writerow([_full(value) for value in _record(comparison, row)])
     return out.getvalue()
 
 
-def _head(judged: Comparison) -> list[str]:
-    study = judged.study
+def _head(comparison: Comparison) -> list[str]:
+    results = comparison.results
     parts = ("mean", "sd", "n", "low", "high", "difference", "difference_low", "difference_high")
-    head = [*judged.others, study.compare, "runs", "done", "failed", "diverged"]
-    head += [f"{metric}_{part}" for metric in study.metrics for part in parts]
+    head = [*comparison.other_axes, results.compare, "runs", "done", "failed", "diverged"]
+    head += [f"{metric}_{part}" for metric in results.metrics for part in parts]
     head += ["pairs", "p", "p_holm", "won", "tied", "improvement"]
     return [*head, "parameters", "tokens", "tokens_per_second", "seconds"]
 
 
-def _record(judged: Comparison, row: Row) -> list:
-    names = [*judged.others, judged.study.compare]
-    statuses = Counter(cell.status for cell in row.cells)
-    counts = [len(row.cells), *(statuses[status] for status in ("done", "failed", "diverged"))]
+def _record(comparison: Comparison, row: PointSummary) -> list:
+    names = [*comparison.other_axes, comparison.results.compare]
+    statuses = Counter(trial.status for trial in row.trials)
+    counts = [len(row.trials), *(statuses[status] for status in ("done", "failed", "diverged"))]
     values: list = [*(row.point[name] for name in names), *counts]
-    for metric in judged.study.metrics:
+    for metric in comparison.results.metrics:
         ends, gap = row.intervals[metric], row.differences.get(metric)
         gap_ends = gap.interval if gap else None
         values += [*row.spreads[metric], *(ends[:2] if ends else (None, None)), gap.spread.mean if gap else None]
         values += gap_ends[:2] if gap_ends else (None, None)
-    gap = row.differences.get(judged.tested)
+    gap = row.differences.get(comparison.tested_metric)
     won, tied, pairs = gap.wins if gap and gap.wins else (None, None, 0 if gap else None)
     values += [pairs, gap.p, gap.p_holm, won, tied, gap.improvement] if gap else [None] * 6
-    return [*values, *budget(row)]
+    return [*values, *mean_budget(row)]
 
 
 def _full(value: object) -> str:
@@ -148,6 +148,6 @@ def _full(value: object) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def texts_by_row(table: Sequence[Column]) -> list[list[str]]:
-    """The table, row by row."""
+def table_rows(table: Sequence[Column]) -> list[list[str]]:
+    """The texts of the table, row by row."""
     return [list(texts) for texts in zip(*(column.texts for column in table), strict=True)]

@@ -1,0 +1,127 @@
+"""The sweep or tuning that a file or a name on the command line stands for, with the options that change it."""
+
+import dataclasses
+import difflib
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.experiments import SHIPPED
+from s2s_jax.config import override
+from s2s_jax.imports import LOADED, import_code
+from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.sweep.tuning import Tuning
+
+FOLDER = "claims"  # of the shipped sweeps, below experiments/
+
+
+class NamedSweep(NamedTuple):
+    """A sweep or a tuning, with its folder and what its report says about it."""
+
+    sweep: Sweep | Tuning
+    folder: Path
+    name: str
+    claim: str
+    command: str
+
+
+def find_sweep(given: Given) -> NamedSweep:
+    """The sweep that a file or a name stands for, with overrides and options applied.
+
+    Raises:
+        UsageError: there is none.
+    """
+    options = given.options
+    path = Path(options.file)
+    if path.suffix != ".py":
+        path = _shipped_file(options.file)
+    if not path.is_file():
+        raise UsageError(
+            f"no sweep {path}; give a Python file with {options.function}(), or one of {', '.join(_shipped_names())}"
+        )
+    module = _import_file(path)
+    sweep = _change(_call(module, path, options.function), given)
+    name = path.stem if options.function == "sweep" else f"{path.stem}-{options.function}"
+    folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
+    return NamedSweep(sweep, folder, name, _claim(module), _command(given))
+
+
+def _import_file(path: Path) -> ModuleType:
+    try:
+        import_code([str(path)])
+    except SyntaxError as error:
+        raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    return LOADED[str(path)]
+
+
+def _call(module: ModuleType, path: Path, function: str) -> Sweep | Tuning:
+    make = getattr(module, function, None)
+    if make is None:
+        raise UsageError(f"{path} has no function {function}(){_functions(module)}; write one that returns a Sweep")
+    sweep = make()
+    if not isinstance(sweep, Sweep | Tuning):
+        raise UsageError(f"{function}() in {path} returned {type(sweep).__name__}, a Sweep or a Tuning is wanted")
+    return sweep
+
+
+def _functions(module: ModuleType) -> str:
+    """The functions of a file that are annotated to return a sweep and take no argument, for an error."""
+    annotations = {name: getattr(value, "__annotations__", {}) for name, value in vars(module).items()}
+    names = sorted(name for name, found in annotations.items() if found in ({"return": Sweep}, {"return": Tuning}))
+    return f" (there are {', '.join(names)})" if names else ""
+
+
+def _change(sweep: Sweep | Tuning, given: Given) -> Sweep | Tuning:
+    """The sweep with the settings and options of the command line."""
+    options = given.options
+    sweep = dataclasses.replace(sweep, base=override(sweep.base, *given.overrides))
+    if isinstance(sweep, Tuning):
+        if options.replicas:
+            raise UsageError("a tuning tries one setting at a time; leave out --replicas")
+        if options.seeds:
+            raise UsageError("a tuning has no seeds to choose from; leave out --seeds")
+        return sweep
+    if options.replicas:
+        sweep = dataclasses.replace(sweep, replicas=True)
+    if not options.seeds:
+        return sweep
+    if not 0 < options.seeds <= len(sweep.seeds):
+        raise UsageError(f"--seeds must be from 1 to {len(sweep.seeds)}, the seeds of the sweep, got {options.seeds}")
+    return dataclasses.replace(sweep, seeds=sweep.seeds[: options.seeds])
+
+
+def _claim(module: ModuleType) -> str:
+    """The paragraphs of a file's docstring that stand before its command."""
+    paragraphs = (module.__doc__ or "").split("\nCommand:")[0].strip().split("\n\n")
+    claims = (" ".join(paragraph.removeprefix("Claim: ").split()) for paragraph in paragraphs)
+    return "\n\n".join(claim[:1].upper() + claim[1:] for claim in claims)
+
+
+def _command(given: Given) -> str:
+    """The command that runs the sweep as it was named."""
+    options = given.options
+    words = ["s2s", "sweep", "run", options.file]
+    words += [] if options.function == "sweep" else ["--function", options.function]
+    words += ["--seeds", str(options.seeds)] if options.seeds else []
+    words += ["--replicas"] * options.replicas
+    for change in given.overrides:
+        name, _, value = change.partition("=")
+        words += [f"--{name}", value]
+    return shlex.join(words)
+
+
+def _shipped_file(name: str) -> Path:
+    for folder in (Path("experiments"), SHIPPED):
+        if (folder / FOLDER / f"{name}.py").is_file():
+            return folder / FOLDER / f"{name}.py"
+    known = _shipped_names()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"no sweep {name!r}{hint} (there are {', '.join(known)}, or give a Python file)")
+
+
+def _shipped_names() -> list[str]:
+    files = (path for folder in (Path("experiments"), SHIPPED) for path in (folder / FOLDER).glob("*.py"))
+    return sorted({path.stem for path in files if "\ndef sweep(" in path.read_text(encoding="utf-8")})
