@@ -238,7 +238,9 @@ def test_pairs_are_seeds_that_both_sides_have():
 
 def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
     text = write_report(sweep_results(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
-    assert "5 comparisons with Holm&#x27;s correction need 8 seeds, there are 3: no difference can be significant" in text
+    assert (
+        "5 comparisons with Holm&#x27;s correction need 8 seeds, there are 3: no difference can be significant" in text
+    )
     assert "no difference from dot is significant (smallest corrected p 1.000)" in text
 
 

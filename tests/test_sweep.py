@@ -207,16 +207,15 @@ def test_a_trial_that_diverges_is_listed(tmp_path):
     made = sweep(base=override(sweep().base, "optimizer.name=sgd", "optimizer.learning-rate=1e38", "optimizer.warmup_steps=0",
                                "optimizer.clip_norm=0"), axes={SCORE: ["none"]})  # fmt: skip
     plan = run_all(made, tmp_path)
-    found = read_outcome(plan.trial_dirs[0].folder)
-    assert found["status"] == "diverged"
-    assert "the step was not taken" in found["error"]
+    folder = plan.trial_dirs[0].folder
+    outcome = read_outcome(folder)
+    assert outcome["status"] == "diverged"
+    assert "the step was not taken" in outcome["error"]
     assert (plan.done, plan.failed) == (0, 1)
-    assert [group[0].folder for group in trial_groups(made, plan.trial_dirs)] == [
-        plan.trial_dirs[0].folder
-    ]  # to be tried again
+    assert [group[0].folder for group in trial_groups(made, plan.trial_dirs)] == [folder]  # to be tried again
     found = status_rows(plan.trial_dirs, "exact_match")
     assert status_summary(found) == "1 diverged"
-    assert found[0].error == error
+    assert found[0].error == outcome["error"]
 
 
 FILE = textwrap.dedent(

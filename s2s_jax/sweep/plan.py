@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from s2s_jax.config import Experiment, without_vmappable
+from s2s_jax.evaluate.metrics import INPUTS, check_metric
 from s2s_jax.run.trainer import check_trainable
 from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
 from s2s_jax.sweep.statistics import describe_power
-from s2s_jax.sweep.sweep import Sweep, grid_trials
+from s2s_jax.sweep.sweep import Sweep, Trial, grid_trials
 from s2s_jax.sweep.trial import TrialGroup, TrialSpec, is_complete
 from s2s_jax.sweep.trial_files import launch_mode, read_outcome
 
@@ -35,7 +36,7 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
     """
     trial_dirs = assign_dirs(list(grid_trials(sweep)), folder)
     first_seed = [trial_dir for trial_dir in trial_dirs if trial_dir.trial.seed == sweep.seeds[0]]
-    megabytes = sum(map(_check_and_measure, first_seed)) * len(sweep.seeds)
+    megabytes = sum(_check(sweep, trial_dir.trial) for trial_dir in first_seed) * len(sweep.seeds)
     outcomes = [read_outcome(trial_dir.folder) for trial_dir in trial_dirs]
     seconds = [outcome["seconds"] for outcome in outcomes if outcome["status"] == "done"]
     left = len(_incomplete(sweep, trial_dirs))
@@ -50,13 +51,15 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
     )
 
 
-def _check_and_measure(trial_dir: TrialDir) -> float:
-    """The megabytes of a trial's checkpoints, after its training step has been traced."""
-    experiment = trial_dir.trial.experiment
+def _check(sweep: Sweep, trial: Trial) -> float:
+    """Refuse a trial that cannot be trained or scored; returns the megabytes of its checkpoints."""
+    experiment = trial.experiment
     try:
+        for metric in sweep.metrics:
+            check_metric("metrics", metric, inputs=INPUTS, unit=experiment.evaluation.unit)
         state = check_trainable(experiment)
     except ValueError as error:
-        raise ValueError(f"{trial_dir.trial.title}: {error}") from None
+        raise ValueError(f"{trial.title}: {error}") from None
     numbers = sum(leaf.size for leaf in jax.tree.leaves(state))
     return numbers * 4e-6 * (experiment.checkpoint.keep + experiment.checkpoint.best)
 

@@ -245,7 +245,9 @@ def paired_test(
     one_of("unit", unit, BLEU_TOKENIZERS)
     scorer = BLEU(tokenize=BLEU_TOKENIZERS[unit], force=True) if metric == "bleu" else CHRF()
     systems: list[tuple[str, Sequence[str]]] = [("baseline", list(baseline)), ("other", list(other))]
-    _, results = PairedTest(systems, {metric: scorer}, references_by_rank(references), test_type=kind, n_samples=draws)()
+    _, results = PairedTest(
+        systems, {metric: scorer}, references_by_rank(references), test_type=kind, n_samples=draws
+    )()
     # sacreBLEU has its own names for metrics, so the entry is found by exclusion
     first, second = next(typing.cast(list[Any], scores) for name, scores in results.items() if name != "System")
     same = list(baseline) == list(other)  # for which sacreBLEU gives p = 1 / (draws + 1)

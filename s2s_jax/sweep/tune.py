@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2s_jax.config import with_settings
+from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.run.trainer import check_trainable
 from s2s_jax.sweep.executors.local import Worker
 from s2s_jax.sweep.fingerprint import trial_fingerprint, trial_identity
@@ -15,7 +16,6 @@ from s2s_jax.sweep.trial import TrialSpec
 from s2s_jax.sweep.trial_files import read_outcome
 from s2s_jax.sweep.tuning import SAMPLERS, Range, Tuning
 from s2s_jax.train.lock import Lock
-from s2s_jax.train.loop import LOWER_IS_BETTER
 from s2s_jax.train.signals import SignalGuard
 
 
@@ -68,7 +68,7 @@ def _study(optuna: Any, tuning: Tuning, folder: Path) -> Any:
         storage=tuning.storage or _journal(optuna, folder),
         sampler=getattr(optuna.samplers, SAMPLERS[tuning.sampler])(seed=tuning.base.seed),
         pruner=optuna.pruners.MedianPruner() if tuning.prune else optuna.pruners.NopPruner(),
-        direction="minimize" if LOWER_IS_BETTER[tuning.base.validation.metric] else "maximize",
+        direction="maximize" if METRICS[tuning.base.validation.metric].higher_is_better else "minimize",
         load_if_exists=True,
     )
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
@@ -123,7 +123,7 @@ def _run(tuning: Tuning, trial: Any, folder: Path, interrupt: SignalGuard) -> tu
     status = "pruned" if pruned else statuses[0]
     if status in ("failed", "diverged"):
         trial.set_user_attr("status", f"{status}: {read_outcome(spec.folder)['error']}")
-    best = min if LOWER_IS_BETTER[metric] else max
+    best = max if METRICS[metric].higher_is_better else min
     return best((value for _, value in curve), default=None), status
 
 
