@@ -44,8 +44,8 @@ from s2s_jax.run import train as train
 from s2s_jax.run import train_replicas as train_replicas
 from s2s_jax.shapes import Batch as Batch
 from s2s_jax.sweep.sweep import Sweep as Sweep
-from s2s_jax.sweep.tune import Range as Range
-from s2s_jax.sweep.tune import Tuning as Tuning
+from s2s_jax.sweep.tuning import Range as Range
+from s2s_jax.sweep.tuning import Tuning as Tuning
 from s2s_jax.text.batches import BatchConfig as BatchConfig
 from s2s_jax.text.example import Example as Example
 from s2s_jax.text.sources import DataConfig as DataConfig

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,8 +178,9 @@ def test_results_are_read_from_the_files_alone(finished):
     assert status_summary(found) == "2 done"
 
 
-def test_complete_trials_are_not_repeated_and_search_does_not_retrain(finished):
-    folder, plan = finished
+def test_complete_trials_are_not_repeated_and_search_does_not_retrain(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    plan = make_plan(sweep(), folder)
     assert trial_groups(sweep(), plan.trial_dirs) == []
     trial = plan.trial_dirs[1].folder
     before = {name: (trial / name).stat().st_mtime_ns for name in ("translations.json", "scores.json")}
@@ -204,8 +206,8 @@ def test_drift_is_refused_with_the_difference(finished):
 
 
 def test_a_trial_that_diverges_is_listed(tmp_path):
-    made = sweep(base=override(sweep().base, "optimizer.name=sgd", "optimizer.learning-rate=1e38", "optimizer.warmup_steps=0",
-                               "optimizer.clip_norm=0"), axes={SCORE: ["none"]})  # fmt: skip
+    changes = ("optimizer.learning-rate=1e38", "optimizer.warmup_steps=0", "optimizer.clip_norm=0")
+    made = sweep(base=override(sweep().base, "optimizer.name=sgd", *changes), axes={SCORE: ["none"]})
     plan = run_all(made, tmp_path)
     folder = plan.trial_dirs[0].folder
     outcome = read_outcome(folder)
@@ -251,19 +253,98 @@ def file(tmp_path):
     return path
 
 
-def test_the_commands_from_plan_to_report(file, tmp_path, capsys):
-    out = str(tmp_path / "out")
-    assert main(["sweep", "plan", str(file), "--out", out]) == 0
+def test_the_commands_from_plan_to_report(file, finished, tmp_path, capsys):
+    new, done = str(tmp_path / "new"), str(shutil.copytree(finished[0], tmp_path / "done"))
+    assert main(["sweep", "plan", str(file), "--out", new]) == 0
     printed = capsys.readouterr().out
     assert "2 trials: 0 done, 0 failed" in printed
     assert "1 comparison needs 6 seeds" in printed
-    assert main(["sweep", "verify", str(file), "--out", out]) == 2
+    assert main(["sweep", "verify", str(file), "--out", new]) == 2
     assert "is not done, so there is nothing to verify" in capsys.readouterr().err
-    assert main(["sweep", "run", str(file), "--out", out, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["failed"] == []
-    assert "done" in (Path(out) / "report" / "report.md").read_text()
-    assert main(["sweep", "status", str(file), "--out", out]) == 0
+    assert main(["sweep", "run", str(file), "--out", done, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sweep": done, "trials": 2, "failed": []}
+    assert "2 of 2 runs done" in (Path(done) / "report" / "report.md").read_text()
+    assert main(["sweep", "status", str(file), "--out", done]) == 0
     assert "2 done" in capsys.readouterr().out
+    assert main(["sweep", "status", str(file), "--out", done, "--json"]) == 0
+    assert [row["status"] for row in json.loads(capsys.readouterr().out)["trials"]] == ["done", "done"]
+
+
+SCORE_FILE = """
+import s2s_jax as s2s
+from scale import SCALE
+
+
+class Halved(s2s.SCORES["dot"]):
+    def __call__(self, query, keys):
+        return SCALE * super().__call__(query, keys)
+
+
+s2s.SCORES["halved"] = Halved
+"""
+SWEEP_OF_OWN_SCORE = """
+import sys
+
+import s2s_jax as s2s
+{imports}
+
+sys.path.insert(0, {tests!r})
+import tiny
+
+
+def sweep():
+    changes = ("steps=2", "data.train_size=200", "data.eval-size=20", "validation.every=2")
+    return s2s.Sweep(
+        base=tiny.experiment(*changes),
+        axes={{"model.attention.score": ["halved", "dot"]}},
+        compare="model.attention.score",
+        baseline="dot",
+        seeds={seeds},
+    )
+"""
+
+
+def own_score_files(folder, *, seeds=(0,)):
+    """A sweep file, the file that it imports its score from, and a sibling of both."""
+    (folder / "scale.py").write_text("SCALE = 0.5\n")
+    (folder / "halved.py").write_text(SCORE_FILE)
+    tests = str(Path(__file__).parent)
+    (folder / "own.py").write_text(SWEEP_OF_OWN_SCORE.format(imports="import halved", tests=tests, seeds=seeds))
+    return folder / "own.py"
+
+
+def s2s_sweep(folder, *arguments):
+    """The JSON that a sweep command prints, run by a new process in a folder."""
+    command = [sys.executable, "-m", "s2s_jax", "sweep", *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_score_from_a_file_of_the_user_reaches_the_workers(tmp_path):
+    own_score_files(tmp_path)
+    ran = s2s_sweep(tmp_path, "run", "own.py", "--out", "out", "--jobs", "1")
+    assert (ran["trials"], ran["failed"]) == (2, [])
+    trials = {read_json(path)["point"][SCORE]: path.parent for path in tmp_path.glob("out/trials/*/trial.json")}
+    assert read_json(trials["halved"] / "run" / "config.json")["imports"] == ["own.py"]
+    assert "2 of 2 runs done" in (tmp_path / "out" / "report" / "report.md").read_text()
+    digests = [read_json(folder / "scores.json")["inputs"]["translations"] for folder in trials.values()]
+    assert len(set(digests)) == 2, "the two scores are not the same model"
+
+
+def test_the_code_of_the_user_is_part_of_the_fingerprint(tmp_path):
+    file = own_score_files(tmp_path)
+    base = override(sweep().base, f'imports=["{tmp_path / "halved.py"}"]')
+    before = trial_identity(base, {})
+    assert list(before["code"]) == ["halved"]
+    (tmp_path / "halved.py").write_text("# a comment\n" + SCORE_FILE)
+    assert trial_identity(base, {}) == before
+    (tmp_path / "halved.py").write_text(SCORE_FILE.replace("SCALE * ", "SCALE + "))
+    assert trial_identity(base, {}) != before
+    base = override(sweep().base, f'imports=["{file}"]')
+    before = trial_identity(base, {})
+    own_score_files(tmp_path, seeds=(0, 1))  # more seeds in the same file
+    assert trial_identity(base, {}) == before
 
 
 def test_the_first_seeds_are_trials_of_the_whole_sweep(file, tmp_path, capsys):

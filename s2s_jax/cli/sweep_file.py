@@ -10,7 +10,7 @@ from typing import NamedTuple
 from s2s_jax.cli.arguments import Given, UsageError
 from s2s_jax.cli.experiments import SHIPPED
 from s2s_jax.config import override
-from s2s_jax.imports import LOADED, import_code
+from s2s_jax.imports import extends_tables, import_once
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tuning import Tuning
 
@@ -43,6 +43,9 @@ def find_sweep(given: Given) -> NamedSweep:
         )
     module = _import_file(path)
     sweep = _change(_call(module, path, options.function), given)
+    imports = [*sweep.base.imports, *getattr(options, "imports", []), *[str(path)] * extends_tables(str(path))]
+    base = dataclasses.replace(sweep.base, imports=tuple(dict.fromkeys(imports)))
+    sweep = dataclasses.replace(sweep, base=base)
     name = path.stem if options.function == "sweep" else f"{path.stem}-{options.function}"
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
     return NamedSweep(sweep, folder, name, _claim(module), _command(given))
@@ -50,10 +53,9 @@ def find_sweep(given: Given) -> NamedSweep:
 
 def _import_file(path: Path) -> ModuleType:
     try:
-        import_code([str(path)])
+        return import_once(str(path))
     except SyntaxError as error:
         raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    return LOADED[str(path)]
 
 
 def _call(module: ModuleType, path: Path, function: str) -> Sweep | Tuning:
@@ -106,6 +108,7 @@ def _command(given: Given) -> str:
     words += [] if options.function == "sweep" else ["--function", options.function]
     words += ["--seeds", str(options.seeds)] if options.seeds else []
     words += ["--replicas"] * options.replicas
+    words += [word for name in getattr(options, "imports", []) for word in ("--import", name)]
     for change in given.overrides:
         name, _, value = change.partition("=")
         words += [f"--{name}", value]

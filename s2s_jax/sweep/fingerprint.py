@@ -1,5 +1,6 @@
 """The fingerprint of a trial: everything that decides what is trained, and the directory that is named after it."""
 
+import ast
 import hashlib
 import importlib.util
 import json
@@ -75,13 +76,25 @@ def trial_fingerprint(identity: dict[str, Any]) -> str:
 
 
 def _code_digests(names: Iterable[str]) -> dict[str, str]:
-    """The content of each imported file or module, by its name without folder and suffix."""
+    """A digest of the code of each imported file or module, by its name without folder and suffix.
+
+    Comments do not count, nor do functions that return an experiment or a sweep: a trial's settings count instead.
+    """
     digests = {}
     for name in names:
         path = _source_of(name)
-        content = path.read_bytes() if path is not None and path.is_file() else b""
-        digests[Path(name).stem if is_file_name(name) else name] = hashlib.blake2b(content, digest_size=8).hexdigest()
+        tree = ast.parse(path.read_bytes() if path is not None and path.is_file() else b"")
+        tree.body = [statement for statement in tree.body if not _makes_config(statement)]
+        code = ast.dump(tree).encode("utf-8", "surrogatepass")
+        digests[Path(name).stem if is_file_name(name) else name] = hashlib.blake2b(code, digest_size=8).hexdigest()
     return digests
+
+
+def _makes_config(statement: ast.stmt) -> bool:
+    if not isinstance(statement, ast.FunctionDef):
+        return False
+    returned = ast.unparse(statement.returns).split(".")[-1] if statement.returns else ""
+    return statement.name in ("experiment", "sweep") or returned in ("Experiment", "Sweep", "Tuning")
 
 
 def _source_of(name: str) -> Path | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from s2s_jax.config import Experiment, without_vmappable
 from s2s_jax.evaluate.metrics import INPUTS, check_metric
+from s2s_jax.imports import import_code
 from s2s_jax.run.trainer import check_trainable
 from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
 from s2s_jax.sweep.statistics import describe_power
@@ -34,6 +35,7 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
     Raises:
         ValueError: a trial cannot be trained, or its directory was trained from something else.
     """
+    import_code(sweep.base.imports)
     trial_dirs = assign_dirs(list(grid_trials(sweep)), folder)
     first_seed = [trial_dir for trial_dir in trial_dirs if trial_dir.trial.seed == sweep.seeds[0]]
     megabytes = sum(_check(sweep, trial_dir.trial) for trial_dir in first_seed) * len(sweep.seeds)
