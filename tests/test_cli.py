@@ -48,11 +48,23 @@ def s2s(capfdbinary):
         (["train"], "train needs an EXPERIMENT"),
         (["train", "dtaes"], "no experiment 'dtaes'; did you mean 'dates'?"),
         (["train", "no/such/file.py"], "no experiment no/such/file.py"),
-        (["train", "dates", "--model.attention.scor", "dot"], "did you mean 'model.attention.score'?"),
+        (["train", "dates", "--model.attention.scor", "dot"], "did you mean --model.attention.score?"),
+        (["train", "dates", "--model.attention", "dot"], "--model.attention is a group of settings: --model."),
+        (["train", "dates", "--batch_size", "8"], "did you mean --batch.size?"),
+        (["train", "dates", "--lr", "1"], "did you mean --optimizer.learning-rate?"),
+        (["train", "dates", "--optimizer.lr", "1"], "did you mean --optimizer.learning-rate?"),
+        (["train", "--jsn", "dates"], "no option --jsn; did you mean --json?"),
         (["train", "dates", "--steps"], "--steps has no value"),
+        (["train", "dates", "--steps", "--json"], "--steps has no value"),
         (["train", "dates", "extra"], "unexpected argument 'extra'"),
+        (["train", "dates", "--import", "no_such_file.py"], "no_such_file.py: there is no such file"),
+        (["train", "dates", "--import", "no.such.module"], "there is no module 'no'"),
+        (["train", "dates", "--help", "model.atention"], "did you mean 'model.attention'?"),
+        (["info", "x", "--search.beam", "2"], "no setting --search.beam; see s2s info --help"),
         (["translate", "/no/such/run"], "no run at /no/such/run"),
-        (["translate"], "required: run"),
+        (["translate", "/no/such/run", "--nbest", "2"], "did you mean --n-best?"),
+        (["translate", "/no/such/run", "--batch-size", "2"], "did you mean --search.batch-size?"),
+        (["translate"], "required: RUN"),
         (["info", "/no/such/run"], "no run at /no/such/run"),
         (["evaluate", "/no/such/run", "--beam", "x"], "invalid int value: 'x'"),
     ],
@@ -77,7 +89,7 @@ def test_every_command_has_help(s2s, command):
 def test_help_of_an_experiment_shows_every_setting_with_meaning_and_value(s2s):
     code, out, _ = s2s("train", "dates", "--optimizer.clip-norm", "2.5", "--help")
     assert code == 0
-    assert '--model.attention.score "additive"' in out
+    assert "--model.attention.score additive" in out
     assert "--optimizer.clip-norm 2.5" in out
     assert "Highest learning rate, reached after warm-up." in out
 
@@ -125,7 +137,7 @@ def test_input_that_is_not_utf8_is_refused_with_its_line(s2s, directory, monkeyp
 def test_the_model_of_a_run_cannot_be_overridden(s2s, directory):
     code, _, errors = s2s("translate", str(directory), "--model.attention.score", "dot")
     assert code == 2
-    assert "settled when the run was trained" in errors
+    assert "--model.attention.score is settled when a run is trained" in errors
 
 
 def test_evaluate_as_json_has_the_keys_that_scripts_rely_on(s2s, directory):

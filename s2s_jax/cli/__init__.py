@@ -1,64 +1,84 @@
-"""How is the toolkit used from a shell? Reads arguments, shows results, turns errors into one line and an exit code."""
+"""The command line: reads arguments, calls the package, prints results, and turns errors into a line and an exit code."""
 
 import errno
 import importlib
 import io
 import os
 import sys
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from s2s_jax.cli.arguments import UsageError, parse
+from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.command_line import parse
+from s2s_jax.cli.errors import DONE, INTERRUPTED, explain
 
-DONE, OURS, YOURS, INTERRUPTED = 0, 1, 2, 130
-OWN_FILE = ("translate", "score", "export", "sweep", "attention", "bench")  # the other commands stand together
-PACKAGE = Path(__file__).parent.parent
+# commands with a module of their own; the rest are in `commands`
+MODULES = ("translate", "score", "export", "sweep", "attention", "bench", "completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0 done, 2 the user's mistake, 1 ours, 130 Ctrl-C, 143 SIGTERM."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 internal error, 2 usage error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = parse(sys.argv[1:] if arguments is None else list(arguments))
-        # only now: jax is not needed to say what is wrong with the arguments, nor flax for what was exported
-        file = given.command if given.command in OWN_FILE else "commands"
-        code = getattr(importlib.import_module(f"s2s_jax.cli.{file}"), given.command)(given)
-        sys.stdout.flush()
-    except UsageError as error:
-        return _fail(error, YOURS)
-    except BrokenPipeError:  # whoever read our output has heard enough
+        return _run(words)
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         _close_output()
         return DONE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (ValueError, TypeError, OSError) as error:
-        if not _raised_on_purpose(error):
+    except Exception as error:
+        explanation = None if "--traceback" in words else explain(error)
+        if explanation is None:
             raise
         if getattr(error, "errno", None) == errno.ENOSPC:
             _close_output()
-        return _fail(error, YOURS)
-    except Exception as error:
-        code = getattr(error, "code", None)  # training that was asked to stop
-        if code is None and not isinstance(error, ArithmeticError):
-            raise
-        return _fail(error, code or OURS)
+        print(f"s2s: {explanation.message}", file=sys.stderr)
+        return explanation.code
+
+
+def _run(words: Sequence[str]) -> int:
+    given = parse(words)
+    _import_users_code(getattr(given.options, "imports", []))
+    code = _function(given)(given)
+    sys.stdout.flush()
     return code or DONE
 
 
+def _function(given: Given) -> Callable[[Given], int | None]:
+    """The function of a command, imported only now: help and usage errors do without jax, `translate` without flax."""
+    if given.help is not None:
+        return importlib.import_module("s2s_jax.cli.help").show_help
+    module = given.command if given.command in MODULES else "commands"
+    return getattr(importlib.import_module(f"s2s_jax.cli.{module}"), given.command)
+
+
+def _import_users_code(names: Sequence[str]) -> None:
+    """Import what `--import` names.
+
+    Raises:
+        UsageError: there is no such module; whatever else goes wrong in it is raised as it is.
+    """
+    if not names:
+        return
+    from s2s_jax.imports import import_code
+
+    for name in names:
+        try:
+            import_code([name])
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                raise UsageError(
+                    f"--import {name}: there is no module {error.name!r}; give a Python file or a module on PYTHONPATH"
+                ) from None
+            raise
+
+
 def _close_output() -> None:
-    """Let the interpreter flush what is left into nothing, instead of failing once more at exit."""
+    """Let the interpreter flush what is left to nowhere, instead of failing once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(error: Exception, code: int) -> int:
-    print(f"s2s: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
-
-
-def _raised_on_purpose(error: BaseException) -> bool:
-    """Whether our own line raised it (a message to the user), and not something below us (a defect)."""
-    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(innermost).is_relative_to(PACKAGE) or not Path(innermost).exists() or innermost.endswith("_gzip.py")

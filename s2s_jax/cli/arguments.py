@@ -1,27 +1,31 @@
-"""What did the user ask for? Commands and their options; every other `--name value` overrides a setting."""
+"""The commands and their options. Every other `--name value` overrides a setting of the experiment."""
 
 import argparse
 import dataclasses
-import difflib
-from collections.abc import Sequence
 from typing import NoReturn
 
 import s2s_jax
 
 COMMANDS = {
-    "train": "train an experiment, or go on with a run that was stopped",
-    "translate": "translate lines from stdin or a file",
-    "evaluate": "measure a run on a split of its data",
-    "score": "log-probability of given pairs",
-    "export": "write a run as programs that need no flax, and its parameters as safetensors",
-    "align": "draw where the decoder looks",
-    "info": "what a run is",
+    "train": "train an experiment, or resume a run",
+    "translate": "translate lines of stdin or of a file",
+    "evaluate": "compute the metrics of a run on a split of its data",
+    "score": "compute the log-probability of given pairs, or rerank n-best lists",
+    "export": "write a run as programs that do not need flax, and its parameters as safetensors",
+    "align": "draw the attention weights of a run",
+    "info": "describe a run: step, parameters, data, checkpoints",
     "sweep": "plan, run, watch, report or verify a grid of experiments",
-    "attention": "the choices of attention: formula, paper, and what goes with what",
-    "bench": "measure speed against the machine's limit, and against PyTorch",
+    "attention": "list the choices of attention: formula, paper, and which of them can be combined",
+    "bench": "measure speed against the limit of the machine, and against PyTorch",
+    "completion": "print a script that completes commands, options and settings in a shell",
 }
-EXPORTED = ", or of an exported one"
-OVERRIDES = "any setting may be overridden: --model.attention.score dot; `s2s train EXPERIMENT --help` lists them all"
+WITH_SETTINGS = ("train", "translate", "evaluate", "score", "export", "align", "sweep", "bench")
+SETTINGS_HELP = (
+    "any setting can be overridden, such as --model.attention.score dot; "
+    "--help GROUP, such as --help model.attention, describes the settings of a group"
+)
+HELP_WIDTH = 80
+SPLITS = ("train", "validation", "test")
 
 
 class UsageError(ValueError):
@@ -29,7 +33,13 @@ class UsageError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and whose help fits 80 columns."""
+
+    def __init__(self, **options):
+        def formatter(prog: str) -> argparse.HelpFormatter:
+            return argparse.HelpFormatter(prog, width=HELP_WIDTH, max_help_position=26)
+
+        super().__init__(**{"formatter_class": formatter, "allow_abbrev": False, "add_help": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
@@ -42,138 +52,139 @@ class Given:
 
     command: str
     options: argparse.Namespace
-    overrides: list[str]
-
-
-def parse(arguments: Sequence[str]) -> Given:
-    """The command, its options, and the overrides `name=value`.
-
-    Raises:
-        UsageError: something is missing or unknown.
-    """
-    parser = make_parser()
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"no command {arguments[0]!r}{hint} (there are {', '.join(COMMANDS)})")
-    options, rest = parser.parse_known_args(arguments)
-    return Given(options.command, options, _overrides(rest, options.command))
-
-
-def _overrides(rest: list[str], command: str) -> list[str]:
-    found, words = [], iter(rest)
-    for word in words:
-        if not word.startswith("--") or len(word) == 2:
-            raise UsageError(f"unexpected argument {word!r}; see s2s {command} --help")
-        name, equals, value = word[2:].partition("=")
-        value = value if equals else next(words, None)
-        if value is None:
-            raise UsageError(f"{word} has no value; write {word} VALUE")
-        found.append(f"{name}={value}")
-    return found
+    overrides: list[str]  # `name=value`, with underscores
+    help: str | None = None  # a group of settings, or empty for all; None where no help is wanted
 
 
 def make_parser() -> Parser:
-    """All commands with their own options."""
-    parser = Parser(prog="s2s", description=s2s_jax.__doc__, allow_abbrev=False)
+    """The parser of `s2s`, with a parser of its own for each command."""
+    parser = Parser(prog="s2s", description=s2s_jax.__doc__, add_help=True)
     parser.add_argument("--version", action="version", version=f"s2s_jax {s2s_jax.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    made = {
-        name: commands.add_parser(
-            name, help=meaning, description=meaning, epilog=OVERRIDES, allow_abbrev=False, add_help=name != "train"
-        )
-        for name, meaning in COMMANDS.items()
-    }
-    _train(made["train"])
-    for name in ("translate", "evaluate", "score", "export", "align", "info"):
-        made[name].add_argument("run", help="the folder of a trained run" + EXPORTED * (name == "translate"))
-    for name in ("translate", "evaluate", "score", "export", "align"):
-        _average(made[name])
-    for name in ("translate", "evaluate", "score", "align"):
-        _ensemble(made[name])
-    _translate(made["translate"])
-    _evaluate(made["evaluate"])
-    _score(made["score"])
-    _export(made["export"])
-    _align(made["align"])
-    made["attention"].add_argument("--cite", metavar="NAME", help="where a choice was published")
-    _sweep(made["sweep"])
-    _bench(made["bench"])
-    for one in made.values():
-        one.add_argument("--json", action="store_true", help="JSON on stdout and nothing else there")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND [...]", parser_class=Parser)
+    for name, description in COMMANDS.items():
+        epilog = SETTINGS_HELP if name in WITH_SETTINGS else None
+        command = commands.add_parser(name, help=description, description=description, epilog=epilog)
+        OPTIONS[name](command)
+        _add_common(command)
     return parser
+
+
+def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(commands.choices)
+
+
+def _add_common(parser: Parser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="your own Python file or module that adds scores, cells, metrics and the like; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout, and nothing else there")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    parser.add_argument("-h", "--help", metavar="GROUP", nargs="?", help="show this help, or that of a group")
 
 
 def _train(parser: Parser) -> None:
     parser.add_argument(
-        "experiment", nargs="?", help="a Python file with experiment(), its name, or a run to go on with"
+        "experiment",
+        nargs="?",
+        metavar="EXPERIMENT",
+        help="a Python file with experiment(), its name, or a run to resume",
     )
-    parser.add_argument("--run", help="folder of the run (default: runs/EXPERIMENT)")
+    parser.add_argument("--run", metavar="DIR", help="directory of the run (default: runs/EXPERIMENT)")
+    parser.add_argument("--profile", metavar="DIR", help="write a trace of ten steps for TensorBoard or Perfetto")
+
+
+def _add_run(parser: Parser, *, exported: bool = False, ensemble: bool = True, average: bool = True) -> None:
+    """The run that a command works on, and the runs and checkpoints to combine with it."""
     parser.add_argument(
-        "--profile", metavar="DIR", help="leave a trace of ten steps there, for TensorBoard or Perfetto"
+        "run", metavar="RUN", help="directory of a trained run" + ", or of an exported one" * exported
     )
-    parser.add_argument("-h", "--help", action="store_true", help="this, with every setting of the experiment")
+    if average:
+        parser.add_argument(
+            "--average", type=int, default=0, metavar="N", help="average the parameters of the N newest checkpoints"
+        )
+    if ensemble:
+        parser.add_argument(
+            "--ensemble",
+            action="append",
+            default=[],
+            metavar="RUN",
+            help="another run, decoded as an ensemble with the first; may be repeated",
+        )
+        parser.add_argument(
+            "--ensemble-average",
+            default="log-linear",
+            choices=("log-linear", "linear"),
+            help="mean of the log-probabilities (log-linear, the default) or of the probabilities (linear)",
+        )
 
 
-def _search(parser: Parser) -> None:
-    parser.add_argument("--beam", type=int, help="hypotheses followed at once; 1 is greedy (default: the run's)")
-
-
-def _average(parser: Parser) -> None:
-    parser.add_argument("--average", type=int, default=0, metavar="N", help="the mean of the N newest checkpoints")
-
-
-def _ensemble(parser: Parser) -> None:
+def _add_beam(parser: Parser) -> None:
     parser.add_argument(
-        "--ensemble",
-        dest="ensemble",
-        action="append",
-        default=[],
-        metavar="RUN",
-        help="a run that speaks together with the first; may be given again",
+        "--beam", type=int, metavar="N", help="beam width; 1 is greedy search (default: the run's search.beam)"
     )
-    parser.add_argument("--ensemble-average", default="log-linear", help="how they do: log-linear (default) or linear")
 
 
 def _translate(parser: Parser) -> None:
-    _search(parser)
-    parser.add_argument("--prefix", metavar="FILE", help="what each translation begins with, a line for each line")
+    _add_run(parser, exported=True)
+    _add_beam(parser)
+    parser.add_argument("--input", metavar="FILE", help="lines to translate, plain or .gz (default: stdin)")
+    parser.add_argument("--n-best", type=int, default=1, metavar="N", help="translations per line (default: 1)")
+    parser.add_argument("--prefix", metavar="FILE", help="line by line, the beginning of each translation")
     parser.add_argument(
-        "--constraints", metavar="FILE", help="what each translation holds: phrases between tabs, a line for each line"
+        "--constraints",
+        metavar="FILE",
+        help="line by line, tab-separated phrases that each translation must contain",
     )
-    parser.add_argument("--input", help="file of lines, plain or .gz (default: stdin)")
-    parser.add_argument("--n-best", type=int, default=1, help="translations a line, best first (default: 1)")
 
 
 def _evaluate(parser: Parser) -> None:
-    _search(parser)
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    _add_run(parser)
+    _add_beam(parser)
+    parser.add_argument("--split", default="test", choices=SPLITS, help="split of the data (default: test)")
 
 
 def _score(parser: Parser) -> None:
-    parser.add_argument("--input", help="pairs: TSV, JSON lines, or two files as A,B (default: TSV from stdin)")
+    _add_run(parser)
+    parser.add_argument(
+        "--input", metavar="FILE", help="pairs: TSV, JSON lines, or two files as A,B (default: TSV from stdin)"
+    )
     parser.add_argument(
         "--n-best",
         metavar="FILE",
-        help="pairs instead whose equal sources stand together: put them in order, best first",
+        help="pairs instead of --input; successive pairs of one source are reordered, best first",
     )
 
 
 def _export(parser: Parser) -> None:
-    parser.add_argument("output", help="the folder to write; it must not exist")
+    _add_run(parser, ensemble=False)
+    parser.add_argument("output", metavar="DIR", help="directory to write; it must not exist")
     parser.add_argument(
-        "--beam", type=int, default=5, help="hypotheses of the search beside greedy search (default: 5)"
+        "--beam", type=int, default=5, metavar="N", help="beam width, exported beside greedy search (default: 5)"
     )
-    parser.add_argument("--max-length", type=int, default=0, help="most tokens of a translation (default: the run's)")
-    parser.add_argument("--parameters-only", action="store_true", help="no programs")
+    parser.add_argument(
+        "--max-length", type=int, default=0, metavar="N", help="most tokens of a translation (default: the run's)"
+    )
+    parser.add_argument("--parameters-only", action="store_true", help="write no programs")
 
 
 def _align(parser: Parser) -> None:
-    _search(parser)
-    parser.add_argument("--input", help="file of lines to translate and draw (default: pairs of the split)")
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
-    parser.add_argument("--count", type=int, default=4, help="how many to draw (default: 4)")
-    parser.add_argument("--output", help="the picture (default: alignment.png in the run's folder)")
+    _add_run(parser)
+    _add_beam(parser)
+    parser.add_argument("--input", metavar="FILE", help="lines to translate and draw (default: pairs of the split)")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="split of the data (default: test)")
+    parser.add_argument("--count", type=int, default=4, metavar="N", help="how many pairs to draw (default: 4)")
+    parser.add_argument("--output", metavar="FILE", help="the picture (default: alignment.png in the run)")
+
+
+def _info(parser: Parser) -> None:
+    _add_run(parser, ensemble=False, average=False)
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:
@@ -197,17 +208,56 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trial", default="", help="verify: the trial to train again (default: the first)")
 
 
+def _attention(parser: Parser) -> None:
+    parser.add_argument("--cite", metavar="NAME", help="show where a choice was published")
+
+
 def _bench(parser: Parser) -> None:
-    parser.add_argument("works", nargs="*", default=["W1"], metavar="WORK", help="W1, W2, W3 or W4 (default: W1)")
-    parser.add_argument("--phases", default="train,greedy,beam5", help="any of train,greedy,beam5 (default: all)")
-    parser.add_argument("--precisions", default="float32,bfloat16", help="float32, bfloat16 or both (default)")
-    parser.add_argument("--batches", default="1,32,100", help="sentences decoded together (default: 1,32,100)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that each side takes (default: 5)")
-    parser.add_argument("--against", default="", help="torch: the same work in PyTorch, by turns (extra `bench`)")
-    parser.add_argument("--style", default="fast", help="how the opponent is written: fast (default) or tutorial")
-    parser.add_argument("--python", default="", help="the interpreter that has torch (default: this one)")
     parser.add_argument(
-        "--compare", metavar="SETTING=VALUE,VALUE", help="what each value costs a training step, by turns, instead"
+        "workloads", nargs="*", default=["W1"], metavar="WORKLOAD", help="W1, W2, W3 or W4 (default: W1)"
     )
-    parser.add_argument("--replicas", type=int, default=0, help="so many seeds in one program, against one by one")
-    parser.add_argument("--profile", metavar="FILE", help="write where a training step goes instead, as Markdown")
+    parser.add_argument(
+        "--phases", default="train,greedy,beam5", metavar="LIST", help="any of train,greedy,beam5 (default: all)"
+    )
+    parser.add_argument(
+        "--precisions", default="float32,bfloat16", metavar="LIST", help="any of float32,bfloat16 (default: both)"
+    )
+    parser.add_argument(
+        "--batches", default="1,32,100", metavar="LIST", help="sentences per decoded batch (default: 1,32,100)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each side (default: 5)")
+    parser.add_argument(
+        "--against", default="", metavar="torch", help="torch: time the same workload in PyTorch, interleaved"
+    )
+    parser.add_argument(
+        "--style", default="fast", choices=("fast", "tutorial"), help="how the PyTorch side is written (default: fast)"
+    )
+    parser.add_argument("--python", default="", metavar="FILE", help="the interpreter with torch (default: this one)")
+    parser.add_argument(
+        "--compare",
+        metavar="SETTING=VALUE,VALUE",
+        help="instead: interleaved timing of a train step under each value of a setting",
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=0, metavar="N", help="instead: N seeds in one program, against one by one"
+    )
+    parser.add_argument("--profile", metavar="FILE", help="instead: write a profile of a train step as Markdown")
+
+
+def _completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="the shell that will read the script")
+
+
+OPTIONS = {
+    "train": _train,
+    "translate": _translate,
+    "evaluate": _evaluate,
+    "score": _score,
+    "export": _export,
+    "align": _align,
+    "info": _info,
+    "sweep": _sweep,
+    "attention": _attention,
+    "bench": _bench,
+    "completion": _completion,
+}

@@ -1,18 +1,21 @@
-"""Which experiment does a name mean, and where does its run live?"""
+"""The experiment that a name stands for, and the directory of its run."""
 
-import difflib
-import runpy
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from s2s_jax import run
 from s2s_jax.cli.arguments import UsageError
+from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.config import Experiment
+from s2s_jax.imports import LOADED, import_code
+from s2s_jax.shipped import EXPERIMENTS
 
-SHIPPED = Path(__file__).parent.parent.parent / "experiments"
+FOLDERS = (Path("experiments"), EXPERIMENTS)  # where names are looked up, the user's own first
 
 
 def find(name: str, directory: str | None) -> tuple[Experiment, Path]:
-    """The experiment that a file, a name or a run stands for, and the folder of its run.
+    """The experiment that a file, a name or a run stands for, and the directory of its run.
 
     Raises:
         UsageError: there is none.
@@ -23,31 +26,42 @@ def find(name: str, directory: str | None) -> tuple[Experiment, Path]:
     if path.suffix != ".py":
         path = _named(name)
     if not path.is_file():
-        raise UsageError(f"no experiment {path}; give a Python file with experiment(), or one of {', '.join(_known())}")
-    return _from_file(path), Path(directory or Path("runs") / path.stem)
+        known = ", ".join(known_experiments())
+        raise UsageError(f"no experiment {path}; give a Python file with experiment(), or one of {known}")
+    return _from_module(import_file(path), path), Path(directory or Path("runs") / path.stem)
+
+
+def is_experiment(name: str) -> bool:
+    """Whether `find` would find something of this name."""
+    return name in known_experiments() or name.endswith(".py") or Path(name, "config.json").exists()
+
+
+def known_experiments() -> list[str]:
+    """The names of the experiments in `experiments/` and of those that ship with the package."""
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob("[!_]*.py")})
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module of an experiment or sweep file, which can import its siblings."""
+    import_code([str(path)])
+    return LOADED[str(path)]
 
 
 def _named(name: str) -> Path:
-    for folder in (Path("experiments"), SHIPPED):
+    for folder in FOLDERS:
         if (folder / f"{name}.py").is_file():
             return folder / f"{name}.py"
-    near = difflib.get_close_matches(name, _known(), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"no experiment {name!r}{hint} (there are {', '.join(_known())}, or give a Python file or a run)")
+    known = known_experiments()
+    raise UsageError(
+        f"no experiment {name!r}{did_you_mean(name, known)} (there are {', '.join(known)}, or give a Python file or a run)"
+    )
 
 
-def _known() -> list[str]:
-    return sorted({path.stem for folder in (Path("experiments"), SHIPPED) for path in folder.glob("*.py")})
-
-
-def _from_file(path: Path) -> Experiment:
-    try:
-        made = runpy.run_path(str(path)).get("experiment")
-    except SyntaxError as error:
-        raise UsageError(f"{path}:{error.lineno}: {error.msg}") from None
-    if made is None:
+def _from_module(module: ModuleType, path: Path) -> Experiment:
+    make: Any = getattr(module, "experiment", None)
+    if make is None:
         raise UsageError(f"{path} has no function experiment(); write one that returns an Experiment")
-    experiment = made()
+    experiment = make()
     if not isinstance(experiment, Experiment):
         raise UsageError(f"experiment() in {path} returned {type(experiment).__name__}, an Experiment is wanted")
     return experiment

@@ -1,4 +1,4 @@
-"""What does a command read: a run with its settings, and lines?"""
+"""What a command reads: a run with its settings, and lines."""
 
 import sys
 from collections.abc import Iterator
@@ -13,27 +13,24 @@ if TYPE_CHECKING:
     from s2s_jax.run import Run
 
 
-def load_run(given: Given, *first: str) -> "Run":
-    """The run of a command with the settings that were asked for; those of `first` give way to the user's own."""
-    from s2s_jax import load  # only now: what was exported is translated without flax
+def load_run(given: Given, *defaults: str) -> "Run":
+    """The run of a command with the settings of the command line; `defaults` are overrides that give way to those."""
+    from s2s_jax import load  # only now: an exported run is translated without flax
     from s2s_jax.train.devices import keep_freed_memory, use_compilation_cache
 
+    keep_freed_memory()
     beam = getattr(given.options, "beam", None)
-    changes = [*first, *([] if beam is None else [f"search.beam={beam}"]), *given.overrides]
-    for change in changes:
-        if change.replace("-", "_").startswith(("model.", "text.", "optimizer.")):
-            raise UsageError(f"{change.split('=')[0]} was settled when the run was trained; it can be set in s2s train")
-    asked = {
+    changes = [*defaults, *([] if beam is None else [f"search.beam={beam}"]), *given.overrides]
+    combine = {
         name: vars(given.options)[name] for name in ("average", "ensemble", "ensemble_average") if name in given.options
     }
-    keep_freed_memory()
-    trained = load(given.options.run, changes=changes, **asked)
-    use_compilation_cache(trained.experiment.device)
-    if trained.averaged:
-        print(f"averaged: steps {', '.join(map(str, trained.averaged))}", file=sys.stderr)
-    for line in trained.refused:
-        print(f"refused: {line}; step {trained.step} is used", file=sys.stderr)
-    return trained
+    run = load(given.options.run, changes=changes, **combine)
+    use_compilation_cache(run.experiment.device)
+    if run.averaged:
+        print(f"averaged: steps {', '.join(map(str, run.averaged))}", file=sys.stderr)
+    for line in run.refused:
+        print(f"refused: {line}; step {run.step} is used", file=sys.stderr)
+    return run
 
 
 def input_lines(name: str | None) -> Iterator[str]:
@@ -43,11 +40,11 @@ def input_lines(name: str | None) -> Iterator[str]:
     return stream_lines(raw_lines(Path(name)), name)
 
 
-def wanted_lines(given: Given) -> Iterator[ConstrainedLine]:
-    """Each line with what its translation must keep to.
+def constrained_lines(given: Given) -> Iterator[ConstrainedLine]:
+    """Each input line with its line of the files of prefixes and of constraints.
 
     Raises:
-        UsageError: a file beside the input has not a line for each line.
+        UsageError: such a file has fewer or more lines than the input.
     """
     files = {"--prefix": given.options.prefix, "--constraints": given.options.constraints}
     beside = {name: list(input_lines(path)) for name, path in files.items() if path}
@@ -64,6 +61,4 @@ def wanted_lines(given: Given) -> Iterator[ConstrainedLine]:
 
 
 def _uneven(file: str, lines: int, wanted: str) -> UsageError:
-    return UsageError(
-        f"{file} has {lines} lines, the input has {wanted}; a line for each is wanted, an empty one where nothing is"
-    )
+    return UsageError(f"{file} has {lines} lines, the input has {wanted}; give one line per input line, blank for none")

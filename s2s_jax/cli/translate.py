@@ -1,52 +1,56 @@
-"""What does `s2s translate` show? A line of output for each line of input, in order."""
+"""`s2s translate`: one output line per input line."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.cli.inputs import load_run, wanted_lines
-from s2s_jax.cli.output import rounded, show_json, show_line
+from s2s_jax.cli.inputs import constrained_lines, load_run
+from s2s_jax.cli.output import print_json, print_line, rounded
 from s2s_jax.decode.translate import Translation
-from s2s_jax.export.exported import load_exported
+from s2s_jax.export.exported import Exported, load_exported
 from s2s_jax.export.manifest import is_exported
+from s2s_jax.train.devices import keep_freed_memory
+
+if TYPE_CHECKING:
+    from s2s_jax.run import Run
 
 
 def translate(given: Given) -> None:
-    """A line of output for each line of input; with n-best, or as JSON, all that is known of it."""
+    """Print the best translation of each line, its n best with their scores, or all about it as JSON."""
     options = given.options
     if options.n_best < 1:
         raise UsageError(f"--n-best must be positive, got {options.n_best}")
     exported = is_exported(Path(options.run))
-    ready, settings = _exported(given) if exported else (_run(given), {})
-    found = ready.search(**settings).hypotheses
-    if options.n_best > found:
-        raise UsageError(
-            f"--n-best {options.n_best} needs as many hypotheses, but the search gives {found}; widen --beam"
-        )
-    typed = options.input is None and sys.stdin.isatty()  # a person waits for the answer to each line
-    answers = ready.stream(wanted_lines(given), window=1 if typed else 0, **settings)
-    for number, translation in enumerate(answers, 1):
+    translator, settings = _exported(given) if exported else (_run(given), {})
+    hypotheses = translator.search(**settings).hypotheses
+    if options.n_best > hypotheses:
+        raise UsageError(f"--n-best {options.n_best} exceeds the {hypotheses} hypotheses of the search; widen --beam")
+    interactive = options.input is None and sys.stdin.isatty()  # a person waits for the answer to each line
+    translations = translator.stream(constrained_lines(given), window=1 if interactive else 0, **settings)
+    for number, translation in enumerate(translations, 1):
         if translation.unread:
             _warn(f"{options.input or 'stdin'}:{number}", translation)
         if options.json:
-            show_json(_record(translation, options.n_best))
+            print_json(_record(translation, options.n_best))
         elif options.n_best == 1:
-            show_line(translation.text)
+            print_line(translation.text)
         else:
-            _show_n_best(translation, options.n_best)
+            _print_n_best(translation, options.n_best)
 
 
-def _run(given: Given):
+def _run(given: Given) -> "Run":
+    """The run; without --beam, the beam is as wide as --n-best needs."""
     widened = given.options.n_best > 1 and given.options.beam is None
     return load_run(given, *([f"search.beam={given.options.n_best}"] if widened else []))
 
 
-def _exported(given: Given):
-    """What was exported, and the beam that was asked for: nothing else of it can be set any more."""
+def _exported(given: Given) -> tuple[Exported, dict[str, Any]]:
+    """The exported run, and the beam of the command line: no other setting can be changed after the export."""
     if given.overrides:
         name = given.overrides[0].split("=")[0]
         raise UsageError(f"{name} was settled when {given.options.run} was exported; set it in s2s export")
+    keep_freed_memory()
     beam = given.options.beam
     return load_exported(given.options.run), {} if beam is None else {"beam": beam}
 
@@ -57,11 +61,11 @@ def _warn(place: str, translation: Translation) -> None:
     print(f"{place}: {counts} (search.max_source); cut the line into sentences.", file=sys.stderr)
 
 
-def _show_n_best(translation: Translation, count: int) -> None:
+def _print_n_best(translation: Translation, count: int) -> None:
     for hypothesis in translation.hypotheses[:count]:
-        show_line(f"{hypothesis.score:.4f}\t{hypothesis.text}")
+        print_line(f"{hypothesis.score:.4f}\t{hypothesis.text}")
     if not translation.hypotheses:
-        show_line("")
+        print_line("")
 
 
 def _record(translation: Translation, count: int) -> dict[str, Any]:

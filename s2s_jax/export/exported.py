@@ -15,7 +15,7 @@ from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.export.manifest import PARAMETERS, SIDES, read_description, tokenizer_file
+from s2s_jax.export.manifest import PARAMETERS, SIDES, read_manifest, tokenizer_file
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import load_tokenizer
 from s2s_jax.train import devices
@@ -69,7 +69,7 @@ def load_exported(directory: str | Path) -> Exported:
         ValueError: there is none, a file of it has changed, or it holds no programs.
     """
     directory = Path(directory)
-    said = read_description(directory)
+    said = read_manifest(directory)
     if not said["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
     devices.use_compilation_cache(devices.DeviceConfig(**said["config"]["device"]))

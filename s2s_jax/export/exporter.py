@@ -20,7 +20,7 @@ import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import rounded_length
-from s2s_jax.export.manifest import PARAMETERS, SIDES, tokenizer_file, write_description
+from s2s_jax.export.manifest import PARAMETERS, SIDES, tokenizer_file, write_manifest
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model
 from s2s_jax.run.loaded_run import Run
@@ -66,7 +66,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
         "searches": described,
         "config": configs.to_json(run.experiment),
     }
-    write_description(draft, facts)
+    write_manifest(draft, facts)
     draft.rename(directory)
 
 

@@ -21,7 +21,7 @@ def tokenizer_file(side: str) -> str:
     return f"{side}.tokenizer.json"
 
 
-def write_description(directory: Path, facts: dict[str, Any]) -> None:
+def write_manifest(directory: Path, facts: dict[str, Any]) -> None:
     """Describe the folder: what was exported, and the SHA-256 of every file beside."""
     files = {path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for path in sorted(directory.iterdir())}
     said = {"format": FORMAT, **facts, "files": files}
@@ -29,8 +29,8 @@ def write_description(directory: Path, facts: dict[str, Any]) -> None:
     (directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def read_description(directory: Path) -> dict[str, Any]:
-    """What `write_description` wrote, once it is sure that it and all files beside are what they were.
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote, once it is sure that it and all files beside are what they were.
 
     Raises:
         ValueError: a file is missing or has changed, or another version wrote it.
