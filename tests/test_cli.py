@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 
@@ -11,6 +12,11 @@ from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.cli import main
+from s2s_jax.cli.arguments import COMMANDS, command_parsers, make_parser
+from s2s_jax.cli.command_line import parse
+from s2s_jax.cli.settings import TABLES, choices, command_settings
+from s2s_jax.cli.suggestions import SYNONYMS, field_name
+from s2s_jax.config import Experiment, settings
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +36,12 @@ def type_in(monkeypatch, raw: bytes) -> None:
 
 @pytest.fixture
 def s2s(capfdbinary):
-    """Run a command; its exit code, what it printed, what it complained of."""
+    """Run a command; its exit code, its output, its errors."""
 
     def command(*arguments: str) -> tuple[int, str, str]:
         code = main(list(arguments))
-        said = capfdbinary.readouterr()
-        return code, said.out.decode(), said.err.decode()
+        captured = capfdbinary.readouterr()
+        return code, captured.out.decode(), captured.err.decode()
 
     return command
 
@@ -76,22 +82,77 @@ def test_mistakes_are_one_line_and_exit_code_two(s2s, arguments, message):
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "score", "export", "align", "info"])
-def test_every_command_has_help(s2s, command):
+@pytest.mark.parametrize("command", [*COMMANDS, ""])
+def test_every_command_has_help_of_80_columns(s2s, command):
     try:
-        code, out, _ = s2s(command, "--help")
+        code, out, _ = s2s(*([command] if command else []), "--help")
     except SystemExit as ended:
+        assert not command
         code, out = ended.code, "usage: s2s"
     assert code == 0
     assert out.startswith("usage: s2s")
+    assert max(len(line) for line in out.splitlines()) <= 80
 
 
-def test_help_of_an_experiment_shows_every_setting_with_meaning_and_value(s2s):
+def test_help_of_an_experiment_shows_every_setting_with_description_and_value(s2s):
     code, out, _ = s2s("train", "dates", "--optimizer.clip-norm", "2.5", "--help")
     assert code == 0
     assert "--model.attention.score additive" in out
     assert "--optimizer.clip-norm 2.5" in out
     assert "Highest learning rate, reached after warm-up." in out
+    assert s2s("train", "--help", "dates", "--optimizer.clip-norm", "2.5")[1] == out
+
+
+def test_help_of_a_group_shows_its_settings_alone_and_the_values_of_choices(s2s):
+    code, out, _ = s2s("train", "--help", "model.encoder", "dates")
+    assert code == 0
+    assert out.startswith("model.encoder: ")
+    assert "--model.encoder.cell gru" in out
+    assert "Values: true, false." in out
+    assert "--model.decoder" not in out
+    assert "--search.beam" in s2s("translate", "--help", "search")[1]
+    assert "--lengths.mean" in s2s("bench", "--help", "lengths")[1]
+
+
+def test_options_may_stand_before_the_experiment_and_have_hyphens_or_underscores():
+    given = parse("train --steps 5 --model.attention.learned-alpha=true reverse --batch_size.x".split()[:-1])
+    assert given.options.experiment == "reverse"
+    assert given.overrides == ["steps=5", "model.attention.learned_alpha=true"]
+    given = parse("translate --n_best 2 --search.length_penalty -1 runs/x --max-x".split()[:-1])
+    assert (given.options.run, given.options.n_best) == ("runs/x", 2)
+    assert given.overrides == ["search.length_penalty=-1"]
+
+
+def test_every_synonym_leads_to_a_flag_that_exists():
+    parsers = command_parsers(make_parser()).values()
+    options = {field_name(option) for parser in parsers for action in parser._actions for option in action.option_strings}
+    known = options | {setting.name for setting in command_settings("train")}
+    missing = {flag for flags in SYNONYMS.values() for flag in flags} - known
+    assert not missing
+
+
+def test_every_table_of_choices_belongs_to_a_setting():
+    known = {setting.name for setting in settings(Experiment())}
+    assert set(TABLES) <= known
+
+
+def complete(script, *words: str) -> list[str]:
+    """What bash completes the last word to."""
+    line = " ".join(map(shlex.quote, words))
+    code = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_s2s; echo ${{COMPREPLY[@]}}"
+    return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_bash_completes_commands_experiments_settings_and_choices(s2s, tmp_path):
+    code, out, _ = s2s("completion", "bash")
+    assert code == 0
+    (tmp_path / "s2s.sh").write_text(out)
+    assert complete(tmp_path / "s2s.sh", "s2s", "tra") == ["train", "translate"]
+    assert "dates" in complete(tmp_path / "s2s.sh", "s2s", "train", "dat")
+    assert complete(tmp_path / "s2s.sh", "s2s", "train", "dates", "--optimizer.cl") == ["--optimizer.clip-norm"]
+    assert complete(tmp_path / "s2s.sh", "s2s", "evaluate", "r", "--split", "te") == ["test"]
+    cells = complete(tmp_path / "s2s.sh", "s2s", "train", "dates", "--model.encoder.bidirectional", "")
+    assert cells == ["true", "false"]
 
 
 def test_translate_answers_each_line(s2s, directory, monkeypatch):
@@ -124,7 +185,7 @@ def test_n_best_is_best_first(s2s, directory, monkeypatch):
 def test_n_best_wider_than_the_beam_is_refused(s2s, directory):
     code, _, errors = s2s("translate", str(directory), "--beam", "2", "--n-best", "3")
     assert code == 2
-    assert "--n-best 3 needs as many hypotheses" in errors
+    assert "--n-best 3 exceeds the 2 hypotheses of the search; widen --beam" in errors
 
 
 def test_input_that_is_not_utf8_is_refused_with_its_line(s2s, directory, monkeypatch):
@@ -308,17 +369,81 @@ def test_train_as_json_says_where_it_got(s2s, directory, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1\n", "has no function experiment()"),
-        ("def experiment(:\n", ":1: "),
+        ("x = 1\n", "own.py has no function experiment()"),
+        ("x = 1\ndef experiment(:\n", "own.py:2: "),
         ("def experiment(): return 3\n", "returned int, an Experiment is wanted"),
+        ("x = 1\nimport no_such_sibling\n", "own.py:2: ModuleNotFoundError: No module named 'no_such_sibling'"),
+        ("def experiment():\n    return 1 / 0\n", "own.py:2: ZeroDivisionError: division by zero"),
+        ("import sibling\ndef experiment():\n    return sibling.wrong()\n", "sibling.py:2: NameError: "),
+        (
+            "from s2s_jax.config import Experiment\ndef experiment():\n    return Experiment(stepz=3)\n",
+            "got an unexpected keyword argument 'stepz'",
+        ),
+        (
+            "from s2s_jax.config import Experiment\n\ndef experiment():\n    return Experiment(steps=-3)\n",
+            "own.py:4: steps must be positive, got -3",
+        ),
     ],
 )
-def test_files_that_are_no_experiments_are_refused(s2s, tmp_path, text, message):
-    file = tmp_path / "broken.py"
+def test_mistakes_in_the_users_own_file_are_told_with_its_line(s2s, tmp_path, monkeypatch, text, message):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "sibling", raising=False)
+    file = tmp_path / "own.py"
     file.write_text(text)
-    code, _, errors = s2s("train", str(file))
-    assert code == 2
+    (tmp_path / "sibling.py").write_text("def wrong():\n    return unknown\n")
+    code, out, errors = s2s("train", str(file))
+    assert (code, out) == (2, "")
     assert message in errors
+    assert errors.count("\n") == 1
+    with pytest.raises((Exception, SystemExit)):
+        main(["train", str(file), "--traceback"])
+
+
+@pytest.mark.parametrize(("broken", "error"), [(None, TypeError), (int, ValueError)])
+def test_an_internal_error_keeps_its_traceback(monkeypatch, broken, error):
+    """Also where it is of a type that the package raises on purpose."""
+    monkeypatch.setattr("s2s_jax.cli.commands.Path", broken)
+    with pytest.raises(error):
+        main(["info", "x"])
+
+
+OWN_SCORE = """
+from s2s_jax.model.attention.scores import SCORES
+from s2s_jax.model.attention.scores.content import Dot
+
+SCORES["own-dot"] = Dot
+"""
+
+
+def test_own_code_is_imported_before_anything_else_and_recorded(s2s, tmp_path, monkeypatch):
+    from s2s_jax.model.attention.scores import SCORES
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file, small = tmp_path / "own_score.py", tmp_path / "small.py"
+    file.write_text(OWN_SCORE)
+    small.write_text("from tiny import experiment\n")
+    words = ["train", str(small), "--run", str(tmp_path / "r"), "--steps", "2", "--model.attention.score", "own-dot"]
+    words += ["--model.decoder.size", "16", "--model.encoder.bidirectional", "false"]
+    code, _, errors = s2s(*words)
+    assert code == 2
+    assert "model.attention.score must be one of" in errors
+    try:
+        code, _, errors = s2s(*words, "--import", str(file), "--json")
+        assert code == 0, errors
+        assert "own-dot" in SCORES
+        assert run.read_experiment(tmp_path / "r").imports == (str(file),)
+        values = next(choices(setting) for setting in command_settings("train") if setting.name.endswith("n.score"))
+        assert "own-dot" in values
+    finally:
+        del SCORES["own-dot"]
+
+
+def test_a_module_is_imported_by_name(s2s, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab_code.py").write_text("import lab_absent\n")
+    code, _, errors = s2s("info", "/no/such/run", "--import", "lab_code")
+    assert code == 2
+    assert "lab_code.py:1: ModuleNotFoundError: No module named 'lab_absent'" in errors
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback(directory):
