@@ -1,4 +1,4 @@
-"""The packages of a wheel: `s2s_jax`, and as `s2s_jax.experiments` the folder that lies beside it in the source tree."""
+"""The packages of a wheel: `s2s_jax`, and `s2s_jax.experiments`, a folder beside it in the source tree."""
 
 from setuptools import find_packages, setup
 

@@ -11,8 +11,8 @@ import oracle_attention
 import oracles
 from flax import nnx
 
-from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.compatibility import attention_violations
 from s2s_jax.model.ops import matmul
 

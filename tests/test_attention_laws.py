@@ -10,8 +10,8 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.compatibility import axis_names
 from s2s_jax.model.attention.constraints import CONSTRAINTS
+from s2s_jax.model.compatibility import axis_names
 
 MORE = {
     "heads": {"heads": 2},

@@ -14,7 +14,7 @@ from s2s_jax import run
 from s2s_jax.cli import main
 from s2s_jax.cli.arguments import COMMANDS, command_parsers, make_parser
 from s2s_jax.cli.command_line import parse
-from s2s_jax.cli.settings import TABLES, choices, command_settings
+from s2s_jax.cli.settings import CHOICE_TABLES, choices, command_settings
 from s2s_jax.cli.suggestions import SYNONYMS, field_name
 from s2s_jax.config import Experiment, settings
 
@@ -115,17 +115,19 @@ def test_help_of_a_group_shows_its_settings_alone_and_the_values_of_choices(s2s)
 
 
 def test_options_may_stand_before_the_experiment_and_have_hyphens_or_underscores():
-    given = parse("train --steps 5 --model.attention.learned-alpha=true reverse --batch_size.x".split()[:-1])
+    given = parse(["train", "--steps", "5", "--model.attention.learned-alpha=true", "reverse"])
     assert given.options.experiment == "reverse"
     assert given.overrides == ["steps=5", "model.attention.learned_alpha=true"]
-    given = parse("translate --n_best 2 --search.length_penalty -1 runs/x --max-x".split()[:-1])
+    given = parse(["translate", "--n_best", "2", "--search.length_penalty", "-1", "runs/x"])
     assert (given.options.run, given.options.n_best) == ("runs/x", 2)
     assert given.overrides == ["search.length_penalty=-1"]
 
 
 def test_every_synonym_leads_to_a_flag_that_exists():
     parsers = command_parsers(make_parser()).values()
-    options = {field_name(option) for parser in parsers for action in parser._actions for option in action.option_strings}
+    options = {
+        field_name(option) for parser in parsers for action in parser._actions for option in action.option_strings
+    }
     known = options | {setting.name for setting in command_settings("train")}
     missing = {flag for flags in SYNONYMS.values() for flag in flags} - known
     assert not missing
@@ -133,7 +135,7 @@ def test_every_synonym_leads_to_a_flag_that_exists():
 
 def test_every_table_of_choices_belongs_to_a_setting():
     known = {setting.name for setting in settings(Experiment())}
-    assert set(TABLES) <= known
+    assert set(CHOICE_TABLES) <= known
 
 
 def complete(script, *words: str) -> list[str]:

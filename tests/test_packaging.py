@@ -41,7 +41,12 @@ def python(*words: str, path: Path = ROOT, folder: Path | None = None) -> str:
 
 
 def test_a_wheel_holds_the_experiments_and_trains_one_in_an_empty_folder(wheel, tmp_path):
-    where = python("-c", "import s2s_jax, s2s_jax.experiments.dates as d; print(s2s_jax.__file__, d.__file__)", path=wheel, folder=tmp_path)
+    where = python(
+        "-c",
+        "import s2s_jax, s2s_jax.experiments.dates as d; print(s2s_jax.__file__, d.__file__)",
+        path=wheel,
+        folder=tmp_path,
+    )
     assert all(Path(file).is_relative_to(wheel) for file in where.split())
     settings = ("--data.train-size", "40", "--data.eval-size", "10", "--validation.sentences", "4", "--batch.size", "4")
     sizes = ("--model.encoder.size", "6", "--model.decoder.size", "12", "--model.attention.size", "5")
@@ -61,7 +66,9 @@ def pinned(python_version: str) -> dict[str, str]:
     """The version of each package in constraints.txt, for one version of Python."""
     versions = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]:
-        name, version, marker = re.fullmatch(r"([a-z0-9.\-]+)==([\w.]+)(?: ; python_version (.* '3\.12'))?", line).groups()
+        name, version, marker = re.fullmatch(
+            r"([a-z0-9.\-]+)==([\w.]+)(?: ; python_version (.* '3\.12'))?", line
+        ).groups()
         if marker is None or marker.startswith("<") == (python_version == "3.11"):
             assert name not in versions
             versions[name] = version

@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls the package, prints results, and turns errors into a line and an exit code."""
+"""The command line: reads arguments, calls the package, prints results, turns errors into a line and an exit code."""
 
 import errno
 import importlib

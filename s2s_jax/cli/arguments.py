@@ -102,9 +102,7 @@ def _train(parser: Parser) -> None:
 
 def _add_run(parser: Parser, *, exported: bool = False, ensemble: bool = True, average: bool = True) -> None:
     """The run that a command works on, and the runs and checkpoints to combine with it."""
-    parser.add_argument(
-        "run", metavar="RUN", help="directory of a trained run" + ", or of an exported one" * exported
-    )
+    parser.add_argument("run", metavar="RUN", help="directory of a trained run" + ", or of an exported one" * exported)
     if average:
         parser.add_argument(
             "--average", type=int, default=0, metavar="N", help="average the parameters of the N newest checkpoints"

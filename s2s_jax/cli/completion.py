@@ -12,7 +12,7 @@ from s2s_jax.cli.suggestions import flag
 FILES = ("imports", "input", "prefix", "constraints", "file", "n_best", "python")  # options that name a file
 DIRECTORIES = ("run", "ensemble", "profile", "output", "out")
 EXPERIMENTS = {
-    "bash": "_s2s_experiments() {{ compgen -W '{names}' -- \"$1\"; compgen -f -- \"$1\"; }}",
+    "bash": '_s2s_experiments() {{ compgen -W \'{names}\' -- "$1"; compgen -f -- "$1"; }}',
     "zsh": "_s2s_experiments() {{ _alternative 'names:experiment:({names})' 'files:file:_files' }}",
     "tcsh": "",
 }

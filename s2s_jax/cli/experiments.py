@@ -1,14 +1,14 @@
 """The experiment that a name stands for, and the directory of its run."""
 
+import dataclasses
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from s2s_jax import run
 from s2s_jax.cli.arguments import UsageError
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.config import Experiment
-from s2s_jax.imports import LOADED, import_code
+from s2s_jax.imports import extends_tables, import_once
 from s2s_jax.shipped import EXPERIMENTS
 
 FOLDERS = (Path("experiments"), EXPERIMENTS)  # where names are looked up, the user's own first
@@ -28,7 +28,7 @@ def find(name: str, directory: str | None) -> tuple[Experiment, Path]:
     if not path.is_file():
         known = ", ".join(known_experiments())
         raise UsageError(f"no experiment {path}; give a Python file with experiment(), or one of {known}")
-    return _from_module(import_file(path), path), Path(directory or Path("runs") / path.stem)
+    return _from_file(path), Path(directory or Path("runs") / path.stem)
 
 
 def is_experiment(name: str) -> bool:
@@ -41,27 +41,23 @@ def known_experiments() -> list[str]:
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("[!_]*.py")})
 
 
-def import_file(path: Path) -> ModuleType:
-    """The module of an experiment or sweep file, which can import its siblings."""
-    import_code([str(path)])
-    return LOADED[str(path)]
-
-
 def _named(name: str) -> Path:
     for folder in FOLDERS:
         if (folder / f"{name}.py").is_file():
             return folder / f"{name}.py"
     known = known_experiments()
-    raise UsageError(
-        f"no experiment {name!r}{did_you_mean(name, known)} (there are {', '.join(known)}, or give a Python file or a run)"
-    )
+    names = f"there are {', '.join(known)}, or give a Python file or a run"
+    raise UsageError(f"no experiment {name!r}{did_you_mean(name, known)} ({names})")
 
 
-def _from_module(module: ModuleType, path: Path) -> Experiment:
-    make: Any = getattr(module, "experiment", None)
+def _from_file(path: Path) -> Experiment:
+    """The experiment of a file; a file that adds to a table is recorded as an import of the experiment."""
+    make: Any = getattr(import_once(str(path)), "experiment", None)
     if make is None:
         raise UsageError(f"{path} has no function experiment(); write one that returns an Experiment")
     experiment = make()
     if not isinstance(experiment, Experiment):
         raise UsageError(f"experiment() in {path} returned {type(experiment).__name__}, an Experiment is wanted")
-    return experiment
+    if not extends_tables(str(path)):
+        return experiment
+    return dataclasses.replace(experiment, imports=tuple(dict.fromkeys([*experiment.imports, str(path)])))

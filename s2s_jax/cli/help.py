@@ -74,5 +74,9 @@ def _setting_help(setting: "Setting") -> Iterator[str]:
     values = f" Values: {', '.join(choices(setting))}." if choices(setting) else ""
     indent = " " * 8
     yield from textwrap.wrap(
-        setting.description + values, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        setting.description + values,
+        HELP_WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
     )

@@ -11,7 +11,7 @@ from s2s_jax.config import Experiment, Setting, settings
 # what can still be changed when a trained run is used
 OF_LOADED_RUNS = ("search", "evaluation", "data", "device")
 # settings whose values are the names of a table that users extend, and the public name of that table
-TABLES = {
+CHOICE_TABLES = {
     "model.attention.constraint": "CONSTRAINTS",
     "model.attention.history": "HISTORIES",
     "model.attention.normalizer": "NORMALIZERS",
@@ -72,7 +72,7 @@ def choices(setting: Setting) -> tuple[str, ...]:
     if setting.type is bool:
         return ("true", "false")
     names = typing.get_args(setting.type) if typing.get_origin(setting.type) is typing.Literal else ()
-    table = getattr(s2s_jax, TABLES[setting.name], {}) if setting.name in TABLES else {}
+    table = getattr(s2s_jax, CHOICE_TABLES[setting.name], {}) if setting.name in CHOICE_TABLES else {}
     return (*names, *sorted(set(table) - set(names)))
 
 

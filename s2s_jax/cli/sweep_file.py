@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from s2s_jax.cli.arguments import Given, UsageError
-from s2s_jax.cli.experiments import SHIPPED
 from s2s_jax.config import override
 from s2s_jax.imports import extends_tables, import_once
+from s2s_jax.shipped import EXPERIMENTS
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tuning import Tuning
 
@@ -116,7 +116,7 @@ def _command(given: Given) -> str:
 
 
 def _shipped_file(name: str) -> Path:
-    for folder in (Path("experiments"), SHIPPED):
+    for folder in (Path("experiments"), EXPERIMENTS):
         if (folder / FOLDER / f"{name}.py").is_file():
             return folder / FOLDER / f"{name}.py"
     known = _shipped_names()
@@ -126,5 +126,5 @@ def _shipped_file(name: str) -> Path:
 
 
 def _shipped_names() -> list[str]:
-    files = (path for folder in (Path("experiments"), SHIPPED) for path in (folder / FOLDER).glob("*.py"))
+    files = (path for folder in (Path("experiments"), EXPERIMENTS) for path in (folder / FOLDER).glob("*.py"))
     return sorted({path.stem for path in files if "\ndef sweep(" in path.read_text(encoding="utf-8")})

@@ -83,7 +83,9 @@ def _scan(body, weights, carry, xs, *, rows, dtype):
     def step(carry, inputs):
         places, x = inputs
         uses = jax.tree.map(Uses, names)
-        delayed = jax.tree.map(lambda weight, use, place: Delayed(weight, *place, use), constants, uses, places)
+        delayed = jax.tree.map(
+            lambda weight, use, place: Delayed(weight, place[0], place[1], use), constants, uses, places
+        )
         outputs = body(delayed, carry, x)
         jax.tree.map(lambda use, weight: use.check_once(weight.shape), uses, constants)
         return outputs
