@@ -464,7 +464,7 @@ def test_subwords_know_every_word_and_have_nothing_to_copy_but_what_both_know():
 
 def test_sides_that_are_cut_differently_are_refused_before_any_training(tmp_path):
     changes = "model.decoder.copy=pointer", "tokenizer.source.type=char"
-    with pytest.raises(ValueError, match="cut alike") as refusal:
+    with pytest.raises(ValueError, match="one type on both sides") as refusal:
         run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
     assert str(refusal.value) == (
         "model.decoder.copy needs tokenizers of one type on both sides, got tokenizer.source.type=char and "
@@ -478,7 +478,7 @@ def test_a_word_that_was_cut_off_is_unknown():
     source = np.array([*both.encode_source("the Ada saw Zoe")[:3], EOS])
     target = np.array(both.encode_target("Ada Zoe the", "the Ada saw Zoe"))
     assert target.tolist() == [7, 8, 5]
-    assert both.without_lost(source, target).tolist() == [7, UNK, 5]
+    assert both.drop_absent_slots(source, target).tolist() == [7, UNK, 5]
 
 
 # --- the whole road ---------------------------------------------------------------------------------------------------
