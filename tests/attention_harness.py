@@ -1,4 +1,4 @@
-"""How do tests ask attention, several steps in a row? One compiled program a choice, of what is given and the mask."""
+"""Several steps of attention in tests: one compiled program per config, as a function of inputs and mask."""
 
 import dataclasses
 import functools
@@ -34,22 +34,22 @@ SMALL = {
 NOISE = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(7, impl="threefry2x32"), len(LENGTHS))))
 
 
-class Said(NamedTuple):
-    """What all steps found, time first."""
+class StepOutputs(NamedTuple):
+    """The results of all steps, time first."""
 
     context: jax.Array
     alignment: jax.Array
     heads: jax.Array | tuple
 
 
-def chosen(**choices):
-    """A small attention's config."""
+def small_config(**choices):
+    """The config of a small attention."""
     return AttentionConfig(**{**SMALL, **choices})
 
 
-def fitted(**choices):
+def legal_config(**choices):
     """A config with some choices and the remedies of all violations that leave those choices as they are."""
-    config = chosen(**choices)
+    config = small_config(**choices)
     for _ in range(4):
         violations = attention_violations(config)
         if not violations:
@@ -67,172 +67,168 @@ def build(config, *, dtype=jnp.float32):
 
 
 @functools.cache
-def given_for(config):
-    """Drawn weights, queries of all steps, and a memory whose padding is far from zero."""
+def inputs_for(config):
+    """Drawn weights, the queries of all steps, and a memory whose padding is far from zero."""
     arrays = {"queries": np.zeros((STEPS, len(LENGTHS), WIDTH)), "memory": np.zeros((len(LENGTHS), SOURCE, WIDTH))}
     return {"weights": build(config)[1], **oracles.drawn(arrays, seed=2, scale=1.0)}
 
 
-def put(given, **weights):
-    """What is given, with other weights, named as in `score__bias`; the drawn ones are left as they are."""
-    changed = jax.tree.map(jnp.copy, given["weights"])
+def with_weights(inputs, **weights):
+    """The inputs with other weights, named as in `score__bias`; the original ones are not changed."""
+    changed = jax.tree.map(jnp.copy, inputs["weights"])
     for name, array in weights.items():
         part = functools.reduce(lambda tree, key: tree[key], name.split("__"), changed)
         part.set_value(jnp.broadcast_to(jnp.asarray(array, jnp.float32), part[...].shape))
-    return {**given, "weights": changed}
+    return {**inputs, "weights": changed}
 
 
-def by_loop(attend, inside, state, queries, dtype):
-    """One step after the other."""
-    found = []
+def python_loop(attend, weights, state, queries, dtype):
+    """A Python loop over the steps."""
+    output = []
     for query in queries:
-        state, said = attend(inside, state, query)
-        found.append(said)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+        state, outputs = attend(weights, state, query)
+        output.append(outputs)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *output)
 
 
-def by_scan(attend, inside, state, queries, dtype):
-    """`lax.scan`."""
-    return jax.lax.scan(lambda state, query: attend(inside, state, query), state, queries)[1]
+def lax_scan(attend, weights, state, queries, dtype):
+    """A scan by `lax.scan`."""
+    return jax.lax.scan(lambda state, query: attend(weights, state, query), state, queries)[1]
 
 
-def delayed(attend, inside, state, queries, dtype):
-    """`matmul.scan`, as the decoder has it."""
-    return matmul.scan(attend, inside, state, queries, rows=queries.shape[1:-1], dtype=dtype)[1]
+def delayed_scan(attend, weights, state, queries, dtype):
+    """A scan by `matmul.scan`, as in the decoder."""
+    return matmul.scan(attend, weights, state, queries, rows=queries.shape[1:-1], dtype=dtype)[1]
 
 
-def steps(graph, given, mask, noise=None, *, way=delayed, dtype=jnp.float32):
-    """What all steps found."""
-    attention, mask = nnx.merge(graph, given["weights"]), jnp.asarray(mask)
-    keys, values = attention.prepare(given["memory"]), attention.values(given["memory"])
+def run_steps(graph, inputs, mask, noise=None, *, loop=delayed_scan, dtype=jnp.float32):
+    """The outputs of all steps."""
+    attention, mask = nnx.merge(graph, inputs["weights"]), jnp.asarray(mask)
+    keys, values = attention.prepare(inputs["memory"]), attention.values(inputs["memory"])
 
-    def attend(inside, state, query):
-        found = attention.attend(inside, state, query, keys, values, mask, noise)
-        return found.state, Said(found.context, found.alignment, found.heads)
+    def attend(weights, state, query):
+        output = attention.attend(weights, state, query, keys, values, mask, noise)
+        return output.state, StepOutputs(output.context, output.alignment, output.heads)
 
-    return way(attend, attention.step_weights(), attention.start(keys, mask), given["queries"], dtype)
-
-
-def weighed(said):
-    """One number that hangs on every context and every weight, and slopes that no two of them share."""
-    return sum((shares(leaf.shape) * leaf).sum() for leaf in (said.context, said.alignment))
+    return loop(attend, attention.step_weights(), attention.start(keys, mask), inputs["queries"], dtype)
 
 
-def shares(shape):
-    """Fixed numbers; those of a wider array begin with those of a narrower one."""
+def weighted_sum(outputs):
+    """A number that depends on every context and every weight, with a different coefficient for each."""
+    return sum((coefficients(leaf.shape) * leaf).sum() for leaf in outputs[:2])
+
+
+def coefficients(shape):
+    """Fixed numbers; those of a larger array begin with those of a smaller one."""
     factors = np.array([1.7, 2.3, 3.1])
     return np.cos(1 + np.tensordot(factors, np.indices(shape), 1)).astype(np.float32)
 
 
 @functools.cache
-def looker(config, *, way=delayed, dtype=jnp.float32):
-    """All that the steps said and the gradient of one number of it, compiled, of (given, mask, noise)."""
+def forward_and_gradient(config, *, loop=delayed_scan, dtype=jnp.float32):
+    """The outputs of all steps and the gradient of their weighted sum, compiled, of (inputs, mask, noise)."""
     graph, _ = build(config, dtype=dtype)
 
-    def look(given, mask, noise):
-        said = steps(graph, given, mask, noise, way=way, dtype=dtype)
-        return weighed(said), said
+    def compute(inputs, mask, noise):
+        outputs = run_steps(graph, inputs, mask, noise, loop=loop, dtype=dtype)
+        return weighted_sum(outputs), outputs
 
-    compiled = oracles.compiled(jax.grad(look, has_aux=True))
-    return lambda given, mask=MASK, noise=None: jax.tree.map(np.asarray, compiled(given, mask, noise)[::-1])
+    compiled = oracles.compiled(jax.grad(compute, has_aux=True))
+    return lambda inputs, mask=MASK, noise=None: jax.tree.map(np.asarray, compiled(inputs, mask, noise)[::-1])
 
 
 @functools.cache
 def forward(config, *, dtype=jnp.float32):
-    """All that the steps said, and no gradient, compiled."""
+    """The outputs of all steps, without a gradient, compiled."""
     graph, _ = build(config, dtype=dtype)
-    compiled = oracles.compiled(lambda given, mask, noise: steps(graph, given, mask, noise, dtype=dtype))
-    return lambda given, mask=MASK, noise=None: jax.tree.map(np.asarray, compiled(given, mask, noise))
+    compiled = oracles.compiled(lambda inputs, mask, noise: run_steps(graph, inputs, mask, noise, dtype=dtype))
+    return lambda inputs, mask=MASK, noise=None: jax.tree.map(np.asarray, compiled(inputs, mask, noise))
 
 
 @functools.cache
-def followed(config):
-    """What attention remembers before each step and after the last, and what all steps said, compiled."""
+def trace_states(config):
+    """The states before each step and after the last, the outputs of all steps, and the keys, compiled."""
     graph, _ = build(config)
 
-    def follow(given, mask, noise):
-        attention = nnx.merge(graph, given["weights"])
-        keys, values, inside = (
-            attention.prepare(given["memory"]),
-            attention.values(given["memory"]),
+    def trace(inputs, mask, noise):
+        attention = nnx.merge(graph, inputs["weights"])
+        keys, values, weights = (
+            attention.prepare(inputs["memory"]),
+            attention.values(inputs["memory"]),
             attention.step_weights(),
         )
 
         def attend(state, query):
-            found = attention.attend(inside, state, query, keys, values, mask, noise)
-            return found.state, (found.state, Said(found.context, found.alignment, found.heads))
+            output = attention.attend(weights, state, query, keys, values, mask, noise)
+            return output.state, (output.state, StepOutputs(output.context, output.alignment, output.heads))
 
         start = attention.start(keys, mask)
-        _, (after, said) = jax.lax.scan(attend, start, given["queries"])
-        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, after), said, keys
+        _, (after, outputs) = jax.lax.scan(attend, start, inputs["queries"])
+        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, after), outputs, keys
 
-    compiled = oracles.compiled(follow)
-    return lambda given, mask=MASK, noise=None: jax.tree.map(np.asarray, compiled(given, jnp.asarray(mask), noise))
+    compiled = oracles.compiled(trace)
+    return lambda inputs, mask=MASK, noise=None: jax.tree.map(np.asarray, compiled(inputs, jnp.asarray(mask), noise))
 
 
-def with_weights_of(config, given):
-    """What is given, for another config: the weights that both know, and drawn ones for the others."""
-    theirs, known = nnx.to_pure_dict(given["weights"]), {}
-    ours = nnx.to_pure_dict(given_for(config)["weights"])
-    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
+def with_weights_from(config, inputs):
+    """The inputs for another config: the weights that both have, and drawn ones for the rest."""
+    theirs, known = nnx.to_pure_dict(inputs["weights"]), {}
+    actual = nnx.to_pure_dict(inputs_for(config)["weights"])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(actual):
         names = [entry.key for entry in path]
         part = functools.reduce(lambda tree, name: tree.get(name, {}), names, theirs)
         if not isinstance(part, dict) and part.shape == leaf.shape:
             known["__".join(names)] = part
-    return {**given, "weights": put(given_for(config), **known)["weights"]}
+    return {**inputs, "weights": with_weights(inputs_for(config), **known)["weights"]}
 
 
-def agrees(config, *, noise=None, attend=oracle_attention.attend, given=None):
-    """Assert that values, and slopes along a drawn direction of each array given, are those of slow formulas.
+def check_against_oracle(config, *, noise=None, attend=oracle_attention.attend, inputs=None):
+    """Assert that values, and slopes along a drawn direction of each input array, are those of slow formulas.
 
     Returns:
-        what was said.
+        the outputs.
     """
-    given = given or given_for(config)
-    said, gradient = looker(config)(given, noise=noise)
+    inputs = inputs or inputs_for(config)
+    outputs, gradient = forward_and_gradient(config)(inputs, noise=noise)
     drawn = None if noise is None else noises(config)
-    precise = {**oracles.precise(given), "weights": oracles.precise(nnx.to_pure_dict(given["weights"]))}
-    slow = functools.partial(slowly, attend, config, drawn)
-    wanted = slow(precise)
-    oracles.same((said.context, said.alignment), wanted[:2], tolerance=2e-5)
-    oracles.same(said.heads, wanted[2], tolerance=2e-5)
+    precise = {**oracles.precise(inputs), "weights": oracles.precise(nnx.to_pure_dict(inputs["weights"]))}
+    slow = functools.partial(oracle_outputs, attend, config, drawn)
+    expected = slow(precise)
+    oracles.same((outputs.context, outputs.alignment), expected[:2], tolerance=2e-5)
+    oracles.same(outputs.heads, expected[2], tolerance=2e-5)
     gradient = {**gradient, "weights": nnx.to_pure_dict(gradient["weights"])}
     along = oracles.precise(oracles.drawn(precise, seed=5, scale=1.0))
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(precise)]
     assert paths == [path for path, _ in jax.tree_util.tree_leaves_with_path(gradient)]
     for number, path in enumerate(paths):
         alone = only(along, number)
-        slope = oracles.slope(lambda at: number_of(slow(at)), precise, alone)
-        ours = oracles.along_gradient(gradient, alone)
-        assert abs(ours - slope) <= 2e-4 * max(1.0, abs(slope)), (jax.tree_util.keystr(path), ours, slope)
-    return said
+        slope = oracles.slope(lambda at: weighted_sum(slow(at)), precise, alone)
+        actual = oracles.along_gradient(gradient, alone)
+        assert abs(actual - slope) <= 2e-4 * max(1.0, abs(slope)), (jax.tree_util.keystr(path), actual, slope)
+    return outputs
 
 
 def only(tree, number):
-    """A tree with zeros in all leaves but one."""
+    """The tree with zeros in all leaves but one."""
     leaves, shape = jax.tree.flatten(tree)
-    return jax.tree.unflatten(shape, [leaf * (place == number) for place, leaf in enumerate(leaves)])
-
-
-def number_of(said):
-    return sum((shares(leaf.shape) * leaf).sum() for leaf in said[:2])
+    return jax.tree.unflatten(shape, [leaf * (position == number) for position, leaf in enumerate(leaves)])
 
 
 def noises(config):
-    """What the code documents to draw: a row's own key and the step's number say it, normal or Gumbel."""
+    """The documented noise, from each row's own key and the number of the step: normal or Gumbel."""
     draw = jax.random.gumbel if config.normalizer == "gumbel-softmax" else jax.random.normal
     keys = [jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32") for key in NOISE]
     drawn = [[draw(jax.random.fold_in(key, time), (SOURCE,)) for time in range(STEPS)] for key in keys]
     return np.asarray(drawn, np.float64)
 
 
-def slowly(attend, config, drawn, given):
+def oracle_outputs(attend, config, drawn, inputs):
     """Contexts [T, B, V], alignments [T, B, S] and those of each head [T, B, N, S], zeros on padding."""
     rows, heads = [], []
     for row, length in enumerate(LENGTHS):
         noise = None if drawn is None else drawn[row, :, :length]
-        queries, memory = given["queries"][:, row], given["memory"][row, :length]
-        context, alignment = attend(given["weights"], config, queries, memory, noise) if length else (None, None)
+        queries, memory = inputs["queries"][:, row], inputs["memory"][row, :length]
+        context, alignment = attend(inputs["weights"], config, queries, memory, noise) if length else (None, None)
         rows.append(context)
         heads.append(alignment)
     contexts = np.zeros((STEPS, len(LENGTHS), *rows[0].shape[1:]))

@@ -1,4 +1,4 @@
-"""Does the catalogue tell of every choice: a formula, a paper that exists, and what it goes with?"""
+"""Does the catalogue have every choice, with a formula, papers that exist, and what it can be combined with?"""
 
 import json
 import re
@@ -10,40 +10,40 @@ from s2s_jax.model.attention.catalogue import catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.compatibility import AXES, axis_names
 
-NOBODYS = {"none", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
+WITHOUT_PAPER = {"none", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
 
 
 @pytest.fixture(scope="module")
-def found():
+def entries():
     return list(catalogue())
 
 
-def test_every_choice_stands_in_it_once_with_a_formula_and_a_paper(found):
-    assert [(choice.axis, choice.name) for choice in found] == [
+def test_every_choice_is_listed_once_with_a_formula_and_papers(entries):
+    assert [(entry.axis, entry.name) for entry in entries] == [
         (axis, name) for axis, names in axis_names().items() for name in names
     ]
-    for choice in found:
-        assert choice.formula, choice.name
-        assert bool(choice.papers) == (choice.name not in NOBODYS), choice.name
+    for entry in entries:
+        assert entry.formula, entry.name
+        assert bool(entry.papers) == (entry.name not in WITHOUT_PAPER), entry.name
 
 
-def test_every_paper_that_a_docstring_names_is_listed_in_full():
+def test_every_cited_paper_is_listed_in_full():
     for table in AXES.values():
-        for choice in table.values():
+        for entry in table.values():
             named = re.findall(
-                r"[A-Z][a-z]+(?: & [A-Z][a-z]+| et al\.)? \d{4}", " ".join((choice.__doc__ or "").split())
+                r"[A-Z][a-z]+(?: & [A-Z][a-z]+| et al\.)? \d{4}", " ".join((entry.__doc__ or "").split())
             )
-            assert set(named) <= set(REFERENCES), choice
+            assert set(named) <= set(REFERENCES), entry
     for reference in REFERENCES.values():
         assert re.search(r"\b20\d\d\b", reference), reference
 
 
-def test_what_never_goes_together_is_what_no_legal_combination_has(found):
+def test_impossible_partners_are_in_no_legal_combination(entries):
     pairs = {(chosen["score"], chosen["normalizer"]) for chosen in legal_combinations()}
-    for choice in found:
-        if choice.axis == "score":
-            never = choice.never_with.get("normalizer", [])
-            assert [name for name in axis_names()["normalizer"] if (choice.name, name) not in pairs] == never
+    for entry in entries:
+        if entry.axis == "score":
+            never = entry.never_with.get("normalizer", [])
+            assert [name for name in axis_names()["normalizer"] if (entry.name, name) not in pairs] == never
 
 
 def test_the_command_shows_and_cites(capsys):

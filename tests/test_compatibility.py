@@ -36,12 +36,13 @@ from s2s_jax.model.copy_mechanism import COPYING, CopyName
 from s2s_jax.model.interface import scan_of_step
 from s2s_jax.model.seq2seq import ModelConfig, build
 
-# Settings that break a rule, by the rule's name; the message of the last column is the whole message where it is given.
+# The rule that is broken, settings that break it, and the whole message where it is pinned.
 BROKEN = [
     (
         "without attention",
         {"attention.score": "none", "attention.history": "coverage"},
-        "model.attention.score=none is a model without attention, which cannot have model.attention.history=coverage; use "
+        "model.attention.score=none is a model without attention, which cannot have "
+        "model.attention.history=coverage; use "
         "--model.attention.history none or --model.attention.score general or --model.attention.score additive.",
     ),
     (
@@ -54,7 +55,8 @@ BROKEN = [
     (
         "score needs history",
         {"attention.score": "location-aware"},
-        "model.attention.score=location-aware reads earlier alignments, which model.attention.history=none does not keep; "
+        "model.attention.score=location-aware reads earlier alignments, which model.attention.history=none does not "
+        "keep; "
         "use --model.attention.history previous or --model.attention.history coverage or "
         "--model.attention.history previous-and-coverage.",
     ),
@@ -68,7 +70,8 @@ BROKEN = [
     (
         "history needs keys",
         {"attention.score": "location", "attention.history": "coverage"},
-        "model.attention.history=coverage is added to the keys, which model.attention.score=location does not have; use "
+        "model.attention.history=coverage is added to the keys, which model.attention.score=location does not have; "
+        "use "
         "--model.attention.history none or --model.attention.score additive or --model.attention.score location-aware.",
     ),
     ("history needs keys", {"attention.score": "gaussian-mixture", "attention.history": "coverage-gru"}, None),
@@ -83,7 +86,8 @@ BROKEN = [
         "second score needs content",
         {"attention.constraint": "mocha", "attention.normalizer": "sigmoid", "attention.score": "location"},
         "model.attention.constraint=mocha has a second score of the tokens' content alone, which "
-        "model.attention.score=location is not; use --model.attention.score additive or --model.attention.score general or "
+        "model.attention.score=location is not; use --model.attention.score additive or --model.attention.score "
+        "general or "
         "--model.attention.constraint monotonic.",
     ),
     (
@@ -116,7 +120,8 @@ BROKEN = [
     (
         "constraint needs a window",
         {"attention.constraint": "local-p", "attention.window": 0},
-        "model.attention.constraint=local-p has its center between tokens, and model.attention.window=0 reaches none; use "
+        "model.attention.constraint=local-p has its center between tokens, and model.attention.window=0 reaches "
+        "none; use "
         "--model.attention.window 1.",
     ),
     (
@@ -147,19 +152,22 @@ BROKEN = [
     (
         "one reading direction",
         {"encoder.reversed": True},
-        "model.encoder.reversed=true needs an encoder that reads in one direction, and model.encoder.bidirectional=true "
+        "model.encoder.reversed=true needs an encoder that reads in one direction, and "
+        "model.encoder.bidirectional=true "
         "reads in both; use --model.encoder.bidirectional false or --model.encoder.reversed false.",
     ),
     (
         "residual of model.encoder",
         {"encoder.residual_from": 1},
-        "model.encoder.residual_from=1 adds the input of layer 1 (model.embedding=256) to its output, which is 512 wide; "
+        "model.encoder.residual_from=1 adds the input of layer 1 (model.embedding=256) to its output, which is 512 "
+        "wide; "
         "use --model.encoder.residual-from 0 or --model.embedding 512.",
     ),
     (
         "residual of model.decoder",
         {"decoder.residual_from": 1, "decoder.layers": 2},
-        "model.decoder.residual_from=1 adds the input of layer 1 (model.embedding=256) to its output, which is 512 wide; "
+        "model.decoder.residual_from=1 adds the input of layer 1 (model.embedding=256) to its output, which is 512 "
+        "wide; "
         "use --model.decoder.residual-from 2 or --model.embedding 512.",
     ),
     (
@@ -179,19 +187,22 @@ BROKEN = [
     (
         "tied embeddings",
         {"decoder.tied_embeddings": True, "decoder.readout": 100},
-        "model.decoder.tied_embeddings=true needs a readout as wide as model.embedding=256, got model.decoder.readout=100; "
+        "model.decoder.tied_embeddings=true needs a readout as wide as model.embedding=256, got "
+        "model.decoder.readout=100; "
         "use --model.decoder.readout 0 or --model.decoder.tied-embeddings false.",
     ),
     (
         "bridge needs equal states",
         {"decoder.bridge": "last", "decoder.cell": "gru", "encoder.size": 100},
-        "model.decoder.bridge=last copies the encoder's last state (2 x 200 wide, directions together) to the decoder's "
+        "model.decoder.bridge=last copies the encoder's last state (2 x 200 wide, directions together) to the "
+        "decoder's "
         "(1 x 512); use --model.decoder.bridge projected or --model.decoder.size 200 --model.decoder.cell lstm.",
     ),
     (
         "copying needs attention",
         {"decoder.copy": "copynet", "attention.score": "none"},
-        "model.decoder.copy=copynet copies what attention finds in the source, and model.attention.score=none is a model "
+        "model.decoder.copy=copynet copies what attention finds in the source, and model.attention.score=none is a "
+        "model "
         "without attention; use --model.attention.score general or --model.attention.score additive or "
         "--model.decoder.copy none.",
     ),
@@ -200,7 +211,8 @@ BROKEN = [
         {"decoder.copy": "pointer", "attention.normalizer": "sigmoid"},
         "model.decoder.copy=pointer reads the attention weights as probabilities, but with "
         "model.attention.normalizer=sigmoid and model.attention.constraint=none they need not sum to 1; use "
-        "--model.attention.normalizer softmax or --model.attention.normalizer softmax --model.attention.constraint none or "
+        "--model.attention.normalizer softmax or --model.attention.normalizer softmax --model.attention.constraint "
+        "none or "
         "--model.decoder.copy copynet.",
     ),
     ("copying needs a distribution", {"decoder.copy": "pointer", "attention.constraint": "local-p"}, None),
@@ -272,7 +284,7 @@ def test_every_remedy_works_when_it_is_pasted_into_the_command_line(rule, settin
     flags = str(violation).rpartition("; use ")[2].rstrip(".").split(" or ")
     assert len(flags) == len(violation.remedies)
     for flag in flags:
-        pasted = {name: value for name, value in re.findall(r"--(\S+) (\S+)", flag)}
+        pasted = dict(re.findall(r"--(\S+) (\S+)", flag))
         assert pasted
         fixed = {**broken, **{name.replace("-", "_"): value for name, value in pasted.items()}}
         override(Experiment(), *assignments(fixed))  # does not raise
@@ -325,7 +337,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         ("constraint", "monotonc", "monotonic"),
     ):
         with pytest.raises(ValueError, match=f"model.attention.{axis} must be one of .*; did you mean '{meant}'"):
-            ModelConfig(attention=harness.chosen(**{axis: typo}))
+            ModelConfig(attention=harness.small_config(**{axis: typo}))
 
 
 def test_the_literals_are_the_tables():
@@ -464,8 +476,8 @@ def test_settings_with_effect_change_the_program():
         "learned_alpha": ({"normalizer": "alpha-entmax"}, True),
         "renormalized": ({"constraint": "local-p"}, True),
     }
-    chosen = {*AXES, "heads", "values"}
-    assert {*cases, *chosen} == {field.name for field in dataclasses.fields(AttentionConfig)}
+    small_config = {*AXES, "heads", "values"}
+    assert {*cases, *small_config} == {field.name for field in dataclasses.fields(AttentionConfig)}
     for setting, (choices, value) in cases.items():
         changed = AttentionConfig(**choices, **{setting: value})
         assert f"model.attention.{setting}" not in without_effect(compatibility.Draft(attention=changed)), setting
@@ -522,7 +534,7 @@ def pairs_of(config):
 def with_random_choices(random, choices, *, covered):
     """A legal config with some choices, the rest drawn so that many pairs are new; None where no draw is legal."""
     drawn = ({axis: values[random.integers(len(values))] for axis, values in CHOICES.items()} for _ in range(12))
-    configs = (harness.chosen(**{**others, "heads": 1, **choices}) for others in drawn)
+    configs = (harness.small_config(**{**others, "heads": 1, **choices}) for others in drawn)
     legal = [config for config in configs if is_legal_attention(config)]
     return max(legal, key=lambda config: len(pairs_of(config) - covered), default=None)
 
@@ -530,7 +542,7 @@ def with_random_choices(random, choices, *, covered):
 def with_remedies(**choices):
     """A config with some choices, the rest by the remedies; None where every remedy changes these choices."""
     try:
-        return harness.fitted(**choices)
+        return harness.legal_config(**choices)
     except AssertionError:
         return None
 
@@ -589,7 +601,7 @@ def test_every_possible_pair_builds_and_attends():
 def test_the_remedies_of_attention_build(number):
     _, settings, _ = BROKEN[number]
     own = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith("attention.")}
-    config = harness.chosen(**own)
+    config = harness.small_config(**own)
     for violation in attention_violations(config):
         for remedy in violation.remedies:
             attend_once(dataclasses.replace(config, **{name.split(".")[-1]: value for name, value in remedy.items()}))
@@ -606,4 +618,4 @@ def test_the_remedies_of_attention_build(number):
 )
 def test_numbers_out_of_range_are_refused(number, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        harness.chosen(**number)
+        harness.small_config(**number)

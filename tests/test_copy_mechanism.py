@@ -1,4 +1,4 @@
-"""Are words said that only the source has: by the papers' formulas, through training, search and print?"""
+"""Is copying the formula of its papers, and does it work through training, search and output?"""
 
 import dataclasses
 import functools
@@ -37,8 +37,8 @@ from s2s_jax.train.objectives import token_losses
 
 V, SLOTS = 7, 3
 WIDTH = V + SLOTS
-# A word twice, one that says nothing, two of its own; no token of its own; nothing that can be said; padding throughout
-SAYS = np.array([[4, 7, WIDTH, 4, 8], [5, 6, 5, EOS, WIDTH], [WIDTH] * 5, [WIDTH] * 5])
+# A word twice, one without an id, two in slots; no slots; no ids at all; only padding
+TARGET_IDS = np.array([[4, 7, WIDTH, 4, 8], [5, 6, 5, EOS, WIDTH], [WIDTH] * 5, [WIDTH] * 5])
 REAL = np.array([5, 4, 5, 0])
 QUIET = Console(file=io.StringIO())
 
@@ -51,11 +51,11 @@ def softmax(x):
     return exp / exp.sum()
 
 
-def pointer_by_hand(logits, gate, weights, says):
-    """See et al. 2017, eq. 9; what cannot be said is added to the vocabulary's share."""
+def pointer_by_hand(logits, gate, weights, target_ids):
+    """See et al. 2017, eq. 9; the weight of tokens without an id goes to the vocabulary."""
     p = 1 / (1 + np.exp(-gate))
     copied, silent = np.zeros(WIDTH), 0.0
-    for weight, word in zip(weights, says, strict=True):
+    for weight, word in zip(weights, target_ids, strict=True):
         if word < WIDTH:
             copied[word] += weight
         else:
@@ -65,10 +65,10 @@ def pointer_by_hand(logits, gate, weights, says):
     return (p + (1 - p) * silent) * np.append(softmax(logits), np.zeros(SLOTS)) + (1 - p) * copied
 
 
-def copynet_by_hand(logits, scores, says):
+def copynet_by_hand(logits, scores, target_ids):
     """Gu et al. 2016, eq. 5-6: one Z over the vocabulary and the tokens of the source."""
     mass = np.append(np.exp(logits), np.zeros(SLOTS))
-    for energy, word in zip(scores, says, strict=True):
+    for energy, word in zip(scores, target_ids, strict=True):
         if word < WIDTH:
             mass[word] += np.exp(energy)
     return mass / mass.sum()
@@ -76,12 +76,12 @@ def copynet_by_hand(logits, scores, says):
 
 def drawn_weights():
     """Alignments that sum to 1 on real tokens, and are 0 on padding."""
-    weights = np.random.default_rng(2).random(SAYS.shape) * (np.arange(SAYS.shape[1]) < REAL[:, None])
+    weights = np.random.default_rng(2).random(TARGET_IDS.shape) * (np.arange(TARGET_IDS.shape[1]) < REAL[:, None])
     return (weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)).astype(np.float32)
 
 
 def drawn_inputs(kind):
-    logits, gate, scores = oracles.drawn([np.zeros((4, V)), np.zeros(4), np.zeros(SAYS.shape)], seed=1)
+    logits, gate, scores = oracles.drawn([np.zeros((4, V)), np.zeros(4), np.zeros(TARGET_IDS.shape)], seed=1)
     if kind == "pointer":
         return functools.partial(pointer, slots=SLOTS), pointer_by_hand, [logits, gate, jnp.asarray(drawn_weights())]
     return functools.partial(copynet, slots=SLOTS), copynet_by_hand, [logits, scores]
@@ -90,41 +90,43 @@ def drawn_inputs(kind):
 @pytest.mark.parametrize("kind", ["pointer", "copynet"])
 def test_probabilities_are_the_papers_in_value_and_gradient_and_sum_to_one(kind):
     function, by_hand, inputs = drawn_inputs(kind)
-    shares = np.asarray(oracles.drawn(np.zeros((4, WIDTH)), seed=3))
+    coefficients = np.asarray(oracles.drawn(np.zeros((4, WIDTH)), seed=3))
 
-    def wanted(inputs):
-        return np.array([by_hand(*row, says) for *row, says in zip(*inputs, SAYS, strict=True)])
+    def expected(inputs):
+        return np.array([by_hand(*row, target_ids) for *row, target_ids in zip(*inputs, TARGET_IDS, strict=True)])
 
-    def ours(inputs):
-        return jnp.exp(function(*inputs, jnp.asarray(SAYS)))
+    def actual(inputs):
+        return jnp.exp(function(*inputs, jnp.asarray(TARGET_IDS)))
 
-    both = oracles.compiled(lambda inputs: (ours(inputs), jax.grad(lambda x: (ours(x) * shares).sum())(inputs)))
+    both = oracles.compiled(
+        lambda inputs: (actual(inputs), jax.grad(lambda x: (actual(x) * coefficients).sum())(inputs))
+    )
     probabilities, gradient = both(inputs)
     exact = [np.asarray(one, np.float64) for one in inputs]
-    np.testing.assert_allclose(probabilities, wanted(exact), atol=1e-6)
+    np.testing.assert_allclose(probabilities, expected(exact), atol=1e-6)
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-6)
-    slopes = oracles.gradient(lambda inputs: (wanted(inputs) * shares).sum(), exact)
+    slopes = oracles.gradient(lambda inputs: (expected(inputs) * coefficients).sum(), exact)
     if kind == "pointer":  # the weights of padding are 0 for good
-        padding = np.arange(SAYS.shape[1]) >= REAL[:, None]
+        padding = np.arange(TARGET_IDS.shape[1]) >= REAL[:, None]
         slopes[2], gradient[2] = (np.where(padding, 0, slope) for slope in (slopes[2], gradient[2]))
     oracles.same(gradient, slopes, tolerance=2e-5)
 
 
 @pytest.mark.parametrize("kind", ["pointer", "copynet"])
-def test_slots_that_no_token_says_cannot_be_said_and_are_finite(kind):
+def test_unused_slots_are_impossible_and_finite(kind):
     function, _, inputs = drawn_inputs(kind)
-    said = np.asarray(function(*inputs, jnp.asarray(SAYS)))
-    unused = np.array([[word not in row for word in range(V, WIDTH)] for row in SAYS])
+    outputs = np.asarray(function(*inputs, jnp.asarray(TARGET_IDS)))
+    unused = np.array([[word not in row for word in range(V, WIDTH)] for row in TARGET_IDS])
     assert unused.sum() == 10
-    assert (said[:, V:][unused] <= IMPOSSIBLE / 2).all()
-    assert (said[:, V:][~unused] > -20).all()
-    assert np.isfinite(said).all()
+    assert (outputs[:, V:][unused] <= IMPOSSIBLE / 2).all()
+    assert (outputs[:, V:][~unused] > -20).all()
+    assert np.isfinite(outputs).all()
 
 
 @pytest.mark.parametrize("size", [100.0, 1e4])
 @pytest.mark.parametrize("kind", ["pointer", "copynet"])
 def test_huge_numbers_and_exact_zeros_leave_loss_and_gradient_finite(kind, size):
-    """A gold word that attention gives exactly 0 costs some tens of nats, not for ever."""
+    """A reference word with attention exactly 0 costs some tens of nats, not infinity."""
     function, _, inputs = drawn_inputs(kind)
     inputs = [size * jnp.sign(one) for one in inputs]
     if kind == "pointer":
@@ -132,7 +134,7 @@ def test_huge_numbers_and_exact_zeros_leave_loss_and_gradient_finite(kind, size)
     gold = jnp.array([8, 5, 4, 4])
 
     def loss(inputs):
-        return token_losses(function(*inputs, jnp.asarray(SAYS)), gold, label_smoothing=0.1).smoothed.sum()
+        return token_losses(function(*inputs, jnp.asarray(TARGET_IDS)), gold, label_smoothing=0.1).smoothed.sum()
 
     value, gradient = oracles.compiled(jax.value_and_grad(loss))(inputs)
     assert np.isfinite(value)
@@ -140,12 +142,12 @@ def test_huge_numbers_and_exact_zeros_leave_loss_and_gradient_finite(kind, size)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_labels_are_smoothed_over_what_can_be_said():
+def test_labels_are_smoothed_over_possible_ids():
     logits = np.log(np.array([[0.5, 0.3, 0.2, 1.0]], np.float32))
     logits[0, 3] = IMPOSSIBLE
     losses = token_losses(jnp.asarray(logits), jnp.array([1]), label_smoothing=0.3)
-    wanted = -0.7 * np.log(0.3) - 0.3 * np.log([0.5, 0.3, 0.2]).mean()
-    np.testing.assert_allclose(losses.smoothed, [wanted], rtol=1e-5)
+    expected = -0.7 * np.log(0.3) - 0.3 * np.log([0.5, 0.3, 0.2]).mean()
+    np.testing.assert_allclose(losses.smoothed, [expected], rtol=1e-5)
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -194,13 +196,19 @@ def model_by_hand(params, copy, order, source, target):
         params["encoder"], settings.encoder, params["embedding"][[known(token) for token in source]]
     )
     carries, fed, _ = oracles.decoder_start(decoder, settings.decoder, memory, ends)
-    says, scores, said = [WIDTH if token in (BOS, UNK) else token for token in source], np.zeros(len(source)), []
+    target_ids, scores, outputs = (
+        [WIDTH if token in (BOS, UNK) else token for token in source],
+        np.zeros(len(source)),
+        [],
+    )
     for token in [BOS, *target[:-1]]:
         embedded = decoder["embedding"][known(token)]
         read = np.zeros(0)
         if copy == "copynet":  # eq. 9: the memory where the source has the last token, by how likely each was copied
-            shares = np.array([np.exp(energy) * (word == token) for energy, word in zip(scores, says, strict=True)])
-            read = shares @ memory / (shares.sum() or 1.0)
+            coefficients = np.array(
+                [np.exp(energy) * (word == token) for energy, word in zip(scores, target_ids, strict=True)]
+            )
+            read = coefficients @ memory / (coefficients.sum() or 1.0)
         attend = functools.partial(oracles.attend, decoder["attention"]["score"], settings.attention.score)
         if order == "bahdanau":
             state = carries[-1][0]
@@ -216,16 +224,16 @@ def model_by_hand(params, copy, order, source, target):
         logits = decoder["output"] @ vector + decoder["output_bias"]
         if copy == "pointer":
             gate = np.concatenate([context, state, embedded]) @ decoder["copying"]["weight"][:, 0]
-            said.append(pointer_by_hand(logits, gate + decoder["copying"]["bias"], alignment, says))
+            outputs.append(pointer_by_hand(logits, gate + decoder["copying"]["bias"], alignment, target_ids))
         else:
             scores = np.array([np.tanh(token @ decoder["copying"]["weight"]) @ state for token in memory])
-            said.append(copynet_by_hand(logits, scores, says))
-    return np.array(said)
+            outputs.append(copynet_by_hand(logits, scores, target_ids))
+    return np.array(outputs)
 
 
 @pytest.fixture(scope="module", params=POINTS, ids="-".join)
-def told(request):
-    """A model, its parameters, and all that is compared of it, from one compilation."""
+def results(request):
+    """A model, its parameters, and all results that are compared, from one compilation."""
     model, params = model_and_params(*request.param)
     wide = Batch(jnp.pad(BATCH.source, ((0, 0), (0, 3))), BATCH.target)
     stepped = dataclasses.replace(model, unroll=scan_of_step(model.step))
@@ -255,49 +263,49 @@ def told(request):
     return request.param, params, jax.tree.map(np.asarray, oracles.compiled(tell)(params))
 
 
-def test_the_model_is_the_papers_from_token_to_probability(told):
-    point, params, said = told
+def test_the_model_is_the_papers_from_token_to_probability(results):
+    point, params, outputs = results
     for row, (source, target) in enumerate(zip(SOURCE[:2], TARGET[:2], strict=True)):
         source, target = (list(ids[ids != PAD]) for ids in (source, target))
-        wanted = model_by_hand(params, *point, source, target)
-        np.testing.assert_allclose(np.exp(said["steps"][0].logits[row, : len(target)]), wanted, atol=1e-5)
+        expected = model_by_hand(params, *point, source, target)
+        np.testing.assert_allclose(np.exp(outputs["steps"][0].logits[row, : len(target)]), expected, atol=1e-5)
 
 
-def test_all_probabilities_sum_to_one_and_nothing_is_nan(told):
-    _, _, said = told
-    np.testing.assert_allclose(np.exp(said["steps"][0].logits).sum(-1), 1, atol=1e-5)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(said))
+def test_all_probabilities_sum_to_one_and_nothing_is_nan(results):
+    _, _, outputs = results
+    np.testing.assert_allclose(np.exp(outputs["steps"][0].logits).sum(-1), 1, atol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outputs))
 
 
-def test_unroll_is_the_scan_of_step_in_value_and_gradient(told):
-    _, _, said = told
-    oracles.same(said["steps"][0], said["steps"][1], tolerance=1e-5)
-    oracles.same(*said["gradients"], tolerance=1e-5)
+def test_unroll_is_the_scan_of_step_in_value_and_gradient(results):
+    _, _, outputs = results
+    oracles.same(outputs["steps"][0], outputs["steps"][1], tolerance=1e-5)
+    oracles.same(*outputs["gradients"], tolerance=1e-5)
 
 
-def test_in_chunks_the_loss_and_its_gradient_are_the_same(told):
-    _, _, said = told
-    oracles.same(said["chunked"], said["whole"], tolerance=1e-5)
+def test_in_chunks_the_loss_and_its_gradient_are_the_same(results):
+    _, _, outputs = results
+    oracles.same(outputs["chunked"], outputs["whole"], tolerance=1e-5)
 
 
-def test_padding_is_never_copied(told):
-    """Peers' copy attention without a mask: wider padding changed every probability, and PAD could be copied."""
-    _, _, said = told
-    oracles.same(np.exp(said["wide"]), np.exp(said["steps"][0].logits), tolerance=1e-6)
+def test_padding_is_never_copied(results):
+    """A known error elsewhere is copy attention without a mask, which copies PAD and depends on the padding."""
+    _, _, outputs = results
+    oracles.same(np.exp(outputs["wide"]), np.exp(outputs["steps"][0].logits), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("copy", ["pointer", "copynet"])
-def test_a_table_in_which_padding_says_itself_changes_nothing(copy):
-    """The mask decides what is padding, whatever the table says of it."""
+def test_a_table_with_an_id_for_padding_changes_nothing(copy):
+    """The mask decides what is padding, whatever the table has for it."""
     model, params = model_and_params(copy, "unfed")
     table = identity_copy_table(V, V, SLOTS)
     table[PAD] = PAD
     other = build(config(copy, **ORDERS["unfed"]), source_vocabulary=V, target_vocabulary=V, copy_table=table)
-    ours = [
+    actual = [
         oracles.compiled(lambda params, one=one: unroll_targets(one, params, BATCH).logits)(params)
         for one in (model, other)
     ]
-    oracles.same(*ours, tolerance=0)
+    oracles.same(*actual, tolerance=0)
 
 
 def test_a_word_twice_in_the_source_is_copied_from_both_places():
@@ -310,8 +318,8 @@ def test_a_word_twice_in_the_source_is_copied_from_both_places():
 
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("copy", ["pointer", "copynet"])
-def test_search_says_words_that_the_vocabulary_does_not_have(copy, width):
-    """With a vocabulary that would rather not say anything, the sentence's own words are what is left."""
+def test_search_copies_words_outside_the_vocabulary(copy, width):
+    """With a vocabulary of low probability, the sentence's own words remain."""
     model, params = model_and_params(copy, "fed")
     params = {**params, "decoder": {**params["decoder"], "output_bias": jnp.full(V, -50.0).at[EOS].set(-3.0)}}
     if copy == "pointer":
@@ -322,13 +330,13 @@ def test_search_says_words_that_the_vocabulary_does_not_have(copy, width):
     own, tokens = {4, 5, V, V + 1, EOS, PAD}, np.asarray(found.tokens)
     assert set(tokens[0].ravel()) <= own
     assert (tokens[0] >= V).any()
-    assert set(tokens[1, 0]) <= {6, EOS, PAD}  # the neighbor has no words of its own
+    assert set(tokens[1, 0]) <= {6, EOS, PAD}  # the other row has no words in slots
     best = Batch(BATCH.source[:1], found.tokens[:1, 0])
     scored = oracles.compiled(lambda params: score(model, params, best).log_probs)(params)
     np.testing.assert_allclose(scored, found.log_probs[:1, 0], atol=1e-4)
 
 
-UNSUMMED = [
+WITHOUT_UNIT_SUM = [
     {"normalizer": "sigmoid"},
     {"score": "gaussian-mixture", "normalizer": "exponential"},
     {"constraint": "local-p"},
@@ -344,7 +352,7 @@ def with_attention(copy, **attention):
     return dataclasses.replace(one, attention=AttentionConfig(**{"score": "general", "size": 4, **attention}))
 
 
-@pytest.mark.parametrize("attention", UNSUMMED, ids=lambda one: "-".join(one.values()))
+@pytest.mark.parametrize("attention", WITHOUT_UNIT_SUM, ids=lambda one: "-".join(one.values()))
 def test_a_pointer_refuses_weights_that_do_not_sum_to_one(attention):
     with pytest.raises(ValueError, match="model.decoder.copy=pointer") as refusal:
         with_attention("pointer", **attention)
@@ -368,7 +376,7 @@ def test_a_pointer_refuses_weights_that_do_not_sum_to_one(attention):
     ],
     ids=lambda one: "-".join(map(str, one.values())),
 )
-def test_what_a_pointer_takes_sums_to_one(attention):
+def test_weights_that_a_pointer_accepts_sum_to_one(attention):
     settings = with_attention("pointer", **attention)
     assert weights_sum_to_one(settings.attention)
     model = build(settings, source_vocabulary=V, target_vocabulary=V)
@@ -378,8 +386,8 @@ def test_what_a_pointer_takes_sums_to_one(attention):
     np.testing.assert_allclose(np.exp(steps.logits).sum(-1), 1, atol=1e-5)
 
 
-def test_copying_without_attention_and_with_unlike_vocabularies_is_refused():
-    with pytest.raises(ValueError, match="model.decoder.copy=copynet needs to look at the source") as refusal:
+def test_copying_without_attention_or_between_different_vocabularies_is_refused():
+    with pytest.raises(ValueError, match="model.decoder.copy=copynet needs to compute at the source") as refusal:
         build(with_attention("copynet", score="none"), source_vocabulary=V, target_vocabulary=V)
     assert str(refusal.value).endswith("take another score, such as general.")
     with pytest.raises(ValueError, match=r"a vocabulary of 7 into one of 9 .* give build\(..., copy_table=...\)"):
@@ -411,13 +419,13 @@ def test_unknown_words_of_a_source_are_numbered_and_the_target_has_the_same_numb
     ]
 
 
-def test_each_source_id_says_the_same_word_on_the_target_side_or_nothing():
+def test_each_source_id_has_the_target_id_of_its_word_or_none():
     assert pair().copy_table().tolist() == [NO_COPY, NO_COPY, EOS, NO_COPY, 5, NO_COPY, NO_COPY, 7, 8]
     same = Words(["a", "b"])
     np.testing.assert_array_equal(PairTokenizer(same, same, slots=2).copy_table(), identity_copy_table(6, 6, 2))
 
 
-def test_ids_become_the_sentences_own_words_again():
+def test_ids_of_slots_decode_to_the_words_of_the_sentence():
     both = pair()
     ids = [8, 4, 7, UNK, EOS, PAD]
     assert both.decode(ids, "Ada saw Zoe") == "Zoe sah Ada <unk>"
@@ -431,7 +439,7 @@ def test_ids_become_the_sentences_own_words_again():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["the", "saw", "Ada", "Bob", "Eve", "Zoe"]), max_size=8), st.integers(4, 6))
-def test_a_line_of_few_unknown_words_comes_back_whole(words, slots):
+def test_a_line_with_few_unknown_words_is_decoded_unchanged(words, slots):
     tokenizer = Words(["the", "saw"])
     both, line = PairTokenizer(tokenizer, tokenizer, slots=slots), " ".join(words)
     ids = both.encode_target(line, line)
@@ -442,14 +450,14 @@ def test_a_line_of_few_unknown_words_comes_back_whole(words, slots):
     assert " ".join(both.target_symbols(ids, line)) == line
 
 
-def test_without_slots_nothing_is_new():
+def test_without_slots_there_are_no_extra_ids():
     both, tokenizer = pair(slots=0), Words(["the", "saw", "only-here"])
     assert both.encode_source("Ada saw the") == tokenizer.encode("Ada saw the")
     assert both.encode_target("Ada sah", "Ada saw") == [UNK, 4]
     assert both.decode([UNK, 4], "Ada saw") == "<unk> sah"
 
 
-def test_subwords_know_every_word_and_have_nothing_to_copy_but_what_both_know():
+def test_subwords_have_no_unknown_words():
     lines = ["the cat sat", "the mat sat there", "a cat"] * 5
     tokenizer = Subwords.train(lines, size=290)
     both = PairTokenizer(tokenizer, tokenizer, slots=2)
@@ -462,7 +470,7 @@ def test_subwords_know_every_word_and_have_nothing_to_copy_but_what_both_know():
     assert len(tokenizer.tokenize("the cat")) == len(tokenizer.encode("the cat"))
 
 
-def test_sides_that_are_cut_differently_are_refused_before_any_training(tmp_path):
+def test_different_tokenizer_types_are_refused_before_training(tmp_path):
     changes = "model.decoder.copy=pointer", "tokenizer.source.type=char"
     with pytest.raises(ValueError, match="one type on both sides") as refusal:
         run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
@@ -473,7 +481,7 @@ def test_sides_that_are_cut_differently_are_refused_before_any_training(tmp_path
     assert not (tmp_path / "run" / "source.tokenizer.json").exists()
 
 
-def test_a_word_that_was_cut_off_is_unknown():
+def test_a_word_beyond_the_slots_is_unknown():
     both = pair()
     source = np.array([*both.encode_source("the Ada saw Zoe")[:3], EOS])
     target = np.array(both.encode_target("Ada Zoe the", "the Ada saw Zoe"))
@@ -535,11 +543,11 @@ def test_without_copying_the_same_model_cannot(files):
     known = sum(set(line.split()) <= set(KNOWN) for line in lines(2, 100))
     assert measured["exact_match"] <= known / 100 < 0.5
     replaced = run.load(files / "none", changes=["search.replace_unknown=true"])
-    assert replaced.evaluate("test")["exact_match"] > 0.9  # as it attends to what it means
+    assert replaced.evaluate("test")["exact_match"] > 0.9  # it attends to the right token
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_all_that_is_told_of_a_translation_has_the_words(trained, files, width):
+def test_all_outputs_of_a_translation_have_the_words(trained, files, width):
     line = "from qwertyu"
     run_with_beam = run.load(files / trained.experiment.model.decoder.copy, changes=[f"search.beam={width}"])
     (answer,) = run_with_beam.translate([line])
@@ -556,15 +564,16 @@ def test_all_that_is_told_of_a_translation_has_the_words(trained, files, width):
     json.dumps(answer.source_tokens + answer.hypotheses[0].tokens)
 
 
-def test_neighbors_do_not_share_their_words(trained):
+def test_rows_of_a_batch_do_not_share_their_words(trained):
     answers = trained.translate(["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"])
     assert [answer.text for answer in answers] == ["aaaaaaa to", "bbbbbbb to", "in", "ccccccc to"]
 
 
 @pytest.mark.wide
-def test_stopped_and_resumed_is_never_stopped_bit_for_bit(files):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files):
     changes = (
-        "model.decoder.copy=copynet", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30", "scheduled_sampling.prediction=sample",
+        "model.decoder.copy=copynet", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30",
+        "scheduled_sampling.prediction=sample",
         "model.decoder.dropout=0.2", "loss.vocabulary_chunk=40", "loss.label_smoothing=0.1", "validation.every=20",
     )  # fmt: skip
     for steps in (7, 20):

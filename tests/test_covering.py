@@ -1,7 +1,8 @@
-"""Does every choice of attention work with every other? Each pair trains, and is searched with its attention.
+"""Can every choice of attention be combined with every other? Each legal pair trains and is searched.
 
-A pairwise covering design over the axes; heads, values, order and feeding go round. By default a third of those rows
-that name every value once are run; `pytest -m wide tests/test_covering.py` runs all.
+The combinations are a pairwise covering design over the axes; heads, values, architecture and input feeding rotate. By
+default a fifth of the combinations that contain every value once are run; `pytest -m wide tests/test_covering.py` runs
+all.
 """
 
 import functools
@@ -25,26 +26,26 @@ from s2s_jax.train.objectives import LossConfig, make_loss
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 
 STEPS, BEAM, LENGTH = 20, 3, 6
-ROUND = tuple(
+ROTATION = tuple(
     itertools.product((1, 2), ("same", "projected", "split"), (("luong", True), ("luong", False), ("bahdanau", True)))
 )
 
 
 @functools.cache
 def rows():
-    """The design, each row with heads, values, order and feeding of its own."""
-    chosen = pairwise_design()
-    return [(axes, *ROUND[number % len(ROUND)]) for number, axes in enumerate(chosen)]
+    """The design, each row with its heads, values, architecture and input feeding."""
+    combination = pairwise_design()
+    return [(axes, *ROTATION[number % len(ROTATION)]) for number, axes in enumerate(combination)]
 
 
-def named(row):
-    axes, heads, values, (order, fed) = row
-    return "-".join([*axes.values(), str(heads), values, order, "fed" * fed])
+def row_name(row):
+    axes, heads, values, (architecture, feeding) = row
+    return "-".join([*axes.values(), str(heads), values, architecture, "feeding" * feeding])
 
 
 @functools.cache
-def few():
-    """The rows that a quick run takes: each names a value that no row before it named."""
+def some_rows():
+    """The rows of a quick run: each contains a value that no row before it contained."""
     left, taken = {(axis, name) for axis, names in axis_names().items() for name in names}, []
     while left:
         best = max(rows(), key=lambda row: len(left & set(row[0].items())))
@@ -53,9 +54,9 @@ def few():
     return taken
 
 
-def configured(row):
-    """The smallest model of a row; a score none has one head, and plain values."""
-    axes, heads, values, (order, fed) = row
+def model_config(row):
+    """The smallest model of a row; without attention it has one head and plain values."""
+    axes, heads, values, (architecture, feeding) = row
     if axes["score"] == "none":
         heads, values = 1, "same"
     attention = AttentionConfig(**axes, heads=heads, values=values, size=4, positions=8, window=2, filters=2, kernel=3)
@@ -63,12 +64,12 @@ def configured(row):
         embedding=4,
         encoder=EncoderConfig(cell="rnn", size=4 if values == "split" else 2),
         attention=attention,
-        decoder=DecoderConfig(cell="rnn", size=4, architecture=order, input_feeding=fed),
+        decoder=DecoderConfig(cell="rnn", size=4, architecture=architecture, input_feeding=feeding),
     )
 
 
-def copies():
-    """Letters to copy, of every length up to 5; and a row that is no sentence."""
+def batch_to_copy():
+    """Letters to copy, of every length up to 5, and a row without tokens."""
     chance = np.random.default_rng(0)
     letters = chance.integers(4, 8, (12, LENGTH))
     ends = np.arange(12)[:, None] % LENGTH
@@ -78,8 +79,8 @@ def copies():
 
 
 def check(row):
-    model = build(configured(row), source_vocabulary=8, target_vocabulary=8)
-    loss, batch = make_loss(model, LossConfig(), ScheduledSamplingConfig()), copies()
+    model = build(model_config(row), source_vocabulary=8, target_vocabulary=8)
+    loss, batch = make_loss(model, LossConfig(), ScheduledSamplingConfig()), batch_to_copy()
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3))
 
     def trained(params, key):
@@ -97,9 +98,9 @@ def check(row):
     assert np.isfinite(losses).all()
     assert np.mean(losses[-4:]) < np.mean(losses[:2])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-    found = jax.jit(functools.partial(beam, model, width=BEAM, max_length=LENGTH))(params, batch.source)
-    alignment, sources = np.asarray(found.alignment), np.asarray(real(batch.source))
-    assert np.isfinite(np.asarray(found.scores)[:-1]).all()
+    result = jax.jit(functools.partial(beam, model, width=BEAM, max_length=LENGTH))(params, batch.source)
+    alignment, sources = np.asarray(result.alignment), np.asarray(real(batch.source))
+    assert np.isfinite(np.asarray(result.scores)[:-1]).all()
     assert np.isfinite(alignment).all()
     assert (alignment >= 0).all()
     assert (alignment[np.broadcast_to(~sources[:, None, None], alignment.shape)] == 0).all()
@@ -107,23 +108,23 @@ def check(row):
         assert (alignment.sum(-1)[:, 0, 0][:-1] > 0).all()  # the first token of the best was aligned to something
 
 
-def test_every_pair_that_goes_stands_in_the_design():
-    pairs = lambda chosen: {frozenset(pair) for pair in itertools.combinations(chosen.items(), 2)}  # noqa: E731
+def test_every_legal_pair_is_in_the_design():
+    pairs = lambda combination: {frozenset(pair) for pair in itertools.combinations(combination.items(), 2)}  # noqa: E731
     assert set().union(*map(pairs, legal_combinations())) == set().union(*(pairs(axes) for axes, *_ in rows()))
 
 
-@pytest.mark.parametrize("row", few()[::5], ids=named)
-def test_many_values_train_and_are_searched(row):
+@pytest.mark.parametrize("row", some_rows()[::5], ids=row_name)
+def test_many_values_train_and_search(row):
     check(row)
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("row", few(), ids=named)
-def test_every_value_trains_and_is_searched(row):
+@pytest.mark.parametrize("row", some_rows(), ids=row_name)
+def test_every_value_trains_and_searches(row):
     check(row)
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("row", rows(), ids=named)
-def test_every_pair_trains_and_is_searched(row):
+@pytest.mark.parametrize("row", rows(), ids=row_name)
+def test_every_pair_trains_and_searches(row):
     check(row)

@@ -1,4 +1,4 @@
-"""Does the decoder's look at its own past work wherever a state is carried: in long unrolls, rounded, in a beam?"""
+"""Does the decoder's self-attention work wherever a state is carried: in long unrolls, in bfloat16, in a beam?"""
 
 import functools
 
@@ -38,63 +38,65 @@ def drawn(model):
     return oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
 
 
-def told(model, params, *, stepwise):
-    """All that an unroll over more steps than the past is long says, and the slope of its logits' weighted sum."""
+def value_and_gradient(model, params, *, stepwise):
+    """The weighted sum of the logits of an unroll with more steps than the window, and its gradient."""
     unroll = scan_of_step(model.step) if stepwise else model.unroll
 
-    def tell(params):
+    def objective(params):
         memory, state = model.encode(params, SOURCE)
         return oracles.weighed(unroll(params, memory, state, jnp.where(TARGET == PAD, BOS, TARGET))[1].logits)
 
-    return oracles.compiled(jax.value_and_grad(tell))(params)
+    return oracles.compiled(jax.value_and_grad(objective))(params)
 
 
 @pytest.fixture(scope="module")
 def plain():
-    """The fed decoder's scan of steps, to which every faster way is held."""
+    """The scan of steps of a decoder with input feeding, to which every faster computation is compared."""
     model = build(config(), **SIZES)
-    return drawn(model), told(model, drawn(model), stepwise=True)
+    return drawn(model), value_and_gradient(model, drawn(model), stepwise=True)
 
 
-def test_an_unroll_longer_than_the_past_is_the_scan_of_its_steps(plain):
-    """In parts of four steps, each computed again on the way back."""
-    params, wanted = plain
-    oracles.same(told(build(config(remat_every=4), **SIZES), params, stepwise=False), wanted, tolerance=1e-5)
+def test_an_unroll_longer_than_the_window_is_the_scan_of_its_steps(plain):
+    """In segments of four steps, each recomputed in the backward pass."""
+    params, expected = plain
+    oracles.same(
+        value_and_gradient(build(config(remat_every=4), **SIZES), params, stepwise=False), expected, tolerance=1e-5
+    )
 
 
 def test_all_steps_at_once_are_the_scan_of_steps():
-    """Also for copying, whose gate sees what the readout sees."""
+    """Also with copying, whose gate reads what the readout reads."""
     model = build(config(input_feeding=False, copy="pointer", copy_slots=0), **SIZES)
-    ways = [told(model, drawn(model), stepwise=stepwise) for stepwise in (False, True)]
-    oracles.same(*ways, tolerance=1e-5)
+    both = [value_and_gradient(model, drawn(model), stepwise=stepwise) for stepwise in (False, True)]
+    oracles.same(*both, tolerance=1e-5)
 
 
 def test_bfloat16_rounds_factors_and_nothing_else(plain):
-    params, (wanted, slopes) = plain
-    rounded, rounded_slopes = told(build(config(precision="bfloat16"), **SIZES), params, stepwise=False)
+    params, (expected, slopes) = plain
+    rounded, rounded_slopes = value_and_gradient(build(config(precision="bfloat16"), **SIZES), params, stepwise=False)
     assert {leaf.dtype for leaf in jax.tree.leaves((rounded, rounded_slopes))} == {jnp.dtype("float32")}
     oracles.same(rounded_slopes, slopes, tolerance=0.1)
-    assert rounded != wanted  # it did round
+    assert rounded != expected  # it did round
 
 
-def test_what_a_beam_finds_has_the_score_that_teacher_forcing_gives_it():
-    """So the past of a hypothesis is its own, whichever slot its words came from."""
+def test_hypotheses_of_a_beam_have_the_scores_of_teacher_forcing():
+    """So each hypothesis attends to its own states, whichever slot its tokens came from."""
     model = build(config(self_attention_window=3), **SIZES)
-    params = jax.tree.map(lambda leaf: 3 * leaf, drawn(model))
-    find = functools.partial(beam, model, width=4, max_length=6)
-    found = jax.device_get(oracles.compiled(find)(params, SOURCE))
-    rows = Batch(jnp.repeat(SOURCE, 4, axis=0), jnp.asarray(found.tokens.reshape(8, -1)))
+    params = jax.tree.map(lambda leaf: 2 * leaf, drawn(model))
+    search = functools.partial(beam, model, width=4, max_length=6)
+    result = jax.device_get(oracles.compiled(search)(params, SOURCE))
+    rows = Batch(jnp.repeat(SOURCE, 4, axis=0), jnp.asarray(result.tokens.reshape(8, -1)))
     again = jax.device_get(oracles.compiled(functools.partial(score, model))(params, rows)).log_probs
-    np.testing.assert_allclose(found.log_probs.reshape(again.shape), again, atol=2e-5)
-    assert len({tuple(row) for row in found.tokens[0]}) == 4
+    np.testing.assert_allclose(result.log_probs.reshape(again.shape), again, atol=2e-5)
+    assert len({tuple(row) for row in result.tokens[0]}) == 4
 
 
-def test_wider_padding_and_another_order_of_the_batch_change_nothing(plain):
+def test_padding_and_the_order_of_the_batch_change_nothing(plain):
     params, _ = plain
     model = build(config(), **SIZES)
     wide = Batch(*(jnp.pad(side[::-1], ((0, 0), (0, 2))) for side in (SOURCE, TARGET)))
-    one, other = oracles.compiled(
+    logits, padded = oracles.compiled(
         lambda params: [unroll_targets(model, params, batch).logits for batch in (BATCH, wide)]
     )(params)
     real = np.asarray(TARGET != PAD)
-    oracles.same(np.asarray(other)[::-1, : TARGET.shape[1]][real], np.asarray(one)[real], tolerance=1e-6)
+    oracles.same(np.asarray(padded)[::-1, : TARGET.shape[1]][real], np.asarray(logits)[real], tolerance=1e-6)

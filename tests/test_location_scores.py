@@ -1,4 +1,4 @@
-"""Is each score of places the formula of its paper, over several steps, and does it only move on where it should?"""
+"""Is each location score the formula of its paper, over several steps, and does it move forward only?"""
 
 import attention_harness as harness
 import jax
@@ -24,31 +24,34 @@ MOVES = {"gaussian-mixture": 0.0, "gaussian-mixture-v2": np.log(np.e - 1)}  # ex
 
 
 def config_of(case):
-    return harness.chosen(score=case.split(",")[0], **PLACES[case])
+    return harness.small_config(score=case.split(",")[0], **PLACES[case])
 
 
 @pytest.mark.parametrize("case", PLACES)
 def test_values_and_slopes_are_the_papers(case):
-    harness.agrees(config_of(case))
+    harness.check_against_oracle(config_of(case))
 
 
 @pytest.mark.parametrize("case", [case for case in PLACES if case.startswith("location-aware")])
 def test_location_aware_without_filters_is_additive(case):
-    config, plain = config_of(case), harness.chosen(score="additive")
-    given = harness.given_for(plain)
-    blank = harness.put(harness.with_weights_of(config, given), marks__filters=0.0)
-    (said, gradient), (wanted, slopes) = harness.looker(config)(blank), harness.looker(plain)(given)
-    oracles.same(said, wanted, tolerance=1e-6)
+    config, plain = config_of(case), harness.small_config(score="additive")
+    inputs = harness.inputs_for(plain)
+    blank = harness.with_weights(harness.with_weights_from(config, inputs), marks__filters=0.0)
+    (outputs, gradient), (expected, slopes) = (
+        harness.forward_and_gradient(config)(blank),
+        harness.forward_and_gradient(plain)(inputs),
+    )
+    oracles.same(outputs, expected, tolerance=1e-6)
     for part in ("queries", "memory"):
         oracles.same(gradient[part], slopes[part], tolerance=1e-6)
 
 
 def test_location_aware_has_the_kernels_of_its_paper():
-    filters = harness.given_for(config_of("location-aware"))["weights"]["history_features"]["filters"]
+    filters = harness.inputs_for(config_of("location-aware"))["weights"]["history_features"]["filters"]
     assert filters[...].shape == (31, 1, harness.SMALL["filters"])
-    filters = harness.given_for(config_of("location-aware, two channels"))["weights"]["history_features"]["filters"]
+    filters = harness.inputs_for(config_of("location-aware, two channels"))["weights"]["history_features"]["filters"]
     assert filters[...].shape == (3, 2, harness.SMALL["filters"])
-    assert harness.given_for(config_of("dynamic-convolution"))["weights"]["score"]["filters"][...].shape[0] == 21
+    assert harness.inputs_for(config_of("dynamic-convolution"))["weights"]["score"]["filters"][...].shape[0] == 21
 
 
 def test_the_prior_of_dynamic_convolution_is_a_beta_binomial_with_a_mean_of_one_token():
@@ -59,54 +62,56 @@ def test_the_prior_of_dynamic_convolution_is_a_beta_binomial_with_a_mean_of_one_
 
 def test_dynamic_convolution_starts_on_the_first_token_and_moves_by_its_prior():
     config = config_of("dynamic-convolution")
-    said, _ = harness.looker(config)(harness.put(harness.given_for(config), score__vector=0.0))
+    outputs, _ = harness.forward_and_gradient(config)(
+        harness.with_weights(harness.inputs_for(config), score__vector=0.0)
+    )
     prior = np.array(oracle_attention.prior_of(10, 0.1, 0.9))[: harness.SOURCE]
-    oracles.same(said.alignment[0, 0], prior / prior.sum(), tolerance=1e-5)
+    oracles.same(outputs.alignment[0, 0], prior / prior.sum(), tolerance=1e-5)
     twice = np.convolve(prior / prior.sum(), prior)[: harness.SOURCE]
-    oracles.same(said.alignment[1, 0], twice / twice.sum(), tolerance=1e-5)
+    oracles.same(outputs.alignment[1, 0], twice / twice.sum(), tolerance=1e-5)
 
 
 def test_tokens_beyond_the_prior_of_dynamic_convolution_can_still_be_reached():
     config = config_of("dynamic-convolution")
-    given = harness.put(harness.given_for(config), score__vector=0.0)
-    given = {
-        **given,
-        "queries": given["queries"][:, :1],
+    inputs = harness.with_weights(harness.inputs_for(config), score__vector=0.0)
+    inputs = {
+        **inputs,
+        "queries": inputs["queries"][:, :1],
         "memory": np.ones((1, 14, harness.WIDTH), np.float32),
     }
-    said, gradient = harness.looker(config)(given, np.ones((1, 14), bool))
-    wanted = np.array([*oracle_attention.prior_of(10, 0.1, 0.9), 1e-6, 1e-6, 1e-6])
-    np.testing.assert_allclose(said.alignment[0, 0], wanted / wanted.sum(), rtol=1e-3)
+    outputs, gradient = harness.forward_and_gradient(config)(inputs, np.ones((1, 14), bool))
+    expected = np.array([*oracle_attention.prior_of(10, 0.1, 0.9), 1e-6, 1e-6, 1e-6])
+    np.testing.assert_allclose(outputs.alignment[0, 0], expected / expected.sum(), rtol=1e-3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("score", MIXTURES)
-def test_components_only_move_on_from_before_the_first_token(score):
-    config = harness.chosen(score=score)
-    states, _, _ = harness.followed(config)(harness.given_for(config))
+def test_components_start_before_the_first_token_and_move_forward(score):
+    config = harness.small_config(score=score)
+    states, _, _ = harness.trace_states(config)(harness.inputs_for(config))
     np.testing.assert_array_equal(states.score[0], 0.0)
     assert (np.diff(states.score, axis=0) > 0).all()
 
 
 @pytest.mark.parametrize("score", MIXTURES)
-def test_a_component_moves_once_a_step(score):
-    """A peer adds the move to a center that it was in already, so that the means double."""
-    config = harness.chosen(score=score, mixtures=1)
-    given = harness.given_for(config)
+def test_a_component_moves_once_per_step(score):
+    """A known error elsewhere adds the move to a center that already includes it, which doubles the means."""
+    config = harness.small_config(score=score, mixtures=1)
+    inputs = harness.inputs_for(config)
     narrow = 3.0 if score == "gaussian-mixture" else -2.0
-    steady = harness.put(given, score__query_kernel=0.0, score__bias=np.array([0.0, narrow, MOVES[score]]))
-    states, said, _ = harness.followed(config)(steady)
+    steady = harness.with_weights(inputs, score__query_kernel=0.0, score__bias=np.array([0.0, narrow, MOVES[score]]))
+    states, outputs, _ = harness.trace_states(config)(steady)
     np.testing.assert_allclose(states.score[:, 0, 0], [0, 1, 2, 3], rtol=1e-5)
-    np.testing.assert_array_equal(said.alignment[:, 0].argmax(-1), [0, 1, 2])
-    assert (said.alignment[:, 0].max(-1) > 0.9).all()
+    np.testing.assert_array_equal(outputs.alignment[:, 0].argmax(-1), [0, 1, 2])
+    assert (outputs.alignment[:, 0].max(-1) > 0.9).all()
 
 
-def test_exponential_gives_the_mixtures_own_weights():
-    """Graves 2013, eq. 46: the window is the mixture itself, of any sum; tokens on padding take nothing from it."""
-    config = harness.chosen(score="gaussian-mixture", normalizer="exponential", mixtures=1)
-    given = harness.given_for(config)
+def test_the_exponential_normalizer_gives_the_weights_of_the_mixture():
+    """Graves 2013, eq. 46: the window is the mixture itself, of any sum; padding takes no weight from it."""
+    config = harness.small_config(score="gaussian-mixture", normalizer="exponential", mixtures=1)
+    inputs = harness.inputs_for(config)
     bias = np.log(np.array([0.7, 0.5, 1.0]))
-    said = harness.forward(config)(harness.put(given, score__query_kernel=0.0, score__bias=bias))
+    outputs = harness.forward(config)(harness.with_weights(inputs, score__query_kernel=0.0, score__bias=bias))
     for time in range(harness.STEPS):
         window = 0.7 * np.exp(-0.5 * (time + 1.0 - np.arange(1, harness.SOURCE + 1)) ** 2)
-        oracles.same(said.alignment[time], np.where(harness.MASK, window, 0.0), tolerance=1e-5)
+        oracles.same(outputs.alignment[time], np.where(harness.MASK, window, 0.0), tolerance=1e-5)

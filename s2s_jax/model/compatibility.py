@@ -1,7 +1,7 @@
 """Which settings of a model cannot be combined, and which have no effect in a combination.
 
-The classes behind the settings declare facts (`has_keys`, `monotonic`, `copies_state`, ...), and the rules here read those
-facts, so that a class of the user's is covered too. `ModelConfig` calls `check_model` when it is created.
+The classes behind the settings declare facts (`has_keys`, `monotonic`, `copies_state`, ...), and the rules here read
+those facts, so that a class of the user's is covered too. `ModelConfig` calls `check_model` when it is created.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ AXES: dict[str, dict[str, Any]] = {
     "history": HISTORIES,
     "constraint": CONSTRAINTS,
 }
-# A value other than the default is refused where it has no effect, unless the model has no attention at all: the setting
-# that makes it ineffective, by the ineffective one.
+# Settings of which a value other than the default is refused where it has no effect (unless the model has no attention
+# at all), and the setting that makes it ineffective.
 REFUSED_WITHOUT_EFFECT = {
     "model.attention.temperature": "model.attention.normalizer",
     "model.attention.learned_alpha": "model.attention.normalizer",
@@ -384,7 +384,8 @@ def _residual_needs_equal_widths(config: ModelSettings) -> Iterator[Violation]:
         if stack.residual_from == 1 and config.embedding != width:
             yield Violation(
                 f"residual of {group}",
-                f"{group}.residual_from=1 adds the input of layer 1 (model.embedding={config.embedding}) to its output, "
+                f"{group}.residual_from=1 adds the input of layer 1 (model.embedding={config.embedding}) to its "
+                f"output, "
                 f"which is {width} wide",
                 (
                     {f"{group}.residual_from": 2 if stack.layers > 1 else 0},

@@ -1,9 +1,9 @@
 """Copying words from the source: pointer-generator and CopyNet.
 
 Ids above the target vocabulary are an extension of it per sentence (`text.copy_vocabulary`). Each source token has one
-target id or none; what is copied is added to the probabilities of the vocabulary, id by id. The logits of a step are then
-log-probabilities, so that loss, search and scoring do not depend on copying. A slot that the sentence does not use has
-the log-probability `IMPOSSIBLE`, which is finite, so that nothing computed from it is NaN.
+target id or none; what is copied is added to the probabilities of the vocabulary, id by id. The logits of a step are
+then log-probabilities, so that loss, search and scoring do not depend on copying. A slot that the sentence does not use
+has the log-probability `IMPOSSIBLE`, which is finite, so that nothing computed from it is NaN.
 """
 
 from typing import Literal, NamedTuple
@@ -52,8 +52,8 @@ def pointer(
 ) -> Float[Array, "*B W"]:
     """log (p P_V(w) + (1 - p) sum of the weights of the tokens with id w), p = sigmoid(gate).
 
-    See et al. 2017, arXiv:1704.04368, eq. 9. The attention on tokens without a target id goes to the vocabulary, so that
-    the sum is 1 for every sentence.
+    See et al. 2017, arXiv:1704.04368, eq. 9. The attention on tokens without a target id goes to the vocabulary, so
+    that the sum is 1 for every sentence.
     """
     width = logits.shape[-1] + slots
     has_id = target_ids < width

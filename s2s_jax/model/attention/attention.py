@@ -1,9 +1,9 @@
 """One attention head: score, normalizer, history and constraint behind one interface.
 
 `prepare` and `values` are computed once per sentence, `start` once, and `attend` at every decoder step. What `start`
-returns is carried through every scan and every beam, so an attention may remember anything. Four choices make a head: how
-a state is compared with a token (`scores`), how scores become weights (`normalizers`), what is remembered of earlier
-alignments (`history`), and which tokens may be attended to (`constraints`). `heads` combines several.
+returns is carried through every scan and every beam, so an attention may remember anything. Four choices make a head:
+how a state is compared with a token (`scores`), how scores become weights (`normalizers`), what is remembered of
+earlier alignments (`history`), and which tokens may be attended to (`constraints`). `heads` combines several.
 """
 
 import functools

@@ -3,7 +3,7 @@
 Formulas and papers are read from the docstrings of the choices and written nowhere else.
 """
 
-import dataclasses
+import copy
 import functools
 import itertools
 import re
@@ -58,20 +58,30 @@ def _formula(text: str, papers: list[str]) -> str:
     return sentence.removeprefix("none: ").rstrip(" .;:,")
 
 
-@functools.cache
 def legal_combinations() -> tuple[dict[str, str], ...]:
     """Every combination of the four axes that can be built."""
-    axes, config = axis_names(), AttentionConfig()
-    combinations = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
-    return tuple(
-        combination for combination in combinations if is_legal_attention(dataclasses.replace(config, **combination))
-    )
+    return _legal(tuple(axis_names().items()))
+
+
+@functools.cache  # by the names, to which the user may add
+def _legal(axes: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[dict[str, str], ...]:
+    names, config = [axis for axis, _ in axes], AttentionConfig()
+    combinations = (dict(zip(names, values, strict=True)) for values in itertools.product(*dict(axes).values()))
+    return tuple(combination for combination in combinations if is_legal_attention(_with_names(config, combination)))
+
+
+def _with_names(config: AttentionConfig, combination: dict[str, str]) -> AttentionConfig:
+    """The config with names of the tables, which need no check; `dataclasses.replace` would take ten times as long."""
+    config = copy.copy(config)
+    vars(config).update(combination)
+    return config
 
 
 def pairwise_design() -> list[dict[str, str]]:
     """A few legal combinations that contain every legal pair of values: a pairwise covering design.
 
-    Greedy: each combination is one with the most pairs that are not covered yet, the first of them in the tables' order.
+    Greedy: each combination is one with the most pairs that are not covered yet, the first of them in the tables'
+    order.
     """
     numbers = {pair: number for number, pair in enumerate(_legal_pairs())}
     rows = [(row, sum(1 << numbers[pair] for pair in _pairs(row))) for row in legal_combinations()]
@@ -87,7 +97,6 @@ def _pairs(combination: dict[str, str]) -> frozenset[frozenset[tuple[str, str]]]
     return frozenset(frozenset(pair) for pair in itertools.combinations(combination.items(), 2))
 
 
-@functools.cache
 def _legal_pairs() -> frozenset[frozenset[tuple[str, str]]]:
     """The pairs of values of two axes that are together in some legal combination."""
     return frozenset(pair for combination in legal_combinations() for pair in _pairs(combination))

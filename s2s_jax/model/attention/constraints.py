@@ -1,7 +1,7 @@
 """Which tokens may be attended to. A constraint wraps the normalizer: a mask before it or a factor after it.
 
-The monotonic constraints read the weights of an independent normalizer (`sigmoid`) as probabilities of choosing each token
-(or of staying with it), and compute the alignment from those and the previous alignment.
+The monotonic constraints read the weights of an independent normalizer (`sigmoid`) as probabilities of choosing each
+token (or of staying with it), and compute the alignment from those and the previous alignment.
 """
 
 from collections.abc import Callable

@@ -48,8 +48,8 @@ class Head(Attention):
 class Heads(nnx.Module):
     """Several heads whose contexts are concatenated. Vaswani et al. 2017, arXiv:1706.03762, 3.2.2.
 
-    Any score, normalizer, history and constraint; each head has its own parameters. There is no output map, because what
-    the decoder computes of the context is linear in it. All heads run in one program: every array has an axis N of
+    Any score, normalizer, history and constraint; each head has its own parameters. There is no output map, because
+    what the decoder computes of the context is linear in it. All heads run in one program: every array has an axis N of
     heads, after the batch axis in whatever a beam gathers.
     """
 

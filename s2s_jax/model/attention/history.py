@@ -1,8 +1,8 @@
 """What attention remembers of earlier alignments.
 
-A history gives each token a few numbers, its features. They are convolved if `model.attention.kernel` is positive, mapped
-to the width of a key and added to the token's key (`HistoryFeatures`), so that every score that has keys can be combined
-with every history.
+A history gives each token a few numbers, its features. They are convolved if `model.attention.kernel` is positive,
+mapped to the width of a key and added to the token's key (`HistoryFeatures`), so that every score that has keys can be
+combined with every history.
 """
 
 from typing import Any
@@ -157,7 +157,7 @@ class PreviousAndCoverage(Coverage):
 
 
 class CoverageFertility(Coverage):
-    """feature_s = sum of all earlier weights / f_s, f_s = N sigmoid(u . h_s). Tu et al. 2016, arXiv:1601.04811, eq. 8-9.
+    """feature_s = sum of all earlier weights / f_s, f_s = N sigmoid(u . h_s). Tu et al. 2016, eq. 8-9.
 
     N is `model.attention.fertility`: the largest number of target words that one source word accounts for.
     """

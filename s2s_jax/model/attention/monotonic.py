@@ -1,7 +1,7 @@
 """Monotonic alignments: pure functions of one decoder step.
 
-Every array is batch first and source last, and padding comes after the real tokens. Alignments and probabilities that are
-passed in must be 0 on padding; energies may hold anything there. `previous` is the alignment of the last step,
+Every array is batch first and source last, and padding comes after the real tokens. Alignments and probabilities that
+are passed in must be 0 on padding; energies may hold anything there. `previous` is the alignment of the last step,
 `first_token(mask)` before the first one. All weights that are returned are exactly 0 on padding.
 """
 
@@ -19,9 +19,10 @@ def first_token(mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
 def expected_choice(choose: Float[Array, "*B S"], previous: Float[Array, "*B S"]) -> Float[Array, "*B S"]:
     """The probability of choosing each token when scanning on from the last choice, as training needs it.
 
-    The rest is the probability of choosing none. alignment_j = choose_j sum_{k<=j} previous_k prod_{k<=l<j} (1 - choose_l). Raffel et al. 2017, arXiv:1704.00784,
-    through their recurrence q_j = (1 - choose_{j-1}) q_{j-1} + previous_j, alignment_j = choose_j q_j.
-    Nothing is divided and nothing clipped: it is exact for long sentences, and for probabilities of 0 and 1.
+    The rest is the probability of choosing none. alignment_j = choose_j sum_{k<=j} previous_k prod_{k<=l<j} (1 -
+    choose_l). Raffel et al. 2017, arXiv:1704.00784, through their recurrence q_j = (1 - choose_{j-1}) q_{j-1} +
+    previous_j, alignment_j = choose_j q_j. Nothing is divided and nothing clipped: it is exact for long sentences, and
+    for probabilities of 0 and 1.
 
     Args:
         choose: the probability that a token is chosen when it is reached.
@@ -75,7 +76,8 @@ def lookback(
     Arivazhagan et al. 2019, arXiv:1906.05218 (MILk): `chunkwise` without a limit, in two scans.
 
     With share_j = exp(energy_j) / sum_{l<=j} exp(energy_l), the softmax up to k gives j the weight
-    share_j prod_{j<l<=k} (1 - share_l): a scan back from k that stops at j, which is `expected_choice` in the other direction.
+    share_j prod_{j<l<=k} (1 - share_l): a scan back from k that stops at j, which is
+    `expected_choice` in the other direction.
     """
     share = _running_share(energies, mask)
     return jnp.flip(expected_choice(jnp.flip(share, -1), jnp.flip(alignment, -1)), -1)

@@ -3,10 +3,10 @@
 Each takes scores and a mask and returns weights along the last axis: float32, exactly 0 on padding, all zeros where no
 token is real. Values on padding affect neither a weight nor a gradient, not even if they are NaN.
 
-To add one, write a function `(scores, mask) -> weights` and add it to NORMALIZERS. Parameters after those two are passed
-by name: one named like a setting of `model.attention` gets that setting, `bound` the largest weight that each token may
-get (from a history that limits weights), `noise` Gumbel noise in training and None otherwise. Weights that do not sum to
-1, or that are independent probabilities, are declared with `facts`.
+To add one, write a function `(scores, mask) -> weights` and add it to NORMALIZERS. Parameters after those two are
+passed by name: one named like a setting of `model.attention` gets that setting, `bound` the largest weight that each
+token may get (from a history that limits weights), `noise` Gumbel noise in training and None otherwise. Weights that do
+not sum to 1, or that are independent probabilities, are declared with `facts`.
 """
 
 import dataclasses
@@ -140,7 +140,8 @@ def entmax15(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[A
 def alpha_entmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], alpha: Number) -> Float[Array, "*B S"]:
     """[(alpha - 1) e - threshold]_+^(1 / (alpha - 1)), alpha at least 1: 1 is softmax, 2 sparsemax.
 
-    Computed by bisection, to within 1e-6 for alpha up to 2. Differentiable in alpha: Correia et al. 2019, arXiv:1909.00015.
+    Computed by bisection, to within 1e-6 for alpha up to 2. Differentiable in alpha: Correia et al. 2019,
+    arXiv:1909.00015.
     """
     return _tsallis(_bisected_threshold, _real(scores, mask), mask, jnp.asarray(alpha, jnp.float32))
 
@@ -233,7 +234,7 @@ _tsallis.defvjp(_tsallis_forward, _tsallis_backward)
 
 
 def _slopes(weights, alpha):
-    """The slope of exp_alpha where it equals p, p^(2 - alpha), or 0 where p is 0; and the slopes' sum, 1 where it is 0."""
+    """The slope of exp_alpha where it equals p, p^(2 - alpha), 0 where p is 0; and the slopes' sum, 1 where it is 0."""
     slopes = jnp.where(weights > 0, jnp.where(weights > 0, weights, 1.0) ** (2.0 - alpha), 0.0)
     total = jnp.sum(slopes, axis=-1, keepdims=True)
     return slopes, jnp.where(total > 0, total, 1.0)
@@ -261,7 +262,7 @@ def _sparsemax_threshold(heights, alpha):
 
 
 def _entmax15_threshold(heights, alpha):
-    """The threshold at which the squares of the k best sum to 1, for the largest possible k; exp_1.5(x) is (1 + x/2)^2."""
+    """The threshold where the squares of the k best sum to 1, for the largest possible k; exp_1.5(x) is (1 + x/2)^2."""
     ordered, ranks = _descending(heights / 2.0)
     means = jnp.cumsum(ordered, axis=-1) / ranks
     scatter = jnp.cumsum(ordered**2, axis=-1) - ranks * means**2
@@ -308,9 +309,9 @@ def _total_variation_smoothing(scores, edges):
     """argmin 1/2 |x - e|^2 + sum edge_s |x_(s+1) - x_s|, exact, edge_s between s and s + 1. Johnson 2013.
 
     Dynamic programming. Forward: the least cost of the tokens up to s, as a function of x_s, has an increasing
-    derivative; in the next token's problem it is clipped to [-edge, edge], which it reaches at x_s = low and x_s = high.
-    Backward: x_s is x_(s+1) clipped to [low, high], so tokens of one run are equal to the last bit, and an edge of 0
-    separates its two sides.
+    derivative; in the next token's problem it is clipped to [-edge, edge], which it reaches at x_s = low and x_s =
+    high. Backward: x_s is x_(s+1) clipped to [low, high], so tokens of one run are equal to the last bit, and an edge
+    of 0 separates its two sides.
     """
     slots = lax.expand_dims(jnp.arange(2 * scores.shape[-1], dtype=jnp.int32), range(scores.ndim - 1))
 
