@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from s2s_jax.evaluate.alignment import alignment_error_rate, entropy, hard, pharaoh, to_pharaoh, to_tokens
+from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, pharaoh, to_pharaoh, to_tokens
 
 LINKS = some.frozensets(some.tuples(some.integers(0, 4), some.integers(0, 4)), max_size=8)
 
@@ -45,7 +45,7 @@ def test_nothing_on_either_side_has_no_rate():
 
 
 def test_error_rate_refuses_lists_of_unequal_length():
-    with pytest.raises(ValueError, match="one set of links a sentence, got 1, 2 and 2 sets"):
+    with pytest.raises(ValueError, match="one set of links per sentence, got 1, 2 and 2 sets"):
         alignment_error_rate([set()], sure=[set(), set()])
 
 
@@ -82,9 +82,9 @@ def test_entropy_by_hand():
         [[1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 0], [0, 0.8, 0, 0.2], [2, 2, 0, 0]], np.float32
     )
     wanted = [0, math.log(4), 0, -0.8 * math.log(0.8) - 0.2 * math.log(0.2), math.log(2)]
-    np.testing.assert_allclose(entropy(weights), wanted, atol=1e-7)
-    assert not np.signbit(entropy(weights)).any()
-    assert entropy(np.zeros((2, 0))).tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(alignment_entropy(weights), wanted, atol=1e-7)
+    assert not np.signbit(alignment_entropy(weights)).any()
+    assert alignment_entropy(np.zeros((2, 0))).tolist() == [0.0, 0.0]
 
 
 def test_pharaoh_by_hand():

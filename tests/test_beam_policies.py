@@ -11,8 +11,8 @@ from fake import MODEL, table
 from test_sample import counted, fits
 
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.beam.stochastic import below, log_inclusion, stochastic
-from s2s_jax.decode.length_normalization import LENGTH_NORMALIZATIONS, HypothesisScore, uncovered
+from s2s_jax.decode.beam.stochastic import condition_maximum, log_inclusion, stochastic
+from s2s_jax.decode.length_normalization import LENGTH_NORMALIZATIONS, HypothesisScore, log_coverage
 from s2s_jax.decode.sampling import row_keys
 from s2s_jax.model.interface import Model
 from s2s_jax.shapes import EOS
@@ -52,8 +52,8 @@ def test_a_beam_that_holds_everything_is_exact_under_every_ranking(name, coverag
 def test_uncovered_is_eq_14_over_real_tokens():
     coverage = jnp.array([[0.5, 2.0, 0.25, 0.0]])
     mask = jnp.array([[True, True, True, False]])
-    np.testing.assert_allclose(uncovered(coverage, mask), [np.log(0.5) + np.log(0.25)], rtol=1e-6)
-    nothing = uncovered(jnp.zeros((1, 4)), mask)
+    np.testing.assert_allclose(log_coverage(coverage, mask), [np.log(0.5) + np.log(0.25)], rtol=1e-6)
+    nothing = log_coverage(jnp.zeros((1, 4)), mask)
     assert np.isfinite(nothing).all()
     assert float(nothing[0]) < -200
 
@@ -253,7 +253,7 @@ def test_noisy_children_are_moved_below_their_parent():
     with np.errstate(divide="ignore"):
         expected = -np.log(np.exp(-limit) - np.exp(-top) + np.exp(-noisy))
     noisy[0, 0, 3], expected[0, 0, 3] = -np.inf, -np.inf
-    found = below(*(jnp.array(one.astype(np.float32)) for one in (noisy, top, limit)))
+    found = condition_maximum(*(jnp.array(one.astype(np.float32)) for one in (noisy, top, limit)))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_allclose(found.max(-1, keepdims=True), limit, atol=1e-6)
 

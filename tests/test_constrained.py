@@ -9,7 +9,7 @@ import oracle_search
 import pytest
 from fake import MODEL, table
 
-from s2s_jax.decode.beam.constrained import constrained, dealt, phrases_of
+from s2s_jax.decode.beam.constrained import allocate, constrained, phrases_of
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.length_normalization import HypothesisScore
 from s2s_jax.decode.logits_rules import LogitsRules
@@ -176,7 +176,7 @@ def test_slots_are_dealt_out_evenly_and_what_is_left_goes_down():
         ([0, 0, 0, 1, 2, 2, 2, 2], [-1, -2, -3, -4, nobody, nobody, nobody, nobody], [0, 1, 2, 3]),
         ([2, 2, 2, 2, 2, 2, 2, 2], [-1, -2, -3, -4, -5, -6, -7, -8], [0, 1, 2, 3]),
     ):
-        place = dealt(jnp.array([merit], jnp.float32), jnp.array([met]), jnp.array([2]), banks=4, width=4)
+        place = allocate(jnp.array([merit], jnp.float32), jnp.array([met]), jnp.array([2]), banks=4, width=4)
         assert sorted(place[0].tolist()) == wanted
 
 

@@ -21,7 +21,7 @@ from s2s_jax import run
 from s2s_jax.config import override
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.score import score
+from s2s_jax.decode.forced_decoding import forced_decoding
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import weights_sum_to_one
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE, copynet, identity_copy_table, pointer
@@ -332,7 +332,7 @@ def test_search_copies_words_outside_the_vocabulary(copy, width):
     assert (tokens[0] >= V).any()
     assert set(tokens[1, 0]) <= {6, EOS, PAD}  # the other row has no words in slots
     best = Batch(BATCH.source[:1], found.tokens[:1, 0])
-    scored = oracles.compiled(lambda params: score(model, params, best).log_probs)(params)
+    scored = oracles.compiled(lambda params: forced_decoding(model, params, best).log_probs)(params)
     np.testing.assert_allclose(scored, found.log_probs[:1, 0], atol=1e-4)
 
 

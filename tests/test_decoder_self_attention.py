@@ -9,7 +9,7 @@ import oracles
 import pytest
 
 from s2s_jax.decode.beam.engine import beam
-from s2s_jax.decode.score import score
+from s2s_jax.decode.forced_decoding import forced_decoding
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -86,7 +86,7 @@ def test_hypotheses_of_a_beam_have_the_scores_of_teacher_forcing():
     search = functools.partial(beam, model, width=4, max_length=6)
     result = jax.device_get(oracles.compiled(search)(params, SOURCE))
     rows = Batch(jnp.repeat(SOURCE, 4, axis=0), jnp.asarray(result.tokens.reshape(8, -1)))
-    again = jax.device_get(oracles.compiled(functools.partial(score, model))(params, rows)).log_probs
+    again = jax.device_get(oracles.compiled(functools.partial(forced_decoding, model))(params, rows)).log_probs
     np.testing.assert_allclose(result.log_probs.reshape(again.shape), again, atol=2e-5)
     assert len({tuple(row) for row in result.tokens[0]}) == 4
 

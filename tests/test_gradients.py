@@ -11,9 +11,9 @@ import oracles
 import pytest
 from scipy.stats import kendalltau
 
-from s2s_jax.decode.score import score
-from s2s_jax.evaluate.attention_agreement import agreement
-from s2s_jax.evaluate.gradients import NUMBERS, gradient_norms, log_odds, occlusion, saliency
+from s2s_jax.decode.forced_decoding import forced_decoding
+from s2s_jax.evaluate.attention_agreement import measure_agreement
+from s2s_jax.evaluate.gradients import QUANTITIES, gradient_norms, log_odds, occlusion, saliency
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -39,9 +39,11 @@ def told():
 
     def tell(params):
         slopes = {
-            (of, by.__name__): by(model, params, BATCH, of=of) for of in NUMBERS for by in (gradient_norms, saliency)
+            (of, by.__name__): by(model, params, BATCH, of=of) for of in QUANTITIES for by in (gradient_norms, saliency)
         }
-        falls = {instead: occlusion(model, params, BATCH, instead=instead) for instead in ("unknown", "zero")}
+        falls = {
+            replacement: occlusion(model, params, BATCH, replacement=replacement) for replacement in ("unknown", "zero")
+        }
         return slopes, falls
 
     return model, params, *jax.tree.map(np.asarray, oracles.compiled(tell)(params))
@@ -50,10 +52,10 @@ def told():
 def numbers(model, params, embedded, of):
     """[B, T] with other embeddings read."""
     encode = lambda params, source, key=None: model.encode_embedded(params, source, embedded, key)  # noqa: E731
-    return NUMBERS[of](unroll_targets(dataclasses.replace(model, encode=encode), params, BATCH).logits, BATCH.target)
+    return QUANTITIES[of](unroll_targets(dataclasses.replace(model, encode=encode), params, BATCH).logits, BATCH.target)
 
 
-@pytest.mark.parametrize("of", sorted(NUMBERS))
+@pytest.mark.parametrize("of", sorted(QUANTITIES))
 def test_slopes_are_those_of_small_changes(told, of):
     model, params, slopes, _ = told
     embedded, step = np.asarray(model.embed(params, BATCH.source)), 5e-3
@@ -81,13 +83,13 @@ def test_log_odds_are_those_of_the_right_token():
     np.testing.assert_allclose(log_odds(jnp.asarray(logits), jnp.asarray(right)), wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("instead", ["unknown", "zero"])
-def test_occlusion_is_what_is_missed(told, instead):
+@pytest.mark.parametrize("replacement", ["unknown", "zero"])
+def test_occlusion_is_what_is_missed(told, replacement):
     model, params, _, falls = told
-    plain = jax.jit(functools.partial(score, model))
+    plain = jax.jit(functools.partial(forced_decoding, model))
     there = plain(params, BATCH).log_probs
     for place in range(BATCH.source.shape[1]):
-        if instead == "unknown":
+        if replacement == "unknown":
             source = np.array(BATCH.source)
             source[:, place] = np.where(source[:, place] == PAD, PAD, UNK)
             without = plain(params, BATCH._replace(source=jnp.asarray(source))).log_probs
@@ -97,7 +99,7 @@ def test_occlusion_is_what_is_missed(told, instead):
             without = np.asarray(numbers(model, params, jnp.asarray(embedded), "loss")) * np.asarray(
                 BATCH.target != PAD
             )
-        oracles.same(falls[instead][:, :, place], np.asarray(there - without) * REAL[:, :, place], tolerance=1e-5)
+        oracles.same(falls[replacement][:, :, place], np.asarray(there - without) * REAL[:, :, place], tolerance=1e-5)
 
 
 def test_occlusion_by_the_unknown_token_needs_no_more_than_three_functions():
@@ -113,14 +115,14 @@ def test_what_cannot_be_asked_is_refused():
         gradient_norms(fake.MODEL, fake.table(), BATCH)
     with pytest.raises(ValueError, match="of must be one of log-odds, loss, got 'los'; did you mean 'loss'?"):
         saliency(fake.MODEL, fake.table(), BATCH, of="los")
-    with pytest.raises(ValueError, match="instead must be one of unknown, zero, got 'zeros'; did you mean 'zero'?"):
-        occlusion(fake.MODEL, fake.table(), BATCH, instead="zeros")
+    with pytest.raises(ValueError, match="replacement must be one of unknown, zero, got 'zeros'; did you mean 'zero'?"):
+        occlusion(fake.MODEL, fake.table(), BATCH, replacement="zeros")
 
 
 def test_agreement_counts_pairs_in_one_order_and_equal_tops():
     one = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.0, 0.0, 0.0], [0.6, 0.2, 0.2]])
     other = np.array([[1.0, 9.0, 2.0], [-3.0, 0.0, 4.0], [1.0, 2.0, 3.0], [0.3, 0.2, 0.1]])
-    found = agreement(one, other)
+    found = measure_agreement(one, other)
     np.testing.assert_allclose(found.tau[[0, 1]], [1.0, -1.0])
     assert np.isnan(found.tau[2])
     assert 0 < found.tau[3] < 1  # a tie

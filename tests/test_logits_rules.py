@@ -66,7 +66,7 @@ def test_a_rule_is_what_slow_python_says(name):
         source[row, : 1 + row % 4] = EOS
         prefix[row, : row % 4] = random.integers(UNK, VOCABULARY, row % 4)
     limits = limits_of(rules, jnp.array(source), max_length=LONGEST, prefix=jnp.array(prefix))
-    apply = jax.jit(lambda logits, time, said: apply_rules(logits, rules, limits, time=time, said=said))
+    apply = jax.jit(lambda logits, time, said: apply_rules(logits, rules, limits, time=time, previous=said))
     for time in range(LONGEST):
         said = np.zeros((ROWS, LONGEST), np.int32)
         said[:, :time] = random.integers(UNK, VOCABULARY - 2, (ROWS, time))

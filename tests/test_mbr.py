@@ -45,7 +45,7 @@ def test_sentence_scores_are_sacrebleus():
 
 
 def test_what_cannot_be_answered_is_refused():
-    with pytest.raises(ValueError, match="must hold one that counts, got none of finite weight"):
+    with pytest.raises(ValueError, match="must include one of finite weight, got none"):
         consensus([], [], overlap)
-    with pytest.raises(ValueError, match="log_weights must be one a hypothesis, got 1 for 2 of them"):
+    with pytest.raises(ValueError, match="log_weights must be one per hypothesis, got 1 for 2 of them"):
         consensus(["a", "b"], [0.0], overlap)

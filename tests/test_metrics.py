@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from s2s_jax.evaluate.alignment import alignment_error_rate, entropy, hard, sure_of
+from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, sure_of
 from s2s_jax.evaluate.evaluation import error_of_alignments
 from s2s_jax.evaluate.metrics import (
     INPUTS,
@@ -107,7 +107,7 @@ def test_entropy_is_a_mean_over_target_tokens():
     alignments = [np.eye(3), np.full((1, 4), 0.25)]
     counts = counts_of(Predictions(["a", "b"], [["a"], ["b"]], alignments=alignments))["attention_entropy"]
     assert value("attention_entropy", counts.sum(0)) == pytest.approx(
-        np.concatenate(list(map(entropy, alignments))).mean()
+        np.concatenate(list(map(alignment_entropy, alignments))).mean()
     )
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 import s2s_jax
 from s2s_jax import run
-from s2s_jax.decode.translate import WINDOW
+from s2s_jax.decode.batching import WINDOW
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split

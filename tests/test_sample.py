@@ -8,7 +8,7 @@ import pytest
 from fake import MODEL, table
 from scipy.stats import chisquare
 
-from s2s_jax.decode.sampling import Sampling, drawn, fallen_on, kept, row_keys, sample
+from s2s_jax.decode.sampling import Sampling, draw_tokens, place_of, row_keys, sample, truncate
 from s2s_jax.shapes import EOS
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2]], jnp.int32)
@@ -96,7 +96,7 @@ def test_the_tokens_that_are_left_are_those_of_slow_python(sampling):
     logits = random.normal(size=(30, 9)).astype(np.float32)
     logits[10:20] = np.round(logits[10:20]) + 0.0  # equals, and no -0.0, which top_k puts below 0.0
     logits[:, 0] = -np.inf
-    left = np.asarray(kept(jnp.array(logits) / sampling.temperature, sampling))
+    left = np.asarray(truncate(jnp.array(logits) / sampling.temperature, sampling))
     for row in range(len(logits)):
         shares = np.exp(left[row]) / np.exp(left[row]).sum()
         found = {int(token): shares[token] for token in np.flatnonzero(shares)}
@@ -107,7 +107,7 @@ def test_the_tokens_that_are_left_are_those_of_slow_python(sampling):
 def test_tokens_are_drawn_as_often_as_the_cut_distribution_says(sampling):
     logits = np.random.default_rng(1).normal(size=9).astype(np.float32)
     rows = jnp.broadcast_to(jnp.array(logits), (DRAWS, 9))
-    tokens = drawn(rows, row_keys(2, jnp.arange(DRAWS)), sampling)
+    tokens = draw_tokens(rows, row_keys(2, jnp.arange(DRAWS)), sampling)
     said, counts = np.unique(np.asarray(tokens), return_counts=True)
     fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
 
@@ -116,14 +116,14 @@ def test_tokens_are_drawn_as_often_as_the_cut_distribution_says(sampling):
 def test_a_vocabulary_of_many_stretches_is_drawn_from_alike(sampling):
     logits = np.random.default_rng(3).normal(size=200).astype(np.float32) * 2
     logits[10:140] = -np.inf  # a whole stretch that nothing is drawn from
-    tokens = drawn(jnp.broadcast_to(jnp.array(logits), (DRAWS, 200)), row_keys(4, jnp.arange(DRAWS)), sampling)
+    tokens = draw_tokens(jnp.broadcast_to(jnp.array(logits), (DRAWS, 200)), row_keys(4, jnp.arange(DRAWS)), sampling)
     said, counts = np.unique(np.asarray(tokens), return_counts=True)
     fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
 
 
 @pytest.mark.parametrize(("point", "place"), [(0.0, 1), (0.99, 1), (1.0, 3), (2.99, 3), (3.0, 3), (9.0, 3)])
 def test_a_point_falls_on_a_place_that_has_weight(point, place):
-    assert fallen_on(jnp.array([[0.0, 1.0, 0.0, 2.0, 0.0]]), jnp.array([[point]])) == place
+    assert place_of(jnp.array([[0.0, 1.0, 0.0, 2.0, 0.0]]), jnp.array([[point]])) == place
 
 
 def test_neighbors_padding_and_order_change_no_sample():

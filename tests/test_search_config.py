@@ -11,6 +11,7 @@ from fake import MODEL, table
 
 from s2s_jax.config import Experiment, override, settings
 from s2s_jax.decode import compaction
+from s2s_jax.decode.batching import WINDOW
 from s2s_jax.decode.compaction import COMPACTIONS
 from s2s_jax.decode.length_normalization import LENGTH_NORMALIZATIONS, LengthNormalizationName
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
@@ -19,7 +20,7 @@ from s2s_jax.decode.mbr import MBR_METRICS, MbrMetricName
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.sampling import Sampling
 from s2s_jax.decode.search import SEARCHES, SearchConfig, SearchName, compiled_search
-from s2s_jax.decode.translate import WINDOW, Translator
+from s2s_jax.decode.translate import Translator
 from s2s_jax.shapes import EOS, PAD
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import Characters
@@ -159,7 +160,7 @@ def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
 
     begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
     taken, told, _ = compaction.loop_until_done(
-        advance, lambda now: now[0] >= now[2], ends, begun, most=8, compactions=2
+        advance, lambda now: now[0] >= now[2], ends, begun, steps=8, compactions=2
     )
     assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
     assert told.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
@@ -169,7 +170,7 @@ def test_long_work_halves_its_batches_and_says_the_same():
     """From a first full window on; what few lines ask for compiles no more than they need."""
     lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16 + 5)]  # a letter unknown: the other table
     one, asked = translator(batch_size=16), []
-    find, one._find = one._find, lambda *given, **more: asked.append(more["compactions"]) or find(*given, **more)
+    find, one._search = one._search, lambda *given, **more: asked.append(more["compactions"]) or find(*given, **more)
     found = [answer.text for answer in one.translate(table(4), lines)]
     assert asked == [COMPACTIONS] * (WINDOW + 1)
     asked.clear()

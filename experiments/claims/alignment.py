@@ -35,10 +35,10 @@ from rich.console import Console
 from s2s_jax import run as runs
 from s2s_jax.cli.experiments import find
 from s2s_jax.config import override
+from s2s_jax.decode.batching import pad_rows
 from s2s_jax.decode.forced_decoding import ScoredPair
-from s2s_jax.decode.translate import filled
 from s2s_jax.evaluate.alignment import Link
-from s2s_jax.evaluate.attention_agreement import agreement
+from s2s_jax.evaluate.attention_agreement import measure_agreement
 from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
 from s2s_jax.evaluate.plots import Picture, grid
@@ -82,10 +82,10 @@ def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> runs
 def looked(run: runs.Run, examples: Sequence[Example]) -> list[Seen]:
     """The pairs under all three."""
     encoded = encode(examples, run.pair)
-    batch = Batch(filled(encoded.sources), filled(encoded.targets))
+    batch = Batch(pad_rows(encoded.sources), pad_rows(encoded.targets))
 
     def slopes_and_falls(params: Params, batch: Batch):
-        return saliency(run.model, params, batch), occlusion(run.model, params, batch, instead="zero")
+        return saliency(run.model, params, batch), occlusion(run.model, params, batch, replacement="zero")
 
     found = jax.device_get(jax.jit(slopes_and_falls)(run.params, jax.tree.map(jnp.asarray, batch)))
     seen = []
@@ -129,7 +129,7 @@ def agreed(seen: Sequence[Seen], one: str, other: str) -> Agreed:
     taus, tops = [], []
     for each in seen:
         linked = sorted({target for _, target in each.gold})
-        found = agreement(each.sights[one], each.sights[other])
+        found = measure_agreement(each.sights[one], each.sights[other])
         taus.append(found.tau[linked])
         tops.append(found.top[linked])
     return Agreed(float(np.nanmean(np.concatenate(taus))), float(np.concatenate(tops).mean()))

@@ -1,7 +1,4 @@
-"""What does the model say when each next token is picked from the last step alone, and never taken back?
-
-Greedy search and sampling are two ways to pick.
-"""
+"""Greedy search and sampling: each next token is chosen from the last step alone, and never taken back."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,19 +8,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from s2s_jax.decode.compaction import loop_until_done
-from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import argmax
 from s2s_jax.model.interface import Model, Params, State
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
-# (logits as the rules leave them [N, V], what is given of each row, time) -> tokens [N]
+# (logits after the rules [N, V], row_inputs, time) -> tokens [N]
 ChooseToken = Callable[[Array, Any, Array], Array]
 
 
 class DecodeLoop(NamedTuple):
-    """Where the loop stands; N is B times the hypotheses of each sentence."""
+    """The loop's state; N is B times the hypotheses of each sentence."""
 
     state: State
     token: Int[Array, " N"]
@@ -38,82 +35,89 @@ def decode_autoregressively(
     model: Model,
     params: Params,
     source: Int[Array, "B S"],
-    pick: ChooseToken,
+    choose: ChooseToken,
     *,
-    given: Any = (),
-    each: int = 1,
+    row_inputs: Any = (),
+    hypotheses: int = 1,
     max_length: int,
     scoring: HypothesisScore = LIKELIHOOD,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     compactions: int = 0,
 ) -> SearchResult:
-    """`each` hypotheses of every sentence, token by token, until all have ended or stand at their bound.
+    """Hypotheses of every sentence, token by token, until all have ended or have reached their maximal length.
 
     Args:
-        given: what `pick` is told of each row, leaves [N, ...].
-        compactions: see `decode.loop`.
+        choose: chooses the next token of each row.
+        row_inputs: what `choose` gets for each row, leaves [N, ...].
+        hypotheses: how many per sentence.
+        compactions: see `decode.compaction`.
     """
-    memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, each, axis=0), model.encode(params, source))
-    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, each=each)
-    mask = jnp.repeat(real(source), each, axis=0)
-    rows, length = mask.shape
-    empty = ~mask.any(-1)  # rows that only fill a batch up end at once
+    memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, hypotheses, axis=0), model.encode(params, source))
+    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, repeats=hypotheses)
+    mask = jnp.repeat(real(source), hypotheses, axis=0)
+    empty = ~mask.any(-1)  # rows that only fill up a batch end at once
 
-    def advance(fixed: tuple[Any, Limits, Any], now: DecodeLoop, time: Int[Array, ""]) -> DecodeLoop:
-        memory, limits, given = fixed
-        state, step = model.step(params, memory, now.state, now.token)
-        allowed = apply_rules(step.logits, rules, limits, time=time, said=now.tokens if rules.look_back else None)
-        token = pick(allowed, given, time)
+    def advance(fixed: tuple[Any, Limits, Any], loop: DecodeLoop, time: Int[Array, ""]) -> DecodeLoop:
+        memory, limits, row_inputs = fixed
+        state, step = model.step(params, memory, loop.state, loop.token)
+        previous = loop.tokens if rules.look_back else None
+        allowed = apply_rules(step.logits, rules, limits, time=time, previous=previous)
+        token = choose(allowed, row_inputs, time)
         normalizer = step.log_normalizer
         own = log_prob_of(token, step.logits, normalizer)
         ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, allowed, normalizer)
-        said = jnp.stack([own, ruled])
-        token, said = jnp.where(now.done, PAD, token), jnp.where(now.done[None], 0.0, said)
+        log_probs = jnp.stack([own, ruled])
+        token, log_probs = jnp.where(loop.done, PAD, token), jnp.where(loop.done[None], 0.0, log_probs)
         return DecodeLoop(
             state,
             token,
-            now.done | (token == EOS) | (time + 1 >= limits.most),
-            now.tokens.at[:, time].set(token),
-            now.log_probs.at[:, time].set(said[0]),
-            now.alignment.at[:, time].set(jnp.where(now.done[:, None], 0.0, step.alignment)),
-            now.total + said[1],
+            loop.done | (token == EOS) | (time + 1 >= limits.longest),
+            loop.tokens.at[:, time].set(token),
+            loop.log_probs.at[:, time].set(log_probs[0]),
+            loop.alignment.at[:, time].set(jnp.where(loop.done[:, None], 0.0, step.alignment)),
+            loop.total + log_probs[1],
         )
 
-    first = DecodeLoop(
+    last = loop_until_done(
+        advance,
+        lambda loop: loop.done.reshape(-1, hypotheses).all(-1),
+        (memory, limits, row_inputs),
+        initial_loop(state, empty, max_length=max_length, source_length=source.shape[1]),
+        steps=max_length,
+        compactions=compactions,
+    )
+    lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
+    coverage = log_coverage(last.alignment.sum(1), mask) if scoring.coverage else jnp.zeros(empty.shape)
+    result = SearchResult(
+        last.tokens,
+        last.log_probs,
+        last.alignment,
+        scoring.score(last.total, lengths, coverage),
+        ~(last.tokens == EOS).any(-1) & ~empty,
+        last.total,
+    )
+    return SearchResult(*(leaf.reshape(source.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
+
+
+def initial_loop(state: State, empty: Bool[Array, " N"], *, max_length: int, source_length: int) -> DecodeLoop:
+    """The loop before the first step; rows without a sentence are done."""
+    rows = empty.shape[0]
+    return DecodeLoop(
         state,
         jnp.full((rows,), BOS, jnp.int32),
         empty,
         jnp.full((rows, max_length), PAD, jnp.int32),
         jnp.zeros((rows, max_length)),
-        jnp.zeros((rows, max_length, length)),
+        jnp.zeros((rows, max_length, source_length)),
         jnp.where(empty, -jnp.inf, 0.0),
     )
-    last = loop_until_done(
-        advance,
-        lambda now: now.done.reshape(-1, each).all(-1),
-        (memory, limits, given),
-        first,
-        most=max_length,
-        compactions=compactions,
-    )
-    lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
-    looked = uncovered(last.alignment.sum(1), mask) if scoring.coverage else jnp.zeros((rows,))
-    found = SearchResult(
-        last.tokens,
-        last.log_probs,
-        last.alignment,
-        scoring.score(last.total, lengths, looked),
-        ~(last.tokens == EOS).any(-1) & ~empty,
-        last.total,
-    )
-    return SearchResult(*(leaf.reshape(source.shape[0], each, *leaf.shape[1:]) for leaf in found))
 
 
 def log_prob_of(
     token: Int[Array, " N"], logits: Float[Array, "N V"], normalizer: Float[Array, " N"]
 ) -> Float[Array, " N"]:
-    """What each token counts by logits from which a normalizer is still to be taken."""
+    """The log-probability of each token, from logits and their log-normalizer."""
     return jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - normalizer
 
 
@@ -128,7 +132,7 @@ def greedy(
     prefix: Int[Array, "B P"] | None = None,
     compactions: int = 0,
 ) -> SearchResult:
-    """The token of highest probability at each step, until all sentences have ended or `max_length` tokens stand."""
+    """One hypothesis per sentence: the token of highest probability at each step."""
     return decode_autoregressively(
         model,
         params,

@@ -1,7 +1,4 @@
-"""Pairs of lines in, their probabilities out: in the order of the input, with memory that does not grow with it.
-
-Pairs are scored in windows, those of like length together; shapes are rounded up as in translation.
-"""
+"""Log-probabilities and alignments of given translations, the true token fed at each step."""
 
 import functools
 import itertools
@@ -9,30 +6,55 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.score import Scored, score
+from s2s_jax.decode.batching import WINDOW, pad_rows, run_batches
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.search import SearchConfig
-from s2s_jax.decode.translate import WINDOW, filled, prefetch_one
-from s2s_jax.model.interface import Model, Params
-from s2s_jax.shapes import Batch
+from s2s_jax.model.interface import Model, Params, unroll_targets
+from s2s_jax.shapes import Batch, real
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import append_eos
 
-Ids = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # source and target of a pair
+PairIds = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # source and target of a pair
+
+
+class ForcedScores(NamedTuple):
+    """What forced decoding gives for a batch of pairs."""
+
+    log_probs: Float[Array, "B T"]  # of each token, nats; 0 on padding
+    alignment: Float[Array, "B T S"]  # zeros on padding
+    correct: Bool[Array, "B T"]  # whether the true token was the likeliest; False on padding
+    scores: Float[Array, " B"]  # by which a search would rank them
+
+
+def forced_decoding(
+    model: Model, params: Params, batch: Batch, *, scoring: HypothesisScore = LIKELIHOOD
+) -> ForcedScores:
+    """The log-probability and the alignment of every target token, EOS included, given the true tokens before it."""
+    steps = unroll_targets(model, params, batch)
+    log_probs = jax.nn.log_softmax(steps.logits)
+    true = jnp.take_along_axis(log_probs, batch.target[..., None], axis=-1)[..., 0]
+    weight = real(batch.target)
+    correct = weight & (true >= log_probs.max(-1))
+    true, alignment = jnp.where(weight, true, 0.0), jnp.where(weight[..., None], steps.alignment, 0.0)
+    length = jnp.maximum(weight.sum(-1), 1).astype(jnp.float32)
+    coverage = log_coverage(alignment.sum(1), real(batch.source)) if scoring.coverage else jnp.zeros(length.shape)
+    return ForcedScores(true, alignment, correct, scoring.score(true.sum(-1), length, coverage))
 
 
 class ScoredPair(NamedTuple):
     """A given pair under forced decoding."""
 
     example: Example
-    source_tokens: tuple[str, ...]  # the end token counted
-    tokens: tuple[str, ...]  # of the target, the end token counted
+    source_tokens: tuple[str, ...]  # the end token included
+    tokens: tuple[str, ...]  # of the target, the end token included
     log_probs: Float[np.ndarray, " T"]  # of each target token, nats
     alignment: Float[np.ndarray, "T S"]
-    correct: int  # tokens that would have been said in their place
+    correct: int  # target tokens that were the likeliest in their place
     score: float  # by search.length_normalization
 
     @property
@@ -41,51 +63,51 @@ class ScoredPair(NamedTuple):
         return float(self.log_probs.sum())
 
 
-class Scorer:
-    """A model and the tokenizers on both sides of it, ready to score."""
+class PairScorer:
+    """A model and the tokenizers of both sides, ready to score pairs of lines."""
 
     def __init__(self, model: Model, pair: PairTokenizer, search: SearchConfig):
-        """Of the search, the ranking and the number of sentences count."""
-        self._score = jax.jit(functools.partial(score, model, scoring=search.scoring()))
+        """Of the search, the scoring and the bounds of a batch are used."""
+        self._forced_decoding = jax.jit(functools.partial(forced_decoding, model, scoring=search.scoring()))
         self.pair, self.search = pair, search
 
     def score(self, params: Params, examples: Iterable[Example]) -> Iterator[ScoredPair]:
-        """Log-probability and alignment of each pair, in their order; pairs are read a window at a time."""
+        """Log-probability and alignment of each pair, in the order of the input.
+
+        Pairs are read one window at a time, so that memory does not grow with their number.
+        """
         examples = iter(examples)
-        while read := list(itertools.islice(examples, self.search.batch_size * WINDOW)):
-            yield from self._window(params, read)
+        while window := list(itertools.islice(examples, self.search.batch_size * WINDOW)):
+            yield from self._score_window(params, window)
 
-    def _window(self, params: Params, examples: list[Example]) -> list[ScoredPair]:
-        ids = [self._ids(example) for example in examples]
-        order = sorted(range(len(ids)), key=lambda member: sum(map(len, ids[member])))
-        step, answers = self.search.batch_size, {}
-        batches = [order[start : start + step] for start in range(0, len(order), step)]
-        for members, scored in prefetch_one(
-            (members, self._sent(params, [ids[n] for n in members])) for members in batches
-        ):
-            scored = jax.device_get(scored)
-            for row, member in enumerate(members):
-                answers[member] = self._score_batch(examples[member], ids[member], scored, row)
-        return [answers[number] for number in range(len(examples))]
+    def _score_window(self, params: Params, examples: list[Example]) -> list[ScoredPair]:
+        ids = [self._encode(example) for example in examples]
 
-    def _ids(self, example: Example) -> Ids:
-        source, target = (
-            self.pair.encode_source(example.source),
-            self.pair.encode_target(example.target, example.source),
-        )
-        return append_eos(source), append_eos(target)
+        def compute(rows: list[int]) -> ForcedScores:
+            return self._forced_decoding(
+                params, Batch(*(pad_rows([ids[row][side] for row in rows]) for side in (0, 1)))
+            )
 
-    def _sent(self, params: Params, ids: list[Ids]) -> Scored:
-        return self._score(params, Batch(*(filled(side) for side in zip(*ids, strict=True))))
+        lengths = [(len(source), len(target)) for source, target in ids]
+        results: dict[int, ScoredPair] = {}
+        bounds = {"size": self.search.batch_size, "tokens": self.search.batch_tokens}
+        for rows, scores in run_batches(compute, lengths, **bounds):
+            for place, row in enumerate(rows):
+                results[row] = self._scored_pair(examples[row], ids[row], scores, place)
+        return [results[row] for row in range(len(examples))]
 
-    def _score_batch(self, example: Example, ids: Ids, scored: Scored, row: int) -> ScoredPair:
+    def _encode(self, example: Example) -> PairIds:
+        source = self.pair.encode_source(example.source)
+        return append_eos(source), append_eos(self.pair.encode_target(example.target, example.source))
+
+    def _scored_pair(self, example: Example, ids: PairIds, scores: ForcedScores, row: int) -> ScoredPair:
         source, target = ids
         return ScoredPair(
             example,
             tuple(self.pair.source_symbols(source.tolist(), example.source)),
             tuple(self.pair.target_symbols(target.tolist(), example.source)),
-            np.array(scored.log_probs[row, : len(target)]),
-            np.array(scored.alignment[row, : len(target), : len(source)]),
-            int(scored.correct[row, : len(target)].sum()),
-            float(scored.scores[row]),
+            np.array(scores.log_probs[row, : len(target)]),
+            np.array(scores.alignment[row, : len(target), : len(source)]),
+            int(scores.correct[row, : len(target)].sum()),
+            float(scores.scores[row]),
         )

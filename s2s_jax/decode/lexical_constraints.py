@@ -1,6 +1,6 @@
-"""What must a translation of one line begin with, and what must it hold?
+"""Constraints on the translation of one line: a prefix, and phrases that it must hold.
 
-A text is not a list of tokens: it is cut by the target's tokenizer, with the words that the line itself can lend it.
+Both are given as text and encoded by the target's tokenizer, with the copy vocabulary of the line.
 """
 
 from collections.abc import Sequence
@@ -9,78 +9,75 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from s2s_jax.decode.batching import next_power_of_two
 from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 
 
 class ConstrainedLine(NamedTuple):
-    """A line, and what its translation must keep to. A blank line's is blank, whatever is wanted."""
+    """A line with constraints on its translation; a blank line's translation is blank, whatever the constraints."""
 
     line: str
-    prefix: str = ""  # what it begins with
-    phrases: tuple[str, ...] = ()  # what it holds somewhere, each of them, in any order
+    prefix: str = ""  # the translation begins with it
+    phrases: tuple[str, ...] = ()  # the translation holds each of them somewhere, in any order
 
     @classmethod
     def of(cls, line: "str | ConstrainedLine") -> "ConstrainedLine":
-        """The line with nothing wanted, where it is only a line."""
+        """The line itself, or a plain line without constraints."""
         return line if isinstance(line, ConstrainedLine) else cls(line)
 
 
 def token_arrays(
-    wanted: Sequence[ConstrainedLine], pair: PairTokenizer, rules: LogitsRules, *, rows: int
+    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rules: LogitsRules, *, rows: int
 ) -> dict[str, Int[np.ndarray, "B ..."]]:
-    """What a search takes beside the source: `prefix` [B, P], `phrases` [B, N, L], PAD behind each; what nobody wants
-    is left out.
+    """The constraints as arguments of a search: `prefix` [B, P] and `phrases` [B, N, L], PAD behind each.
+
+    A constraint that no line has is left out.
 
     Args:
-        rows: how many there are, those that only fill a batch up counted.
+        rows: of the batch, those that only fill it up included.
 
     Raises:
-        ValueError: a phrase can never be said.
+        ValueError: a phrase can never be produced.
     """
-    found = {"prefix": prefix_ids(wanted, pair, rows), "phrases": phrase_ids(wanted, pair, rows, rules)}
-    return {name: ids for name, ids in found.items() if ids is not None}
+    arrays = {"prefix": prefix_ids(lines, pair, rows), "phrases": phrase_ids(lines, pair, rows, rules)}
+    return {name: ids for name, ids in arrays.items() if ids is not None}
 
 
-def prefix_ids(wanted: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int) -> Int[np.ndarray, "B P"] | None:
-    """The tokens that each row begins with; None where no row has any."""
-    ids = [pair.encode_target(one.prefix, one.line) for one in wanted]
+def prefix_ids(lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int) -> Int[np.ndarray, "B P"] | None:
+    """The tokens that each row begins with; None where no row has a prefix."""
+    ids = [pair.encode_target(each.prefix, each.line) for each in lines]
     longest = max(map(len, ids))
-    return _filled([[one] for one in ids], (rows, 1, rounded(longest)))[:, 0] if longest else None
+    return _padded([[prefix] for prefix in ids], (rows, 1, next_power_of_two(longest)))[:, 0] if longest else None
 
 
 def phrase_ids(
-    wanted: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, rules: LogitsRules
+    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, rules: LogitsRules
 ) -> Int[np.ndarray, "B N L"] | None:
-    """The tokens of each phrase of each row; None where no row has any."""
-    ids = [_outermost([_sayable(phrase, one.line, pair, rules) for phrase in one.phrases]) for one in wanted]
+    """The tokens of each phrase of each row; None where no row has a phrase."""
+    ids = [_maximal([_encode_phrase(text, each.line, pair, rules) for text in each.phrases]) for each in lines]
     longest = max((len(phrase) for phrases in ids for phrase in phrases), default=0)
-    return _filled(ids, (rows, rounded(max(map(len, ids))), rounded(longest))) if longest else None
+    return _padded(ids, (rows, next_power_of_two(max(map(len, ids))), next_power_of_two(longest))) if longest else None
 
 
-def rounded(count: int) -> int:
-    """The next power of two, so that few shapes occur."""
-    return 1 << max(count - 1, 0).bit_length()
-
-
-def _sayable(phrase: str, line: str, pair: PairTokenizer, rules: LogitsRules) -> list[int]:
+def _encode_phrase(phrase: str, line: str, pair: PairTokenizer, rules: LogitsRules) -> list[int]:
     ids = pair.encode_target(phrase, line)
     if UNK in ids:
         raise ValueError(
-            f"the phrase {phrase!r}, wanted for the line {line!r}, holds what the target's tokenizer does not know; "
-            "leave it out, or spell it otherwise."
+            f"the phrase {phrase!r} for the line {line!r} holds what the target's tokenizer does not know; leave it "
+            "out, or spell it differently."
         )
     if banned := set(ids) & set(rules.banned):
         raise ValueError(
-            f"the phrase {phrase!r}, wanted for the line {line!r}, holds id {min(banned)} of search.rules.banned; "
+            f"the phrase {phrase!r} for the line {line!r} holds id {min(banned)} of search.rules.banned; "
             "leave one of them out."
         )
     return ids
 
 
-def _outermost(phrases: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """The phrases without those that stand in another one, which is met only when they are; and without empty ones."""
+def _maximal(phrases: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The phrases without empty ones and without those contained in another one."""
     kept: list[Sequence[int]] = []
     for phrase in sorted(phrases, key=len, reverse=True):
         if phrase and not any(
@@ -90,7 +87,7 @@ def _outermost(phrases: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     return kept
 
 
-def _filled(ids: Sequence[Sequence[Sequence[int]]], shape: tuple[int, int, int]) -> np.ndarray:
+def _padded(ids: Sequence[Sequence[Sequence[int]]], shape: tuple[int, int, int]) -> np.ndarray:
     array = np.full(shape, PAD, np.int32)
     for row, phrases in enumerate(ids):
         for number, phrase in enumerate(phrases):

@@ -1,7 +1,7 @@
-"""Which next tokens may be said, whatever the search?
+"""Rules on the next token that every search follows: lengths, n-grams, banned tokens, a given prefix.
 
-Every search hands the model's next-token logits to `followed` and chooses by what comes back; what the model itself
-says of the chosen token is read from the logits as they were.
+Every search passes the model's next-token logits to `apply_rules` and chooses by the result; the model's own
+log-probability of the chosen token is computed from the original logits.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from s2s_jax.validation import at_least, check_fields
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogitsRules:
-    """What a translation must keep to; PAD and BOS are never said."""
+    """Which tokens are allowed; PAD and BOS never are."""
 
     min_length: int = 0
-    """Fewest tokens of a translation, the end counted."""
+    """Fewest tokens of a translation, the end token included."""
     min_ratio: float = 0.0
-    """Fewest tokens of a translation for each source token, both ends counted; the longer of both bounds holds."""
+    """Fewest tokens of a translation per source token, end tokens included; the longer of both bounds holds."""
     max_ratio: float = 0.0
-    """Most tokens of a translation for each source token, both ends counted; 0 for no such bound."""
+    """Most tokens of a translation per source token, end tokens included; 0 for no bound."""
     no_repeat_ngram: int = 0
-    """No run of so many tokens is said twice; 0 for no such rule."""
+    """No n-gram of this many tokens occurs twice; 0 for no such rule."""
     repetition_penalty: float = 1.0
-    """Factor on the log-probability of tokens that were said before. Keskar et al. 2019, arXiv:1909.05858, 4.1."""
+    """Factor on the log-probability of tokens that occurred before. Keskar et al. 2019, arXiv:1909.05858, 4.1."""
     banned: tuple[int, ...] = ()
-    """Ids that are never said."""
+    """Ids of tokens that are never chosen."""
     unknown: bool = True
-    """Whether the unknown token may be said."""
+    """Whether the unknown token is allowed."""
 
     def __post_init__(self):
         check_fields(self, "search.rules")
@@ -49,7 +49,7 @@ class LogitsRules:
 
     @property
     def look_back(self) -> bool:
-        """Whether what was said before matters."""
+        """Whether the preceding tokens matter."""
         return self.no_repeat_ngram > 0 or self.repetition_penalty != 1
 
 
@@ -57,10 +57,10 @@ NO_RULES = LogitsRules()
 
 
 class Limits(NamedTuple):
-    """What the rules ask of each row, known before the first token."""
+    """The bounds of each row, known before the first token."""
 
-    fewest: Int[Array, " N"]
-    most: Int[Array, " N"]
+    shortest: Int[Array, " N"]  # fewest tokens, the end token included
+    longest: Int[Array, " N"]  # most tokens
     prefix: Int[Array, "N P"]  # the tokens it must begin with, PAD behind them
 
 
@@ -70,21 +70,21 @@ def limits_of(
     *,
     max_length: int,
     prefix: Int[Array, "B P"] | None = None,
-    each: int = 1,
+    repeats: int = 1,
 ) -> Limits:
-    """The bounds of `each` hypotheses a sentence. No minimum is longer than the maximum."""
+    """The bounds of `repeats` hypotheses per sentence; no minimum is above the maximum."""
     length = real(source).sum(-1).astype(jnp.float32)
-    most = jnp.full((source.shape[0],), max_length, jnp.int32)
+    longest = jnp.full((source.shape[0],), max_length, jnp.int32)
     if rules.max_ratio:
-        most = jnp.clip(tokens_for(length, rules.max_ratio), 1, most)
-    fewest = jnp.minimum(jnp.maximum(tokens_for(length, rules.min_ratio), rules.min_length), most)
+        longest = jnp.clip(tokens_for(length, rules.max_ratio), 1, longest)
+    shortest = jnp.minimum(jnp.maximum(tokens_for(length, rules.min_ratio), rules.min_length), longest)
     if prefix is None:
         prefix = jnp.zeros((source.shape[0], 0), jnp.int32)
-    return Limits(*(jnp.repeat(leaf, each, axis=0) for leaf in (fewest, most, prefix)))
+    return Limits(*(jnp.repeat(leaf, repeats, axis=0) for leaf in (shortest, longest, prefix)))
 
 
 def tokens_for(length: Float[Array, " B"], ratio: float) -> Int[Array, " B"]:
-    """ratio * length, rounded up; what float32 adds to a whole number is no reason to round it up."""
+    """ratio * length, rounded up, except where only the rounding error of float32 is above a whole number."""
     return jnp.ceil(length * ratio - 1e-4).astype(jnp.int32)
 
 
@@ -94,36 +94,38 @@ def apply_rules(
     limits: Limits,
     *,
     time: Int[Array, ""],
-    said: Int[Array, "N T"] | None,
+    previous: Int[Array, "N T"] | None,
 ) -> Float[Array, "N V"]:
-    """The logits as a search follows them: of -inf where a token may not be said.
+    """The logits by which a search chooses: -inf where a token is not allowed.
 
-    Where nothing may be said, the end may; and the tokens of a prefix win over every other rule.
+    Where no token is allowed, the end token is; the tokens of a prefix take precedence over every other rule.
 
     Args:
-        said: the tokens so far, PAD behind them; None where no rule looks back.
+        previous: the tokens so far, PAD behind them; None where no rule depends on them.
 
     Raises:
         ValueError: a banned id is not in the vocabulary.
     """
     result = logits
-    if said is not None and rules.repetition_penalty != 1:
-        result = penalized(result, said, rules.repetition_penalty)
-    barred = np.isin(np.arange(logits.shape[-1]), never(rules, logits.shape[-1]))  # a mask, since a scatter would copy
-    result = jnp.where(jnp.asarray(barred)[None], -jnp.inf, result)
+    if previous is not None and rules.repetition_penalty != 1:
+        result = penalize_repetition(result, previous, rules.repetition_penalty)
+    banned = np.isin(
+        np.arange(logits.shape[-1]), banned_ids(rules, logits.shape[-1])
+    )  # a mask, since a scatter would copy
+    result = jnp.where(jnp.asarray(banned)[None], -jnp.inf, result)
     if rules.min_length or rules.min_ratio:
-        result = result.at[:, EOS].set(jnp.where(time + 1 < limits.fewest, -jnp.inf, result[:, EOS]))
-    if said is not None and rules.no_repeat_ngram:
-        repeated = repeats(said, time, size=rules.no_repeat_ngram, vocabulary=logits.shape[-1])
+        result = result.at[:, EOS].set(jnp.where(time + 1 < limits.shortest, -jnp.inf, result[:, EOS]))
+    if previous is not None and rules.no_repeat_ngram:
+        repeated = ends_repeated_ngram(previous, time, size=rules.no_repeat_ngram, vocabulary=logits.shape[-1])
         result = jnp.where(repeated, -jnp.inf, result)
     if rules != NO_RULES:
         stuck = ~jnp.isfinite(result).any(-1)
         result = result.at[:, EOS].set(jnp.where(stuck, logits[:, EOS], result[:, EOS]))
-    return with_prefix(result, logits, limits.prefix, time) if limits.prefix.shape[1] else result
+    return force_prefix(result, logits, limits.prefix, time) if limits.prefix.shape[1] else result
 
 
-def never(rules: LogitsRules, vocabulary: int) -> tuple[int, ...]:
-    """The ids that are never said.
+def banned_ids(rules: LogitsRules, vocabulary: int) -> tuple[int, ...]:
+    """The ids of all tokens that are never chosen.
 
     Raises:
         ValueError: one is not in the vocabulary.
@@ -137,32 +139,36 @@ def never(rules: LogitsRules, vocabulary: int) -> tuple[int, ...]:
     return tuple(sorted({PAD, BOS, *rules.banned, *(() if rules.unknown else (UNK,))}))
 
 
-def penalized(logits: Float[Array, "N V"], said: Int[Array, "N T"], penalty: float) -> Float[Array, "N V"]:
-    """The logits with the log-probabilities of what was said before times `penalty`.
+def penalize_repetition(
+    logits: Float[Array, "N V"], previous: Int[Array, "N T"], penalty: float
+) -> Float[Array, "N V"]:
+    """The logits with the log-probabilities of tokens that occurred before multiplied by `penalty`.
 
-    Of log-probabilities, not of logits as in the paper: a logit's sign says nothing, since all may be shifted.
+    Of log-probabilities, not of logits as in the paper: a logit's sign means nothing, since all may be shifted.
     """
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    before = jnp.zeros(logits.shape, bool).at[jnp.arange(said.shape[0])[:, None], said].set(True)
+    before = jnp.zeros(logits.shape, bool).at[jnp.arange(previous.shape[0])[:, None], previous].set(True)
     return jnp.where(before, penalty * (logits - total) + total, logits)
 
 
-def repeats(said: Int[Array, "N T"], time: Int[Array, ""], *, size: int, vocabulary: int) -> Bool[Array, "N V"]:
-    """Which tokens, said next, would end a run of `size` tokens that was said before; `time` tokens were said."""
-    rows, length = said.shape
-    places = max(length - size + 1, 0)  # where a run may begin
-    begun = jax.lax.dynamic_slice_in_dim(said, time - size + 1, size - 1, axis=1) if size > 1 else said[:, :0]
+def ends_repeated_ngram(
+    previous: Int[Array, "N T"], time: Int[Array, ""], *, size: int, vocabulary: int
+) -> Bool[Array, "N V"]:
+    """Which tokens would complete an n-gram of `size` tokens that occurred before; `time` tokens are there so far."""
+    rows, length = previous.shape
+    places = max(length - size + 1, 0)  # where an n-gram may begin
+    begun = jax.lax.dynamic_slice_in_dim(previous, time - size + 1, size - 1, axis=1) if size > 1 else previous[:, :0]
     same = jnp.broadcast_to((jnp.arange(places) + size - 1 < time)[None], (rows, places))
     for offset in range(size - 1):
-        same &= said[:, offset : offset + places] == begun[:, offset : offset + 1]
-    ends = said[:, length - places :] if places else said[:, :0]
+        same &= previous[:, offset : offset + places] == begun[:, offset : offset + 1]
+    ends = previous[:, length - places :] if places else previous[:, :0]
     return jnp.zeros((rows, vocabulary), bool).at[jnp.arange(rows)[:, None], ends].max(same)
 
 
-def with_prefix(
+def force_prefix(
     allowed: Float[Array, "N V"], logits: Float[Array, "N V"], prefix: Int[Array, "N P"], time: Int[Array, ""]
 ) -> Float[Array, "N V"]:
-    """What is allowed, or the prefix's token alone while there is one."""
+    """The logits of the allowed tokens; of the prefix's token alone while there is one."""
     length = prefix.shape[1]
     wanted = jnp.where(time < length, prefix[:, jnp.minimum(time, length - 1)], PAD)[:, None]
     tokens = jnp.arange(logits.shape[-1], dtype=prefix.dtype)[None]

@@ -1,4 +1,4 @@
-"""What does the model say when each next token is drawn from its probabilities?"""
+"""Ancestral sampling, with temperature, top-k, nucleus and epsilon truncation."""
 
 import dataclasses
 
@@ -10,19 +10,19 @@ from s2s_jax.decode.autoregressive import decode_autoregressively
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.top_k import STRETCH, top_k
+from s2s_jax.decode.top_k import BLOCK, blocked_top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.validation import at_least, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """From which of the next tokens to draw; each cut looks at the probabilities after temperature and rules."""
+    """Which of the next tokens are drawn from; every truncation reads the probabilities after temperature and rules."""
 
     temperature: float = 1.0
-    """What logits are divided by: below 1 the likely tokens get likelier."""
+    """Divisor of the logits: below 1 likely tokens become likelier."""
     top_k: int = 0
-    """Only so many of the likeliest tokens, and those as likely as the last; 0 for all. Fan et al. 2018,
+    """Only this many of the likeliest tokens, and those as likely as the last; 0 for all. Fan et al. 2018,
     arXiv:1805.04833.
     """
     top_p: float = 1.0
@@ -44,11 +44,11 @@ class Sampling:
             raise ValueError(f"search.sampling.epsilon must be at least 0 and below 1, got {self.epsilon}")
 
 
-UNCUT = Sampling()
+NO_TRUNCATION = Sampling()
 
 
 def row_keys(seed: int, numbers: Int[Array, " B"]) -> Key[Array, " B"]:
-    """A key for each row from what numbers it, so that it doesn't matter with whom it shares a batch."""
+    """A random key per row from the number of its line, so that a sample does not depend on the batch."""
     return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(numbers)
 
 
@@ -60,86 +60,87 @@ def sample(
     *,
     samples: int = 1,
     max_length: int,
-    sampling: Sampling = UNCUT,
+    sampling: Sampling = NO_TRUNCATION,
     scoring: HypothesisScore = LIKELIHOOD,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     compactions: int = 0,
 ) -> SearchResult:
-    """So many samples of each sentence, in the order they are drawn; each counts the same in a mean over them."""
+    """Samples of each sentence, in the order they are drawn; each has the same weight in a mean over them."""
     numbers = jnp.arange(samples)
-    own = jax.vmap(lambda key: jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers))(keys).reshape(-1)
+    keys_of = jax.vmap(lambda key: jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers))
 
-    def pick(logits: Float[Array, "N V"], own: Key[Array, " N"], time: Int[Array, ""]) -> Int[Array, " N"]:
-        return drawn(logits, jax.vmap(lambda key: jax.random.fold_in(key, time))(own), sampling)
+    def choose(logits: Float[Array, "N V"], row_keys: Key[Array, " N"], time: Int[Array, ""]) -> Int[Array, " N"]:
+        return draw_tokens(logits, jax.vmap(lambda key: jax.random.fold_in(key, time))(row_keys), sampling)
 
-    found = decode_autoregressively(
+    result = decode_autoregressively(
         model,
         params,
         source,
-        pick,
-        given=own,
-        each=samples,
+        choose,
+        row_inputs=keys_of(keys).reshape(-1),
+        hypotheses=samples,
         max_length=max_length,
         scoring=scoring,
         rules=rules,
         prefix=prefix,
         compactions=compactions,
     )
-    return found._replace(log_weights=jnp.where(jnp.isfinite(found.log_weights), 0.0, found.log_weights))
+    return result._replace(log_weights=jnp.where(jnp.isfinite(result.log_weights), 0.0, result.log_weights))
 
 
-def drawn(logits: Float[Array, "N V"], keys: Key[Array, " N"], sampling: Sampling) -> Int[Array, " N"]:
-    """A token for each row: the one that a uniform number falls on, the kept probabilities laid end to end.
+def draw_tokens(logits: Float[Array, "N V"], keys: Key[Array, " N"], sampling: Sampling) -> Int[Array, " N"]:
+    """One token per row, by inversion of the cumulative probabilities of the tokens that are left.
 
-    One number a row, where noise on each logit would take one a token. The stretch is found first, then the token.
+    It takes one random number per row, where Gumbel noise takes one per logit. The block is found first, then the
+    token in it.
     """
-    left = kept(logits / sampling.temperature, sampling)
+    left = truncate(logits / sampling.temperature, sampling)
     weights = jnp.exp(left - left.max(-1, keepdims=True))
-    weights = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % STRETCH)))
-    parts = weights.reshape(len(weights), -1, STRETCH)
-    shares = parts.sum(-1)
-    point = jax.vmap(jax.random.uniform)(keys)[:, None] * shares.sum(-1, keepdims=True)
-    stretch = fallen_on(shares, point)[:, None]
-    before = jnp.where(jnp.arange(shares.shape[1])[None] < stretch, shares, 0.0).sum(-1, keepdims=True)
-    inside = jnp.take_along_axis(parts, stretch[..., None], axis=1)[:, 0]
-    return stretch[:, 0] * STRETCH + fallen_on(inside, point - before)
+    weights = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % BLOCK)))
+    blocks = weights.reshape(len(weights), -1, BLOCK)
+    masses = blocks.sum(-1)
+    point = jax.vmap(jax.random.uniform)(keys)[:, None] * masses.sum(-1, keepdims=True)
+    block = place_of(masses, point)[:, None]
+    before = jnp.where(jnp.arange(masses.shape[1])[None] < block, masses, 0.0).sum(-1, keepdims=True)
+    in_block = jnp.take_along_axis(blocks, block[..., None], axis=1)[:, 0]
+    return block[:, 0] * BLOCK + place_of(in_block, point - before)
 
 
-def fallen_on(weights: Float[Array, "N C"], point: Float[Array, "N 1"]) -> Int[Array, " N"]:
-    """The first place up to which the weights add up to more than the point; never one without weight."""
-    places, there = jnp.arange(weights.shape[1], dtype=jnp.int32)[None], weights > 0
-    first = jnp.where(there & (jnp.cumsum(weights, axis=-1) > point), places, places.size).min(-1)
-    return jnp.minimum(first, jnp.where(there, places, 0).max(-1))  # rounding may leave none
+def place_of(weights: Float[Array, "N C"], point: Float[Array, "N 1"]) -> Int[Array, " N"]:
+    """The first place at which the cumulative weights exceed the point; never one without weight."""
+    places, possible = jnp.arange(weights.shape[1], dtype=jnp.int32)[None], weights > 0
+    first = jnp.where(possible & (jnp.cumsum(weights, axis=-1) > point), places, places.size).min(-1)
+    return jnp.minimum(first, jnp.where(possible, places, 0).max(-1))  # rounding may leave none
 
 
-def kept(logits: Float[Array, "N V"], sampling: Sampling) -> Float[Array, "N V"]:
-    """The logits that may be drawn, -inf for what a cut took away; equally likely tokens stay or go together."""
+def truncate(logits: Float[Array, "N V"], sampling: Sampling) -> Float[Array, "N V"]:
+    """The logits that may be drawn, -inf for the others; equally likely tokens stay or go together."""
     if not sampling.top_k and sampling.top_p == 1 and not sampling.epsilon:
         return logits
     probabilities = jax.nn.softmax(logits)
-    least = jnp.full((len(logits), 1), sampling.epsilon)
+    threshold = jnp.full((len(logits), 1), sampling.epsilon)
     if 0 < sampling.top_k < logits.shape[1]:
-        least = jnp.maximum(least, top_k(probabilities, sampling.top_k)[0][:, -1:])
+        threshold = jnp.maximum(threshold, blocked_top_k(probabilities, sampling.top_k)[0][:, -1:])
     if sampling.top_p < 1:
-        least = jnp.maximum(least, nucleus(probabilities, sampling.top_p))
-    least = jnp.minimum(least, probabilities.max(-1, keepdims=True))
-    return jnp.where(probabilities >= least, logits, -jnp.inf)
+        threshold = jnp.maximum(threshold, nucleus_threshold(probabilities, sampling.top_p))
+    threshold = jnp.minimum(threshold, probabilities.max(-1, keepdims=True))
+    return jnp.where(probabilities >= threshold, logits, -jnp.inf)
 
 
-def nucleus(probabilities: Float[Array, "N V"], share: float) -> Float[Array, "N 1"]:
-    """The least x for which tokens likelier than x hold less than a share: bisected over all floats, nothing is sorted.
+def nucleus_threshold(probabilities: Float[Array, "N V"], mass: float) -> Float[Array, "N 1"]:
+    """The least x for which tokens likelier than x hold less than this probability mass, by bisection over all floats.
 
-    The bits of floats that are not negative, read as whole numbers, are in the order of the floats.
+    Nothing is sorted: the bits of nonnegative floats, read as whole numbers, are in the order of the floats.
     """
 
-    def halved(_, bounds: tuple[Int[Array, "N 1"], Int[Array, "N 1"]]) -> tuple[Int[Array, "N 1"], Int[Array, "N 1"]]:
+    def halve(_, bounds: tuple[Int[Array, "N 1"], Int[Array, "N 1"]]) -> tuple[Int[Array, "N 1"], Int[Array, "N 1"]]:
         low, high = bounds
         middle = (low + high) // 2
         likelier = probabilities > jax.lax.bitcast_convert_type(middle, jnp.float32)
-        enough = jnp.where(likelier, probabilities, 0.0).sum(-1, keepdims=True) < share
+        enough = jnp.where(likelier, probabilities, 0.0).sum(-1, keepdims=True) < mass
         return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 
     zero = jnp.zeros((len(probabilities), 1), jnp.int32)
     one = jax.lax.bitcast_convert_type(jnp.ones_like(zero, jnp.float32), jnp.int32)
-    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halved, (zero, one))[1], jnp.float32)
+    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halve, (zero, one))[1], jnp.float32)

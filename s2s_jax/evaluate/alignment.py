@@ -1,7 +1,7 @@
-"""Does the attention look where people say the words belong together, and how sharply does it look?
+"""Attention alignments against gold alignments (alignment error rate), their entropy, and the Pharaoh format.
 
-A link is a pair (source token, target token), counted from 0. Row t of an alignment says where the model looked while
-it wrote target token t.
+A link is a pair (source token, target token), counted from 0. Row t of an alignment holds the attention weights at the
+step that produced target token t.
 """
 
 import collections
@@ -15,17 +15,17 @@ Link = tuple[int, int]
 
 
 def hard(alignment: Float[np.ndarray, "T S"]) -> frozenset[Link]:
-    """One link a target token, to the source token that weighs most (the first of equals).
+    """One link per target token, to the source token of the largest weight (the first of equals).
 
-    A row of zeros looked nowhere and gives no link.
+    A row of zeros gives no link.
 
     Raises:
         ValueError: a weight is not a number.
     """
     if np.isnan(alignment).any():
         raise ValueError("alignment holds NaN, so it has no largest weight; look for the step where the model diverged")
-    looking = np.flatnonzero(alignment.any(axis=1))
-    return frozenset((int(alignment[target].argmax()), int(target)) for target in looking)
+    attended = np.flatnonzero(alignment.any(axis=1))
+    return frozenset((int(alignment[target].argmax()), int(target)) for target in attended)
 
 
 def alignment_error_rate(
@@ -41,29 +41,29 @@ def alignment_error_rate(
     P possible and always holding S. Och & Ney 2003, "A Systematic Comparison of Various Statistical Alignment
     Models", Computational Linguistics 29(1).
 
-    An attention model looks somewhere for every token it writes, also for the end of sentence and for separators,
-    about which the gold says nothing. So a predicted link counts only where its target token has a gold link, sure or
-    possible; a gold link that nobody predicted counts against the model all the same. `every_target` gives the plain
+    An attention model attends somewhere for every token that it produces, also for the end token and for separators,
+    for which there is no gold link. So a predicted link counts only where its target token has a gold link, sure or
+    possible; a gold link that was not predicted counts against the model all the same. `every_target` gives the plain
     rule of word aligners, where a link to an unlinked target token is an error.
 
     Args:
         predicted: the links of each sentence, as `hard` gives them.
-        sure: the gold links of each sentence that nobody doubts.
-        possible: the gold links that may be there or not; left out, there are none but the sure ones.
-        every_target: count the predictions for target tokens without gold link too.
+        sure: the sure gold links of each sentence.
+        possible: the possible gold links; None for the sure ones alone.
+        every_target: count predictions for target tokens without a gold link too.
 
     Raises:
-        ValueError: the lists are not of one length.
+        ValueError: the lists differ in length.
     """
     possible = sure if possible is None else possible
     if not len(predicted) == len(sure) == len(possible):
         raise ValueError(
-            "predicted, sure and possible must hold one set of links a sentence, "
+            "predicted, sure and possible must hold one set of links per sentence, "
             f"got {len(predicted)}, {len(sure)} and {len(possible)} sets"
         )
     counts = [
-        link_agreement(said, sure=certain, possible=allowed, every_target=every_target)
-        for said, certain, allowed in zip(predicted, sure, possible, strict=True)
+        link_agreement(links, sure=certain, possible=allowed, every_target=every_target)
+        for links, certain, allowed in zip(predicted, sure, possible, strict=True)
     ]
     agreed, total = sum(each for each, _ in counts), sum(each for _, each in counts)
     return 1 - agreed / total if total else None
@@ -72,25 +72,25 @@ def alignment_error_rate(
 def link_agreement(
     predicted: Collection[Link], *, sure: Collection[Link], possible: Collection[Link], every_target: bool = False
 ) -> tuple[int, int]:
-    """One sentence's two numbers of the AER: |A & S| + |A & P| and |A| + |S|, to be summed over a corpus."""
-    said, certain = set(predicted), set(sure)
+    """The two counts of the AER for one sentence, |A & S| + |A & P| and |A| + |S|, to be summed over a corpus."""
+    links, certain = set(predicted), set(sure)
     allowed = certain | set(possible)
-    counted = said if every_target else judged(said, allowed)
+    counted = links if every_target else with_gold_target(links, allowed)
     return len(counted & certain) + len(counted & allowed), len(counted) + len(certain)
 
 
 def sure_of(links: Collection[Link]) -> set[Link]:
-    """The links nobody doubts: those of target tokens that belong to one source token.
+    """The sure links: those of target tokens that are linked to one source token.
 
-    Where a target token belongs to several (the digits of a month to all letters of its name) each link is possible:
-    an attention may look at any of them.
+    Where a target token is linked to several (the digits of a month to all letters of its name) each link is possible:
+    a model may attend to any of them.
     """
     counts = collections.Counter(target for _, target in links)
     return {link for link in links if counts[link[1]] == 1}
 
 
-def judged(predicted: Iterable[Link], gold: Collection[Link]) -> set[Link]:
-    """The predicted links whose target token has a gold link: the ones about which the gold has an opinion."""
+def with_gold_target(predicted: Iterable[Link], gold: Collection[Link]) -> set[Link]:
+    """The predicted links whose target token has a gold link."""
     linked = {target for _, target in gold}
     return {link for link in predicted if link[1] in linked}
 
@@ -112,31 +112,31 @@ def to_tokens(
 
 
 def tokens_at(spans: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
-    """The tokens that each character is part of."""
-    found: dict[int, list[int]] = {}
+    """The tokens that each character belongs to."""
+    tokens: dict[int, list[int]] = {}
     for token, (start, end) in enumerate(spans):
         for character in range(start, end):
-            found.setdefault(character, []).append(token)
-    return found
+            tokens.setdefault(character, []).append(token)
+    return tokens
 
 
-def entropy(alignment: Float[np.ndarray, "T S"]) -> Float[np.ndarray, " T"]:
-    """How widely each target token looks, in nats: 0 is one source token, log S all of them alike; 0 log 0 is 0.
+def alignment_entropy(alignment: Float[np.ndarray, "T S"]) -> Float[np.ndarray, " T"]:
+    """The entropy of each row, in nats: 0 for one source token, log S for uniform weights; 0 log 0 is 0.
 
     A row that does not sum to 1 (sigmoid attention) is scaled to it first; a row of zeros has entropy 0.
     """
     weights = np.asarray(alignment, np.float64)
     sums = weights.sum(axis=1, keepdims=True)
-    share = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
-    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
-    return np.abs(np.einsum("ts,ts->t", share, logs))  # a sum of terms <= 0; `-` alone would turn 0 into -0.0
+    probabilities = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    return np.abs(np.einsum("ts,ts->t", probabilities, logs))  # a sum of terms <= 0; `-` alone would turn 0 into -0.0
 
 
 def pharaoh(text: str) -> tuple[Link, ...]:
     """The links of one line in Pharaoh format: "0-0 1-2" is ((0, 0), (1, 2)), source token first.
 
     Raises:
-        ValueError: something in the line is not two whole numbers joined by a hyphen.
+        ValueError: a part of the line is not two whole numbers joined by a hyphen.
     """
     parts = text.split()
     for part in parts:

@@ -19,10 +19,10 @@ from s2s_jax.validation import check_fields, one_of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How translations are measured."""
+    """How translations are evaluated."""
 
     unit: UnitName = "word"
-    """What a space-separated token of a target is: word (wer counts words) or phone (per counts phones, wer items)."""
+    """What a space-separated token of a target is: word (WER counts words) or phone (PER counts phones, WER items)."""
 
     def __post_init__(self):
         check_fields(self, "evaluation")
@@ -82,7 +82,7 @@ def evaluate_split(
 
 
 def token_links(example: Example, source: Tokenizer, target: Tokenizer) -> set[tuple[int, int]]:
-    """The gold alignment of a pair between tokens; EOS, behind them, stands for no character and is not linked."""
+    """The gold alignment of a pair, between tokens; EOS belongs to no character and is never linked."""
     spans = {"source_spans": source.spans(example.source), "target_spans": target.spans(example.target)}
     return set(to_tokens(example.links or (), **spans))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from s2s_jax.evaluate.alignment import Link, entropy, hard, link_agreement, sure_of
+from s2s_jax.evaluate.alignment import Link, alignment_entropy, hard, link_agreement, sure_of
 from s2s_jax.evaluate.text_counts import (
     BLEU_TOKENIZERS,
     Edits,
@@ -311,7 +311,9 @@ def _links(predictions: Predictions) -> Counts:
 
 def _entropies(predictions: Predictions) -> Counts:
     alignments = predictions.alignments or ()
-    return np.array([(entropy(weights).sum(), len(weights)) for weights in alignments], np.float64).reshape(-1, 2)
+    return np.array([(alignment_entropy(weights).sum(), len(weights)) for weights in alignments], np.float64).reshape(
+        -1, 2
+    )
 
 
 def _rate(sums: Sums) -> Values:

@@ -47,7 +47,7 @@ class Exported:
 
     def search(self, *, beam: int | None = None) -> SearchConfig:
         """The settings of one of the searches."""
-        return self.translator(beam=beam).search
+        return self.translator(beam=beam).config
 
     def translator(self, *, beam: int | None = None) -> Translator:
         """One of the searches.

@@ -18,8 +18,8 @@ from jaxtyping import Array, Int
 
 import s2s_jax
 from s2s_jax import config as configs
+from s2s_jax.decode.batching import rounded_length
 from s2s_jax.decode.search import SearchConfig, compiled_search
-from s2s_jax.decode.translate import rounded_length
 from s2s_jax.export.manifest import PARAMETERS, SIDES, tokenizer_file, write_manifest
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model

@@ -8,7 +8,7 @@ from typing import Any
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
-from s2s_jax.decode.forced_decoding import ScoredPair, Scorer
+from s2s_jax.decode.forced_decoding import PairScorer, ScoredPair
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
@@ -109,8 +109,8 @@ class Run:
         return PairTokenizer(**self.tokenizers, slots=slots_of(self.experiment))
 
     @functools.cached_property
-    def _scorer(self) -> Scorer:
-        return Scorer(self.model, self.pair, self.experiment.search)
+    def _scorer(self) -> PairScorer:
+        return PairScorer(self.model, self.pair, self.experiment.search)
 
     def translator(self, **search: Any) -> Translator:
         """The search that the settings ask for, compiled at most once."""

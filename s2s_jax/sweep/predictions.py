@@ -1,19 +1,16 @@
 """The predictions of a trained trial for one split, and the metrics, source by source, that follow from them."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from s2s_jax import run
-from s2s_jax.decode.translate import Translation, filled
+from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.evaluation import group_by_source, token_links
-from s2s_jax.evaluate.exposure_bias import free_running_nats
+from s2s_jax.evaluate.exposure_bias import free_running_losses
 from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
 from s2s_jax.run.prepare import encode
-from s2s_jax.shapes import Batch
 from s2s_jax.sweep.results import ExamplePrediction
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
@@ -67,14 +64,9 @@ def _alignment_counts(translations: Sequence[Translation]) -> dict[str, list]:
 
 def _free_running_nats(trained: run.Run, examples: Sequence[Example]) -> np.ndarray:
     """The nats of each pair when the model is fed its predictions instead of the true tokens, [N, 1]."""
-    pairs, size = encode(examples, trained.pair), trained.experiment.search.batch_size
-    compiled = jax.jit(functools.partial(free_running_nats, trained.model))
-    batches = []
-    for first in range(0, len(examples), size):
-        sides = [side[first : first + size] for side in (pairs.sources, pairs.targets)]
-        nats = compiled(trained.params, Batch(*map(filled, sides)))
-        batches.append(np.asarray(nats, np.float64)[: len(sides[0])])
-    return np.concatenate(batches)[:, None]
+    search = trained.experiment.search
+    bounds = {"size": search.batch_size, "tokens": search.batch_tokens}
+    return free_running_losses(trained.model, trained.params, encode(examples, trained.pair), **bounds)[:, None]
 
 
 def _gallery_record(translation: Translation, references: Sequence[str]) -> dict[str, Any]:

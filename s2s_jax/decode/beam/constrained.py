@@ -1,8 +1,8 @@
-"""Which translation is the best of those that hold given phrases?
+"""Lexically constrained beam search: the best translations of those that hold given phrases.
 
-Of a beam's slots, each number of tokens that are met so far gets its share, so that hypotheses that have met many of
-them are not crowded out by likelier ones that have met none: dynamic beam allocation, Post & Vilar 2018,
-arXiv:1804.06609, 3.2 and 3.3. A phrase that is begun and not gone on with is begun anew.
+Dynamic beam allocation, Post & Vilar 2018, arXiv:1804.06609, 3.2 and 3.3: the slots of a beam are divided among banks,
+one per number of phrase tokens produced so far, so that hypotheses that hold many of them are not crowded out by
+likelier ones that hold none. A phrase that is begun and not continued starts again.
 """
 
 import dataclasses
@@ -13,39 +13,44 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.beam.engine import search
+from s2s_jax.decode.beam.engine import StoppingName, search_with_policy
 from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, limits_of
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.top_k import top_k
+from s2s_jax.decode.top_k import blocked_top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import EOS, PAD, real
 
 
 class Phrases(NamedTuple):
-    """What each row is to hold, and where a phrase that is broken off goes on."""
+    """The phrases that each row must hold, and where a phrase that is broken off continues."""
 
-    tokens: Int[Array, "R P L"]  # PAD behind each phrase, and nothing but PAD where there are fewer of them
+    tokens: Int[Array, "R P L"]  # PAD behind each phrase; nothing but PAD where there are fewer of them
     length: Int[Array, "R P"]
-    borders: Bool[Array, "R P L+1 L"]  # whether the first l tokens of a phrase are the last l of its first s, at [s, l]
+    borders: Bool[
+        Array, "R P L+1 L"
+    ]  # at [s, l]: whether the first l tokens of a phrase equal the last l of its first s
 
     def after(self, begun: Int[Array, "R N P"], token: Int[Array, "R N"]) -> Int[Array, "R N P"]:
-        """How many tokens of each phrase stand at the end of what was said, once the token is; all, once met."""
+        """How many tokens of each phrase a hypothesis ends with, after one more token; all, once it held the phrase.
+
+        `begun` is the same before that token.
+        """
         rows, _, phrases = begun.shape
         at = jnp.arange(rows)[:, None, None], jnp.arange(phrases)[None, None]
-        goes_on = self.borders[*at, begun] & (self.tokens[:, None] == token[..., None, None])
+        continues = self.borders[*at, begun] & (self.tokens[:, None] == token[..., None, None])
         counts = jnp.arange(1, self.tokens.shape[2] + 1, dtype=jnp.int32)[None, None, None]
-        return jnp.where(begun == self.length[:, None], begun, jnp.where(goes_on, counts, 0).max(-1))
+        return jnp.where(begun == self.length[:, None], begun, jnp.where(continues, counts, 0).max(-1))
 
     def missing(self, begun: Int[Array, "R N P"]) -> Int[Array, "R N"]:
-        """Tokens that are enough to meet all phrases: the one of which most is said, then the others one by one."""
+        """Tokens that suffice to complete all phrases: first the one that is furthest, then the others one by one."""
         unmet = begun < self.length[:, None]
         whole = jnp.where(unmet, self.length[:, None], 0).sum(-1)
         return whole - jnp.where(unmet, begun, 0).max(-1)
 
     def following(self, begun: Int[Array, "R K P"]) -> Int[Array, "R K P"]:
-        """The next token of each phrase that is not met yet, none twice; PAD in the other places."""
+        """The next token of each unmet phrase, no token twice; PAD elsewhere."""
         place = jnp.minimum(begun, self.tokens.shape[2] - 1)
         token = jnp.take_along_axis(self.tokens[:, None], place[..., None], axis=-1)[..., 0]
         token = jnp.where(begun < self.length[:, None], token, PAD)
@@ -54,13 +59,13 @@ class Phrases(NamedTuple):
 
 
 def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
-    """The phrases, ready to be looked for."""
+    """The phrases with their lengths and borders, as in the Knuth-Morris-Pratt algorithm."""
     longest = tokens.shape[2]
-    said, head = jnp.arange(longest + 1)[:, None, None], jnp.arange(longest)[None, :, None]
+    begun, head = jnp.arange(longest + 1)[:, None, None], jnp.arange(longest)[None, :, None]
     place = head.swapaxes(1, 2)
-    tail = jnp.clip(said - head + place, 0, longest - 1)
+    tail = jnp.clip(begun - head + place, 0, longest - 1)
     same = (tokens[..., tail] == tokens[:, :, None, None]) | (place >= head)[None, None]
-    return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (head <= said)[None, None, ..., 0])
+    return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (head <= begun)[None, None, ..., 0])
 
 
 @functools.partial(
@@ -68,38 +73,38 @@ def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConstrainedPolicy:
-    """The likeliest continuations, each number of met tokens having its share of the slots.
+    """The likeliest continuations, with an equal share of the slots per number of phrase tokens produced.
 
-    No hypothesis goes where too few tokens are left for what it lacks, phrase by phrase, as long as there is another
-    one. The paper has no such rule, and cuts off there.
+    No hypothesis continues where the length bound leaves too few tokens for its missing phrases, as long as another one
+    can. The paper has no such rule, and truncates there.
     """
 
     phrases: Phrases
-    longest: Int[Array, " R"]  # most tokens of each row
+    longest: Int[Array, " R"]  # most tokens of each row, the end token included
     scoring: HypothesisScore = HypothesisScore()
     groups: int = 1
     open_last = True
 
     def first(self, total: Float[Array, "R K"]) -> OpenHypotheses:
-        """Nothing is met."""
+        """No phrase is begun; the merit is the log-probability."""
         return OpenHypotheses(total, total, jnp.zeros((*total.shape, self.phrases.length.shape[1]), jnp.int32))
 
     def select(
         self,
-        live: OpenHypotheses,
+        hypotheses: OpenHypotheses,
         logits: Float[Array, "R K V"],
         *,
         normalizer: Float[Array, "R K"],
         time: Int[Array, ""],
     ) -> Selection:
-        """The likeliest tokens of each slot and those that its phrases go on with, dealt out by what is met then."""
-        width = live.total.shape[1]
-        token, logit = candidates(logits, self.phrases.following(live.policy_state))
-        each = token.shape[-1]
-        totals = (live.total[..., None] + (logit - normalizer[..., None])).reshape(len(token), -1)
+        """The likeliest tokens of each slot and the next tokens of its phrases, allocated by bank."""
+        width = hypotheses.total.shape[1]
+        token, logit = candidate_tokens(logits, self.phrases.following(hypotheses.policy_state))
+        per_slot = token.shape[-1]
+        totals = (hypotheses.total[..., None] + (logit - normalizer[..., None])).reshape(len(token), -1)
         token = token.reshape(totals.shape)
-        parent = jnp.broadcast_to((jnp.arange(totals.shape[1], dtype=jnp.int32) // each)[None], token.shape)
-        begun = self.phrases.after(jnp.repeat(live.policy_state, each, axis=1), token)
+        parent = jnp.broadcast_to((jnp.arange(totals.shape[1], dtype=jnp.int32) // per_slot)[None], token.shape)
+        begun = self.phrases.after(jnp.repeat(hypotheses.policy_state, per_slot, axis=1), token)
         missing = self.phrases.missing(begun)
         merit = self._merit(totals, missing, token, time)
         whole = self.phrases.length.sum(-1)
@@ -109,68 +114,68 @@ class ConstrainedPolicy:
         )
         begun = jnp.take_along_axis(begun, order[..., None], axis=1)
 
-        def chosen(merit: Float[Array, "R N"]) -> tuple[Candidates, Int[Array, "R K"]]:
-            place = dealt(merit, met, whole, banks=1 + self.phrases.tokens[0].size, width=width)
+        def choose(merit: Float[Array, "R N"]) -> tuple[Candidates, Int[Array, "R K"]]:
+            place = allocate(merit, met, whole, banks=1 + self.phrases.tokens[0].size, width=width)
             merit, *rest = (jnp.take_along_axis(leaf, place, axis=1) for leaf in (merit, token, parent))
             return Candidates(merit, merit, *rest), place
 
-        best, _ = chosen(merit)
-        going, place = chosen(jnp.where(token == EOS, -jnp.inf, merit))
-        return Selection(best, going, jnp.take_along_axis(begun, place[..., None], axis=1))
+        best, _ = choose(merit)
+        kept, place = choose(jnp.where(token == EOS, -jnp.inf, merit))
+        return Selection(best, kept, jnp.take_along_axis(begun, place[..., None], axis=1))
 
     def _merit(
         self, total: Float[Array, "R N"], missing: Int[Array, "R N"], token: Int[Array, "R N"], time: Int[Array, ""]
     ) -> Float[Array, "R N"]:
-        """The log-probability; -inf for an end too soon, and for what cannot be ended in time."""
+        """The log-probability; -inf for an end token before all phrases are met, and for what cannot end in time."""
         total = jnp.where((token == EOS) & (missing > 0), -jnp.inf, total)
-        asked = self.phrases.length.any(-1, keepdims=True)
-        in_time = (token == EOS) | (time + 1 + missing + 1 <= self.longest[:, None]) | ~asked
-        hope = (in_time & jnp.isfinite(total)).any(-1, keepdims=True)
-        return jnp.where(in_time | ~hope, total, -jnp.inf)
+        constrained = self.phrases.length.any(-1, keepdims=True)
+        in_time = (token == EOS) | (time + 1 + missing + 1 <= self.longest[:, None]) | ~constrained
+        possible = (in_time & jnp.isfinite(total)).any(-1, keepdims=True)
+        return jnp.where(in_time | ~possible, total, -jnp.inf)
 
-    def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
-        """The score."""
-        return self.scoring.score(total, length, uncovered)
+    def value(self, total: Array, merit: Array, length: Array, coverage: Array) -> Array:
+        """The score by `scoring`; the merit is not used."""
+        return self.scoring.score(total, length, coverage)
 
-    def bound(self, live: OpenHypotheses, longest: Array) -> Array:
-        """The most that a score can still be."""
-        return self.scoring.bound(live.total, longest)
+    def bound(self, hypotheses: OpenHypotheses, longest: Array) -> Array:
+        """The bound of `scoring`."""
+        return self.scoring.bound(hypotheses.total, longest)
 
 
-def candidates(
+def candidate_tokens(
     logits: Float[Array, "R K V"], following: Int[Array, "R K P"]
 ) -> tuple[Int[Array, "R K C"], Float[Array, "R K C"]]:
-    """Tokens of each slot, none twice, with their logits: the K likeliest, what phrases go on with, and the end."""
+    """Tokens of each slot, none twice, with their logits: the K likeliest, those of phrases, and the end token."""
     rows, width, vocabulary = logits.shape
     special = jnp.concatenate([following, jnp.full((rows, width, 1), EOS, jnp.int32)], axis=-1)
     at = jnp.arange(rows)[:, None, None], jnp.arange(width)[None, :, None]
-    likely, token = top_k(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
+    likely, token = blocked_top_k(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
     return jnp.concatenate([token, special], axis=-1), jnp.concatenate([likely, logits[*at, special]], axis=-1)
 
 
-def dealt(
+def allocate(
     merit: Float[Array, "R N"], met: Int[Array, "R N"], whole: Int[Array, " R"], *, banks: int, width: int
 ) -> Int[Array, "R K"]:
-    """The places of the `width` candidates that get a slot, of candidates that come best first.
+    """The places of the `width` candidates that get a slot, of candidates sorted best first.
 
-    Those that have met equally many tokens are a bank, and all banks from 0 to `whole` have the same share of the
-    slots, the last one what is left over. What a bank cannot fill goes to the one below, and at last to the best of
-    all banks.
+    Candidates that have met equally many phrase tokens are a bank. All banks from 0 to `whole` have the same share of
+    the slots, and the last one the remainder. What a bank cannot fill goes to the bank below, and finally to the best
+    candidates of all banks.
     """
-    number, there = jnp.arange(banks, dtype=jnp.int32), jnp.isfinite(merit)
-    member = (met[..., None] == number[None, None]) & there[..., None]
+    number, possible = jnp.arange(banks, dtype=jnp.int32), jnp.isfinite(merit)
+    member = (met[..., None] == number[None, None]) & possible[..., None]
     rank = jnp.take_along_axis(jnp.cumsum(member, axis=1), met[..., None], axis=2)[..., 0]  # from 1
     top = whole[:, None]
     share = jnp.where(number[None] <= top, width // (top + 1), 0) + jnp.where(number[None] == top, width % (top + 1), 0)
 
     def fill(spare: Int[Array, " R"], bank: tuple) -> tuple[Int[Array, " R"], Int[Array, " R"]]:
-        own, members = bank
-        taken = jnp.minimum(own + spare, members)
-        return own + spare - taken, taken
+        slots, members = bank
+        taken = jnp.minimum(slots + spare, members)
+        return slots + spare - taken, taken
 
     _, taken = jax.lax.scan(fill, jnp.zeros_like(whole), (share.T, member.sum(1).T), reverse=True)
     in_share = rank <= jnp.take_along_axis(taken.T, met, axis=1)
-    return jnp.argsort(jnp.where(there, jnp.where(in_share, 0, 1), 2), axis=1, stable=True)[:, :width]
+    return jnp.argsort(jnp.where(possible, jnp.where(in_share, 0, 1), 2), axis=1, stable=True)[:, :width]
 
 
 def constrained(
@@ -182,22 +187,22 @@ def constrained(
     width: int,
     max_length: int,
     scoring: HypothesisScore = LIKELIHOOD,
-    stopping: str = "full",
+    stopping: StoppingName = "full",
     n_best: int | None = None,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     compactions: int = 0,
 ) -> SearchResult:
-    """A beam of hypotheses that end only when they hold each of the phrases, in any order; phrases may overlap.
+    """Beam search whose hypotheses end only when they hold each of the phrases, in any order; phrases may overlap.
 
-    A sentence without phrases gets what `beam` gives. Where the length bound, a prefix or the rules leave no way to
-    hold all phrases, hypotheses are cut off at the bound.
+    A sentence without phrases gets the result of `beam`. Where the length bound, a prefix or the rules make it
+    impossible to hold all phrases, hypotheses are truncated at the bound.
 
     Args:
-        phrases: token ids, PAD behind each phrase and in place of those that a sentence has fewer than others.
+        phrases: token ids, PAD behind each phrase and in place of missing phrases.
     """
-    longest = limits_of(rules, source, max_length=max_length).most
-    return search(
+    longest = limits_of(rules, source, max_length=max_length).longest
+    return search_with_policy(
         model,
         params,
         source,

@@ -1,9 +1,11 @@
-"""Which translation is the best, as far as following the K best beginnings can tell?
+"""Beam search: one compiled loop, in which a policy chooses the continuations.
 
-No history is ever reordered: each step notes who came from whom, and the hypotheses, with their alignments, are traced
-back once, at the end. Every leaf of the decoder's state is gathered, so any attention may remember what it likes.
+No history is reordered while the beam runs: each step notes which hypothesis every slot continues, and the hypotheses
+with their alignments are traced back once, at the end. Every leaf of the decoder's state is gathered, so any attention
+may keep a state of its own.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -14,32 +16,42 @@ from s2s_jax.decode.beam.backpointers import (
     Backpointers,
     FinishedHypotheses,
     best_of,
-    chosen_ends,
     merge_groups,
+    rank_finished,
     trace_back,
 )
 from s2s_jax.decode.beam.policy import StandardPolicy
 from s2s_jax.decode.beam.state import BeamPolicy, Candidates, OpenHypotheses
 from s2s_jax.decode.compaction import loop_until_done
-from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, uncovered
-from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, apply_rules, limits_of
+from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
+from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.model.interface import Model, Params
+from s2s_jax.model.interface import Memory, Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
 StoppingName = Literal["full", "bounded", "never"]
 
 
 class BeamLoop(NamedTuple):
-    """Where the loop stands."""
+    """The loop's state."""
 
-    carried: PyTree  # what each slot remembers, leaves lead with R*K: the model's state, the tokens, the coverage
+    carried: PyTree  # per slot, leaves lead with R*K: the model's state, the tokens, the summed attention
     token: Int[Array, "R K"]
     open: OpenHypotheses
-    tokens: Int[Array, " R"]  # tokens of the live hypotheses
+    lengths: Int[Array, " R"]  # tokens of the open hypotheses
     done: Bool[Array, " R"]
     backpointers: Backpointers
     finished: FinishedHypotheses
+
+
+class FixedInputs(NamedTuple):
+    """What every step reads and none changes."""
+
+    policy: BeamPolicy
+    memory: Memory
+    limits: Limits
+    mask: Bool[Array, "RK S"]
+    longest: Int[Array, " R"]
 
 
 def beam(
@@ -53,7 +65,7 @@ def beam(
     groups: int = 1,
     group_penalty: float = 0.0,
     sibling_penalty: float = 0.0,
-    stopping: str = "full",
+    stopping: StoppingName = "full",
     n_best: int | None = None,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
@@ -61,22 +73,24 @@ def beam(
 ) -> SearchResult:
     """The `width` best hypotheses of each sentence; a width of 1 gives what greedy search gives.
 
-    A hypothesis ends when EOS is among the `width` best continuations of its step. Those still live at the length
+    A hypothesis ends when EOS is among the `width` best continuations of its step. Those still open at the length
     bound come last, marked as truncated.
 
     Args:
         groups: beams of `width / groups` slots each, which differ where `group_penalty` is above 0.
-        stopping: a sentence is done when `width` hypotheses have ended ("full"); when no live one can come among the
-            `n_best` any more ("bounded": what "never" gives, sooner); or when none is live ("never").
-        n_best: hypotheses wanted of each group; all of them where it is None.
-        compactions: see `decode.loop`.
+        stopping: a sentence is done when `width` hypotheses have ended ("full"); when no open one can enter the
+            `n_best` any more ("bounded": the result of "never", sooner); or when none is open ("never").
+        n_best: hypotheses returned per group; all of them where it is None.
+        compactions: see `decode.compaction`.
     """
-    way = StandardPolicy(scoring=scoring, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty)
-    return search(
+    policy = StandardPolicy(
+        scoring=scoring, groups=groups, group_penalty=group_penalty, sibling_penalty=sibling_penalty
+    )
+    return search_with_policy(
         model,
         params,
         source,
-        way,
+        policy,
         width=width // groups,
         max_length=max_length,
         coverage=scoring.coverage > 0,
@@ -88,7 +102,7 @@ def beam(
     )
 
 
-def search(
+def search_with_policy(
     model: Model,
     params: Params,
     source: Int[Array, "B S"],
@@ -97,146 +111,181 @@ def search(
     width: int,
     max_length: int,
     coverage: bool = False,
-    stopping: str = "full",
+    stopping: StoppingName = "full",
     n_best: int | None = None,
     rules: LogitsRules = NO_RULES,
     prefix: Int[Array, "B P"] | None = None,
     compactions: int = 0,
 ) -> SearchResult:
-    """The `width` best hypotheses of each of the way's groups, together, in one compiled loop."""
-    wanted = width if n_best is None else min(n_best, width)
+    """The `width` best hypotheses of each of the policy's groups, merged per sentence, in one compiled loop.
+
+    Args:
+        coverage: whether the attention is summed, for the policy's `value`.
+        stopping, n_best, compactions: see `beam`.
+    """
+    returned = width if n_best is None else min(n_best, width)
     slots = policy.groups * width
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, slots, axis=0), model.encode(params, source))
-    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, each=slots)
+    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, repeats=slots)
     mask = jnp.repeat(real(source), slots, axis=0)
     rows, length = source.shape[0] * policy.groups, source.shape[1]
-    longest = limits.most.reshape(rows, width)[:, 0]
-
-    def by_slot(leaf: Array) -> Array:
-        return leaf.reshape(leaf.shape[0] // width, width, *leaf.shape[1:])
-
-    def gathered(leaf: Array, parent: Int[Array, "R K"]) -> Array:
-        return leaf[(parent + width * jnp.arange(parent.shape[0], dtype=jnp.int32)[:, None]).reshape(-1)]
-
-    def advance(fixed: tuple, now: BeamLoop, time: Int[Array, ""]) -> BeamLoop:
-        way, memory, limits, mask, longest = fixed
-        state, said, covered = now.carried
-        state, step = model.step(params, memory, state, now.token.reshape(-1))
-        allowed = apply_rules(step.logits, rules, limits, time=time, said=said)
-        normalizer = by_slot(step.log_normalizer)
-        # what a neighbor still waits for must not change a row that is done: it has no live hypotheses here
-        total, merit = (jnp.where(now.done[:, None], -jnp.inf, leaf) for leaf in now.open[:2])
-        live = OpenHypotheses(total, merit, now.open.policy_state)
-        picked = way.select(live, by_slot(allowed), normalizer=normalizer, time=time)
-        choice, kept = picked.best, picked.open
-        own = [log_probs_of(one, by_slot(step.logits), normalizer) for one in (choice, kept)]
-        looked = jnp.zeros_like(total)
-        if covered is not None:
-            covered += step.alignment
-            looked = by_slot(uncovered(covered, mask))
-        ends = best_of(now.finished, ended(choice, own[0], time, way=way, looked=looked, width=width))
-        entry = (kept.token, kept.parent, own[1], by_slot(step.alignment))
-        history = Backpointers(*(old.at[:, time].set(new) for old, new in zip(now.backpointers, entry, strict=True)))
-        carried = jax.tree.map(lambda leaf: gathered(leaf, kept.parent), (state, said, covered))
-        if said is not None:
-            carried = (carried[0], carried[1].at[:, time].set(kept.token.reshape(-1)), carried[2])
-        fresh = zip(now.open[:2], (kept.total, kept.merit), strict=True)
-        total, merit = (jnp.where(now.done[:, None], old, new) for old, new in fresh)
-        live = OpenHypotheses(total, merit, picked.policy_state)
-        tokens = jnp.where(now.done, now.tokens, time + 1)
-        done = now.done | is_done(way, live, ends, tokens, longest)
-        return BeamLoop(carried, kept.token, live, tokens, done, history, ends)
-
-    def is_done(
-        way: BeamPolicy,
-        live: OpenHypotheses,
-        ends: FinishedHypotheses,
-        tokens: Int[Array, " R"],
-        longest: Int[Array, " R"],
-    ) -> Bool[Array, " R"]:
-        over = (tokens >= longest) | ~jnp.isfinite(live.total).any(-1)
-        if stopping == "full":
-            return over | jnp.isfinite(ends.value).all(-1)
-        if stopping == "bounded":
-            reach = way.bound(live, longest.astype(jnp.float32)[:, None]).max(-1)
-            return over | (ends.value[:, wanted - 1] >= reach)
-        return over
-
-    first = start(source, policy, width=width, max_length=max_length)
-    said = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
-    covered = jnp.zeros((rows * width, length)) if coverage else None
+    longest = limits.longest.reshape(rows, width)[:, 0]
+    tokens = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
+    attention = jnp.zeros((rows * width, length)) if coverage else None
+    first = initial_beam(source, policy, width=width, max_length=max_length)
     last = loop_until_done(
-        advance,
-        lambda now: now.done.reshape(-1, policy.groups).all(-1),
-        (policy, memory, limits, mask, longest),
-        first._replace(carried=(state, said, covered)),
-        most=max_length,
+        beam_step(model, params, rules, width=width, is_done=done_rule(stopping, returned)),
+        lambda loop: loop.done.reshape(-1, policy.groups).all(-1),
+        FixedInputs(policy, memory, limits, mask, longest),
+        first._replace(carried=(state, tokens, attention)),
+        steps=max_length,
         compactions=compactions,
     )
-    looked = jnp.zeros((rows, width)) if not coverage else by_slot(uncovered(last.carried[2], mask))
-    ends, cut = chosen_ends(last.finished, cut_off(last, way=policy, looked=looked), open_last=policy.open_last)
-    found = trace_back(last.backpointers, ends, cut)
-    return merge_groups(SearchResult(*(leaf[:, :wanted] for leaf in found)), policy.groups)
+    covered = jnp.zeros((rows, width)) if not coverage else by_slot(log_coverage(last.carried[2], mask), width)
+    truncated = truncated_hypotheses(last, policy=policy, coverage=covered)
+    finished, is_truncated = rank_finished(last.finished, truncated, open_last=policy.open_last)
+    result = trace_back(last.backpointers, finished, is_truncated)
+    return merge_groups(SearchResult(*(leaf[:, :returned] for leaf in result)), policy.groups)
 
 
-def start(source: Int[Array, "B S"], way: BeamPolicy, *, width: int, max_length: int) -> BeamLoop:
-    """Before the first step: all slots hold the same beginning, and one of them lives; none of an empty sentence."""
-    empty = jnp.repeat(~real(source).any(-1), way.groups)
+def by_slot(leaf: Array, width: int) -> Array:
+    """[R*K, ...] as [R, K, ...]."""
+    return leaf.reshape(leaf.shape[0] // width, width, *leaf.shape[1:])
+
+
+def gather_slots(leaf: Array, parent: Int[Array, "R K"]) -> Array:
+    """The rows [R*K, ...] of the slots that are continued."""
+    width = parent.shape[1]
+    return leaf[(parent + width * jnp.arange(parent.shape[0], dtype=jnp.int32)[:, None]).reshape(-1)]
+
+
+# (policy, open, finished, lengths, longest) -> whether each row is done
+DoneRule = Callable[[BeamPolicy, OpenHypotheses, FinishedHypotheses, Array, Array], Array]
+
+
+def done_rule(stopping: StoppingName, returned: int) -> DoneRule:
+    """When a row is done, by `search.stopping`; `returned` is the number of hypotheses per row that must be final."""
+
+    def is_done(
+        policy: BeamPolicy,
+        hypotheses: OpenHypotheses,
+        finished: FinishedHypotheses,
+        lengths: Int[Array, " R"],
+        longest: Int[Array, " R"],
+    ) -> Bool[Array, " R"]:
+        over = (lengths >= longest) | ~jnp.isfinite(hypotheses.total).any(-1)
+        if stopping == "full":
+            return over | jnp.isfinite(finished.value).all(-1)
+        if stopping == "bounded":
+            bound = policy.bound(hypotheses, longest.astype(jnp.float32)[:, None]).max(-1)
+            return over | (finished.value[:, returned - 1] >= bound)
+        return over
+
+    return is_done
+
+
+def beam_step(
+    model: Model, params: Params, rules: LogitsRules, *, width: int, is_done: DoneRule
+) -> Callable[[FixedInputs, BeamLoop, Array], BeamLoop]:
+    """One step of the beam, for `loop_until_done`."""
+
+    def advance(fixed: FixedInputs, loop: BeamLoop, time: Int[Array, ""]) -> BeamLoop:
+        policy, memory, limits, mask, longest = fixed
+        state, tokens, attention = loop.carried
+        state, step = model.step(params, memory, state, loop.token.reshape(-1))
+        allowed = apply_rules(step.logits, rules, limits, time=time, previous=tokens)
+        normalizer = by_slot(step.log_normalizer, width)
+        # what an unfinished neighbor does must not change a row that is done: it has no open hypotheses here
+        total, merit = (jnp.where(loop.done[:, None], -jnp.inf, leaf) for leaf in loop.open[:2])
+        hypotheses = OpenHypotheses(total, merit, loop.open.policy_state)
+        selection = policy.select(hypotheses, by_slot(allowed, width), normalizer=normalizer, time=time)
+        best, kept = selection.best, selection.open
+        log_probs = [log_probs_of(each, by_slot(step.logits, width), normalizer) for each in (best, kept)]
+        coverage = jnp.zeros_like(total)
+        if attention is not None:
+            attention += step.alignment
+            coverage = by_slot(log_coverage(attention, mask), width)
+        new = completed(best, log_probs[0], time, policy=policy, coverage=coverage, width=width)
+        finished = best_of(loop.finished, new)
+        entry = (kept.token, kept.parent, log_probs[1], by_slot(step.alignment, width))
+        backpointers = Backpointers(
+            *(old.at[:, time].set(new) for old, new in zip(loop.backpointers, entry, strict=True))
+        )
+        carried = jax.tree.map(lambda leaf: gather_slots(leaf, kept.parent), (state, tokens, attention))
+        if tokens is not None:
+            carried = (carried[0], carried[1].at[:, time].set(kept.token.reshape(-1)), carried[2])
+        pairs = zip(loop.open[:2], (kept.total, kept.merit), strict=True)
+        total, merit = (jnp.where(loop.done[:, None], old, new) for old, new in pairs)
+        hypotheses = OpenHypotheses(total, merit, selection.policy_state)
+        lengths = jnp.where(loop.done, loop.lengths, time + 1)
+        done = loop.done | is_done(policy, hypotheses, finished, lengths, longest)
+        return BeamLoop(carried, kept.token, hypotheses, lengths, done, backpointers, finished)
+
+    return advance
+
+
+def initial_beam(source: Int[Array, "B S"], policy: BeamPolicy, *, width: int, max_length: int) -> BeamLoop:
+    """The beam before the first step: one open, empty hypothesis per row, in the first slot; none of an empty sentence.
+
+    `carried` is left empty.
+    """
+    empty = jnp.repeat(~real(source).any(-1), policy.groups)
     rows = empty.shape[0]
     total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
     total = jnp.where(empty[:, None], -jnp.inf, total)
     slots = (rows, max_length, width)
-    history = Backpointers(
+    backpointers = Backpointers(
         jnp.full(slots, PAD, jnp.int32),
         jnp.zeros(slots, jnp.int32),
         jnp.zeros(slots),
         jnp.zeros((*slots, source.shape[1])),
     )
-    nobody, none = jnp.zeros((rows, width), jnp.int32), jnp.full((rows, width), -jnp.inf)
+    zeros, none = jnp.zeros((rows, width), jnp.int32), jnp.full((rows, width), -jnp.inf)
     return BeamLoop(
         (),
         jnp.full((rows, width), BOS, jnp.int32),
-        way.first(total),
+        policy.first(total),
         jnp.zeros((rows,), jnp.int32),
         empty,
-        history,
-        FinishedHypotheses(none, none, nobody, nobody, jnp.zeros((rows, width))),
+        backpointers,
+        FinishedHypotheses(none, none, zeros, zeros, jnp.zeros((rows, width))),
     )
 
 
 def log_probs_of(
-    choice: Candidates, logits: Float[Array, "R K V"], normalizer: Float[Array, "R K"]
+    candidates: Candidates, logits: Float[Array, "R K V"], normalizer: Float[Array, "R K"]
 ) -> Float[Array, "R C"]:
     """The model's own log-probability of each chosen token."""
     rows = jnp.arange(logits.shape[0])[:, None]
-    return logits[rows, choice.parent, choice.token] - jnp.take_along_axis(normalizer, choice.parent, axis=1)
+    own = logits[rows, candidates.parent, candidates.token]
+    return own - jnp.take_along_axis(normalizer, candidates.parent, axis=1)
 
 
-def ended(
-    choice: Candidates,
+def completed(
+    best: Candidates,
     log_prob: Float[Array, "R C"],
     time: Int[Array, ""],
     *,
-    way: BeamPolicy,
-    looked: Float[Array, "R K"],
+    policy: BeamPolicy,
+    coverage: Float[Array, "R K"],
     width: int,
 ) -> FinishedHypotheses:
     """The hypotheses that a step completes: EOS is among its `width` best continuations."""
-    ends = (choice.token == EOS) & (jnp.arange(choice.token.shape[1]) < width)[None]
-    length, looked = time.astype(jnp.float32) + 1, jnp.take_along_axis(looked, choice.parent, axis=1)
-    value = jnp.where(ends, way.value(choice.total, choice.merit, length, looked), -jnp.inf)
-    return FinishedHypotheses(value, choice.total, jnp.full_like(choice.token, time), choice.parent, log_prob)
+    ends = (best.token == EOS) & (jnp.arange(best.token.shape[1]) < width)[None]
+    length, coverage = time.astype(jnp.float32) + 1, jnp.take_along_axis(coverage, best.parent, axis=1)
+    value = jnp.where(ends, policy.value(best.total, best.merit, length, coverage), -jnp.inf)
+    return FinishedHypotheses(value, best.total, jnp.full_like(best.token, time), best.parent, log_prob)
 
 
-def cut_off(last: BeamLoop, *, way: BeamPolicy, looked: Float[Array, "R K"]) -> FinishedHypotheses:
-    """The hypotheses that are live when their row is done, as if they were complete."""
-    length = jnp.maximum(last.tokens, 1).astype(jnp.float32)[:, None]
-    value = way.value(last.open.total, last.open.merit, length, looked)
+def truncated_hypotheses(last: BeamLoop, *, policy: BeamPolicy, coverage: Float[Array, "R K"]) -> FinishedHypotheses:
+    """The hypotheses that are open when their row is done, scored as if they were complete."""
+    length = jnp.maximum(last.lengths, 1).astype(jnp.float32)[:, None]
+    value = policy.value(last.open.total, last.open.merit, length, coverage)
     shape = last.open.total.shape
     return FinishedHypotheses(
         jnp.where(jnp.isfinite(last.open.total), value, -jnp.inf),
         last.open.total,
-        jnp.broadcast_to(last.tokens[:, None], shape),
+        jnp.broadcast_to(last.lengths[:, None], shape),
         jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32)[None], shape),
         jnp.zeros(shape),
     )

@@ -1,6 +1,6 @@
-"""What does a beam carry from step to step, and how does it choose among the continuations of its slots?
+"""What a beam carries from step to step, and the interface by which it chooses among continuations.
 
-`R` are the rows of a search, each with a beam of `K` slots of its own: the sentences, or each sentence's groups.
+`R` are the rows of a search, each with its own beam of `K` slots: the sentences, or the groups of each sentence.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,15 +13,15 @@ from s2s_jax.shapes import EOS
 
 
 class OpenHypotheses(NamedTuple):
-    """The open hypotheses."""
+    """The hypotheses that have not ended."""
 
     total: Float[Array, "R K"]  # log-probability, after the rules; -inf where a slot is empty
-    merit: Float[Array, "R K"]  # what they were chosen by
-    policy_state: PyTree = ()  # what a way remembers of each of them, leaves [R, K, ...]; () when nothing
+    merit: Float[Array, "R K"]  # by which they were chosen
+    policy_state: PyTree = ()  # the policy's own state of each, leaves [R, K, ...]; () for none
 
 
 class Candidates(NamedTuple):
-    """Continuations chosen, best merit first."""
+    """Chosen continuations, best merit first."""
 
     merit: Float[Array, "R C"]
     total: Float[Array, "R C"]
@@ -30,56 +30,56 @@ class Candidates(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What a step makes of the open hypotheses."""
+    """The choice of one step."""
 
     best: Candidates  # the best continuations, enough of them that K are still open when K end
-    open: Candidates  # the K that go on
-    policy_state: PyTree = ()  # what the way remembers of those that go on
+    open: Candidates  # the K that are continued
+    policy_state: PyTree = ()  # the policy's own state of those that are continued
 
 
 @runtime_checkable
 class BeamPolicy(Protocol):
-    """A way to choose: what a beam is the best by. A pytree, whose leaves lead with the rows R."""
+    """How a beam chooses continuations and ranks complete hypotheses: a pytree whose leaves lead with the rows R."""
 
     @property
     def groups(self) -> int:
-        """Beams of each sentence."""
+        """Beams per sentence."""
         ...
 
     def first(self, total: Array) -> OpenHypotheses:
-        """The beginning that holds no token yet, given its log-probability [R, K]."""
+        """The hypotheses without a token, given their log-probability [R, K]."""
         ...
 
-    def select(self, live: OpenHypotheses, logits: Array, *, normalizer: Array, time: Array) -> Selection:
-        """The continuations; `logits` are those that the rules leave, `normalizer` is what to take off each."""
+    def select(self, hypotheses: OpenHypotheses, logits: Array, *, normalizer: Array, time: Array) -> Selection:
+        """The continuations, by `logits` [R, K, V] after the rules and their log-normalizer [R, K]."""
         ...
 
-    def value(self, total: Array, merit: Array, length: Array, uncovered: Array) -> Array:
-        """What complete hypotheses are compared by."""
+    def value(self, total: Array, merit: Array, length: Array, coverage: Array) -> Array:
+        """The score that ranks complete hypotheses of `length` tokens; `coverage` is their `log_coverage`."""
         ...
 
-    def bound(self, live: OpenHypotheses, longest: Array) -> Array:
-        """What no continuation of the live hypotheses, complete at `longest` tokens or before, has more of."""
+    def bound(self, hypotheses: OpenHypotheses, longest: Array) -> Array:
+        """An upper bound on the score of every continuation that ends within `longest` tokens."""
         ...
 
     @property
     def open_last(self) -> bool:
-        """Whether complete hypotheses come before those cut off at the bound, whatever their values."""
+        """Whether hypotheses cut off at the length bound come after all complete ones, whatever their scores."""
         ...
 
 
-def pooled(of_slot: Candidates, width: int) -> Candidates:
-    """The 2 * width best of the continuations that were found slot by slot; the leaves come as [R, K, C]."""
-    rows, _, each = of_slot.merit.shape
-    flat = Candidates(*(leaf.reshape(rows, -1) for leaf in of_slot))
+def pool_slots(candidates: Candidates, width: int) -> Candidates:
+    """The 2 * width best of the continuations that were found slot by slot, as leaves [R, K, C]."""
+    rows, _, per_slot = candidates.merit.shape
+    flat = Candidates(*(leaf.reshape(rows, -1) for leaf in candidates))
     merit, place = jax.lax.top_k(flat.merit, min(2 * width, flat.merit.shape[1]))
     total, token = (jnp.take_along_axis(leaf, place, axis=1) for leaf in (flat.total, flat.token))
-    return Candidates(merit, total, token.astype(jnp.int32), (place // each).astype(jnp.int32))
+    return Candidates(merit, total, token.astype(jnp.int32), (place // per_slot).astype(jnp.int32))
 
 
-def still_open(choice: Candidates, width: int) -> Candidates:
-    """The best of a choice that don't end."""
-    merit, place = jax.lax.top_k(jnp.where(choice.token == EOS, -jnp.inf, choice.merit), width)
-    total, token, parent = (jnp.take_along_axis(leaf, place, axis=1) for leaf in choice[1:])
-    # an ending may stand in a slot that nothing fills
+def keep_open(candidates: Candidates, width: int) -> Candidates:
+    """The best candidates that do not end."""
+    merit, place = jax.lax.top_k(jnp.where(candidates.token == EOS, -jnp.inf, candidates.merit), width)
+    total, token, parent = (jnp.take_along_axis(leaf, place, axis=1) for leaf in candidates[1:])
+    # where fewer than `width` are open, a slot may hold an ended one
     return Candidates(merit, jnp.where(jnp.isfinite(merit), total, -jnp.inf), token, parent)

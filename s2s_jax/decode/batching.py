@@ -1,0 +1,85 @@
+"""How lines become batches: the one grouping and padding that translation, scoring and evaluation share.
+
+Lines are read in windows and sorted by length inside a window. A batch holds at most so many rows and so many padded
+positions, so that a long line is not decoded beside many short ones, and no line waits for one much longer. Row counts
+and lengths are rounded up to few shapes, so that little is compiled.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from s2s_jax.shapes import PAD
+
+WINDOW = 16  # full batches that are sorted together
+_Item = TypeVar("_Item")
+
+
+def plan_batches(lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int) -> list[list[int]]:
+    """Rows of like length grouped, shortest first; each batch is a list of indices into `lengths`.
+
+    Args:
+        lengths: the tokens of each row, per side: (source,), or (source, target).
+        size: most rows of a batch.
+        tokens: most positions of a batch, over all sides, padding included; a longer row stands alone.
+    """
+    batches: list[list[int]] = []
+    longest: tuple[int, ...] = ()
+    for row in sorted(range(len(lengths)), key=lambda row: sum(lengths[row])):
+        if batches and len(batches[-1]) < size:
+            widened = tuple(map(max, longest, lengths[row]))
+            if padded_positions(len(batches[-1]) + 1, widened) <= tokens:
+                batches[-1].append(row)
+                longest = widened
+                continue
+        batches.append([row])
+        longest = lengths[row]
+    return batches
+
+
+def padded_positions(rows: int, lengths: tuple[int, ...]) -> int:
+    """Positions of a batch as `pad_rows` makes it."""
+    return next_power_of_two(rows) * sum(map(rounded_length, lengths))
+
+
+def run_batches(
+    compute: Callable[[list[int]], Any], lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int
+) -> Iterator[tuple[list[int], Any]]:
+    """The rows of each batch of `plan_batches`, with their result on the host.
+
+    A device computes one batch while the host works on the result of the preceding one.
+
+    Args:
+        compute: the rows of a batch -> arrays on a device, dispatched and not waited for.
+    """
+    batches = plan_batches(lengths, size=size, tokens=tokens)
+    for rows, result in prefetch_one((rows, compute(rows)) for rows in batches):
+        yield rows, jax.device_get(result)
+
+
+def prefetch_one(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The same items, each returned when the next one has been started."""
+    for item, _ in itertools.pairwise(itertools.chain(items, [None])):
+        yield item  # type: ignore[misc]  # None is never the first of two
+
+
+def pad_rows(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """Encoded lines as one array of padded rows, both dimensions rounded up so that few shapes occur."""
+    ids = np.full((next_power_of_two(len(lines)), rounded_length(max(map(len, lines)))), PAD, np.int32)
+    for row, line in enumerate(lines):
+        ids[row, : len(line)] = line
+    return ids
+
+
+def next_power_of_two(count: int) -> int:
+    """The smallest power of two that is at least `count`; 1 for 0."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def rounded_length(length: int) -> int:
+    """The next of 8, 12, 16, 24, 32, 48, 64, ...: at most a third is padding."""
+    power = max(8, 1 << (length - 1).bit_length())
+    return power * 3 // 4 if power > 8 and length <= power * 3 // 4 else power
