@@ -111,7 +111,7 @@ def test_occlusion_by_the_unknown_token_needs_no_more_than_three_functions():
 
 
 def test_what_cannot_be_asked_is_refused():
-    with pytest.raises(ValueError, match="slopes by the source tokens need Model.embed, which this model has not"):
+    with pytest.raises(ValueError, match="gradients with respect to source tokens need Model.embed, which this"):
         gradient_norms(fake.MODEL, fake.table(), BATCH)
     with pytest.raises(ValueError, match="of must be one of log-odds, loss, got 'los'; did you mean 'loss'?"):
         saliency(fake.MODEL, fake.table(), BATCH, of="los")
