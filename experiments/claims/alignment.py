@@ -1,23 +1,23 @@
-"""Does attention show what an answer hangs on? Against gold alignments, and against what removing a token changes.
+"""Attention as an explanation: compared with gold alignments, saliency and occlusion.
 
-Claim: on dates, where it is known which characters say each digit, attention, slopes (saliency) and removal (occlusion)
-mostly point at one and the same character, and at the gold one about equally often; how they rank the other characters
-agrees but little. So attention tells where the answer comes from, and not how much each other character adds. On COGS,
-whose logical forms count words (`cake ( x _ 4 )`), attention looks at the word that it names, and not at the one that
-it counts: a number comes to the decoder by another way.
+Claim: on dates, where the characters behind each digit are known, attention, saliency (gradients) and occlusion mostly
+have their maximum at the same character, and at the gold one about equally often; their rankings of the remaining
+characters agree little. So attention shows where the answer comes from, and not how much each other character
+contributes. On COGS, whose logical forms count words (`cake ( x _ 4 )`), attention is on the word that is named, and
+not on the one that is counted: numbers reach the decoder through the recurrent state.
 Command: python experiments/claims/alignment.py OUT [--steps 500] [--scores additive,dot,location-aware]
 on COGS: python experiments/claims/alignment.py OUT --task cogs --steps 5000 --scores general --manual-dir DIR
 or, of finished runs with gold alignments (`s2s train cogs`): python experiments/claims/alignment.py OUT --runs RUN,RUN
-Leaves OUT/alignment.png (rows scaled to their largest value), OUT/alignment.md and a run a score; a run that is done is
+Writes OUT/alignment.png (rows scaled to their largest value), OUT/alignment.md and one run per score; finished runs are
 not trained again.
-Hardware and time: 2 CPU cores; additive and dot with 400 steps, under 7 min 30 s among four other programs.
-Expect: the same largest place as occlusion in more than half the rows, tau with it below 0.5.
-Seen: 2026-11-22, `--steps 400 --scores additive,dot`, one seed: right 0.99 and 1.00; alignment error rate 0.179 and
-0.135 (the same in greedy and beam 5), of saliency 0.175 and 0.132, of occlusion by zeros 0.231 and 0.169. Attention and
-occlusion have one largest place in 0.82 and 0.81 of the rows (by chance 0.07), with tau 0.19 and 0.14; attention and
-saliency in 0.95 and 0.97, with tau 0.40 and 0.44. 2026-11-23, COGS, the run of `s2s train cogs`, one seed: 0.922 of 128
-right; alignment error rate of the words 0.046, of the numbers 0.956; attention and
-saliency have one largest place in 0.84 of the rows, attention and occlusion in 0.38 (by chance 0.11).
+Hardware and time: 2 CPU cores; additive and dot with 400 steps, under 7 min 30 s (with four other processes running).
+Expect: the same maximum as occlusion in more than half of the rows, and tau below 0.5.
+Seen: 2026-11-22, `--steps 400 --scores additive,dot`, one seed: exact match 0.99 and 1.00; alignment error rate 0.179
+and 0.135 (the same in greedy and beam 5), of saliency 0.175 and 0.132, of occlusion by zeros 0.231 and 0.169. Attention
+and occlusion have the same maximum in 0.82 and 0.81 of the rows (by chance 0.07), with tau 0.19 and 0.14; attention and
+saliency in 0.95 and 0.97, with tau 0.40 and 0.44. 2026-11-23, COGS, the run of `s2s train cogs`, one seed: exact match
+0.922 on 128 sentences; alignment error rate of the words 0.046, of the numbers 0.956; attention and saliency have the
+same maximum in 0.84 of the rows, attention and occlusion in 0.38 (by chance 0.11).
 """
 
 import argparse
@@ -32,12 +32,11 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from s2s_jax import run as runs
+import s2s_jax as s2s
 from s2s_jax.cli.experiments import find
-from s2s_jax.config import override
-from s2s_jax.decode.batching import pad_rows
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.alignment import Link
+from s2s_jax.decode.batching import pad_rows
 from s2s_jax.evaluate.attention_agreement import measure_agreement
 from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
@@ -55,164 +54,168 @@ SCORES = {
     "dot": ("score=dot",),
     "location-aware": ("score=location-aware", "history=previous-and-coverage", "kernel=7"),
 }
-# An experiment and, where it has not got it, an encoder as wide as the decoder, so that dot can be among the scores.
+# An experiment, and settings that make its encoder as wide as its decoder, as dot needs it.
 TASKS = {"dates": ("model.encoder.size=48", "model.decoder.size=96"), "cogs": ()}
-LOOKED_AT = 128  # test sentences that are taken apart
-WIDTH = 5  # of the beam
-SIGHTS = ("attention", "saliency", "occlusion")
+SENTENCES = 128  # test sentences that are analyzed
+BEAM = 5
+METHODS = ("attention", "saliency", "occlusion")
 Matrix = Float[np.ndarray, "T S"]
 
 
-class Seen(NamedTuple):
-    """A test pair and what each way of looking says of it, the true target given."""
+class Analysis(NamedTuple):
+    """A test pair with the matrix of each method, under forced decoding of the true target."""
 
     pair: ScoredPair
     gold: set[Link]
-    sights: dict[str, Matrix]  # a matrix for each of SIGHTS
+    matrices: dict[str, Matrix]  # one per method
 
 
-def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> runs.Run:
-    """The task's experiment with this score."""
-    said = (*TASKS[task], *(f"model.attention.{change}" for change in SCORES[score]))
-    experiment = override(find(task, None)[0], *said, "validation.sentences=100", *changes)
-    runs.train(experiment, folder, Console(stderr=True, soft_wrap=True))
-    return runs.load(folder)
+def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> s2s.Run:
+    """A run of the task's experiment with a score."""
+    settings = (*TASKS[task], *(f"model.attention.{change}" for change in SCORES[score]))
+    experiment = s2s.override(find(task, None)[0], *settings, "validation.sentences=100", *changes)
+    return s2s.train(experiment, folder, Console(stderr=True, soft_wrap=True))
 
 
-def looked(run: runs.Run, examples: Sequence[Example]) -> list[Seen]:
-    """The pairs under all three."""
+def analyze(run: s2s.Run, examples: Sequence[Example]) -> list[Analysis]:
+    """The test pairs with the matrices of all methods."""
     encoded = encode(examples, run.pair)
     batch = Batch(pad_rows(encoded.sources), pad_rows(encoded.targets))
 
-    def slopes_and_falls(params: Params, batch: Batch):
+    def explain(params: Params, batch: Batch):
         return saliency(run.model, params, batch), occlusion(run.model, params, batch, replacement="zero")
 
-    found = jax.device_get(jax.jit(slopes_and_falls)(run.params, jax.tree.map(jnp.asarray, batch)))
-    seen = []
+    computed = jax.device_get(jax.jit(explain)(run.params, jax.tree.map(jnp.asarray, batch)))
+    analyses = []
     for row, pair in enumerate(run.score(examples)):
         real = np.s_[row, : len(pair.tokens), : len(pair.source_tokens)]
-        matrices = pair.alignment, *(matrix[real] for matrix in found)
+        matrices = pair.alignment, *(matrix[real] for matrix in computed)
         gold = token_links(pair.example, **run.tokenizers)
-        seen.append(Seen(pair, gold, dict(zip(SIGHTS, matrices, strict=True))))
-    return seen
+        analyses.append(Analysis(pair, gold, dict(zip(METHODS, matrices, strict=True))))
+    return analyses
 
 
-def error_in_search(run: runs.Run, examples: Sequence[Example], beam: int) -> tuple[float, float | None]:
-    """The share of answers that are right, and the alignment error of those: of the others nobody knows the gold."""
-    answers = run.translate([example.source for example in examples], beam=beam)
-    right = [
-        (answer, example) for answer, example in zip(answers, examples, strict=True) if answer.text == example.target
+def error_in_search(run: s2s.Run, examples: Sequence[Example], beam: int) -> tuple[float, float | None]:
+    """The exact match, and the alignment error rate of the exact matches (only their gold alignment is known)."""
+    translations = run.translate([example.source for example in examples], beam=beam)
+    matches = [
+        (translation, example)
+        for translation, example in zip(translations, examples, strict=True)
+        if translation.text == example.target
     ]
-    gold = [token_links(example, **run.tokenizers) for _, example in right]
-    error = error_of_alignments([answer.hypotheses[0].alignment for answer, _ in right], gold)
-    return len(right) / len(examples), error
+    gold = [token_links(example, **run.tokenizers) for _, example in matches]
+    error = error_of_alignments([translation.alignment for translation, _ in matches], gold)
+    return len(matches) / len(examples), error
 
 
-class Agreed(NamedTuple):
-    """How two ways of looking agree over all target tokens with a gold link."""
+class Agreement(NamedTuple):
+    """The agreement of two methods over all target tokens with a gold link."""
 
-    tau: float  # the mean of Kendall's
-    top: float  # share with the largest value in one place
+    tau: float  # mean of Kendall's tau
+    top: float  # fraction of tokens with the same maximum
 
 
-def error_with_target(seen: Sequence[Seen], sight: str, *, numbers: bool | None = None) -> float | None:
-    """The alignment error of a way of looking, the true target given; only of its numbers, or only of its words."""
-    judged = [
+def forced_error(analyses: Sequence[Analysis], method: str, *, numbers: bool | None = None) -> float | None:
+    """The alignment error rate of a method under forced decoding, of all tokens, numbers only, or words only."""
+    gold = [
         {link for link in each.gold if numbers is None or each.pair.tokens[link[1]].isdecimal() == numbers}
-        for each in seen
+        for each in analyses
     ]
-    return error_of_alignments([each.sights[sight] for each in seen], judged)
+    return error_of_alignments([each.matrices[method] for each in analyses], gold)
 
 
-def agreed(seen: Sequence[Seen], one: str, other: str) -> Agreed:
-    """The two compared token by token."""
+def compare_methods(analyses: Sequence[Analysis], first: str, second: str) -> Agreement:
+    """Two methods compared token by token."""
     taus, tops = [], []
-    for each in seen:
+    for each in analyses:
         linked = sorted({target for _, target in each.gold})
-        found = measure_agreement(each.sights[one], each.sights[other])
-        taus.append(found.tau[linked])
-        tops.append(found.top[linked])
-    return Agreed(float(np.nanmean(np.concatenate(taus))), float(np.concatenate(tops).mean()))
+        rows = agreement(each.matrices[first], each.matrices[second])
+        taus.append(rows.tau[linked])
+        tops.append(rows.top[linked])
+    return Agreement(float(np.nanmean(np.concatenate(taus))), float(np.concatenate(tops).mean()))
 
 
-def by_chance(seen: Sequence[Seen]) -> float:
-    """How often two that know nothing of each other have their largest value in one place."""
-    return float(np.mean([1 / len(each.pair.source_tokens) for each in seen for _ in {link[1] for link in each.gold}]))
+def chance_agreement(analyses: Sequence[Analysis]) -> float:
+    """How often two independent methods have the same maximum."""
+    return float(
+        np.mean([1 / len(each.pair.source_tokens) for each in analyses for _ in {link[1] for link in each.gold}])
+    )
 
 
-def row(name: str, run: runs.Run, examples: Sequence[Example], seen: Sequence[Seen]) -> str:
+def table_row(name: str, run: s2s.Run, examples: Sequence[Example], analyses: Sequence[Analysis]) -> str:
     """A line of the table."""
-    greedy, beam = (error_in_search(run, examples, width) for width in (1, WIDTH))
-    errors = [error_with_target(seen, sight) for sight in SIGHTS]
-    parts = [error_with_target(seen, "attention", numbers=numbers) for numbers in (True, False)]
-    pairs = [agreed(seen, *two) for two in itertools.combinations(SIGHTS, 2)]
+    greedy, beam = (error_in_search(run, examples, width) for width in (1, BEAM))
+    errors = [forced_error(analyses, method) for method in METHODS]
+    parts = [forced_error(analyses, "attention", numbers=numbers) for numbers in (True, False)]
+    pairs = [compare_methods(analyses, *methods) for methods in itertools.combinations(METHODS, 2)]
     cells = [greedy[0], beam[0], errors[0], *parts, greedy[1], beam[1], *errors[1:]]
     numbers = ["-" if cell is None else f"{cell:.3f}" for cell in cells]
-    how_alike = [*(f"{pair.tau:.2f}, {pair.top:.2f}" for pair in pairs), f"{by_chance(seen):.2f}"]
-    return f"| {' | '.join([name, *numbers, *how_alike])} |"
+    agreements = [*(f"{pair.tau:.2f}, {pair.top:.2f}" for pair in pairs), f"{chance_agreement(analyses):.2f}"]
+    return f"| {' | '.join([name, *numbers, *agreements])} |"
 
 
 HEAD = (
     "score",
-    *("right, greedy", f"right, beam {WIDTH}"),
+    *("exact match, greedy", f"exact match, beam {BEAM}"),
     *(
-        "AER, true target given",
+        "AER, forced decoding",
         "AER of its numbers",
         "AER of its words",
         "AER, greedy",
-        f"AER, beam {WIDTH}",
+        f"AER, beam {BEAM}",
         "AER of saliency",
         "AER of occlusion",
     ),
-    *(f"{one} and {other}: tau, same top" for one, other in itertools.combinations(SIGHTS, 2)),
-    "same top by chance",
+    *(f"{first} and {second}: tau, same maximum" for first, second in itertools.combinations(METHODS, 2)),
+    "same maximum by chance",
 )
 
 
-def pictures(name: str, seen: Seen) -> list[Picture]:
-    """One pair under each, every row scaled to its largest value."""
-    found = []
-    for sight in SIGHTS:
-        matrix = np.maximum(seen.sights[sight], 0)
+def pictures(name: str, analysis: Analysis) -> list[Picture]:
+    """One picture per method, every row scaled to its largest value."""
+    made = []
+    for method in METHODS:
+        matrix = np.maximum(analysis.matrices[method], 0)
         scaled = matrix / np.maximum(matrix.max(axis=1, keepdims=True), 1e-30)
-        found.append(Picture(seen.pair.source_tokens, seen.pair.tokens, scaled, f"{name}: {sight}", seen.gold))
-    return found
+        pair, title = analysis.pair, f"{name}: {method}"
+        made.append(Picture(pair.source_tokens, pair.tokens, scaled, title, analysis.gold))
+    return made
 
 
-def main(out: Path, given: dict[str, runs.Run]) -> str:
-    """Measure all runs on the test split, and leave picture and table."""
-    lines, drawn = ["| " + " | ".join(HEAD) + " |", "| --- " * len(HEAD) + "|"], []
-    for name, run in given.items():
-        examples = read_split(run.experiment.data, "test")[0][:LOOKED_AT]
+def main(out: Path, runs: dict[str, s2s.Run]) -> str:
+    """Measure all runs on the test split; write the picture and the table."""
+    lines, drawings = ["| " + " | ".join(HEAD) + " |", "| --- " * len(HEAD) + "|"], []
+    for name, run in runs.items():
+        examples = read_split(run.experiment.data, "test")[0][:SENTENCES]
         if any(example.links is None for example in examples):
             raise SystemExit(f"{name} has no gold alignments in its test split; take a run of dates or COGS.")
-        seen = looked(run, examples)
-        lines.append(row(name, run, examples, seen))
-        drawn += pictures(name, seen[0])
-    grid(out / "alignment.png", drawn, columns=len(SIGHTS))
+        analyses = analyze(run, examples)
+        lines.append(table_row(name, run, examples, analyses))
+        drawings += pictures(name, analyses[0])
+    grid(out / "alignment.png", drawings, columns=len(METHODS))
     (out / "alignment.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "\n".join(lines)
 
 
-def asked() -> tuple[Path, dict[str, runs.Run]]:
-    """What the command line says: runs, trained here or before."""
-    parser = argparse.ArgumentParser(description="Attention against gold alignments, slopes and removal.")
+def parse_arguments() -> tuple[Path, dict[str, s2s.Run]]:
+    """The output folder and the runs of the command line, trained here if they do not exist."""
+    parser = argparse.ArgumentParser(description="Attention compared with gold alignments, saliency and occlusion.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--task", choices=TASKS, default="dates")
-    parser.add_argument("--manual-dir", default="", help="folder with the files of COGS, where there is no network")
+    parser.add_argument("--manual-dir", default="", help="folder with the files of COGS, if there is no network")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--scores", default="additive,dot,location-aware", help=f"some of {', '.join(SCORES)}")
-    parser.add_argument("--runs", default="", help="finished runs, instead of training any")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.runs:
-        return given.out, {Path(folder).name: runs.load(Path(folder)) for folder in given.runs.split(",")}
-    scores = given.scores.split(",")
+    parser.add_argument("--runs", default="", help="finished runs to use instead of training")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.runs:
+        return arguments.out, {Path(folder).name: s2s.load(folder) for folder in arguments.runs.split(",")}
+    scores = arguments.scores.split(",")
     for score in scores:
         one_of("--scores", score, SCORES)
-    changes = (f"steps={given.steps}", f"data.manual-dir={given.manual_dir}")
-    return given.out, {score: trained(given.task, score, changes, given.out / score) for score in scores}
+    changes = (f"steps={arguments.steps}", f"data.manual-dir={arguments.manual_dir}")
+    return arguments.out, {score: trained(arguments.task, score, changes, arguments.out / score) for score in scores}
 
 
 if __name__ == "__main__":
-    Console(soft_wrap=True, markup=False).print(main(*asked()))
+    Console(soft_wrap=True, markup=False).print(main(*parse_arguments()))
