@@ -1,4 +1,4 @@
-"""Does the benchmark count and compare rightly? Operations by hand, batches as promised, a run as a user starts it."""
+"""The benchmark: operations counted by hand, batches, measurements, and the command as a user runs it."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from s2s_jax.bench import measure, torch_baseline, workloads
-from s2s_jax.bench.flops import multiplied
+from s2s_jax.bench.flops import product_flops
 from s2s_jax.bench.measure import BenchConfig
-from s2s_jax.bench.profile import profiled
+from s2s_jax.bench.profile import profile_step
 from s2s_jax.bench.roofline import Roofline
 from s2s_jax.bench.runner import Runner
 from s2s_jax.cli import main
@@ -29,8 +29,8 @@ TINY = dataclasses.replace(
     ),
     source_vocabulary=20,
     target_vocabulary=30,
-    sentences=8,
-    steps=4,
+    batch_size=8,
+    max_length=4,
 )
 
 
@@ -40,7 +40,7 @@ def test_operations_are_counted_in_nested_programs_and_as_often_as_a_scan_runs()
         x, _ = jax.lax.scan(lambda x, _: (inner(x), None), x, None, length=5)
         return jnp.tanh(x) @ w
 
-    assert multiplied(function, jnp.ones((3, 4)), jnp.ones((4, 4))) == 2 * 3 * 4 * 4 * 6
+    assert product_flops(function, jnp.ones((3, 4)), jnp.ones((4, 4))) == 2 * 3 * 4 * 4 * 6
 
 
 def test_the_operations_of_w1_are_those_of_its_formulas():
@@ -55,31 +55,31 @@ def test_the_operations_of_w1_are_those_of_its_formulas():
 
 
 @pytest.mark.parametrize("name", sorted(workloads.WORKLOADS))
-def test_every_work_can_be_built_and_counted(name):
-    work = workloads.WORKLOADS[name]
-    one, two, three = (workloads.decoding_flops(work, width) for width in (1, 2, 3))
-    assert 0 < two - one == three - two < one  # every hypothesis costs its steps; the source is read once
-    lengths = workloads.drawn_lengths(work.lengths, 20_000)
-    np.testing.assert_allclose(lengths[:, 0].mean(), work.lengths.mean + 1, rtol=0.02)
-    np.testing.assert_allclose(lengths[:, 1].mean(), work.lengths.mean * work.lengths.ratio + 1, rtol=0.02)
+def test_every_workload_can_be_built_and_counted(name):
+    workload = workloads.WORKLOADS[name]
+    one, two, three = (workloads.decoding_flops(workload, width) for width in (1, 2, 3))
+    assert 0 < two - one == three - two < one  # each hypothesis adds its steps; the source is encoded once
+    lengths = workloads.sample_lengths(workload.lengths, 20_000)
+    np.testing.assert_allclose(lengths[:, 0].mean(), workload.lengths.mean + 1, rtol=0.02)
+    np.testing.assert_allclose(lengths[:, 1].mean(), workload.lengths.mean * workload.lengths.ratio + 1, rtol=0.02)
 
 
-def test_batches_are_full_of_words_and_padded_to_few_shapes():
+def test_batches_hold_words_and_are_padded_to_few_shapes():
     batches = workloads.training_batches(TINY, 6)
-    assert len({batch.target.shape for batch in batches}) <= workloads.SHAPES
+    assert len({batch.target.shape for batch in batches}) <= workloads.TRAINING_SHAPES
     for batch in batches:
         for ids, vocabulary in zip((batch.source, batch.target), (20, 30), strict=True):
-            assert len(ids) == TINY.sentences
+            assert len(ids) == TINY.batch_size
             lengths = np.asarray(real(jnp.asarray(ids)).sum(1))
             assert (ids[np.arange(len(ids)), lengths - 1] == EOS).all()
             words = ids[(ids != 0) & (ids != EOS)]
             assert words.min() >= workloads.FIRST_WORD
             assert words.max() < vocabulary
     steps = sorted(batch.target.shape[1] for batch in workloads.training_batches(TINY, 64))
-    assert workloads.typical_batch(TINY).target.shape[1] == steps[len(steps) // 2]
+    assert workloads.median_batch(TINY).target.shape[1] == steps[len(steps) // 2]
 
 
-OPPONENT = """
+FAKE_TORCH = """
 import json, sys
 print(json.dumps({"torch": "0.0"}), flush=True)
 for line in sys.stdin:
@@ -89,17 +89,17 @@ for line in sys.stdin:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """An opponent that is impossibly slow at beam search, and impossibly fast at all else."""
-    (tmp_path / "torch_reference.py").write_text(OPPONENT)
-    monkeypatch.setattr(torch_baseline, "REFERENCE", tmp_path / "torch_reference.py")
+    """A PyTorch side that is impossibly slow at beam search, and impossibly fast at everything else."""
+    (tmp_path / "torch_reference.py").write_text(FAKE_TORCH)
+    monkeypatch.setattr(torch_baseline, "PROGRAM", tmp_path / "torch_reference.py")
     monkeypatch.setitem(workloads.WORKLOADS, "W1", TINY)
     return tmp_path
 
 
 @pytest.mark.wide
-def test_a_ratio_is_ours_over_theirs_so_more_is_better(fake):
+def test_a_ratio_above_one_means_that_we_are_faster(fake):
     config = BenchConfig(against="torch", precisions=("float32",), batches=(2,), rounds=3, python=sys.executable)
-    rows = list(measure.rows("W1", TINY, config, Roofline({"float32": 1.0}, 1.0)))
+    rows = list(measure.measure_workload("W1", TINY, config, Roofline({"float32": 1.0}, 1.0)))
     assert [(row["phase"], row["batch"]) for row in rows] == [("train", 8), ("greedy", 2), ("beam5", 2)]
     train, greedy, beam = rows
     assert beam["ratio_min"] > 1e6
@@ -114,14 +114,14 @@ def test_a_ratio_is_ours_over_theirs_so_more_is_better(fake):
 
 
 def test_the_command_prints_one_object(fake, monkeypatch, capsys):
-    monkeypatch.setattr("s2s_jax.cli.bench.measured", lambda: Roofline({"float32": 1.0, "bfloat16": 2.0}, 3.0))
+    monkeypatch.setattr("s2s_jax.cli.bench.measure_roofline", lambda: Roofline({"float32": 1.0, "bfloat16": 2.0}, 3.0))
     monkeypatch.setattr("s2s_jax.cli.bench.keep_freed_memory", lambda: None)  # it would change this very process
     assert main(["bench", "w1x"]) == 2
-    assert "no work 'w1x'; did you mean 'W1'?" in capsys.readouterr().err
+    assert "no workload 'w1x'; did you mean 'W1'?" in capsys.readouterr().err
     assert main(["bench", "W1", "--phases", "greedyy"]) == 2
     assert "did you mean 'greedy'" in capsys.readouterr().err
     assert main(["bench", "W1", "--lengths.men", "3"]) == 2
-    assert "no setting 'lengths.men'; did you mean 'lengths.mean'?" in capsys.readouterr().err
+    assert "no setting --lengths.men; did you mean --lengths.mean?" in capsys.readouterr().err
     assert main(["bench", "W1", "--compare", "loss.vocabulary_chunk"]) == 2
     assert "--compare must be SETTING=VALUE,VALUE" in capsys.readouterr().err
     words = "bench W1 --phases greedy --batches 1 --precisions float32 --rounds 1 --json"
@@ -135,36 +135,36 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
 
 
 @pytest.mark.wide
-def test_what_a_setting_costs_is_told_by_its_first_value(fake):
-    wordy = dataclasses.replace(TINY, target_vocabulary=3000)
-    variants = {chunk: override(wordy, f"loss.vocabulary_chunk={chunk}") for chunk in ("0", "1")}
-    whole, chunked = measure.varied("W1", "loss.vocabulary_chunk", variants, BenchConfig(rounds=2))
-    assert whole["cost_min"] == whole["cost_max"] == 1
-    assert chunked["cost_median"] > 1  # a token at a time
-    assert chunked["peak_megabytes"] < whole["peak_megabytes"]
+def test_the_cost_of_a_setting_is_relative_to_its_first_value(fake):
+    large_vocabulary = dataclasses.replace(TINY, target_vocabulary=3000)
+    variants = {chunk: override(large_vocabulary, f"loss.vocabulary_chunk={chunk}") for chunk in ("0", "1")}
+    unchunked, chunked = measure.compare_setting("W1", "loss.vocabulary_chunk", variants, BenchConfig(rounds=2))
+    assert unchunked["cost_min"] == unchunked["cost_max"] == 1
+    assert chunked["cost_median"] > 1  # one token per chunk
+    assert chunked["peak_megabytes"] < unchunked["peak_megabytes"]
     assert (chunked["setting"], chunked["value"]) == ("loss.vocabulary_chunk", "1")
 
 
 @pytest.mark.wide
-def test_replicas_are_so_many_models_from_seeds_of_their_own(fake):
-    ours = Runner(TINY, "train", [workloads.typical_batch(TINY)], replicas=2)
-    ours.seconds()
-    first, second = ours.state.params["decoder"]["readout"]["weight"]
+def test_each_replica_is_initialized_from_its_own_seed(fake):
+    runner = Runner(TINY, "train", [workloads.median_batch(TINY)], replicas=2)
+    runner.seconds()
+    first, second = runner.state.params["decoder"]["readout"]["weight"]
     assert jnp.abs(first - second).max() > 0.1
-    row = measure.replicated("W1", TINY, 2, BenchConfig(rounds=2))
+    row = measure.compare_replicas("W1", TINY, 2, BenchConfig(rounds=2))
     assert row["replicas"] == 2
     assert 0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
 
 
-def test_an_opponent_that_falls_says_why(fake):
+def test_the_last_line_of_a_failed_torch_process_is_shown(fake):
     (fake / "torch_reference.py").write_text("raise SystemExit('no torch here')")
     with pytest.raises(ValueError, match="--against torch: no torch here"):
-        torch_baseline.TorchBaseline(TINY, "train", [workloads.typical_batch(TINY)], style="fast")
+        torch_baseline.TorchBaseline(TINY, "train", [workloads.median_batch(TINY)], style="fast")
 
 
-def test_a_profile_is_told_by_the_parts_of_the_model(tmp_path):
-    milliseconds, spent = profiled(TINY, tmp_path)
-    parts = {part for part, _, _ in spent}
+def test_a_profile_names_the_parts_of_the_model(tmp_path):
+    milliseconds, spent = profile_step(TINY, tmp_path)
+    parts = {part.part for part in spent}
     assert {"vocabulary, forward", "vocabulary, backward", "decoder, backward", "optimizer"} <= parts
     assert milliseconds > 0
-    assert [value for _, _, value in spent] == sorted((value for _, _, value in spent), reverse=True)
+    assert [part.milliseconds for part in spent] == sorted((part.milliseconds for part in spent), reverse=True)

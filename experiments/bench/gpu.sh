@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All that is to be measured on a GPU, the weightiest first: `bash experiments/bench/gpu.sh OUT`.
-# Needs jax with its GPU and torch with its own, and the packages of pyproject.toml; MINUTES bounds each part (4).
-# Each part leaves OUT/NAME.json, and OUT/NAME.txt with what it said; a part that fails does not stop the others.
+# All measurements on a GPU, the most important first: `bash experiments/bench/gpu.sh OUT`.
+# Needs jax and torch with GPU support, and the packages of pyproject.toml. MINUTES limits each part (default 4).
+# Each part writes OUT/NAME.json and its messages to OUT/NAME.txt; a part that fails does not stop the next ones.
 set -u
 out=${1:?the folder to write into}
 mkdir -p "$out"
@@ -18,12 +18,12 @@ part() {
   sed 's/^/  /' "$out/$name.txt"
 }
 
-for work in W1 W4 W2 W3; do
-  part "$work-train" "$work" --phases train --against torch --json
-  part "$work-search" "$work" --phases greedy,beam5 --precisions bfloat16 --against torch --rounds 3 --json
+for workload in W1 W4 W2 W3; do
+  part "$workload-train" "$workload" --phases train --against torch --json
+  part "$workload-search" "$workload" --phases greedy,beam5 --precisions bfloat16 --against torch --rounds 3 --json
 done
 part replicas W1 W4 --replicas 8 --json
-part scores W1 --vary model.attention.score=general,dot,additive,concat --json
-part sampled W1 --vary scheduled_sampling.start=1.0,0.5 --json
-part where W1 --where "$out/profiling.md"
+part scores W1 --compare model.attention.score=general,dot,additive,concat --json
+part sampled W1 --compare scheduled_sampling.start=1.0,0.5 --json
+part profile W1 --profile "$out/profiling.md"
 exit "$failed"

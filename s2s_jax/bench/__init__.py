@@ -1,1 +1,1 @@
-"""How fast is it, against the machine's limit and against others?"""
+"""Benchmarks: speed against the limit of the machine, and against PyTorch."""

@@ -1,41 +1,41 @@
-"""How many floating-point operations do the matrix products of a function need?"""
+"""Floating-point operations of the matrix products of a function."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 
-def multiplied(function: Callable, *arguments: Any) -> int:
-    """Two for each multiplication of every matrix product, products inside a scan as often as it runs.
+def product_flops(function: Callable, *arguments: Any) -> int:
+    """Two operations per multiplication of every matrix product, those in a scan once per iteration.
 
-    Arguments may be arrays or shapes; nothing is computed. What is not a product is not counted, and a `while` loop,
-    whose length nobody knows, is counted once.
+    Arguments may be arrays or shapes; nothing is computed. Operations other than products are not counted, and the
+    body of a `while` loop, whose number of iterations is unknown, is counted once.
     """
-    return _counted(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _program_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _counted(program: Any) -> int:
+def _program_flops(program: Any) -> int:
     total = 0
     for equation in program.eqns:
         if equation.primitive.name == "dot_general":
-            total += _product(equation)
+            total += _dot_general_flops(equation)
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += times * sum(_counted(inner) for inner in _inside(equation.params))
+        total += times * sum(_program_flops(inner) for inner in _inner_programs(equation.params))
     return total
 
 
-def _product(equation: Any) -> int:
+def _dot_general_flops(equation: Any) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     shape = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
 
 
-def _inside(params: dict[str, Any]):
-    """The programs that an equation runs."""
+def _inner_programs(params: dict[str, Any]) -> Iterator[Any]:
+    """The programs among the parameters of an equation."""
     for value in params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            inner = getattr(one, "jaxpr", one)
+        for item in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(item, "jaxpr", item)
             if hasattr(inner, "eqns"):
                 yield inner

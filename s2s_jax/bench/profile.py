@@ -1,4 +1,4 @@
-"""Where does a training step go? A profile of it, told by the parts of the model."""
+"""A profile of a train step by the parts of the model."""
 
 import collections
 import re
@@ -6,44 +6,57 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from s2s_jax.bench.runner import Runner
-from s2s_jax.bench.workloads import Workload, typical_batch
+from s2s_jax.bench.workloads import Workload, median_batch
 
 # as the model and the step name them, the innermost first
 PARTS = ("attention", "vocabulary", "loss", "embedding", "encoder", "decoder", "optimizer")
-STEPS = 5
+PROFILED_STEPS = 5
+STRUCTURE = ("while", "call", "conditional", "parameter", "tuple", "get-tuple-element")  # they contain others' time
 
 
-def profiled(work: Workload, directory: Path) -> tuple[float, list[tuple[str, str, float]]]:
-    """Milliseconds a step without the profiler; and with it (part, kind, milliseconds), the longest first.
+class PartTime(NamedTuple):
+    """The time of one kind of operation in one part of the model."""
 
-    The trace itself is left in the directory, for TensorBoard or Perfetto. Times are added over the threads that
-    worked, so their sum may exceed the step's.
-    """
-    ours = Runner(work, "train", [typical_batch(work)])
-    ours.seconds()
+    part: str  # such as `decoder, backward`
+    kind: str  # `products` or `the rest`
+    milliseconds: float  # per step
+
+
+class StepProfile(NamedTuple):
+    """Where the time of a train step goes."""
+
+    step_milliseconds: float  # without the profiler
+    parts: list[PartTime]  # longest first; added over threads, so that the sum may exceed the step's time
+
+
+def profile_step(workload: Workload, directory: Path) -> StepProfile:
+    """The profile of a train step; the trace is left in the directory, for TensorBoard or Perfetto."""
+    runner = Runner(workload, "train", [median_batch(workload)])
+    runner.seconds()
     began = time.perf_counter()
-    for _ in range(STEPS):
-        ours.seconds()
-    elapsed = 1e3 * (time.perf_counter() - began) / STEPS
+    for _ in range(PROFILED_STEPS):
+        runner.seconds()
+    elapsed = 1e3 * (time.perf_counter() - began) / PROFILED_STEPS
     with jax.profiler.trace(str(directory)):
-        for _ in range(STEPS):
-            ours.seconds()
-    (program,) = ours.programs.values()
-    parts = _parts(program.as_text())
+        for _ in range(PROFILED_STEPS):
+            runner.seconds()
+    (program,) = runner.programs.values()
+    places = _places(program.as_text())
     spent: dict[tuple[str, str], float] = collections.defaultdict(float)
     for name, milliseconds in _events(directory):
-        if name in parts:
-            spent[parts[name]] += milliseconds / STEPS
-    return elapsed, sorted(((*key, value) for key, value in spent.items()), key=lambda row: -row[2])
+        if name in places:
+            spent[places[name]] += milliseconds / PROFILED_STEPS
+    parts = [PartTime(*place, milliseconds) for place, milliseconds in spent.items()]
+    return StepProfile(elapsed, sorted(parts, key=lambda part: -part.milliseconds))
 
 
-def kernels(run: Callable[[], Any]) -> int:
-    """How many kernels and copies an accelerator is sent by a run."""
+def count_kernels(run: Callable[[], Any]) -> int:
+    """How many kernels and copies a run launches on an accelerator."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run()
@@ -51,29 +64,30 @@ def kernels(run: Callable[[], Any]) -> int:
         return sum(len(list(line.events)) for line in lines if line.name.startswith("Stream"))
 
 
-def _parts(program: str) -> dict[str, tuple[str, str]]:
-    """The part and the kind of each instruction of a compiled program."""
-    found = {}
+def _places(program: str) -> dict[str, tuple[str, str]]:
+    """The part of the model and the kind of each instruction of a compiled program."""
+    places = {}
     for name, kind, rest in re.findall(r"^\s*(?:ROOT )?%?([\w.\-]+) = \S+ ([\w\-]+)\((.*)$", program, re.MULTILINE):
-        path = re.search(r'op_name="([^"]*)"', rest)
-        said = path.group(1) if path else ""
-        if kind in ("while", "call", "conditional", "parameter", "tuple", "get-tuple-element"):
+        if kind in STRUCTURE:
             continue
-        product = kind == "dot" or "dot_general" in said.rsplit("/", 1)[-1] or "gemm" in rest
-        found[name] = _part(said), "products" if product else "the rest"
-    return found
+        match = re.search(r'op_name="([^"]*)"', rest)
+        path = match.group(1) if match else ""
+        product = kind == "dot" or "dot_general" in path.rsplit("/", 1)[-1] or "gemm" in rest
+        places[name] = _part(path), "products" if product else "the rest"
+    return places
 
 
 def _part(path: str) -> str:
-    inside = [part for part in PARTS if re.search(rf"\b{part}\b", path)]
-    way = "backward" if "transpose(" in path else "forward"
-    if not inside:
+    """The innermost part that the path of an operation names, with its direction."""
+    parts = [part for part in PARTS if re.search(rf"\b{part}\b", path)]
+    direction = "backward" if "transpose(" in path else "forward"
+    if not parts:
         return "other"
-    return inside[0] if inside[0] == "optimizer" else f"{inside[0]}, {way}"
+    return parts[0] if parts[0] == "optimizer" else f"{parts[0]}, {direction}"
 
 
 def _events(directory: Path) -> Iterator[tuple[str, float]]:
-    """Name and milliseconds of every instruction that ran."""
+    """Name and milliseconds of every executed instruction."""
     for plane in _planes(directory):
         for line in plane.lines:
             if line.name.startswith("tf_XLA") or "/device:" in plane.name:
@@ -87,5 +101,5 @@ def _planes(directory: Path) -> Iterable[Any]:
 
 
 def _instruction(event: Any) -> str:
-    """On an accelerator an event is a kernel that names its instruction beside it."""
+    """The instruction of an event; on an accelerator an event is a kernel that names its instruction in its stats."""
     return next((str(value) for name, value in event.stats if name == "hlo_op"), event.name)

@@ -1,4 +1,4 @@
-"""What can this machine do at best? Measured, not looked up: the fastest matrix product and the fastest copy."""
+"""The limit of this machine, measured: the fastest matrix product and the fastest copy."""
 
 import time
 from collections.abc import Callable
@@ -9,26 +9,29 @@ import jax.numpy as jnp
 
 from s2s_jax.model.ops.matmul import PRECISIONS
 
-SIZES = {"cpu": (1024, 2048), "gpu": (8192, 16384), "tpu": (8192,)}
-COPIED = {"cpu": 1 << 25, "gpu": 1 << 28, "tpu": 1 << 28}  # floats: far more than any cache holds
+PRODUCT_SIZES = {"cpu": (1024, 2048), "gpu": (8192, 16384), "tpu": (8192,)}
+COPIED_FLOATS = {"cpu": 1 << 25, "gpu": 1 << 28, "tpu": 1 << 28}  # far more than any cache holds
 REPEATS = 8
 
 
 class Roofline(NamedTuple):
-    """What nothing on this machine can exceed."""
+    """What no program on this machine can exceed."""
 
-    gflops: dict[str, float]  # of matrix products, by precision, 10^9 operations a second
-    copy_gb_s: float  # bytes read and bytes written, 10^9 a second
+    gflops: dict[str, float]  # of matrix products, by precision, in 10^9 operations per second
+    copy_gb_s: float  # bytes read plus bytes written, in 10^9 per second
 
 
-def measured() -> Roofline:
-    """The limit of the first device, a few seconds' work."""
+def measure_roofline() -> Roofline:
+    """The limit of the first device; takes a few seconds."""
     platform = jax.default_backend()
     products = {
-        name: max(2 * size**3 / _fastest(_product, jnp.ones((size, size), dtype)) / 1e9 for size in SIZES[platform])
+        name: max(
+            2 * size**3 / _fastest(_product, jnp.ones((size, size), dtype)) / 1e9 for size in PRODUCT_SIZES[platform]
+        )
         for name, dtype in PRECISIONS.items()
     }
-    return Roofline(products, 2 * 4 * COPIED[platform] / _fastest_copy(jnp.ones(COPIED[platform])) / 1e9)
+    floats = COPIED_FLOATS[platform]
+    return Roofline(products, 2 * 4 * floats / _fastest_copy(jnp.ones(floats)) / 1e9)
 
 
 def _product(x):
@@ -36,7 +39,7 @@ def _product(x):
 
 
 def _fastest_copy(floats: jax.Array) -> float:
-    """Two arrays take turns in being written, so that no time goes into finding fresh memory."""
+    """The shortest time, in seconds, of copying one of two arrays over the other, so that no memory is allocated."""
     copy, seconds = jax.jit(lambda target, source: target.at[:].set(-source), donate_argnums=0), []
     target = jnp.zeros_like(floats)
     for _ in range(REPEATS):
@@ -48,7 +51,7 @@ def _fastest_copy(floats: jax.Array) -> float:
 
 
 def _fastest(function: Callable, argument: jax.Array) -> float:
-    """The shortest of some runs, in seconds."""
+    """The shortest of several runs, in seconds."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(argument))
     seconds = []

@@ -1,4 +1,4 @@
-"""Our side of a benchmark: train, greedy and beam search on given batches, timed as a whole."""
+"""Our side of a benchmark: training, greedy and beam search on given batches, each pass over them timed as a whole."""
 
 import functools
 import time
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.bench.workloads import Workload, built, endless
+from s2s_jax.bench.workloads import Workload, build_workload, without_eos
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.shapes import Batch
@@ -18,40 +18,48 @@ from s2s_jax.train.step import initial_state, make_step
 
 
 class Runner:
-    """A work, ready to run; every program is compiled before anything is timed.
+    """A workload whose programs are compiled, so that only their execution is timed.
 
-    With `replicas`, a training step is one of so many models at once, each from a seed of its own.
+    With `replicas`, a train step is one of so many models at once, each initialized from its own seed.
     """
 
-    def __init__(self, work: Workload, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
-        self.model, params = built(work)
+    def __init__(self, workload: Workload, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
+        self.model, params = build_workload(workload)
         self.batches = [jax.tree.map(jnp.asarray, batch) for batch in batches]
         self.compile_seconds = 0.0
         self.peak_megabytes = 0.0
         if phase == "train":
-            optimizer = make_optimizer(OptimizerConfig(), steps=1)
-            self.state = initial_state(params, optimizer, seed=0, ema=0.0)
-            step = make_step(make_loss(self.model, work.loss, work.forcing), optimizer, parts=work.parts)
-            if replicas:
-                params = jax.vmap(self.model.init)(jax.random.split(jax.random.key(0), replicas))
-                self.state = jax.vmap(lambda params: initial_state(params, optimizer, seed=0, ema=0.0))(params)
-                step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
-            self.programs = self._compiled(lambda batch: step.lower(self.state, batch))  # type: ignore[attr-defined]
+            self._prepare_training(workload, params, replicas)
         else:
-            self.params = endless(params)
-            find = greedy if phase == "greedy" else functools.partial(beam, width=int(phase.removeprefix("beam")))
-            found = jax.jit(functools.partial(find, self.model, max_length=work.steps))
-            self.programs = self._compiled(lambda batch: found.lower(self.params, batch.source))
+            self._prepare_search(workload, params, phase)
         self.seconds = self._train if phase == "train" else self._search
 
-    def _compiled(self, lowered) -> dict[Any, Any]:
+    def _prepare_training(self, workload: Workload, params: Any, replicas: int) -> None:
+        optimizer = make_optimizer(OptimizerConfig(), steps=1)
+        self.state = initial_state(params, optimizer, seed=0, ema=0.0)
+        loss = make_loss(self.model, workload.loss, workload.scheduled_sampling)
+        step = make_step(loss, optimizer, parts=workload.accumulate)
+        if replicas:
+            params = jax.vmap(self.model.init)(jax.random.split(jax.random.key(0), replicas))
+            self.state = jax.vmap(lambda params: initial_state(params, optimizer, seed=0, ema=0.0))(params)
+            step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
+        self.programs = self._compile(lambda batch: step.lower(self.state, batch))  # type: ignore[attr-defined]
+
+    def _prepare_search(self, workload: Workload, params: Any, phase: str) -> None:
+        self.params = without_eos(params)
+        search = greedy if phase == "greedy" else functools.partial(beam, width=int(phase.removeprefix("beam")))
+        program = jax.jit(functools.partial(search, self.model, max_length=workload.max_length))
+        self.programs = self._compile(lambda batch: program.lower(self.params, batch.source))
+
+    def _compile(self, lower) -> dict[Any, Any]:
+        """The program of each shape of batch; notes the longest compilation and the largest memory."""
         programs = {}
         for batch in self.batches:
             shape = jax.tree.map(jnp.shape, batch)
             if shape in programs:
                 continue
             began = time.perf_counter()
-            programs[shape] = lowered(batch).compile()
+            programs[shape] = lower(batch).compile()
             self.compile_seconds = max(self.compile_seconds, time.perf_counter() - began)
             used = programs[shape].memory_analysis()
             needed = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
@@ -59,7 +67,7 @@ class Runner:
         return programs
 
     def _train(self) -> float:
-        """One step a batch, in seconds, up to the last parameters."""
+        """The seconds of one step per batch, until the last parameters are ready."""
         began = time.perf_counter()
         for batch in self.batches:
             self.state, _ = self.programs[jax.tree.map(jnp.shape, batch)](self.state, batch)
@@ -67,9 +75,9 @@ class Runner:
         return time.perf_counter() - began
 
     def _search(self) -> float:
-        """The sources of all batches decoded, in seconds, up to the tokens on the host."""
+        """The seconds of decoding the sources of all batches, until the tokens are on the host."""
         began = time.perf_counter()
         for batch in self.batches:
-            found = self.programs[jax.tree.map(jnp.shape, batch)](self.params, batch.source)
-            jax.device_get((found.tokens, found.scores))
+            result = self.programs[jax.tree.map(jnp.shape, batch)](self.params, batch.source)
+            jax.device_get((result.tokens, result.scores))
         return time.perf_counter() - began

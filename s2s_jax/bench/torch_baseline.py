@@ -1,4 +1,4 @@
-"""The other side of a benchmark: a program of its own that is told what to do, a JSON line at a time."""
+"""The PyTorch side of a benchmark: a process of its own that takes requests as JSON lines."""
 
 import dataclasses
 import json
@@ -12,55 +12,52 @@ from typing import IO, Any, cast
 import jax
 import numpy as np
 
-from s2s_jax.bench.workloads import Workload, built, endless
+from s2s_jax.bench.workloads import Workload, build_workload, without_eos
 from s2s_jax.shapes import Batch
+from s2s_jax.shipped import EXPERIMENTS
 
-REFERENCE = Path("experiments", "bench", "torch_reference.py")
-PLACES = (Path(), Path(__file__).parent.parent.parent)
+PROGRAM = EXPERIMENTS / "bench" / "torch_reference.py"
 
 
 class TorchBaseline:
-    """The same work in PyTorch, from the same parameters, in a process of its own.
+    """The same workload in PyTorch, from the same parameters.
 
     Raises:
-        ValueError: there is no such program, or it does not come up; the message holds its last words.
+        ValueError: the process does not start; the message holds the last line that it wrote.
     """
 
-    def __init__(self, work: Workload, phase: str, batches: Sequence[Batch], *, style: str, python: str = ""):
-        program = next((place / REFERENCE for place in PLACES if (place / REFERENCE).is_file()), None)
-        if program is None:
-            raise ValueError(f"--against torch runs {REFERENCE} of the source tree; start s2s bench in that tree.")
+    def __init__(self, workload: Workload, phase: str, batches: Sequence[Batch], *, style: str, python: str = ""):
         self._folder = tempfile.TemporaryDirectory()
-        self._write(Path(self._folder.name), work, phase, batches, style)
-        command = [python or sys.executable, str(program), self._folder.name]
-        self._words = Path(self._folder.name, "words.txt")  # a file never fills up, a pipe that nobody reads does
-        with self._words.open("w", encoding="utf-8") as words:
+        self._write(Path(self._folder.name), workload, phase, batches, style)
+        command = [python or sys.executable, str(PROGRAM), self._folder.name]
+        self._log = Path(self._folder.name, "log.txt")  # unlike a pipe that nobody reads, a file never fills up
+        with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
-        self._orders, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
-        self.name = self._said()
+        self._requests, self._answers = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
+        self.versions = self._read_answer()
         kind, _, width = phase.partition("beam")
         self._request = {"do": kind or "beam", "batches": list(range(len(batches)))} | (
             {"width": int(width)} if width else {}
         )
 
-    def _write(self, folder: Path, work: Workload, phase: str, batches: Sequence[Batch], style: str) -> None:
-        about = {
-            "model": dataclasses.asdict(work.model),
-            "source_vocabulary": work.source_vocabulary,
-            "target_vocabulary": work.target_vocabulary,
-            "precision": work.model.precision,
+    def _write(self, folder: Path, workload: Workload, phase: str, batches: Sequence[Batch], style: str) -> None:
+        settings = {
+            "model": dataclasses.asdict(workload.model),
+            "source_vocabulary": workload.source_vocabulary,
+            "target_vocabulary": workload.target_vocabulary,
+            "precision": workload.model.precision,
             "style": style,
             "compile": jax.default_backend() == "gpu",
             "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
             "learning_rate": 1e-3,
             "clip": 5.0,
-            "max_length": work.steps,
+            "max_length": workload.max_length,
         }
-        (folder / "work.json").write_text(json.dumps(about), encoding="utf-8")
-        _, params = built(work)
-        params = params if phase == "train" else endless(params)
+        (folder / "work.json").write_text(json.dumps(settings), encoding="utf-8")
+        _, params = build_workload(workload)
+        params = params if phase == "train" else without_eos(params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
         _save(folder / "params.npz", {"/".join(key.key for key in path): leaf for path, leaf in leaves})
         sides = {f"source_{number}": batch.source for number, batch in enumerate(batches)}
@@ -68,23 +65,23 @@ class TorchBaseline:
         _save(folder / "batches.npz", sides)
 
     def seconds(self) -> float:
-        """What one pass over all batches takes, as the program itself measures it."""
-        self._orders.write(json.dumps(self._request) + "\n")
-        self._orders.flush()
-        return self._said()["seconds"]
+        """The seconds of one pass over all batches, as the process measures them."""
+        self._requests.write(json.dumps(self._request) + "\n")
+        self._requests.flush()
+        return self._read_answer()["seconds"]
 
-    def _said(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         line = self._answers.readline()
         if line:
             return json.loads(line)
         self._process.wait()
-        last = [said for said in self._words.read_text(encoding="utf-8").splitlines() if said.strip()][-1:]
+        last = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.strip()][-1:]
         self.close()
-        raise ValueError(f"--against torch: {' '.join(last) or 'the program ended without a word'}")
+        raise ValueError(f"--against torch: {' '.join(last) or 'the program ended without a message'}")
 
     def close(self) -> None:
-        """End the program."""
-        self._process.communicate()  # which closes its input: there are no more orders
+        """End the process."""
+        self._process.communicate()  # which closes its input
         self._folder.cleanup()
 
 

@@ -1,4 +1,4 @@
-"""On which work is speed measured? Models of fixed size on random ids, so that a benchmark runs anywhere."""
+"""The workloads that speed is measured on: models of fixed size on random ids, so that a benchmark runs anywhere."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from s2s_jax.bench.flops import multiplied
+from s2s_jax.bench.flops import product_flops
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -19,62 +19,62 @@ from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
 from s2s_jax.train.objectives import LossConfig
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 
-SHAPES = 8  # of training batches
+TRAINING_SHAPES = 8
 FIRST_WORD = 4  # below it are PAD, BOS, EOS, UNK
-NEVER = -1e9  # bias of EOS in decoding: every search runs all its steps
+EOS_BIAS = -1e9  # in decoding, so that every search runs all its steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """How long the lines of a corpus are, EOS not counted."""
+class LengthDistribution:
+    """The lengths of the lines of a corpus in tokens, without EOS."""
 
     mean: float
-    """Tokens of a source line."""
+    """Mean length of a source line."""
     spread: float
     """Standard deviation of the source lengths over their mean."""
     ratio: float
-    """Target tokens a source token."""
+    """Target tokens per source token."""
     noise: float
     """Standard deviation of that ratio over its mean."""
     longest: int
-    """No line has more tokens."""
+    """Largest length."""
 
 
-# set by hand to be like Multi30k, English to German in words; not counted from it
-MULTI30K = Lengths(mean=13.0, spread=0.31, ratio=0.955, noise=0.15, longest=41)
-# set by hand to be like CMUdict, letters to sounds; not counted from it
-WORDS = Lengths(mean=7.5, spread=0.27, ratio=0.85, noise=0.1, longest=20)
+# chosen to resemble Multi30k, English to German in words; not estimated from it
+MULTI30K = LengthDistribution(mean=13.0, spread=0.31, ratio=0.955, noise=0.15, longest=41)
+# chosen to resemble CMUdict, letters to phones; not estimated from it
+CMUDICT = LengthDistribution(mean=7.5, spread=0.27, ratio=0.85, noise=0.1, longest=20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A model and the batches that it is measured on; like an experiment's, each setting can be overridden."""
+    """A model and the batches that it is measured on; every setting can be overridden, as those of experiments."""
 
-    meaning: str
-    """What it is, in words."""
+    description: str
+    """Cells, sizes and score."""
     model: ModelConfig
-    """The network."""
+    """Architecture."""
     loss: LossConfig = LossConfig()
-    """What is minimized."""
-    forcing: ScheduledSamplingConfig = ScheduledSamplingConfig()
-    """What the decoder is fed while it learns."""
-    parts: int = 1
-    """Parts that a batch is computed in, one after the other."""
+    """Training objective."""
+    scheduled_sampling: ScheduledSamplingConfig = ScheduledSamplingConfig()
+    """Decoder inputs in training."""
+    accumulate: int = 1
+    """Parts of a batch whose gradients are accumulated."""
     source_vocabulary: int
-    """Tokens of the source side."""
+    """Size of the source vocabulary."""
     target_vocabulary: int
-    """Tokens of the target side."""
-    sentences: int
-    """Pairs in a training batch."""
-    lengths: Lengths = MULTI30K
-    """How long the lines are."""
-    steps: int = 30
-    """Tokens that every search writes."""
+    """Size of the target vocabulary."""
+    batch_size: int
+    """Pairs per training batch."""
+    lengths: LengthDistribution = MULTI30K
+    """Lengths of the lines."""
+    max_length: int = 30
+    """Tokens that every search generates."""
 
 
 WORKLOADS = {
     "W1": Workload(
-        meaning="bi-LSTM 1 x (256+256), LSTM 512, general, input feeding",
+        description="bi-LSTM 1 x (256+256), LSTM 512, general, input feeding",
         model=ModelConfig(
             embedding=256,
             encoder=EncoderConfig(cell="lstm", size=256),
@@ -83,10 +83,10 @@ WORKLOADS = {
         ),
         source_vocabulary=5921,
         target_vocabulary=7859,
-        sentences=64,
+        batch_size=64,
     ),
     "W2": Workload(
-        meaning="bi-LSTM 2 x (512+512), LSTM 2 x 1024, additive, input feeding",
+        description="bi-LSTM 2 x (512+512), LSTM 2 x 1024, additive, input feeding",
         model=ModelConfig(
             embedding=256,
             encoder=EncoderConfig(cell="lstm", size=512, layers=2),
@@ -95,10 +95,10 @@ WORKLOADS = {
         ),
         source_vocabulary=5921,
         target_vocabulary=7859,
-        sentences=128,
+        batch_size=128,
     ),
     "W3": Workload(
-        meaning="bi-LSTM 2 x (512+512), LSTM 4 x 1024 residual, additive, input feeding, vocabulary 32k",
+        description="bi-LSTM 2 x (512+512), LSTM 4 x 1024 residual, additive, input feeding, vocabulary 32k",
         model=ModelConfig(
             embedding=1024,
             encoder=EncoderConfig(cell="lstm", size=512, layers=2),
@@ -107,10 +107,10 @@ WORKLOADS = {
         ),
         source_vocabulary=32_000,
         target_vocabulary=32_000,
-        sentences=256,
+        batch_size=256,
     ),
     "W4": Workload(
-        meaning="bi-GRU (256+256), GRU 256, general, input feeding, letters to sounds",
+        description="bi-GRU (256+256), GRU 256, general, input feeding, letters to phones",
         model=ModelConfig(
             embedding=128,
             encoder=EncoderConfig(cell="gru", size=256),
@@ -119,89 +119,93 @@ WORKLOADS = {
         ),
         source_vocabulary=32,
         target_vocabulary=76,
-        sentences=512,
-        lengths=WORDS,
-        steps=20,
+        batch_size=512,
+        lengths=CMUDICT,
+        max_length=20,
     ),
 }
 
 
-def built(work: Workload) -> tuple[Model, Params]:
-    """The model of a work, and its parameters from seed 0."""
-    model = build(work.model, source_vocabulary=work.source_vocabulary, target_vocabulary=work.target_vocabulary)
+def build_workload(workload: Workload) -> tuple[Model, Params]:
+    """The model of a workload, and its parameters from seed 0."""
+    model = build(
+        workload.model, source_vocabulary=workload.source_vocabulary, target_vocabulary=workload.target_vocabulary
+    )
     return model, model.init(jax.random.key(0))
 
 
-def endless(params: Params) -> Params:
-    """The parameters of our own models with an EOS that never wins: every search runs all its steps."""
+def without_eos(params: Params) -> Params:
+    """The parameters with a bias that keeps EOS from being generated: every search runs all its steps."""
     decoder = params["decoder"]
-    return {**params, "decoder": {**decoder, "output_bias": decoder["output_bias"].at[EOS].set(NEVER)}}
+    return {**params, "decoder": {**decoder, "output_bias": decoder["output_bias"].at[EOS].set(EOS_BIAS)}}
 
 
-def drawn_lengths(lengths: Lengths, count: int, *, seed: int = 0) -> Int[np.ndarray, "N 2"]:
-    """Source and target lengths of random pairs, log-normal, EOS counted."""
-    chance = np.random.default_rng(seed)
+def sample_lengths(lengths: LengthDistribution, count: int, *, seed: int = 0) -> Int[np.ndarray, "N 2"]:
+    """Source and target lengths of random pairs, log-normal, including EOS."""
+    rng = np.random.default_rng(seed)
     spread = np.sqrt(np.log1p(np.array([lengths.spread, lengths.noise]) ** 2))
-    words, ratio = np.exp(spread * chance.standard_normal((count, 2)) - spread**2 / 2).T
+    words, ratio = np.exp(spread * rng.standard_normal((count, 2)) - spread**2 / 2).T
     source = np.clip(np.rint(lengths.mean * words), 1, lengths.longest)
     target = np.clip(np.rint(lengths.ratio * ratio * source), 1, lengths.longest)
     return np.stack([source, target], axis=1).astype(np.int64) + 1
 
 
-def training_batches(work: Workload, count: int) -> list[Batch]:
-    """Batches of random ids as training sees them: grouped by length, padded to few shapes."""
-    chance = np.random.default_rng(1)
-    lengths = drawn_lengths(work.lengths, work.sentences * 64)
+def training_batches(workload: Workload, count: int) -> list[Batch]:
+    """Batches of random ids, grouped by length and padded to few shapes as in training."""
+    rng = np.random.default_rng(1)
+    lengths = sample_lengths(workload.lengths, workload.batch_size * 64)
     sides = [
-        [_line(chance, vocabulary, int(length)) for length in side]
-        for vocabulary, side in zip((work.source_vocabulary, work.target_vocabulary), lengths.T, strict=True)
+        [_random_line(rng, vocabulary, int(length)) for length in side]
+        for vocabulary, side in zip((workload.source_vocabulary, workload.target_vocabulary), lengths.T, strict=True)
     ]
-    plan = BatchPlan(Pairs(*sides), BatchConfig(size=work.sentences, tokens=1 << 30, buckets=SHAPES), seed=0)
+    plan = BatchPlan(Pairs(*sides), BatchConfig(size=workload.batch_size, tokens=1 << 30, buckets=TRAINING_SHAPES), seed=0)
     full = (batch for batch in map(plan.batch, range(plan.per_epoch)) if batch.target[-1, 0])
     return [batch for batch, _ in zip(full, range(count), strict=False)]
 
 
-def typical_batch(work: Workload) -> Batch:
-    """A batch in the middle by its number of target steps."""
-    batches = training_batches(work, 64)
+def median_batch(workload: Workload) -> Batch:
+    """The batch with the median number of target steps."""
+    batches = training_batches(workload, 64)
     return sorted(batches, key=lambda batch: batch.target.shape[1])[len(batches) // 2]
 
 
-def decoding_batches(work: Workload, count: int, *, rows: int) -> list[Batch]:
-    """Sources of like length, as a sorted file has them; the targets are not used."""
-    chance = np.random.default_rng(2)
-    quantiles = np.sort(drawn_lengths(work.lengths, 1000)[:, 0])
+def decoding_batches(workload: Workload, count: int, *, rows: int) -> list[Batch]:
+    """Batches of sources of similar length, as in a sorted file; their targets are not used."""
+    rng = np.random.default_rng(2)
+    quantiles = np.sort(sample_lengths(workload.lengths, 1000)[:, 0])
     middles = quantiles[(np.arange(count) * 2 + 1) * len(quantiles) // (2 * count)]
-    lines = [[_line(chance, work.source_vocabulary, int(length)) for _ in range(rows)] for length in middles]
-    return [Batch(np.stack(some), np.stack(some)) for some in lines]
+    lines = [[_random_line(rng, workload.source_vocabulary, int(length)) for _ in range(rows)] for length in middles]
+    return [Batch(np.stack(sources), np.stack(sources)) for sources in lines]
 
 
-def _line(chance: np.random.Generator, vocabulary: int, length: int) -> Int[np.ndarray, " L"]:
-    return np.append(chance.integers(FIRST_WORD, vocabulary, length - 1), EOS).astype(np.int32)
+def _random_line(rng: np.random.Generator, vocabulary: int, length: int) -> Int[np.ndarray, " L"]:
+    return np.append(rng.integers(FIRST_WORD, vocabulary, length - 1), EOS).astype(np.int32)
 
 
-def training_flops(work: Workload) -> float:
-    """Floating-point operations a target token that training cannot do without: forward, and twice that backward.
+def training_flops(workload: Workload) -> float:
+    """Necessary floating-point operations per target token of training: forward, and twice that backward.
 
-    Counted in the products of `forced` on one sentence of mean length.
+    The products of `unroll_targets` on one sentence of mean length.
     """
-    source, target = (round(mean) for mean in drawn_lengths(work.lengths, 10_000).mean(0))
-    model, params = _abstract(work)
+    source, target = (round(mean) for mean in sample_lengths(workload.lengths, 10_000).mean(0))
+    model, params = _abstract(workload)
     batch = Batch(_ids(1, source), _ids(1, target))
-    return 3 * multiplied(lambda params, batch: unroll_targets(model, params, batch), params, batch) / target
+    return 3 * product_flops(lambda params, batch: unroll_targets(model, params, batch), params, batch) / target
 
 
-def decoding_flops(work: Workload, width: int) -> float:
-    """Floating-point operations a sentence: one encoding, and a step for each token and each hypothesis."""
-    model, params = _abstract(work)
-    source = _ids(1, round(drawn_lengths(work.lengths, 10_000)[:, 0].mean()))
+def decoding_flops(workload: Workload, width: int) -> float:
+    """Floating-point operations per sentence: one encoding, and one step per token and hypothesis."""
+    model, params = _abstract(workload)
+    source = _ids(1, round(sample_lengths(workload.lengths, 10_000)[:, 0].mean()))
     memory, state = jax.eval_shape(model.encode, params, source)
-    a_step = multiplied(model.step, params, memory, state, _ids(1))
-    return multiplied(model.encode, params, source) + work.steps * width * a_step
+    step_flops = product_flops(model.step, params, memory, state, _ids(1))
+    return product_flops(model.encode, params, source) + workload.max_length * width * step_flops
 
 
-def _abstract(work: Workload) -> tuple[Model, Params]:
-    model = build(work.model, source_vocabulary=work.source_vocabulary, target_vocabulary=work.target_vocabulary)
+def _abstract(workload: Workload) -> tuple[Model, Params]:
+    model = build(
+        workload.model, source_vocabulary=workload.source_vocabulary, target_vocabulary=workload.target_vocabulary
+    )
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
 

@@ -28,7 +28,7 @@ CHOICE_TABLES = {
     "tokenizer.target.type": "TOKENIZERS",
     "validation.metric": "METRICS",
 }
-HIDDEN = ("imports", "meaning")  # --import sets the one, nobody the other
+HIDDEN = ("imports", "description")  # --import sets the one, nobody the other
 
 
 class SettingGroup(NamedTuple):
