@@ -34,10 +34,9 @@ from rich.console import Console
 
 import s2s_jax as s2s
 from s2s_jax.cli.experiments import find
+from s2s_jax.decode.batching import pad_rows
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.alignment import Link
-from s2s_jax.decode.batching import pad_rows
-from s2s_jax.evaluate.attention_agreement import measure_agreement
 from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
 from s2s_jax.evaluate.plots import Picture, grid
@@ -129,7 +128,7 @@ def compare_methods(analyses: Sequence[Analysis], first: str, second: str) -> Ag
     taus, tops = [], []
     for each in analyses:
         linked = sorted({target for _, target in each.gold})
-        rows = agreement(each.matrices[first], each.matrices[second])
+        rows = measure_agreement(each.matrices[first], each.matrices[second])
         taus.append(rows.tau[linked])
         tops.append(rows.top[linked])
     return Agreement(float(np.nanmean(np.concatenate(taus))), float(np.concatenate(tops).mean()))
