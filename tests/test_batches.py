@@ -34,18 +34,18 @@ def plan_of(lengths, *, seed: int = 0, **options) -> BatchPlan:
 
 
 def lengths_like(relation: str, count: int) -> np.ndarray:
-    """Lengths of pairs, EOS counted."""
-    chance = np.random.default_rng(0)
-    source = chance.poisson(13, count).clip(2)
+    """Random source and target lengths of pairs, EOS included, with a relation between the sides."""
+    rng = np.random.default_rng(0)
+    source = rng.poisson(13, count).clip(2)
     if relation == "equal":
         return np.stack([source, source], 1) + 1
     if relation == "loose":
-        return np.stack([source, np.rint(source * chance.normal(1, 0.2, count)).clip(1).astype(np.int64)], 1) + 1
-    return chance.integers(1, 400, (count, 2))  # unrelated, and more lengths than the grid has
+        return np.stack([source, np.rint(source * rng.normal(1, 0.2, count)).clip(1).astype(np.int64)], 1) + 1
+    return rng.integers(1, 400, (count, 2))  # unrelated, and more lengths than the grid has
 
 
 def members(batch: Batch) -> list[int]:
-    """The pairs in a batch, checked to be whole on both sides."""
+    """The numbers of the pairs in a batch, after checking that both sides are complete."""
     for side in batch[:2]:
         for row in side:
             end = int((row != PAD).sum())
@@ -69,8 +69,8 @@ def epoch(plan: BatchPlan, number: int) -> list[Batch]:
 
 @given(lengths=some_lengths, config=configs, seed=st.integers(0, 2**32), number=st.integers(0, 5))
 @settings(deadline=None, max_examples=60)
-def test_every_pair_is_in_an_epoch_once_in_a_batch_of_its_shape(lengths, config, seed, number):
-    """Static shapes, however few pairs; what is left over is padding."""
+def test_every_pair_occurs_once_per_epoch_in_a_batch_of_its_bucket(lengths, config, seed, number):
+    """Batches have static shapes, however few the pairs are; the rest is padding."""
     pairs = pairs_of(lengths)
     plan = BatchPlan(pairs, config, seed=seed)
     batches = epoch(plan, number)
@@ -93,7 +93,7 @@ def test_every_pair_is_in_an_epoch_once_in_a_batch_of_its_shape(lengths, config,
 )
 @settings(deadline=None, max_examples=40)
 def test_a_batch_is_a_function_of_seed_and_step(lengths, config, seed, steps):
-    """Whatever was asked for before: nothing of the data's position has to be saved."""
+    """It does not depend on earlier calls, so that no position in the data has to be saved."""
     plan = BatchPlan(pairs_of(lengths), config, seed=seed)
     for step in steps:
         assert equal(plan.batch(step), BatchPlan(pairs_of(lengths), config, seed=seed).batch(step))
@@ -101,7 +101,7 @@ def test_a_batch_is_a_function_of_seed_and_step(lengths, config, seed, steps):
 
 @given(lengths=some_lengths, start=st.integers(0, 30), count=st.integers(0, 30))
 @settings(deadline=None, max_examples=15)
-def test_a_resumed_plan_goes_on_where_it_was(lengths, start, count):
+def test_a_resumed_plan_continues_with_the_same_batches(lengths, start, count):
     options = {"size": 4, "buckets": 2, "prefetch": 3}
     whole = list(plan_of(lengths, **options).from_step(0, start + count))
     resumed = list(plan_of(lengths, **options).from_step(start, start + count))
@@ -121,9 +121,9 @@ def test_order_differs_between_epochs_and_seeds_and_repeats_with_the_same():
     plan = plan_of(lengths, seed=1, size=8)
     orders = [order(plan, number) for number in range(3)]
     assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert {len(one) for one in orders} == {plan.per_epoch}
-    # not only the batches change places: other pairs meet in them, unless a shape has no more than a batch of them
-    same = {frozenset(one) for one in orders[0]} & {frozenset(one) for one in orders[1]}
+    assert {len(batches) for batches in orders} == {plan.per_epoch}
+    # not only the order of batches changes but also the pairs in them, unless a bucket has at most one batch
+    same = {frozenset(batch) for batch in orders[0]} & {frozenset(batch) for batch in orders[1]}
     assert len(same) <= len(plan.buckets) < plan.per_epoch / 3
     other = plan_of(lengths, seed=2, size=8)
     assert order(other, 0) != orders[0]
@@ -140,15 +140,15 @@ def test_lengths_are_mixed_over_an_epoch():
 
 
 def test_the_order_is_that_of_every_release():
-    """If this fails, runs that are under way will not see the rest of their epoch: change it only with a new format."""
+    """If this fails, resumed runs will not see the rest of their epoch: change it only with a new format."""
     plan = plan_of([(n % 7 + 1, n % 5 + 1) for n in range(12)], seed=3, size=4, buckets=2)
     assert plan.buckets == [(5, 5), (8, 6)]
     assert order(plan, 0) == [[8, 10, 2, 1], [7, 3, 0], [9], [4, 5, 11, 6]]
 
 
 @pytest.mark.parametrize("lengths", [[(3, 4)], [(1, 1)], [(5, 5)] * 3, [(7, 2)] * 64])
-def test_few_pairs_and_equal_lengths_make_one_shape(lengths):
-    """One pair is enough."""
+def test_few_pairs_and_equal_lengths_make_one_bucket(lengths):
+    """A single pair suffices."""
     plan = plan_of(lengths, size=64)
     assert plan.buckets == [tuple(side + 1 for side in lengths[0])]  # EOS counts one
     assert (plan.per_epoch, plan.padding_fraction) == (1, 0.0)
@@ -164,14 +164,14 @@ def test_a_pair_beyond_the_token_budget_has_a_batch_of_its_own():
     assert plan.rows == [12, 1]
 
 
-def test_an_empty_target_is_a_row_that_counts_one_token():
-    """Nothing but EOS, so that no mean is 0/0."""
+def test_an_empty_target_has_one_token():
+    """It holds only EOS, so that no mean is 0/0."""
     batch = BatchPlan(Pairs([append_eos([5, 6])], [append_eos([])]), BatchConfig(size=2), seed=0).batch(0)
     assert batch.target.tolist() == [[EOS], [PAD]]
     assert batch.source.tolist() == [[5, 6, EOS], [PAD, PAD, PAD]]
 
 
-def test_no_pairs_make_no_plan():
+def test_a_plan_without_pairs_is_refused():
     with pytest.raises(ValueError, match="there are no pairs to make batches of"):
         BatchPlan(Pairs([], []), BatchConfig(), seed=0)
 
@@ -179,7 +179,7 @@ def test_no_pairs_make_no_plan():
 @given(lengths=some_lengths, config=configs)
 @settings(deadline=None, max_examples=40)
 def test_validation_reads_every_pair_once_in_order(lengths, config):
-    """None is dropped, however long."""
+    """No pair is dropped, however long it is."""
     plan = BatchPlan(pairs_of(lengths), config, seed=0)
     batches = [members(batch) for batch in plan.in_order()]
     assert len(batches) == plan.per_epoch
@@ -188,19 +188,19 @@ def test_validation_reads_every_pair_once_in_order(lengths, config):
     assert [members(batch) for batch in plan.in_order()] == batches
 
 
-def test_padding_is_where_no_token_is():
+def test_a_batch_is_padded_to_its_rows_and_bucket():
     pairs = Pairs([append_eos([7]), append_eos([8, 9])], [append_eos([]), append_eos([6])])
     batch = padded_batch(pairs, rows=3, bucket=(4, 2))
     assert batch.source.tolist() == [[7, EOS, 0, 0], [8, 9, EOS, 0], [0, 0, 0, 0]]
     assert batch.target.tolist() == [[EOS, 0], [6, EOS], [0, 0]]
-    assert batch.links == ()  # nobody asked for them
+    assert batch.links == ()  # the pairs have none
 
 
 def linked(*links):
-    return [np.array(one, np.int32).reshape(-1, 2) for one in links]
+    return [np.array(pair, np.int32).reshape(-1, 2) for pair in links]
 
 
-def test_links_stand_at_target_and_source_and_are_padded_as_the_tokens_are():
+def test_links_are_a_padded_matrix_of_target_and_source_positions():
     pairs = Pairs(
         [append_eos([7, 8]), append_eos([9])], [append_eos([5]), append_eos([6])], linked([(0, 1), (1, 0)], [])
     )
@@ -211,7 +211,7 @@ def test_links_stand_at_target_and_source_and_are_padded_as_the_tokens_are():
 
 
 def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
-    """The link of each pair is a function of its number, which its first token tells."""
+    """The link of each pair is a function of its number, which is in its first token."""
     pairs = pairs_of([(5 + number % 3, 6) for number in range(20)])
     pairs = pairs._replace(links=linked(*([(number % 5, number % 6)] for number in range(20))))
     plan = BatchPlan(pairs, BatchConfig(size=4, buckets=2), seed=1)
@@ -228,7 +228,7 @@ def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
     assert sorted(seen) == sorted([*range(20)] * 2)
 
 
-def test_a_cut_pair_keeps_its_end_and_the_links_of_what_is_left():
+def test_a_truncated_pair_keeps_its_eos_and_the_links_between_remaining_tokens():
     pairs = Pairs([append_eos([7, 8, 9])], [append_eos([5, 6])], linked([(0, 0), (2, 0), (1, 1)]))
     cut = pairs.truncate(2)
     assert cut.sources[0].tolist() == [7, 8, EOS]
@@ -238,7 +238,7 @@ def test_a_cut_pair_keeps_its_end_and_the_links_of_what_is_left():
     assert not Pairs(pairs.sources, pairs.targets).truncate(2).links
 
 
-def test_rows_keep_to_both_budgets():
+def test_rows_stay_within_both_budgets():
     assert batch_rows((10, 10), BatchConfig(size=64, tokens=100)) == 5
     assert batch_rows((10, 10), BatchConfig(size=4, tokens=100)) == 4
     assert batch_rows((99, 99), BatchConfig(size=4, tokens=100)) == 1
@@ -250,20 +250,20 @@ def test_sizes_are_positive(name):
         BatchConfig(**{name: 0})
 
 
-# --- the shapes -------------------------------------------------------------------------------------------------------
+# --- the buckets ------------------------------------------------------------------------------------------------------
 
 
-def positions(lengths: np.ndarray, shapes) -> int:
-    """All positions, padding counted, with each pair in the smallest shape that it fits."""
-    shapes = np.array(shapes)
-    fits = (lengths[:, None] <= shapes).all(-1)
+def positions(lengths: np.ndarray, buckets) -> int:
+    """The number of positions, including padding, with each pair in the smallest bucket that it fits."""
+    buckets = np.array(buckets)
+    fits = (lengths[:, None] <= buckets).all(-1)
     assert fits.any(1).all()
-    return int(np.where(fits, shapes.sum(1), 1 << 40).min(1).sum())
+    return int(np.where(fits, buckets.sum(1), 1 << 40).min(1).sum())
 
 
 @given(lengths=some_lengths, buckets=st.integers(1, 9))
 @settings(deadline=None)
-def test_every_pair_fits_the_shape_it_is_given(lengths, buckets):
+def test_every_pair_fits_its_bucket(lengths, buckets):
     lengths = np.array(lengths)
     chosen = choose_buckets(lengths, count=buckets)
     assert 1 <= len(chosen) <= buckets
@@ -274,11 +274,11 @@ def test_every_pair_fits_the_shape_it_is_given(lengths, buckets):
     assert all(side in lengths[:, axis] for shape in chosen for axis, side in enumerate(shape))
 
 
-@given(lengths=some_lengths, buckets=st.integers(1, 9), chance=st.randoms(use_true_random=False))
+@given(lengths=some_lengths, buckets=st.integers(1, 9), rng=st.randoms(use_true_random=False))
 @settings(deadline=None)
-def test_shapes_do_not_depend_on_the_order_of_pairs(lengths, buckets, chance):
+def test_buckets_do_not_depend_on_the_order_of_pairs(lengths, buckets, rng):
     before = choose_buckets(np.array(lengths), count=buckets)
-    chance.shuffle(lengths)
+    rng.shuffle(lengths)
     assert choose_buckets(np.array(lengths), count=buckets) == before
 
 
@@ -290,7 +290,7 @@ def best_by_trying_all(lengths: np.ndarray, *, shapes: int) -> int:
 
 
 def best_of_cuts(lengths: np.ndarray, *, shapes: int) -> int:
-    """The best that cutting the pairs in order of source + target length into runs can do, a shape a run."""
+    """The fewest positions if the pairs, sorted by source + target length, are cut into runs, one bucket per run."""
     ordered = lengths[np.argsort(lengths.sum(1), kind="stable")]
     runs = (
         np.split(ordered, cuts)
@@ -300,12 +300,12 @@ def best_of_cuts(lengths: np.ndarray, *, shapes: int) -> int:
     return min(sum(int(run.max(0).sum()) * len(run) for run in cut) for cut in runs)
 
 
-def test_shapes_are_nearly_the_best_there_are():
-    """Trying everything is the oracle: never less than it, seldom and little more, and less than cuts can do."""
-    chance = np.random.default_rng(0)
+def test_buckets_are_nearly_optimal():
+    """Compared with trying all buckets: never below, rarely and slightly above; and below what cuts achieve."""
+    rng = np.random.default_rng(0)
     found, best, cuts = [], [], []
     for _ in range(60):
-        lengths, shapes = chance.integers(1, 9, (int(chance.integers(1, 10)), 2)), int(chance.integers(1, 4))
+        lengths, shapes = rng.integers(1, 9, (int(rng.integers(1, 10)), 2)), int(rng.integers(1, 4))
         found.append(positions(lengths, choose_buckets(lengths, count=shapes)))
         best.append(best_by_trying_all(lengths, shapes=shapes))
         cuts.append(best_of_cuts(lengths, shapes=shapes))
@@ -317,8 +317,8 @@ def test_shapes_are_nearly_the_best_there_are():
 
 
 @pytest.mark.parametrize("shapes", [1, 2, 3])
-def test_shapes_of_equal_sides_are_nearly_the_best_cuts(shapes):
-    """Where source and target are equally long, shapes are cuts in order of length; with two they are the best."""
+def test_buckets_of_equal_sides_are_nearly_the_best_cuts(shapes):
+    """If source and target have equal lengths, buckets are cuts of the sorted lengths; two of them are optimal."""
     sides = [np.random.default_rng(seed).integers(1, 20, 12) for seed in range(10)]
     pairs = [np.stack([side, side], 1) for side in sides]
     best = [best_of_cuts(lengths, shapes=shapes) for lengths in pairs]
@@ -328,30 +328,32 @@ def test_shapes_of_equal_sides_are_nearly_the_best_cuts(shapes):
     assert ratios.mean() < (1.01 if shapes == 3 else 1.0 + 1e-12)
 
 
-# what `choose_shapes` reaches, rounded up; the best cuts in order of length reach 0.17 for the loose relation
+# what `choose_buckets` achieves, rounded up; the best cuts of the sorted lengths achieve 0.17 for the loose relation
 @pytest.mark.parametrize(("relation", "bound"), [("equal", 0.08), ("loose", 0.125), ("unrelated", 0.26)])
-def test_waste_is_small_and_falls_with_more_shapes(relation, bound):
+def test_padding_is_small_and_decreases_with_more_buckets(relation, bound):
     lengths = lengths_like(relation, 30_000)
     started = time.monotonic()
-    wasted = [1 - lengths.sum() / positions(lengths, choose_buckets(lengths, count=shapes)) for shapes in (1, 2, 4, 8)]
-    assert time.monotonic() - started < 4 * 0.5 * 4  # seconds; four times what is allowed, for busy machines
-    assert wasted == sorted(wasted, reverse=True)
-    assert wasted[-1] < bound
-    assert wasted[0] < 1
+    fractions = [
+        1 - lengths.sum() / positions(lengths, choose_buckets(lengths, count=shapes)) for shapes in (1, 2, 4, 8)
+    ]
+    assert time.monotonic() - started < 4 * 0.5 * 4  # seconds; four times the limit, for busy machines
+    assert fractions == sorted(fractions, reverse=True)
+    assert fractions[-1] < bound
+    assert fractions[0] < 1
 
 
-def test_waste_is_the_share_of_padding():
+def test_the_padding_fraction_by_hand():
     plan = plan_of([(1, 1), (1, 1), (3, 5)], buckets=1)
     assert plan.buckets == [(4, 6)]
     assert plan.padding_fraction == pytest.approx(1 - (4 + 4 + 10) / 30)
     assert plan_of([(1, 1), (1, 1), (3, 5)], buckets=2).padding_fraction == 0.0
 
 
-def test_more_shapes_than_lengths_waste_nothing():
+def test_more_buckets_than_lengths_need_no_padding():
     lengths = np.array([(2, 3), (4, 4), (9, 1), (2, 3)])
     assert choose_buckets(lengths, count=50) == [(2, 3), (4, 4), (9, 1)]
 
 
-def test_one_huge_pair_does_not_cost_the_others():
+def test_one_huge_pair_does_not_enlarge_other_buckets():
     lengths = np.concatenate([lengths_like("loose", 3000), [(1_000_000, 2)]])
     assert choose_buckets(lengths, count=6)[-1] == (1_000_000, 2)

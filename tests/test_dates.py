@@ -41,7 +41,7 @@ def plain(text):
     )
 
 
-def read(source):
+def read_date(source):
     """The date that a reader finds who knows the month names of all languages, but not the language of the line."""
     text = plain(source)
     numbers = re.findall("[0-9]+", text)
@@ -57,7 +57,7 @@ def read(source):
     return date(int(year), month, day).isoformat()
 
 
-def test_there_are_languages_and_scripts_enough():
+def test_there_are_many_languages_and_scripts():
     letters = [c for form in FORMS for day in DAYS for c in write_date(form, day).source if c.isalpha()]
     scripts = {unicodedata.name(c).split()[0] for c in letters}
     assert len(LOCALES) == len(set(LOCALES)) >= 10
@@ -68,7 +68,7 @@ def test_there_are_languages_and_scripts_enough():
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_babel_writes_the_same_but_for_digits_and_spaces(locale):
-    """Only where the Babel is installed that the table was made with: another one has another CLDR."""
+    """Only with the version of Babel that the table was made with: other versions have another CLDR."""
     babel = pytest.importorskip("babel")
     if not CLDR["source"].endswith(f"Babel {babel.__version__}"):
         pytest.skip(f"the table is of {CLDR['source']}")
@@ -81,8 +81,8 @@ def test_babel_writes_the_same_but_for_digits_and_spaces(locale):
     assert plain(long) in {plain(write_date(form, date(2024, 3, 4)).source) for form in date_formats(locale)}
 
 
-def test_the_examples_stay_what_they_were():
-    """If this fails, was the table made anew? Scores of `task:dates` from before and after are not comparable then."""
+def test_golden_examples_of_dates():
+    """If this fails, was the table regenerated? Scores of `task:dates` from before are not comparable then."""
     assert CLDR["source"] == "Unicode CLDR 47 as of Babel 2.18.0"
     lines = [f"{one.source}\t{one.target}\t{one.links}" for one in make_examples("dates", split="train", count=500)]
     assert sha256("\n".join(lines).encode()).hexdigest()[:16] == "6a8390ce9e4b6798"
@@ -107,7 +107,7 @@ def test_what_people_write_is_among_the_formats(locale, day, source):
     assert source in [write_date(form, day).source for form in date_formats(locale)]
 
 
-def test_the_locales_own_digits_are_used_where_cldr_says_so():
+def test_arabic_persian_and_bengali_have_their_own_digits():
     zeros = {"ar_EG": "٠", "fa": "۰", "bn": "০"}
     for form in FORMS:
         zero = zeros.get(form.locale, "0")
@@ -129,7 +129,7 @@ def test_a_reader_who_does_not_know_the_language_finds_the_right_date():
     for form in FORMS:
         for day in DAYS:
             example = write_date(form, day)
-            assert example.target == day.isoformat() == read(example.source), (form, example)
+            assert example.target == day.isoformat() == read_date(example.source), (form, example)
 
 
 def test_no_source_has_two_targets():
@@ -162,7 +162,7 @@ def test_linked_digits_agree():
                     assert 4 < place < 7, "only a month may be a name"
 
 
-def test_links_cover_the_month_name_and_nothing_of_other_words():
+def test_links_cover_the_month_name_and_no_other_words():
     for form in FORMS:
         for day in DAYS:
             source, _, links = write_date(form, day)

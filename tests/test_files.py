@@ -11,13 +11,13 @@ from s2s_jax.text.files import has_control, is_blank, read_lines
 
 BOM = "\ufeff".encode()
 LETTERS = [chr(code) for code in (*range(0x3100), *range(0xFE00, 0x10000))]  # all controls, spaces and joiners are here
-# everything but \n at which str.splitlines ends a line
+# every character but \n at which str.splitlines splits
 INNER = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"]
 
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes bytes to a file and gives its path."""
+    """A function that writes bytes to a file and returns its path."""
 
     def write(data: bytes, name: str = "a.txt"):
         path = tmp_path / name
@@ -50,16 +50,16 @@ def test_nothing_but_a_line_feed_ends_a_line(file, inner):
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])), min_size=1))
-def test_lines_come_back_whatever_is_in_them(tmp_path_factory, lines):
+def test_lines_are_read_unchanged(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "any.txt"
-    # the first line says that this is text: it must not look like UTF-16 or begin with a byte order mark
+    # the first line shows that the file is text: without it, the file may look like UTF-16 or have a byte order mark
     path.write_bytes("".join(f"{line}\n" for line in ["first", *lines]).encode())
     assert read(path) == (["first", *lines], DataReport())
 
 
 @pytest.mark.parametrize("end", ["\r\n", ""])
 def test_cr_lf_is_an_end_where_all_lines_end_so(file, end):
-    """A last line that ends in nothing does not make the file mixed."""
+    """A last line without an end does not make the ends mixed."""
     lines, report = read(file(f"a\r\nb\rc\r\nd{end}".encode()))
     assert lines == ["a", "b\rc", "d"]
     assert list(report.counts) == ["CR inside a line, kept as a character"]
@@ -76,7 +76,7 @@ def test_only_one_cr_is_part_of_an_end(file):
     assert read(file(b"a\r\r\nb\r\n"))[0] == ["a\r", "b"]
 
 
-def test_a_byte_order_mark_is_taken_off_at_the_start_alone(file):
+def test_a_byte_order_mark_is_removed_only_at_the_start(file):
     path = file(BOM + b"a\n" + BOM + b"b" + BOM + b"\n")
     lines, report = read(path)
     assert lines == ["a", "\ufeffb\ufeff"]
@@ -95,8 +95,8 @@ def test_what_is_not_utf_8_is_refused_with_file_line_byte_and_hex(file):
 
 
 @pytest.mark.parametrize(("policy", "line"), [("replace", "caf\ufffd au lait"), ("skip", None)])
-def test_what_is_not_utf_8_is_replaced_or_skipped_when_told(file, policy, line):
-    """A skipped line keeps its place, so that parallel files stay in step."""
+def test_what_is_not_utf_8_is_replaced_or_skipped_by_policy(file, policy, line):
+    """A skipped line keeps its place, so that files stay parallel."""
     path = file(LATIN)
     lines, report = read(path, encoding_errors=policy)
     assert lines == ["fine", line, "end"]
@@ -112,7 +112,7 @@ def test_what_is_not_utf_8_is_replaced_or_skipped_when_told(file, policy, line):
         (b"\x28\xb5\x2f\xfd\x04", "zstd"),
     ],
 )
-def test_packed_files_are_recognized(file, start, name):
+def test_compressed_files_are_recognized(file, start, name):
     assert refusal(file(start + b"x\n")) == f"FILE is {name}, not UTF-8 text; unpack it first."
 
 
@@ -143,7 +143,7 @@ def test_a_megabyte_in_one_line_is_read_and_the_last_line_counts(file, end):
 
 
 @pytest.mark.parametrize(("data", "lines"), [(b"", []), (b"\n", [""]), (b"\n\n", ["", ""]), (b"a", ["a"]), (BOM, [""])])
-def test_the_smallest_files(file, data, lines):
+def test_files_without_characters(file, data, lines):
     assert read(file(data))[0] == lines
     assert read(file(gzip.compress(data), "a.gz"))[0] == lines
 
@@ -179,19 +179,19 @@ def test_only_the_first_five_places_are_kept(file):
 @pytest.mark.parametrize(
     "line", ["", " ", "\t \r", "\u00a0", "\u3000\u2009", "\u200b", "\u200d\ufeff\u2060", "\u200e\u00ad"]
 )
-def test_a_line_in_which_nothing_can_be_seen_is_blank(line):
+def test_a_line_of_invisible_characters_is_blank(line):
     assert is_blank(line)
     assert not is_blank(line + "." + line)
 
 
-def test_only_what_cannot_be_seen_is_blank():
-    """Of Unicode's invisible format characters and white space, and of nothing else."""
+def test_only_invisible_characters_are_blank():
+    """Those are white space and the invisible format characters of Unicode."""
     blank = {letter for letter in LETTERS if is_blank(letter)}
     assert {unicodedata.category(letter) for letter in blank} == {"Cc", "Cf", "Mn", "Zl", "Zp", "Zs", "Cn"}
     assert [letter for letter in blank if unicodedata.category(letter) == "Mn"] == ["\u034f"]  # the grapheme joiner
 
 
-def test_control_characters_are_those_of_unicode_that_are_no_white_space():
+def test_control_characters_are_those_of_unicode_that_are_not_white_space():
     for letter in LETTERS:
         assert has_control(letter) == (unicodedata.category(letter) == "Cc" and not letter.isspace())
     assert has_control("a line with \0 in it")

@@ -20,7 +20,7 @@ PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes text to a file, packed where its name says so, and gives its path."""
+    """A function that writes text to a file, compressed if its name ends in .gz, and returns its path."""
 
     def write(name: str, text: str):
         path = tmp_path / name
@@ -54,7 +54,7 @@ def one_side(pairs, side: str) -> str:
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
 def test_every_format_gives_the_same_pairs(file, packed):
-    """U+2028 and U+0085 end no line."""
+    """No line ends at U+2028 or U+0085."""
     both = [file(f"{side}.txt{packed}", one_side(PAIRS, side)) for side in ("source", "target")]
     records = "".join(json.dumps({"source": one.source, "target": one.target}) + "\n" for one in PAIRS)
     sources = [
@@ -73,14 +73,14 @@ def test_a_file_with_a_comma_in_its_name_is_one_file(file):
     assert read(file("a,b.tsv", tsv(PAIRS)))[0] == PAIRS
 
 
-def test_columns_of_a_tsv_file_go_by_number(file):
+def test_columns_of_a_tsv_file_are_named_by_number(file):
     path = file("a.tsv", "1\tein\tone\textra\n2\tzwei\ttwo\t\n")
     assert read(path, source="2", target="3")[0] == [Example("ein", "one"), Example("zwei", "two")]
     assert read(path, source="3", target="2")[0][0] == Example("one", "ein")
     assert read(path, target="3")[0][0] == Example("1", "one")
 
 
-def test_three_columns_without_a_word_are_refused(file):
+def test_three_columns_are_refused_unless_two_are_named(file):
     path = file("a.tsv", "ein\tone\neins\tone\textra\n")
     assert refusal(path) == (
         f"{path}:2: 3 tab-separated columns, 2 are wanted (source, target); for other columns set data.source=1 "
@@ -102,11 +102,11 @@ def test_three_columns_without_a_word_are_refused(file):
         ("ein\tone\n", {"source": "2"}, "source and target are both column 2 of "),
     ],
 )
-def test_columns_that_are_not_there_are_refused(file, text, settings, message):
+def test_missing_columns_are_refused(file, text, settings, message):
     assert message in refusal(file("a.tsv", text), **settings)
 
 
-def test_fields_of_json_go_by_name_and_alignments_become_character_links(file):
+def test_fields_of_json_are_named_and_alignments_become_character_links(file):
     record = {"de": "ein Haus", "en": "a  house", "alignment": "0-0 1-1", "more": 1}
     path = file("a.jsonl", json.dumps(record) + "\n" + json.dumps({"de": "x", "en": "y", "alignment": ""}) + "\n")
     examples, _ = read(path, source="de", target="en")
@@ -144,19 +144,19 @@ def test_fields_of_json_go_by_name_and_alignments_become_character_links(file):
         ('{"source": "a b", "target": "b", "alignment": [[0, 0]]}', "alignment '[[0,' is no i-j inside 2 and 1 words."),
     ],
 )
-def test_json_that_is_not_what_is_wanted_is_refused_with_its_line(file, line, message):
+def test_unsuitable_json_is_refused_with_its_line(file, line, message):
     good = '{"source": "a", "target": "\\ud83d\\ude00"}'  # a whole surrogate pair is one character
     path = file("a.jsonl", f"{good}\n{line}\n")
     assert refusal(path).startswith(f"{path}:2: {message}")
 
 
-# --- gold alignments in a file of their own ---------------------------------------------------------------------------
+# --- gold alignments in a separate file -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
 @pytest.mark.parametrize("form", ["parallel", "tsv"])
-def test_a_line_of_the_alignment_file_goes_with_its_pair(file, form, packed):
-    """Also behind pairs that are dropped; an empty line says that nothing is aligned."""
+def test_a_line_of_the_alignment_file_belongs_to_its_pair(file, form, packed):
+    """Also after pairs that are dropped; an empty line means that nothing is aligned."""
     pairs = [Example("ab c", "x yz"), Example("", "x"), Example("a", "b"), Example("d e", "f")]
     both = [file(f"{side}.txt", one_side(pairs, side)) for side in ("source", "target")]
     spec = f"{both[0]},{both[1]}" if form == "parallel" else file("a.tsv", tsv(pairs))
@@ -168,12 +168,12 @@ def test_a_line_of_the_alignment_file_goes_with_its_pair(file, form, packed):
 
 
 @pytest.mark.parametrize("form", ["parallel", "tsv"])
-def test_a_pair_that_a_policy_skips_takes_its_line_of_the_alignment_file_along(tmp_path, file, form):
+def test_a_skipped_pair_skips_its_line_of_the_alignment_file(tmp_path, file, form):
     (tmp_path / "a.tsv").write_bytes(b"a b\tx\n\xff b\ty\nc d\tz\n\xff\tz\n")
     (tmp_path / "a.txt").write_bytes(b"a b\n\xff b\nc d\n\xff\n")
     target = file("b.txt", "x\ny\nz\nz\n")
     spec = f"{tmp_path / 'a.txt'},{target}" if form == "parallel" else tmp_path / "a.tsv"
-    alignment = file("gold", "0-0\n9-9\n1-0\n\n")  # nobody counts the words of a line that is not read
+    alignment = file("gold", "0-0\n9-9\n1-0\n\n")  # the words of a skipped line are not counted
     examples, _ = read(spec, alignment=str(alignment), encoding_errors="skip")
     assert [list(one.links) for one in examples] == [[(0, 0)], [(2, 0)]]
 
@@ -181,7 +181,7 @@ def test_a_pair_that_a_policy_skips_takes_its_line_of_the_alignment_file_along(t
 @pytest.mark.parametrize(
     ("line", "pair"), [("0-0 2-0", "2-0"), ("0-1", "0-1"), ("-1-0", "-1-0"), ("0-0-0", "0-0-0"), ("0 0", "0")]
 )
-def test_links_that_are_not_there_are_refused_with_file_and_line(file, line, pair):
+def test_links_between_missing_words_are_refused_with_file_and_line(file, line, pair):
     alignment = file("gold", f"\n{line}\n")
     text = f"{alignment}:2: alignment '{pair}' is no i-j inside 2 and 1 words."
     assert refusal(file("a.tsv", "a b\tc\na b\tc\n"), alignment=str(alignment)) == text
@@ -196,7 +196,7 @@ def test_an_alignment_file_of_another_length_is_refused(file, lines):
     )
 
 
-def test_an_alignment_file_goes_with_files_of_two_columns_alone(file):
+def test_an_alignment_file_needs_tsv_or_parallel_files(file):
     for spec in ("task:copy", file("a.jsonl", '{"source": "a", "target": "b"}\n')):
         assert refusal(spec, alignment="gold") == (
             f"data.alignment=gold goes with a TSV file or two parallel ones, not with data.train={spec}; leave it "
@@ -215,7 +215,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("spec", ["a,b,c", "a,", ",b"])
-def test_parallel_files_are_two(spec):
+def test_other_numbers_of_parallel_files_are_refused(spec):
     assert refusal(spec) == f"two parallel files are wanted as A,B, got {spec!r}."
 
 
@@ -223,14 +223,14 @@ def test_parallel_files_are_two(spec):
 
 
 def sentences(count: int) -> list[str]:
-    chance = np.random.default_rng(0)
-    return ["x" * length for length in chance.integers(5, 80, count)]
+    rng = np.random.default_rng(0)
+    return ["x" * length for length in rng.integers(5, 80, count)]
 
 
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize(("place", "extra"), [(1, 1), (40, 1), (120, 7), (200, 1)])
 def test_the_first_probable_shift_is_named(file, side, place, extra):
-    """Both counts, and where lines begin to fit better some lines further on."""
+    """Both counts are named, and the line from which an offset fits better."""
     sides = [sentences(200), [line * 2 for line in sentences(200)]]
     del sides[side][place - 1 : place - 1 + extra]
     paths = [file(f"{number}.txt", "".join(f"{line}\n" for line in lines)) for number, lines in enumerate(sides)]
@@ -243,15 +243,15 @@ def test_the_first_probable_shift_is_named(file, side, place, extra):
     assert int(text.removeprefix(head).removesuffix(tail)) == pytest.approx(place, abs=1)
 
 
-def test_a_blank_line_too_many_is_where_the_shift_starts(file):
+def test_the_shift_starts_at_an_extra_blank_line(file):
     left = file("a.txt", "x\n" * 9 + "\n" + "x\n" * 5)
     right = file("b.txt", "y\n" * 14)
     assert "has 15 lines" in (text := refusal(f"{left},{right}"))
     assert "near line 10;" in text
 
 
-def test_a_file_cut_at_u_2028_elsewhere_is_recognized(file):
-    """Python's splitlines has cut one side, the other still holds the character."""
+def test_a_file_that_was_split_at_u_2028_is_recognized(file):
+    """Python's splitlines has split one side, the other still has the character."""
     left = file("a.txt", "ein\nzwei\ndrei\nvier\n")
     right = file("b.txt", "one\ntwo\u2028three\nfour\n")
     assert refusal(f"{left},{right}") == (
@@ -279,7 +279,7 @@ ODD = [
 
 
 def test_blank_sides_drop_the_pair_and_are_reported(file):
-    """The pairs behind an empty line are all read."""
+    """All pairs after an empty line are read."""
     path = file("a.tsv", tsv(ODD))
     examples, report = read(path)
     assert examples == [ODD[0], ODD[6]]
@@ -292,7 +292,7 @@ def test_blank_sides_drop_the_pair_and_are_reported(file):
     }
 
 
-def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
+def test_blank_sides_and_control_characters_are_kept_by_policy_and_reported(file):
     examples, report = read(file("a.tsv", tsv(ODD)), blank_lines="keep", control_characters="keep")
     assert examples == ODD
     assert report.kept == 7
@@ -304,7 +304,7 @@ def test_blank_sides_and_controls_are_kept_when_told_and_reported_still(file):
     }
 
 
-def test_a_blank_side_is_an_error_when_told(file):
+def test_a_blank_side_is_an_error_by_policy(file):
     path = file("a.tsv", tsv(ODD))
     assert refusal(path, blank_lines="error") == f"{path}:2: blank source; set data.blank_lines=drop or keep to go on."
 
@@ -319,7 +319,7 @@ def test_validation_and_test_pairs_are_never_filtered(file, split, empty):
 
 
 @pytest.mark.parametrize("form", ["parallel", "tsv", "jsonl"])
-def test_a_line_that_is_not_utf_8_goes_by_policy_and_keeps_files_in_step(tmp_path, form):
+def test_a_line_that_is_not_utf_8_is_treated_by_policy_and_files_stay_parallel(tmp_path, form):
     sources, targets = [b"a", b"b\xff", b"c"], [b"A", b"B", b"C"]
     pairs = list(zip(sources, targets, strict=True))
     if form == "parallel":
@@ -347,7 +347,7 @@ def test_a_line_that_is_not_utf_8_goes_by_policy_and_keeps_files_in_step(tmp_pat
         "characters, pair dropped ({0}:2)."),
     ],
 )  # fmt: skip
-def test_nothing_left_is_refused_with_the_reasons(file, text, reason):
+def test_a_split_without_usable_pairs_is_refused_with_the_reasons(file, text, reason):
     path = file("a.tsv", text)
     assert refusal(path) == f"data.train={path}: {reason.format(path)}"
     nothing = file("empty.tsv", "")
@@ -363,12 +363,12 @@ def test_a_megabyte_in_one_line_without_an_end_is_a_pair(file, form):
     assert read(spec)[0] == [pair]
 
 
-# --- lengths: what `prepare` does with them -----------------------------------------------------------------------
+# --- lengths: the part that `prepare` does ------------------------------------------------------------------------
 
 
 @pytest.fixture
 def lengths(file, tmp_path):
-    """Prepares a run on 20 training pairs, one of them (or two) of 9 words, and three validation pairs, one as long."""
+    """Prepares a run with 20 training pairs, of which `long` have 9 words, and 3 validation pairs, one of 9 words."""
 
     def prepared(*changes, long: int = 1):
         pairs = [Example("a b", "a b")] * (20 - long) + [Example(" ".join("abcabcabc"), "a")] * long
@@ -382,7 +382,7 @@ def lengths(file, tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("error", 19), ("drop", 19), ("truncate", 20)])
-def test_over_long_training_pairs_are_dropped_or_cut_and_reported(lengths, tmp_path, policy, kept):
+def test_over_long_training_pairs_are_dropped_or_truncated_and_reported(lengths, tmp_path, policy, kept):
     prepared = lengths("data.max_length=4", f"data.too_long={policy}")
     assert len(prepared.training.sources) == kept
     assert prepared.training.lengths().max() == (5 if policy == "truncate" else 3)  # EOS counts one
@@ -391,12 +391,12 @@ def test_over_long_training_pairs_are_dropped_or_cut_and_reported(lengths, tmp_p
     assert report["counts"] == {f"longer than data.max_length=4, {policy}": 1}
 
 
-def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
+def test_many_over_long_training_pairs_are_refused(lengths):
     with pytest.raises(ValueError, match=r"data.max_length=4 would drop 10% of the training pairs; raise it, or say"):
         lengths("data.max_length=4", long=2)
 
 
-def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_shape(lengths):
+def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_bucket(lengths):
     prepared = lengths("data.max_length=4")
     plan = BatchPlan(encode(prepared.validation, PairTokenizer(**prepared.tokenizers)), tiny.experiment().batch, seed=0)
     batches = list(plan.in_order())
@@ -410,10 +410,10 @@ def test_vocabularies_come_from_training_lines_alone(lengths):
     assert prepared.tokenizers["target"].vocabulary == ["a", "b"]
 
 
-# --- made-up tasks and TFDS -------------------------------------------------------------------------------------------
+# --- synthetic tasks and TFDS -----------------------------------------------------------------------------------------
 
 
-def test_a_task_makes_what_the_config_says():
+def test_a_task_gets_its_sizes_seed_and_lengths_from_the_config():
     config = DataConfig(train="task:copy", train_size=30, eval_size=7, seed=5, lengths=(3, 4))
     expected = synthetic_tasks.make_examples(
         "copy", split="train", count=30, seed=5, minimum_length=3, maximum_length=4
@@ -447,15 +447,15 @@ def test_lengths_of_zero_are_the_tasks_own(lengths, found):
         ({"train": "task:dates", "lengths": (1, 1)}, "task 'dates' has no maximum_length, got 1; leave it out"),
     ],
 )
-def test_what_a_task_cannot_do_is_said_with_the_settings_name(settings, message):
+def test_impossible_settings_of_a_task_are_refused_by_name(settings, message):
     assert message in refusal(**settings)
 
 
-def test_a_tfds_source_is_passed_on_with_its_folders(monkeypatch):
-    asked = []
+def test_a_tfds_source_is_read_with_its_folders(monkeypatch):
+    calls = []
 
     def reader(spec, **options):
-        asked.append((spec, options))
+        calls.append((spec, options))
         return [Example("a", ""), Example("a", "b")]
 
     monkeypatch.setattr(tfds, "read_dataset", reader)
@@ -466,7 +466,7 @@ def test_a_tfds_source_is_passed_on_with_its_folders(monkeypatch):
     read("tfds:scan/length@train[:9]", split="test")
     empty = {"source": "", "target": "", "data_directory": "", "manual_directory": ""}
     given = {"source": "in", "target": "out", "data_directory": "/sets", "manual_directory": "/mine"}
-    assert asked == [
+    assert calls == [
         ("tfds:scan/length@train[:9]", {"split": "train", **given}),
         ("tfds:scan/length", {"split": "test", **empty}),
     ]
@@ -497,7 +497,7 @@ def test_a_source_of_your_own_is_one_entry_of_the_table(monkeypatch):
     assert refusal("quiz:easy", alignment="gold").startswith("data.alignment=gold goes with a TSV file")
 
 
-def test_a_source_that_nobody_has_imported_is_named():
+def test_an_unknown_source_is_named():
     assert refusal("quiz:easy", error=FileNotFoundError) == (
         "no file quiz:easy, and no source quiz: among task:, tfds:, lines:; a source of your own needs --import FILE."
     )
@@ -506,7 +506,7 @@ def test_a_source_that_nobody_has_imported_is_named():
 # --- splits and settings ----------------------------------------------------------------------------------------------
 
 
-def test_splits_fall_back_on_what_there_is():
+def test_splits_fall_back_on_other_splits():
     files = DataConfig(train="a.tsv", validation="b.tsv")
     assert [files.spec(split) for split in ("train", "validation", "test")] == ["a.tsv", "b.tsv", "b.tsv"]
     task = DataConfig(train="task:copy", test="c.tsv")
@@ -539,7 +539,7 @@ def test_splits_fall_back_on_what_there_is():
         ({"max_length": -1}, "train", "data.max_length must be zero or more, got -1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, split, message):
+def test_impossible_settings_are_refused(settings, split, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         read_split(DataConfig(**settings), split)
 

@@ -16,7 +16,7 @@ GOLDEN_SPLITS = ["train", "train", "test", "train"]
 
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
-def test_letters_come_out_in_the_order_the_task_names(name):
+def test_letters_have_the_order_that_the_task_names(name):
     for source, target, links in make_examples(name, split="train", count=300):
         assert target.split(" ") == list(ORDERS[name](source.split(" ")))
         assert source.replace(" ", "").islower()
@@ -24,7 +24,7 @@ def test_letters_come_out_in_the_order_the_task_names(name):
 
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
-def test_links_of_letters_pair_every_letter_with_its_equal_once(name):
+def test_every_letter_is_linked_with_one_equal_letter(name):
     for source, target, links in make_examples(name, split="train", count=300):
         sources, targets = zip(*links, strict=True)
         assert sorted(sources) == sorted(targets) == list(range(0, len(source), 2))
@@ -78,15 +78,15 @@ def test_the_same_arguments_give_the_same_examples_and_another_seed_gives_others
     assert once != make_examples(name, split="train", count=50, seed=4)
 
 
-def test_examples_stay_what_they_were():
-    # If this fails, did the hash, the seeding, or Python's random change? Old runs are no longer comparable then.
+def test_golden_examples():
+    # If this fails, did the hash, the seeding, or Python's random change? Earlier runs are no longer comparable then.
     assert [example.source for example in make_examples("copy", split="test", count=3)] == GOLDEN_COPY
     assert [example.source for example in make_examples("addition", split="train", count=3)] == GOLDEN_ADDITION
     assert [split_of(item) for item in ("a", "ab", "1+2", "2024-02-29")] == GOLDEN_SPLITS
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_sources_are_distinct_and_links_lie_inside_their_lines(name):
+def test_sources_are_distinct_and_links_are_inside_their_lines(name):
     examples = make_examples(name, split="validation", count=300)
     assert len({example.source for example in examples}) == 300
     for source, target, links in examples:
@@ -96,7 +96,7 @@ def test_sources_are_distinct_and_links_lie_inside_their_lines(name):
 
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
-def test_splits_share_no_sequence_and_together_hold_every_one(name):
+def test_splits_are_disjoint_and_together_contain_every_sequence(name):
     every = list(ascii_lowercase)
     found = []
     for split in SPLIT_PERCENTILES:
@@ -117,7 +117,7 @@ def test_splits_share_no_pair_of_numbers_in_either_order():
         assert sorted(made) == sorted(there)
 
 
-def test_splits_have_the_shares_they_say():
+def test_splits_have_their_percentages():
     splits = [split_of(str(item)) for item in range(5000)]
     assert splits.count("train") / 5000 == pytest.approx(0.8, abs=0.02)
     assert splits.count("test") / 5000 == pytest.approx(0.1, abs=0.02)
@@ -129,7 +129,7 @@ def test_every_length_is_as_frequent_as_any_other():
 
 
 @pytest.mark.parametrize("name", ["copy", "reverse", "sort", "addition"])
-def test_a_count_beyond_what_exists_is_refused(name):
+def test_a_count_above_the_number_of_items_is_refused(name):
     items = [f"{a}+{b}" for a in range(10) for b in range(10)] if name == "addition" else list(ascii_lowercase)
     there = sum(split_of("+".join(sorted(item.split("+")))) == "train" for item in items)
     text = f"task '{name}' has {there} examples in split 'train', got count={there + 1}; "
@@ -137,7 +137,7 @@ def test_a_count_beyond_what_exists_is_refused(name):
         make_examples(name, split="train", count=there + 1, maximum_length=1)
 
 
-def test_a_count_beyond_what_exists_is_refused_for_a_task_without_lengths(monkeypatch):
+def test_a_count_above_the_number_of_items_is_refused_for_a_task_without_lengths(monkeypatch):
     monkeypatch.setattr(dates, "LOCALES", ("en_US",))
     monkeypatch.setattr(dates, "LAST_DAY", date(1900, 1, 31))
     with pytest.raises(
@@ -186,7 +186,7 @@ def test_a_task_of_your_own_is_one_entry_of_the_table(monkeypatch):
         ("dates", {"maximum_length": 5}, "task 'dates' has no maximum_length, got 5; leave it out"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(name, settings, text):
+def test_impossible_arguments_are_refused_in_one_line(name, settings, text):
     with pytest.raises(ValueError) as refusal:
         make_examples(name, **({"split": "train", "count": 10} | settings))
     assert str(refusal.value) == text

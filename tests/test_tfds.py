@@ -31,7 +31,7 @@ SCAN = "".join(f"IN: walk {number} OUT: I_WALK I_{number}\n" for number in range
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """No test fetches anything, by either way there is."""
+    """No test downloads anything, through the builders or through TFDS."""
 
     def refuse(url, **_):
         raise ConnectionError(f"no network in tests: {url}")
@@ -40,8 +40,8 @@ def offline(monkeypatch):
     monkeypatch.setattr(downloader, "_open_url", refuse)
 
 
-def place(folder, files, *, packed=False):
-    """Writes files by their published names and returns the sums that go with them."""
+def publish(folder, files, *, packed=False):
+    """Writes files under their published names and returns their checksums."""
     folder.mkdir(exist_ok=True)
     sums = {}
     for path, content in files.items():
@@ -62,7 +62,7 @@ def reader(tmp_path):
 @pytest.fixture
 def cogs(tmp_path, monkeypatch):
     files = {f"data/{name}.tsv": content for name, content in COGS.items()}
-    monkeypatch.setattr(Cogs, "FILES", place(tmp_path / "manual", files))
+    monkeypatch.setattr(Cogs, "FILES", publish(tmp_path / "manual", files))
     return reader(tmp_path)
 
 
@@ -72,13 +72,13 @@ def scan(tmp_path, monkeypatch):
         "length_split/tasks_train_length.txt": SCAN,
         "length_split/tasks_test_length.txt": "IN: jump OUT: I_JUMP\n",
     }
-    monkeypatch.setattr(Scan, "FILES", place(tmp_path / "manual", files, packed=True))
+    monkeypatch.setattr(Scan, "FILES", publish(tmp_path / "manual", files, packed=True))
     return reader(tmp_path)
 
 
 def test_cmudict_holds_out_every_20th_word_with_all_its_lines(tmp_path, monkeypatch):
     files = {"g014b2b.train": CMUDICT, "g014b2b.test": "WORT\tV ER T\n"}
-    monkeypatch.setattr(CmudictG2p, "FILES", place(tmp_path / "manual", files))
+    monkeypatch.setattr(CmudictG2p, "FILES", publish(tmp_path / "manual", files))
     read = reader(tmp_path)
     kept = read("tfds:cmudict_g2p")
     assert [example.source for example in kept] == [*(w for w in WORDS if w not in ("WORD19", "WORD39")), "WORD2"]
@@ -97,11 +97,11 @@ def test_cogs_has_four_splits(cogs):
         assert (source, target) == (f"{name} slept .", f"sleep . agent ( x _ 1 , {name} )")
 
 
-def test_a_logical_form_belongs_to_the_words_it_counts_to(cogs, tmp_path):
+def test_a_logical_form_is_aligned_with_the_words_whose_numbers_it_has(cogs, tmp_path):
     (example,) = cogs("tfds:cogs", "test")
-    said = [*range(len("sleep")), example.target.index("1")]
+    positions = [*range(len("sleep")), example.target.index("1")]
     assert {(example.source[s], t) for s, t in example.links} == {
-        (letter, place) for letter in "slept" for place in said
+        (letter, place) for letter in "slept" for place in positions
     }
     builder = Cogs(data_dir=str(tmp_path / "data"))
     form = "* cake ( x _ 12 ) ; like . agent ( x _ 1 , Mila ) AND like . ccomp ( x _ 1 , x _ 0 )"
@@ -125,12 +125,12 @@ def test_scan_holds_out_every_20th_line_and_keeps_file_order(scan):
     assert "tensorflow" not in sys.modules
 
 
-def test_a_prepared_data_set_needs_its_files_no_more(scan):
+def test_a_prepared_data_set_does_not_need_its_files(scan):
     first = scan("tfds:scan/length", "test")
     assert scan("tfds:scan/length", "test", manual_directory="") == first
 
 
-def test_what_a_faster_process_prepared_is_read(scan, monkeypatch):
+def test_data_that_another_process_prepared_is_read(scan, monkeypatch):
     prepare = Scan.download_and_prepare
 
     def late(self, **settings):
@@ -141,9 +141,9 @@ def test_what_a_faster_process_prepared_is_read(scan, monkeypatch):
     assert scan("tfds:scan/length", "test") == [Example("jump", "I_JUMP")]
 
 
-def test_what_is_fetched_is_read_and_prepared_without_the_reader(tmp_path, monkeypatch):
+def test_a_downloaded_data_set_can_be_prepared_by_its_builder_alone(tmp_path, monkeypatch):
     files = {f"data/{name}.tsv": content for name, content in COGS.items()}
-    monkeypatch.setattr(Cogs, "FILES", place(tmp_path / "elsewhere", files))
+    monkeypatch.setattr(Cogs, "FILES", publish(tmp_path / "elsewhere", files))
     monkeypatch.setattr(builders, "download", lambda url: files[url.removeprefix(Cogs.ROOT)].encode())
     builder = Cogs(data_dir=str(tmp_path / "data"))
     builder.download_and_prepare()
@@ -152,20 +152,20 @@ def test_what_is_fetched_is_read_and_prepared_without_the_reader(tmp_path, monke
 
 
 @pytest.mark.parametrize("config", sorted(FOLDERS))
-def test_every_scan_configuration_has_its_sums(config, tmp_path):
+def test_every_scan_configuration_has_its_checksums(config, tmp_path):
     paths = Scan(config=config, data_dir=str(tmp_path)).published()
     assert sorted(paths) == ["test", "train"]
     assert set(paths.values()) <= set(Scan.FILES)
 
 
-def test_sums_are_sums_and_roots_name_a_commit():
+def test_checksums_are_well_formed_and_addresses_name_a_commit():
     for builder in tfds_source.OWN_BUILDERS:
         assert builder.ROOT.startswith("https://raw.githubusercontent.com/")
         assert any(len(part) == 40 for part in builder.ROOT.split("/"))
         assert all(size > 0 and len(bytes.fromhex(digest)) == 32 for size, digest in builder.FILES.values())
 
 
-def test_changed_file_is_refused_by_name(cogs, tmp_path):
+def test_a_changed_file_is_refused_by_name(cogs, tmp_path):
     path = tmp_path / "manual" / "gen.tsv"
     path.write_text("changed")
     got, wanted = hashlib.sha256(b"changed").hexdigest(), Cogs.FILES["data/gen.tsv"]
@@ -178,20 +178,20 @@ def test_changed_file_is_refused_by_name(cogs, tmp_path):
     assert not (tmp_path / "data" / "cogs" / "1.0.0").exists()
 
 
-def test_changed_download_is_refused_by_address(scan, tmp_path, monkeypatch):
+def test_a_changed_download_is_refused_by_address(scan, tmp_path, monkeypatch):
     monkeypatch.setattr(builders, "download", lambda _: b"404: Not Found")
     with pytest.raises(ValueError, match=r"^https://raw\S+/length_split/tasks_train_length.txt: wanted \d+ bytes"):
         scan("tfds:scan/length", manual_directory="")
 
 
-def test_broken_gzip_is_named(scan, tmp_path):
+def test_a_broken_gzip_file_is_named(scan, tmp_path):
     path = tmp_path / "manual" / "tasks_test_length.txt.gz"
     path.write_bytes(b"not gzip")
     with pytest.raises(ValueError, match=r"tasks_test_length.txt.gz: wanted a gzip file .*, or put it there unpacked"):
         scan("tfds:scan/length")
 
 
-def test_no_network_says_what_to_put_where(tmp_path):
+def test_without_a_network_the_error_names_the_files_and_the_flag(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         tfds_source.read_dataset("tfds:cogs", split="train", data_directory=str(tmp_path))
     address = (
@@ -203,7 +203,7 @@ def test_no_network_says_what_to_put_where(tmp_path):
     )
 
 
-def test_no_network_for_a_data_set_of_tfds(tmp_path):
+def test_without_a_network_a_data_set_of_tfds_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         tfds_source.read_dataset("tfds:ted_hrlr_translate/pt_to_en", split="train", data_directory=str(tmp_path))
     assert str(caught.value) == (
@@ -274,7 +274,7 @@ def test_translations_of_tfds(spec, languages, tmp_path, monkeypatch):
     assert [(example.target, example.source) for example in examples] == [(e.source, e.target) for e in backwards]
 
 
-def test_supervised_keys_name_the_sides(tmp_path):
+def test_supervised_keys_are_source_and_target(tmp_path):
     builder = tfds.builder("gigaword", data_dir=str(tmp_path))
     assert tfds_source.text_features(builder, spec=tfds_source.parse_spec("tfds:gigaword"), source="", target="") == (
         "document",
@@ -283,7 +283,7 @@ def test_supervised_keys_name_the_sides(tmp_path):
 
 
 def with_features(folder, **kinds):
-    class MadeUp(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Custom(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -295,16 +295,16 @@ def with_features(folder, **kinds):
         def _generate_examples(self):
             raise NotImplementedError
 
-    return MadeUp(data_dir=str(folder))
+    return Custom(data_dir=str(folder))
 
 
-def test_two_texts_are_the_sides_and_three_are_refused(tmp_path):
-    text, spec = tfds.features.Text(), tfds_source.parse_spec("tfds:made_up")
+def test_two_texts_are_source_and_target_and_three_are_refused(tmp_path):
+    text, spec = tfds.features.Text(), tfds_source.parse_spec("tfds:custom")
     builder = with_features(tmp_path, question=text, answer=text, row=tfds.features.Scalar(np.int32))
     assert tfds_source.text_features(builder, spec=spec, source="", target="") == ("question", "answer")
     builder = with_features(tmp_path, question=text, answer=text, title=text)
     with pytest.raises(
-        ValueError, match=r"made_up does not say what is source .* name both, its texts: answer, question, title$"
+        ValueError, match=r"custom does not say what is source .* name both, its texts: answer, question, title$"
     ):
         tfds_source.text_features(builder, spec=spec, source="", target="")
     with pytest.raises(ValueError, match="name both source and target, or neither; its texts: answer, question, title"):
@@ -335,18 +335,18 @@ def test_two_texts_are_the_sides_and_three_are_refused(tmp_path):
         ("tfds:scan/length@train[:9", r"^tfds:scan/length: split 'train\[:9' cannot be parsed: "),
     ],
 )
-def test_what_is_mistyped_is_answered_in_one_line(spec, message, scan):
+def test_typing_errors_are_answered_in_one_line(spec, message, scan):
     with pytest.raises(ValueError, match=message) as caught:
         scan(spec)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_manual_directory_is_named():
+def test_a_missing_manual_directory_is_named():
     with pytest.raises(FileNotFoundError, match=r"--data.manual-dir /none/such: no such folder; create it"):
         tfds_source.read_dataset("tfds:cogs", split="train", manual_directory="/none/such")
 
 
-def test_a_data_set_that_needs_more_packages_says_which(scan, monkeypatch):
+def test_missing_packages_of_a_data_set_are_named(scan, monkeypatch):
     def wants_beam(self, **_):
         raise ModuleNotFoundError("No module named 'apache_beam'")
 

@@ -41,7 +41,7 @@ HARD = {
     "blank": "\u00a0\u3000\u200b",
     "meta sign of sentencepiece": "\u2581 a\u2581b \u2581",
     "unknown sign of sentencepiece": "\u2585 a \u2047",
-    "our own escape": "\ue000 \ue000m \ue000e\ue000\u2581u\ue000u\u2585",
+    "the escape sign": "\ue000 \ue000m \ue000e\ue000\u2581u\ue000u\u2585",
     "typed specials": "</s> <s> <unk> <pad>",
     "glued specials": "Haus</s>Haus<unk><pad><s>",
     "typed bytes": "<0x41><0x0A> <0xFF>",
@@ -55,9 +55,9 @@ HARD = {
     "byte order mark": "\ufeffa\ufeff",
     "not yet a character": "\uffff\U0010ffff\u0378",
 }
-anything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=40)
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=40)
 awkward = st.lists(st.sampled_from([*HARD.values(), *SPECIAL, *LINES, "\ue000", "m", "e", "u", "\u2581", "\u2585"]))
-lines = st.one_of(anything, awkward.map("".join))
+lines = st.one_of(any_text, awkward.map("".join))
 
 
 def config(kind: str, **options) -> TokenizerConfig:
@@ -66,7 +66,7 @@ def config(kind: str, **options) -> TokenizerConfig:
 
 @pytest.fixture(scope="session")
 def trained() -> dict[str, Tokenizer]:
-    """One tokenizer of every kind, learned from a few lines."""
+    """One tokenizer per type, learned from a few lines."""
     return {kind: train_tokenizer(LINES, config(kind)) for kind in TOKENIZERS}
 
 
@@ -75,8 +75,8 @@ def trained() -> dict[str, Tokenizer]:
 
 @pytest.mark.parametrize("kind", SUBWORDS)
 @pytest.mark.parametrize("name", HARD)
-def test_subwords_give_back_what_is_hard(trained, kind, name):
-    """And 2, 3 and 8: whatever came through the reader comes through here."""
+def test_subwords_restore_difficult_lines(trained, kind, name):
+    """Whatever the reader accepts is restored exactly."""
     line = HARD[name]
     assert trained[kind].decode(trained[kind].encode(line)) == line
 
@@ -84,20 +84,20 @@ def test_subwords_give_back_what_is_hard(trained, kind, name):
 @given(line=lines)
 @settings(deadline=None)
 @pytest.mark.parametrize("kind", SUBWORDS)
-def test_subwords_give_back_every_line(trained, kind, line):
+def test_subwords_restore_every_line(trained, kind, line):
     assert trained[kind].decode(trained[kind].encode(line)) == line
 
 
 @given(line=lines)
 @settings(deadline=None)
-def test_characters_give_back_every_line_of_characters_they_have_seen(line):
+def test_characters_restore_every_line_of_known_characters(line):
     tokenizer = train_tokenizer([line, *LINES], config("char"))
     assert tokenizer.decode(tokenizer.encode(line)) == line
     assert UNK not in tokenizer.encode(line)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n "), min_size=1)))
-def test_words_give_back_lines_with_single_spaces(words):
+def test_words_restore_lines_with_single_spaces(words):
     tokenizer = train_tokenizer([" ".join(words)], config("word"))
     assert tokenizer.decode(tokenizer.encode("  ".join(["", *words, ""]))) == " ".join(words)
 
@@ -105,9 +105,9 @@ def test_words_give_back_lines_with_single_spaces(words):
 @given(line=lines)
 @settings(deadline=None)
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_no_line_gives_a_special_id_or_one_beyond_the_table(trained, kind, line):
-    """An id is below `size`, and PAD, BOS and EOS never come from text; UNK only where
-    a whole character or word was never seen."""
+def test_no_line_gives_a_special_id_or_one_above_the_vocabulary(trained, kind, line):
+    """An id is below `size`, and PAD, BOS and EOS never come from text; UNK only if
+    a whole character or word is not in the vocabulary."""
     tokenizer = trained[kind]
     ids = tokenizer.encode(line)
     assert all(UNK <= number < tokenizer.size for number in ids)
@@ -120,8 +120,8 @@ def test_no_line_gives_a_special_id_or_one_beyond_the_table(trained, kind, line)
 
 @pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_special_tokens_that_training_lines_hold_are_ordinary_text(kind, special):
-    """The vocabulary is learned from them."""
+def test_special_tokens_in_training_lines_are_ordinary_text(kind, special):
+    """Even if the vocabulary is learned from them."""
     tokenizer = train_tokenizer([*LINES, *([f"Haus {special} Haus{special}"] * 50)], config(kind))
     assert min(tokenizer.encode(special)) > UNK
     assert tokenizer.decode(tokenizer.encode(special)) == special
@@ -147,7 +147,7 @@ def test_spans_cover_the_line_in_order(trained, kind, line):
 
 @given(line=lines)
 @settings(deadline=None)
-def test_spans_of_characters_and_words_are_what_they_stand_for(trained, line):
+def test_spans_of_characters_and_words_cover_their_text(trained, line):
     for kind, cut in (("char", list(line)), ("word", [word for word in line.split(" ") if word])):
         assert [line[first:last] for first, last in trained[kind].spans(line)] == cut
 
@@ -165,7 +165,7 @@ def test_spans_of_subwords_by_hand(trained):
 
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_symbols_show_every_id_and_the_four_special_ones(trained, kind):
+def test_every_id_has_a_distinct_symbol(trained, kind):
     tokenizer = trained[kind]
     assert tokenizer.symbols([PAD, BOS, EOS, UNK]) == list(SPECIAL)
     shown = tokenizer.symbols(range(tokenizer.size))
@@ -175,28 +175,28 @@ def test_symbols_show_every_id_and_the_four_special_ones(trained, kind):
 
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_special_ids_are_nothing_in_a_line_and_the_unknown_one_is_shown(trained, kind):
+def test_special_ids_decode_to_nothing_except_for_unk(trained, kind):
     tokenizer = trained[kind]
     haus = tokenizer.encode("Haus")
     assert tokenizer.decode([BOS, *haus, EOS, PAD, PAD]) == "Haus"
     assert tokenizer.decode([]) == tokenizer.decode([PAD, EOS]) == ""
-    joint = " " if kind == "word" else ""
-    assert tokenizer.decode([*haus, UNK, UNK, *haus]) == joint.join(["Haus", "<unk>", "<unk>", "Haus"])
+    separator = " " if kind == "word" else ""
+    assert tokenizer.decode([*haus, UNK, UNK, *haus]) == separator.join(["Haus", "<unk>", "<unk>", "Haus"])
 
 
-def test_a_line_of_nothing_known_is_all_unknown(trained):
+def test_a_line_of_unknown_symbols_is_all_unk(trained):
     assert trained["char"].encode("ЖЖ") == [UNK, UNK]
     assert trained["word"].encode("Жа а") == [UNK, UNK]
     assert trained["word"].decode([UNK, UNK]) == "<unk> <unk>"
 
 
-def test_ids_before_the_end():
+def test_ids_until_eos():
     assert until_eos([5, 6, EOS, 7, EOS]) == [5, 6]
     assert until_eos([5, PAD, 6, PAD]) == [5, 6]
     assert until_eos([EOS]) == until_eos([PAD]) == until_eos([]) == []
 
 
-# --- what is learned --------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def test_characters_and_words_are_the_most_frequent_ties_by_code_point():
@@ -208,12 +208,12 @@ def test_characters_and_words_are_the_most_frequent_ties_by_code_point():
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
 @pytest.mark.parametrize("size", [300, 330, 8000])
-def test_a_vocabulary_is_never_larger_than_asked_for(kind, size):
+def test_a_vocabulary_is_never_larger_than_its_size(kind, size):
     assert train_tokenizer(LINES, config(kind, size=size)).size <= size
 
 
-def test_words_between_spaces_alone():
-    """`str.split` would cut at the no-break space and eat the ideographic one."""
+def test_words_are_separated_by_ascii_spaces_only():
+    """`str.split` would split at the no-break space and drop the ideographic one."""
     assert Words.split("10\u00a0km \u3000 a\tb") == ["10\u00a0km", "\u3000", "a\tb"]
 
 
@@ -224,7 +224,7 @@ def test_training_is_deterministic(trained, kind):
 
 
 def test_training_is_the_same_in_another_process(trained):
-    """Sets of strings have another order there."""
+    """Another process has another order of sets of strings."""
     code = (
         "from s2s_jax.text.tokenizers import *; import sys, json; lines = json.load(sys.stdin)\n"
         "for kind in TOKENIZERS: print(kind, tokenizer_fingerprint(train_tokenizer(lines, TokenizerConfig(type=kind, "
@@ -238,23 +238,23 @@ def test_training_is_the_same_in_another_process(trained):
 
 
 @pytest.mark.parametrize("kind", SUBWORDS)
-def test_a_line_with_sentencepieces_own_signs_is_learned_from(kind):
-    """It passes over training lines that hold U+2585, so the letter `q` would be unknown to it."""
+def test_training_uses_lines_with_the_special_characters_of_sentencepiece(kind):
+    """sentencepiece skips training lines with U+2585, so that it would not know the letter `q`."""
     for sign in ("\u2585", "\u2581", "\ue000", "\t", "\0", "\u2047"):
         tokenizer = train_tokenizer([*LINES, *([f"{sign} qqq"] * 9)], config(kind))
         assert "q" in "".join(tokenizer.symbols(range(260, tokenizer.size)))
 
 
 @pytest.mark.parametrize("kind", SUBWORDS)
-def test_all_of_a_long_line_is_learned_from(kind):
-    """It is cut into parts, and none of them is left out."""
+def test_training_uses_all_of_a_long_line(kind):
+    """It is cut into parts, all of which are used."""
     tokenizer = train_tokenizer(["Haus " * 700 + "qqq " + "Haus " * 700 + "www"], config(kind))
     assert {"q", "w"} <= set("".join(tokenizer.symbols(range(260, tokenizer.size))))
 
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_a_megabyte_in_one_line_is_learned_from_and_encoded_in_seconds(kind):
-    """The unigram trainer needs minutes for one such line, or fails."""
+def test_a_line_of_a_megabyte_is_used_for_training_and_encoded_in_seconds(kind):
+    """The unigram trainer would need minutes for one such line, or fail."""
     long = "Haus" * (1 << 18)
     started = time.monotonic()
     tokenizer = train_tokenizer([*LINES, long], config(kind))
@@ -291,7 +291,7 @@ def test_lines_and_size_that_do_not_fit_are_refused_in_one_line(kind, training, 
         ({"size": "10"}, "size must be a whole number, got '10'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_with_their_side(options, message):
+def test_impossible_settings_are_refused_with_their_side(options, message):
     for side in ("source", "target"):
         with pytest.raises(ValueError, match=f"^tokenizer.{side}.{re.escape(message)}"):
             TokenizersConfig(**{side: TokenizerConfig(**options)})
@@ -336,7 +336,7 @@ COMPOSING = st.text(
 )
 
 
-@given(line=COMPOSING | anything, form=st.sampled_from(UNICODE_FORMS))
+@given(line=COMPOSING | any_text, form=st.sampled_from(UNICODE_FORMS))
 def test_origins_are_the_normalized_line_letter_by_letter(line, form):
     found = origins(line, form)
     assert "".join(letter for letter, _, _ in found) == normalize(line, form)
@@ -357,8 +357,8 @@ def test_origins_by_hand():
 @given(line=COMPOSING, form=st.sampled_from(UNICODE_FORMS))
 @settings(deadline=None, max_examples=30)
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_a_normal_form_is_part_of_the_tokenizer_and_spans_are_in_the_line_as_it_was(kind, line, form):
-    """Both spellings of a line have one encoding where a form is set, and two where none is."""
+def test_a_form_belongs_to_the_tokenizer_and_spans_refer_to_the_original_line(kind, line, form):
+    """With a form, both spellings of a line have one encoding."""
     tokenizer = in_form(kind, form)
     spans = tokenizer.spans(line)
     assert len(spans) == len(tokenizer.encode(line))
@@ -377,28 +377,28 @@ KNOWN: dict[tuple[str, str], Tokenizer] = {}
 
 
 def in_form(kind: str, form: str) -> Tokenizer:
-    """A tokenizer of a kind and form, learned once."""
+    """A tokenizer of a type and a normalization form, trained once."""
     if (kind, form) not in KNOWN:
         KNOWN[kind, form] = train_tokenizer([*LINES, "Ärger mit Ä und 각"], config(kind, unicode=form))
     return KNOWN[kind, form]
 
 
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
-def test_without_a_form_both_spellings_stay_apart(trained, kind):
-    """Nothing is normalized unless the config says so."""
+def test_without_a_form_both_spellings_are_distinct(trained, kind):
+    """Nothing is normalized by default."""
     spelled = [unicodedata.normalize(form, "Ä") for form in ("NFC", "NFD")]
     tokenizer = train_tokenizer([*LINES, *spelled], config(kind))
     assert tokenizer.encode(spelled[0]) != tokenizer.encode(spelled[1])
     assert [tokenizer.decode(tokenizer.encode(line)) for line in spelled] == spelled
 
 
-# --- on disk ----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["none", "NFC"])
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
 def test_saved_and_loaded_is_the_same(tmp_path, kind, form):
-    """JSON, one tokenizer_fingerprint, one normal form; tabs, CR and U+2028 are symbols too."""
+    """Fingerprint, form and symbols are preserved; tabs, CR and U+2028 are symbols too."""
     training = [*LINES, "a\tb \r \u2028 \x85 \ufeff \0 </s> \\ \" '", "\u2028"]
     before = train_tokenizer(training, config(kind, unicode=form))
     path = tmp_path / "a b.json"
@@ -415,7 +415,7 @@ def test_saved_and_loaded_is_the_same(tmp_path, kind, form):
 
 @pytest.fixture
 def damaged(tmp_path, trained):
-    """Writes what a change makes of a tokenizer's file, and gives the refusal to load it."""
+    """A function that changes the file of a tokenizer and returns the error of loading it."""
 
     def load(kind: str, change) -> str:
         path = tmp_path / "x.tokenizer.json"
@@ -453,7 +453,7 @@ def test_a_damaged_vocabulary_is_refused_with_its_file_and_entry(damaged, kind, 
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])
-def test_an_entry_that_stands_twice_is_refused_with_its_file_and_both_places(damaged, trained, kind):
+def test_a_repeated_entry_is_refused_with_its_file_and_both_places(damaged, trained, kind):
 
     def change(state):
         state["symbols"][5] = state["symbols"][2]
@@ -507,15 +507,15 @@ def test_another_format_is_refused_with_what_to_do(tmp_path, trained, version, r
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b'"text"'])
-def test_what_is_no_tokenizer_is_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is no tokenizer: .*; restore it from a copy.$"):
         load_tokenizer(path)
 
 
-def test_another_model_of_sentencepiece_is_refused(damaged):
-    """Its ids would mean other things: there PAD is not 0."""
+def test_a_sentencepiece_model_with_other_special_ids_is_refused(damaged):
+    """Its PAD is not 0."""
 
     def change(state):
         file = io.BytesIO()
@@ -532,7 +532,7 @@ def test_a_missing_tokenizer_is_named(tmp_path):
         load_tokenizer(path)
 
 
-def test_fingerprints_tell_all_apart(trained):
+def test_different_tokenizers_have_different_fingerprints(trained):
     one = Characters(["a", "b"])
     others = [
         Characters(["b", "a"]),
