@@ -18,7 +18,7 @@ from s2s_jax.text import builders
 from s2s_jax.text import tfds as tfds_source
 from s2s_jax.text.builders.cmudict_g2p import CmudictG2p
 from s2s_jax.text.builders.cogs import Cogs
-from s2s_jax.text.builders.scan import FOLDERS, Scan
+from s2s_jax.text.builders.scan import SPLIT_FOLDERS, Scan
 from s2s_jax.text.example import Example
 
 # 41 words; the third has two pronunciations, and so has the 20th, which is held out
@@ -151,7 +151,7 @@ def test_a_downloaded_data_set_can_be_prepared_by_its_builder_alone(tmp_path, mo
     assert record == {"source": b"gen slept .", "target": b"sleep . agent ( x _ 1 , gen )"}
 
 
-@pytest.mark.parametrize("config", sorted(FOLDERS))
+@pytest.mark.parametrize("config", sorted(SPLIT_FOLDERS))
 def test_every_scan_configuration_has_its_checksums(config, tmp_path):
     paths = Scan(config=config, data_dir=str(tmp_path)).published()
     assert sorted(paths) == ["test", "train"]

@@ -528,7 +528,7 @@ def test_a_sentencepiece_model_with_other_special_ids_is_refused(damaged):
 
 def test_a_missing_tokenizer_is_named(tmp_path):
     path = tmp_path / "x.json"
-    with pytest.raises(FileNotFoundError, match=f"^no tokenizer {re.escape(str(path))}; the run is not whole.$"):
+    with pytest.raises(FileNotFoundError, match=f"^no tokenizer {re.escape(str(path))}; the run is incomplete.$"):
         load_tokenizer(path)
 
 

@@ -1,1 +1,1 @@
-"""From lines of text to batches of ids, and back: NumPy and the standard library only."""
+"""Sources of text, tokenizers and batches of ids; this package never imports jax."""

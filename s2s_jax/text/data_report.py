@@ -1,4 +1,4 @@
-"""The irregularities that were found in the data, what was done about each, and where they are.
+"""A report of the irregularities in the data, of what was done about each, and of their places.
 
 Nothing is dropped silently: every reader writes here, the run prints the report and keeps it in `data_report.json`.
 """

@@ -79,7 +79,7 @@ def _without_ends(raw: list[bytes], path: Path, report: DataReport) -> list[byte
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a plain or gzipped file with their ends, one by one."""
+    """The lines of a plain or gzipped file with their ends, one at a time."""
     if path.is_dir():
         raise ValueError(f"{path} is a directory; a text file is wanted.")
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Files of pairs read whole: TSV, JSON lines, two parallel files, targets alone, and alignments in a file of their own.
+"""Readers of whole files of pairs: TSV, JSON lines, parallel files, targets alone, and alignments in a separate file.
 
 Each reader gives every pair with its place, `file:line`, and None for a line that `data.encoding_errors=skip` skips.
 """

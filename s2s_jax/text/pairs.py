@@ -46,7 +46,7 @@ def is_parallel(spec: str) -> bool:
 
 
 def is_json(path: Path) -> bool:
-    """Whether the name of a file says that it holds JSON lines: .json or .jsonl, perhaps with .gz."""
+    """Whether a file has the name of JSON lines: .json or .jsonl, perhaps with .gz."""
     return path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
 
 

@@ -100,7 +100,7 @@ class DataConfig:
 def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataReport]:
     """All pairs of a split that are used, and a report of the irregularities in it.
 
-    Training pairs are filtered as the config says; validation and test pairs never are: every line counts.
+    Training pairs are filtered according to the config; validation and test pairs are all used.
 
     Raises:
         FileNotFoundError, ValueError: with file and line where data is at fault.

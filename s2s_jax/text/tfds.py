@@ -112,7 +112,7 @@ def open_builder(spec: DatasetSpec, *, data_directory: str) -> tfds.core.Dataset
         return tfds.builder(spec.name, **settings)
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
-        raise ValueError(f"no data set {spec.name!r}{did_you_mean(spec.name, known)}; wanted {SYNTAX}") from error
+        raise ValueError(f"no data set {spec.name!r}{nearest_names(spec.name, known)}; wanted {SYNTAX}") from error
     except (ValueError, AssertionError) as error:  # an unknown version is an AssertionError
         raise ValueError(f"{spec}: {flattened(error)}") from error
 
@@ -132,7 +132,7 @@ def check_config(spec: DatasetSpec) -> None:
         raise ValueError(f"{spec} has several configurations, name one ({spec}/{known[0]}): {', '.join(known)}")
     if spec.config and known and spec.config not in known and not spec.version:
         raise ValueError(
-            f"tfds:{spec.name} has no configuration {spec.config!r}{did_you_mean(spec.config, known)}; it has "
+            f"tfds:{spec.name} has no configuration {spec.config!r}{nearest_names(spec.config, known)}; it has "
             f"{', '.join(known)}; one that was prepared with older code needs its version: {spec}:VERSION"
         )
 
@@ -151,7 +151,7 @@ def text_features(builder: tfds.core.DatasetBuilder, *, spec: DatasetSpec, sourc
     for side, name in (("source", source), ("target", target)):
         if name and name not in texts:
             raise ValueError(
-                f"{spec}: {side} {name!r} is not one of its texts{did_you_mean(name, texts)}; it has: {listed}"
+                f"{spec}: {side} {name!r} is not one of its texts{nearest_names(name, texts)}; it has: {listed}"
             )
     if source:
         return source, target
@@ -228,7 +228,7 @@ def check_split(split: str, *, known: Sequence[str], spec: DatasetSpec) -> None:
         name = part.split("[")[0].strip()
         if known and name not in (*known, "all"):  # `all` means every split in TFDS
             raise ValueError(
-                f"{spec} has no split {name!r}{did_you_mean(name, known)}; it has: {', '.join(sorted(known))}"
+                f"{spec} has no split {name!r}{nearest_names(name, known)}; it has: {', '.join(sorted(known))}"
             )
 
 
@@ -269,7 +269,7 @@ def decode_text(value: bytes | str, *, place: str) -> str:
         raise ValueError(f"{place}: wanted UTF-8, got {error.reason} at byte {error.start}") from error
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
+def nearest_names(name: str, known: Sequence[str]) -> str:
     """`; did you mean ...`, if a known name is near; empty otherwise."""
     close = difflib.get_close_matches(name, known)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

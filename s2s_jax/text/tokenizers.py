@@ -160,7 +160,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ValueError: its content is not a tokenizer, or of another format than this version reads.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no tokenizer {path}; the run is not whole.")
+        raise FileNotFoundError(f"no tokenizer {path}; the run is incomplete.")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         version = int(state["format"])

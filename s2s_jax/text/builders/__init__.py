@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 Pair = tuple[str, str]
 Checksum = tuple[int, str]  # the number of bytes of the uncompressed file, and their SHA-256
 
-HELD_OUT = 20  # one in this many goes to validation, if a data set was published without a validation split
+HELD_OUT = 20  # one line in this many is for validation, if a data set was published without a validation split
 TIMEOUT_SECONDS = 30
 SUFFIXES = ("", ".gz", ".tsv", ".tsv.gz")  # allowed after the published name of a file in the manual directory
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from s2s_jax.text.builders import Pair, PublishedPairs
 
-BEFORE_HEAD = ("*", ";", "AND")  # a head follows one of these, or stands at the start
+BEFORE_HEAD = ("*", ";", "AND")  # a head follows one of these, or is the first token
 
 
 class Cogs(PublishedPairs):

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from s2s_jax.text.builders import HELD_OUT, Pair, PublishedPairs
 
-FOLDERS = {  # the configurations, one per published split of the 20,910 commands, and the upstream folder of each
+SPLIT_FOLDERS = {  # the configurations, one per published split of the 20,910 commands, and the upstream folder of each
     "simple": "simple_split",
     "length": "length_split",
     "addprim_jump": "add_prim_split",
@@ -34,7 +34,7 @@ class Scan(PublishedPairs):
     # TFDS has a `scan` of its own (features commands and actions, no validation), which this one replaces: the version
     # must differ from its 1.1.1, or both would be stored in one folder.
     VERSION = tfds.core.Version("2.0.0")
-    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in FOLDERS]
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in SPLIT_FOLDERS]
     ROOT = "https://raw.githubusercontent.com/brendenlake/SCAN/c4b756cbc010d75c912f16c42c8f15dc6b7e6c8f/"
     FILES: ClassVar = {
         "simple_split/tasks_train_simple.txt": (
@@ -140,7 +140,7 @@ class Scan(PublishedPairs):
     def published(self) -> dict[str, str]:
         """The train and the test file of the configuration."""
         name = self.builder_config_name or ""
-        return {split: f"{FOLDERS[name]}/tasks_{split}_{name}.txt" for split in ("train", "test")}
+        return {split: f"{SPLIT_FOLDERS[name]}/tasks_{split}_{name}.txt" for split in ("train", "test")}
 
     def pair(self, line: str) -> Pair:
         """A command and its actions, after `IN:` and `OUT:`."""
