@@ -8,11 +8,16 @@ from s2s_jax.config import to_json as to_json
 from s2s_jax.config import with_settings as with_settings
 from s2s_jax.decode.lexical_constraints import ConstrainedLine as ConstrainedLine
 from s2s_jax.decode.logits_rules import LogitsRules as LogitsRules
+from s2s_jax.decode.result import SearchResult as SearchResult
 from s2s_jax.decode.sampling import Sampling as Sampling
+from s2s_jax.decode.search import SEARCHES as SEARCHES
+from s2s_jax.decode.search import Search as Search
 from s2s_jax.decode.search import SearchConfig as SearchConfig
 from s2s_jax.decode.translate import Translation as Translation
 from s2s_jax.evaluate.evaluation import EvaluationConfig as EvaluationConfig
 from s2s_jax.evaluate.metrics import METRICS as METRICS
+from s2s_jax.evaluate.metrics import Metric as Metric
+from s2s_jax.evaluate.metrics import Predictions as Predictions
 from s2s_jax.export.exported import load_exported as load_exported
 from s2s_jax.imports import import_code as import_code
 from s2s_jax.model.attention.config import AttentionConfig as AttentionConfig
@@ -32,6 +37,7 @@ from s2s_jax.model.interface import Memory as Memory
 from s2s_jax.model.interface import Model as Model
 from s2s_jax.model.interface import State as State
 from s2s_jax.model.interface import StepOutput as StepOutput
+from s2s_jax.model.seq2seq import MODELS as MODELS
 from s2s_jax.model.seq2seq import ModelConfig as ModelConfig
 from s2s_jax.model.seq2seq import build as build
 from s2s_jax.run import Run as Run
@@ -47,7 +53,9 @@ from s2s_jax.sweep.sweep import Sweep as Sweep
 from s2s_jax.sweep.tuning import Range as Range
 from s2s_jax.sweep.tuning import Tuning as Tuning
 from s2s_jax.text.batches import BatchConfig as BatchConfig
+from s2s_jax.text.data_report import DataReport as DataReport
 from s2s_jax.text.example import Example as Example
+from s2s_jax.text.sources import SOURCES as SOURCES
 from s2s_jax.text.sources import DataConfig as DataConfig
 from s2s_jax.text.synthetic_tasks import TASKS as TASKS
 from s2s_jax.text.tokenizers import TOKENIZERS as TOKENIZERS
@@ -58,8 +66,13 @@ from s2s_jax.train.devices import DeviceConfig as DeviceConfig
 from s2s_jax.train.loop import BudgetConfig as BudgetConfig
 from s2s_jax.train.loop import ValidationConfig as ValidationConfig
 from s2s_jax.train.metrics_writer import RecordConfig as RecordConfig
+from s2s_jax.train.objectives import OBJECTIVES as OBJECTIVES
 from s2s_jax.train.objectives import LossConfig as LossConfig
+from s2s_jax.train.objectives import Objective as Objective
+from s2s_jax.train.objectives import Sums as Sums
+from s2s_jax.train.objectives import cross_entropy as cross_entropy
 from s2s_jax.train.optimizer import OPTIMIZERS as OPTIMIZERS
+from s2s_jax.train.optimizer import SCHEDULES as SCHEDULES
 from s2s_jax.train.optimizer import OptimizerConfig as OptimizerConfig
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig as ScheduledSamplingConfig
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.evaluate.evaluation import EvaluationConfig
+from s2s_jax.evaluate.metrics import METRICS, check_metric
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
@@ -101,6 +102,20 @@ class Experiment:
         check_fields(self, "")
         at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 1)
+        self._check_validation_metric()
+
+    def _check_validation_metric(self) -> None:
+        """Refuse a metric that a validation cannot compute."""
+        metric, inputs = self.validation.metric, {"nats", "tokens", "correct"}
+        if self.model.attention.score != "none":
+            inputs |= {"link_counts"}  # where the data has gold alignments
+        if self.validation.sentences:
+            inputs |= {"texts", "references"} | ({"alignments"} if "link_counts" in inputs else set())
+        elif metric in METRICS and "texts" in METRICS[metric].needs:
+            raise ValueError(f"validation.metric={metric} needs translations; set validation.sentences above 0.")
+        check_metric("validation.metric", metric, inputs=inputs, unit=self.evaluation.unit)
+        if METRICS[metric].higher_is_better is None:
+            raise ValueError(f"validation.metric={metric} has no better and worse values; choose another metric.")
 
 
 class Setting(NamedTuple):

@@ -20,8 +20,13 @@ TABLES = {
     "CONSTRAINTS": "s2s_jax.model.attention.constraints",
     "CELLS": "s2s_jax.model.cells",
     "BRIDGES": "s2s_jax.model.bridge",
+    "MODELS": "s2s_jax.model.seq2seq",
+    "SEARCHES": "s2s_jax.decode.search",
     "METRICS": "s2s_jax.evaluate.metrics",
+    "OBJECTIVES": "s2s_jax.train.objectives",
     "OPTIMIZERS": "s2s_jax.train.optimizer",
+    "SCHEDULES": "s2s_jax.train.optimizer",
+    "SOURCES": "s2s_jax.text.sources",
     "TOKENIZERS": "s2s_jax.text.tokenizers",
     "TASKS": "s2s_jax.text.synthetic_tasks",
 }

@@ -15,13 +15,13 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import build
-from s2s_jax.run.prepare import prepare as prepare_run
+from s2s_jax.run.trainer import prepare as prepare_run
 from s2s_jax.shapes import EOS, Batch, real
 from s2s_jax.text.batches import BatchConfig, BatchPlan
 from s2s_jax.train import alignment_losses, devices, objectives
 from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.metrics_writer import MetricsWriter, ProgressBar, RecordConfig
-from s2s_jax.train.objectives import LossConfig, Sums, batch_sums, make_loss, on_alignment
+from s2s_jax.train.metrics_writer import MetricsWriter, RecordConfig, StepSums
+from s2s_jax.train.objectives import LossConfig, Sums, alignment_terms, batch_sums, make_loss
 from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.train.step import initial_state, make_step
@@ -88,7 +88,7 @@ def ours(name, alignment, batch, **settings):
     """What the term says of each sentence."""
     extra = {"diagonal": {"width": settings.get("width", 0.2)}, "guided": {"links": jnp.asarray(batch.links)}}
     masks = {"target": jnp.asarray(real(batch.target)), "source": jnp.asarray(real(batch.source))}
-    return getattr(alignment_losses, name)(jnp.asarray(alignment), **masks, **extra.get(name, {}))
+    return getattr(alignment_losses, f"{name}_loss")(jnp.asarray(alignment), **masks, **extra.get(name, {}))
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -241,7 +241,7 @@ def test_a_term_without_weight_is_not_in_the_program(model, params, monkeypatch)
         raise AssertionError("computed for nothing")
 
     for name in TERMS[1:]:
-        monkeypatch.setattr(objectives, name, never)
+        monkeypatch.setattr(objectives, f"{name}_loss", never)
     assert program(model, params, LossConfig()) == none
     assert program(model, params, LossConfig(coverage=0.5)) == others["coverage"]
     with pytest.raises(AssertionError, match="computed for nothing"):
@@ -261,7 +261,7 @@ def test_a_chunked_loss_sees_the_same_alignments(model, params):
 
 def stepped(model, params, *, devices_count=1, parts=1, batch=HOST, learning_rate=0.1, steps=2, **weights):
     optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=learning_rate), 10)
-    step = make_step(make_loss(model, LossConfig(**weights), ScheduledSamplingConfig()), optimizer, parts=parts)
+    step = make_step(make_loss(model, LossConfig(**weights), ScheduledSamplingConfig()), optimizer, accumulate=parts)
     mesh = devices.make_mesh(DeviceConfig(count=devices_count))
     fresh = initial_state(jax.tree.map(jnp.copy, params), optimizer, seed=0, ema=0.0)
     state = jax.device_put(fresh, devices.on_all(mesh))
@@ -277,11 +277,11 @@ def test_parts_and_devices_add_up_to_the_whole(model, params):
     other, of_other = stepped(model, params, batch=odd, devices_count=2, parts=3, **WEIGHTS)
     oracles.same(other.params, whole.params, tolerance=1e-6)
     oracles.same(of_other.sums, of_whole.sums, tolerance=1e-5)
-    gradient = jax.jit(jax.grad(lambda params: on_alignment_of(model, params, odd)))(params)
+    gradient = jax.jit(jax.grad(lambda params: alignment_terms_of(model, params, odd)))(params)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 0.1  # or nothing was compared
 
 
-def on_alignment_of(model, params, batch):
+def alignment_terms_of(model, params, batch):
     batch = jax.tree.map(jnp.array, batch)
     return batch_sums(model, params, batch, config=LossConfig(**WEIGHTS)).auxiliary
 
@@ -304,7 +304,7 @@ def test_guided_without_links_and_settings_that_make_no_sense_are_refused(model,
         r"^loss.guided=0.5 needs the gold links of a batch, and this one has none; give Batch\(source, target, links\)"
     )
     with pytest.raises(ValueError, match=text):
-        on_alignment(jnp.zeros((4, 4, 4)), Batch(*BATCH[:2]), config=LossConfig(guided=0.5))
+        alignment_terms(jnp.zeros((4, 4, 4)), Batch(*BATCH[:2]), config=LossConfig(guided=0.5))
     for name in ("coverage", "fertility", "diagonal", "guided"):
         with pytest.raises(ValueError, match=f"^loss.{name} must be zero or more, got -1.0$"):
             LossConfig(**{name: -1.0})
@@ -380,20 +380,20 @@ def test_what_a_term_needs_is_demanded_at_once(prepared, tmp_path):
         prepared("loss.guided=1", "data.alignment=")
     assert str(refused.value) == (
         f"loss.guided=1.0 needs gold alignments, and data.train={tmp_path / 'pairs.tsv'} has none; name a file of "
-        "them in data.alignment, or say loss.guided=0."
+        "them in data.alignment, or set loss.guided=0."
     )
-    text = "^loss.coverage=0.5 is about the alignment, and model.attention.score=none has none; choose a score, or say "
-    with pytest.raises(ValueError, match=text + "loss.coverage=0.$"):
+    text = "^loss.coverage=0.5 is a term on the alignment, and model.attention.score=none has none; choose another "
+    with pytest.raises(ValueError, match=text + "model.attention.score, or set loss.coverage=0.$"):
         run.train(tiny.experiment("model.attention.score=none", "loss.coverage=0.5"), tmp_path, QUIET)
 
 
 def test_the_number_is_told_only_where_a_term_has_a_weight(tmp_path):
     config, said = RecordConfig(log_every=2), io.StringIO()
     for term in (None, 3.0):
-        with MetricsWriter(tmp_path, config, steps=4, console=Console(file=said, width=200)) as recorder:
+        with MetricsWriter(tmp_path, config, steps=4, console=Console(file=said, width=200)) as writer:
             for step in range(1, 5):
-                recorder.step(ProgressBar(step, 8.0, 4.0, 2.0, 1.0, term and term * step))
+                writer.step(StepSums(step, 8.0, 4.0, 2.0, 1.0, term and term * step))
         shown = [record.get("auxiliary") for record in told(tmp_path)]
         assert shown == ([None, None] if term is None else [1.125, 2.625])  # 3 (1 + 2) / 8 and 3 (3 + 4) / 8
-        assert ("auxiliary 1.1250 a token" in said.getvalue()) == (term is not None)
+        assert ("auxiliary 1.1250 per token" in said.getvalue()) == (term is not None)
         assert all(record["loss"] == 2.0 for record in told(tmp_path))

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s2s_jax.train.checkpoint import checkpoints as checkpoints_module
 from s2s_jax.train.checkpoint import disk
 from s2s_jax.train.checkpoint import format as checkpoint_format
-from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, Checkpoints, kept
+from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, Checkpoints, kept_steps
 from s2s_jax.train.checkpoint.format import CheckpointError
 
 
@@ -113,7 +114,7 @@ def test_one_flipped_bit_anywhere_is_restored_identically_or_refused_by_name(cop
             refusals += restored_or_refused(copy)
         file.write_bytes(whole)
     assert any(line.startswith("step 2: leaf 'params/kernel': its checksum is ") for line in refusals)
-    assert any("_CHECKPOINT_METADATA is damaged: its checksum does not fit what it says" in line for line in refusals)
+    assert any("_CHECKPOINT_METADATA is damaged: its checksum does not match what it says" in line for line in refusals)
 
 
 def test_every_file_can_be_missing_or_cut_short(copy: Path):
@@ -155,13 +156,13 @@ def test_no_good_step_left_says_what_is_wrong_with_each(copy: Path):
     damage(copy / "2")
     shutil.rmtree(copy / "1" / "state")
     checkpoints = Checkpoints(copy)
-    said = r"step 2: .*its checksum does not fit.*; step 1: leaf 'step': .*\(and 3 more\)$"
+    said = r"step 2: .*its checksum does not match.*; step 1: leaf 'step': .*\(and 3 more\)$"
     with pytest.raises(CheckpointError, match="^no good checkpoint in .*: " + said):
         checkpoints.restore(state(0))
     assert len(checkpoints.verify(1)) == 4
     with pytest.raises(CheckpointError, match=r"no good checkpoint in .*: step 2: "):
         checkpoints.restore(state(0), step=2)
-    with pytest.raises(CheckpointError, match=r"step 2: .*its checksum does not fit"):
+    with pytest.raises(CheckpointError, match=r"step 2: .*its checksum does not match"):
         checkpoints.record(2)
     with pytest.raises(CheckpointError, match=r"step 1: leaf"):
         checkpoints.restore_raw(1)
@@ -198,12 +199,12 @@ def test_a_step_under_another_name_is_refused(copy: Path):
 def test_another_form_is_an_error_and_no_damage(two_steps: Path):
     checkpoints = Checkpoints(two_steps)
     with pytest.raises(
-        ValueError, match=r"/2 holds leaf 'params/kernel' as float32.30,40., wanted bfloat16.30,40.; values"
+        ValueError, match=r"/2 holds leaf 'params/kernel' as float32.30,40., expected bfloat16.30,40.; values"
     ):
         checkpoints.restore(
             state(0)._replace(params=jax.tree.map(lambda leaf: leaf.astype("bfloat16"), state(0).params))
         )
-    with pytest.raises(ValueError, match=r"/2 lacks leaf 'extra', which is wanted here"):
+    with pytest.raises(ValueError, match=r"/2 lacks leaf 'extra', which is needed here"):
         checkpoints.restore({**state(0)._asdict(), "extra": np.zeros(1)})
     assert checkpoints.refused == []
 
@@ -211,13 +212,21 @@ def test_another_form_is_an_error_and_no_damage(two_steps: Path):
 def test_a_checkpoint_of_a_newer_format_is_refused_and_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(tmp_path, 1)
     with monkeypatch.context() as newer:
-        newer.setattr(checkpoint_format, "FORMAT", 2)
+        newer.setattr(checkpoint_format, "CHECKPOINT_FORMAT", 3)
         save(tmp_path, 2)
     checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(CheckpointError, match=r"/2 has format 2, and this s2s reads formats up to 1; update s2s$"):
+    with pytest.raises(CheckpointError, match=r"/2 has format 3, and this s2s_jax reads format 2; update s2s_jax$"):
         checkpoints.restore(state(0))
-    assert checkpoints.verify(2)[0].endswith("update s2s")
+    assert checkpoints.verify(2)[0].endswith("update s2s_jax")
     assert checkpoints.restore(state(0), step=1).step == 1
+
+
+def test_a_checkpoint_of_an_older_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as older:
+        older.setattr(checkpoint_format, "CHECKPOINT_FORMAT", 1)
+        save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"has format 1, .* reads format 2; use the version that wrote it"):
+        Checkpoints(tmp_path).restore(state(0))
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path):
@@ -253,7 +262,7 @@ def test_the_next_best_is_taken_when_the_best_is_damaged(tmp_path: Path):
 def test_kept_is_the_union_of_newest_and_best(
     losses: dict[int, float | None], keep: int, best: int, expected: set[int]
 ):
-    assert kept(losses, keep=keep, best=best) == expected
+    assert kept_steps(losses, keep=keep, best=best) == expected
 
 
 def test_a_step_saved_twice_is_written_once_unless_something_changed(tmp_path: Path):
@@ -335,7 +344,7 @@ def test_a_step_that_vanished_after_its_write_is_missed(tmp_path: Path, monkeypa
     class Written:
         def result(self) -> None: ...
 
-    monkeypatch.setattr("s2s_jax.train.checkpoint.checkpoints.start_writing", lambda *rest, **named: Written())
+    monkeypatch.setattr(checkpoints_module, "start_writing", lambda *rest, **named: Written())
     with (
         pytest.raises(CheckpointError, match=r"checkpoint 1 is not in .*, although its write ended"),
         Checkpoints(tmp_path, CheckpointConfig()) as checkpoints,
@@ -393,7 +402,7 @@ def test_a_relative_directory_stays_where_it_was(tmp_path: Path, monkeypatch: py
 
 def test_the_record_is_plain_json(two_steps: Path):
     said = json.loads((two_steps / "2" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
-    assert said["s2s_jax"]["format"] == 1
+    assert said["s2s_jax"]["format"] == 2
     assert said["crc32"] == checkpoint_format._seal(said["s2s_jax"])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import typing
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from hypothesis import strategies as st
 
 from s2s_jax import config
 from s2s_jax.config import Experiment, differences, from_json, override, settings, to_json
+from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.text.sources import DataConfig
+from s2s_jax.train.loop import MetricName
+from s2s_jax.train.objectives import OBJECTIVES, ObjectiveName
+from s2s_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName
 
 
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
@@ -102,7 +107,37 @@ def test_what_may_change_under_a_run_is_no_difference():
     assert differences(before, tiny.experiment("model.encoder.size=17")) == ["model.encoder.size: 16 before, 17 now"]
 
 
-def test_there_is_one_config_class_a_field():
+@pytest.mark.parametrize(
+    ("names", "table"),
+    [(OptimizerName, OPTIMIZERS), (ScheduleName, SCHEDULES), (ObjectiveName, OBJECTIVES), (MetricName, METRICS)],
+)
+def test_the_names_that_editors_complete_are_those_of_the_tables(names, table):
+    assert set(typing.get_args(names)) == set(table)
+
+
+def test_a_metric_that_validation_cannot_compute_is_refused():
+    for change, message in (
+        ("validation.metric=bluu", "validation.metric must be one of .*; did you mean 'bleu'"),
+        ("validation.metric=per", "validation.metric=per needs evaluation.unit=phone, got evaluation.unit=word"),
+        ("validation.metric=exposure_gap", "validation.metric=exposure_gap needs free-running decoding"),
+        ("validation.metric=attention_entropy", "has no better and worse values; choose another metric"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tiny.experiment(change)
+    with pytest.raises(ValueError, match="validation.metric=chrf needs translations; set validation.sentences above 0"):
+        tiny.experiment("validation.metric=chrf", "validation.sentences=0")
+    with pytest.raises(ValueError, match="validation.metric=aer needs a model with attention"):
+        tiny.experiment("validation.metric=aer", "model.attention.score=none")
+
+
+def test_a_name_that_a_user_adds_to_a_table_is_accepted(monkeypatch):
+    with pytest.raises(ValueError, match="optimizer.name must be one of .*, got 'mine'"):
+        tiny.experiment("optimizer.name=mine")
+    monkeypatch.setitem(OPTIMIZERS, "mine", OPTIMIZERS["adam"])
+    assert tiny.experiment("optimizer.name=mine").optimizer.name == "mine"
+
+
+def test_there_is_one_config_class_per_field():
     """A class that two fields share would make their help and their errors ambiguous."""
     kinds = [type(getattr(config.Experiment(), field.name)) for field in dataclasses.fields(config.Experiment)]
     nested = [kind for kind in kinds if dataclasses.is_dataclass(kind)]

@@ -20,8 +20,8 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.decoder import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
-from s2s_jax.run.build import model_of
-from s2s_jax.run.prepare import prepare
+from s2s_jax.run.model import make_model
+from s2s_jax.run.trainer import prepare
 from s2s_jax.shapes import EOS, PAD
 from s2s_jax.train.checkpoint.pytree_io import on_host
 
@@ -34,14 +34,16 @@ def trained(tmp_path_factory):
     """A run at its first step: what its parameters are does not matter here."""
     settings = ("search.batch_size=2", "search.max_length=12", "data.train_size=200", "data.eval_size=10")
     experiment = tiny.experiment(*settings)
-    prepared = prepare(experiment, tmp_path_factory.mktemp("export"), lambda said: None)
-    model = model_of(experiment, prepared.tokenizers)
+    directory = tmp_path_factory.mktemp("export")
+    prepared = prepare(experiment, directory, lambda line: None)
+    model = make_model(experiment.model, prepared.tokenizers)
     return run.Run(
+        directory=directory,
         experiment=experiment,
         model=model,
         params=model.init(jax.random.key(1)),
         step=0,
-        tokenizers=prepared.tokenizers,
+        pair=prepared.tokenizers,
         facts=prepared.facts,
         refused=[],
     )

@@ -106,11 +106,14 @@ def test_the_digest_is_the_documented_one():
 @pytest.mark.parametrize(
     ("example", "said"),
     [
-        ({"w": np.zeros(2), "b": np.zeros(1)}, "^place lacks leaf 'b', which is wanted here"),
+        ({"w": np.zeros(2), "b": np.zeros(1)}, "^place lacks leaf 'b', which is needed here"),
         ({}, "^place holds leaf 'w', which has no place here"),
-        ({"w": np.zeros((1, 2))}, r"^place holds leaf 'w' as float64\[2\], wanted float64\[1,2\]"),
-        ({"w": np.zeros(2, np.float32)}, r"as float64\[2\], wanted float32\[2\]; values are never cast silently$"),
-        ({"w": jnp.zeros(2, jnp.bfloat16)}, r"as float64\[2\], wanted bfloat16\[2\]; values are never cast silently$"),
+        ({"w": np.zeros((1, 2))}, r"^place holds leaf 'w' as float64\[2\], expected float64\[1,2\]"),
+        ({"w": np.zeros(2, np.float32)}, r"as float64\[2\], expected float32\[2\]; values are never cast silently$"),
+        (
+            {"w": jnp.zeros(2, jnp.bfloat16)},
+            r"as float64\[2\], expected bfloat16\[2\]; values are never cast silently$",
+        ),
     ],
 )
 def test_another_form_is_refused_by_the_name_of_the_leaf(example: dict[str, Any], said: str):
@@ -121,10 +124,10 @@ def test_another_form_is_refused_by_the_name_of_the_leaf(example: dict[str, Any]
 @pytest.mark.parametrize(
     ("leaf", "said"),
     [
-        (3, "leaf 'x' is of type int, wanted a jax or NumPy array; wrap it"),
+        (3, "leaf 'x' is of type int, expected a jax or NumPy array; wrap it"),
         ("text", "leaf 'x' is of type str"),
-        (jax.random.key(0), r"leaf 'x' is a random key, wanted its numbers; store jax.random.key_data\(key\)"),
-        (np.array(["a"]), "leaf 'x' has dtype <U1, wanted numbers or booleans"),
+        (jax.random.key(0), r"leaf 'x' is a random key, expected its numbers; store jax.random.key_data\(key\)"),
+        (np.array(["a"]), "leaf 'x' has dtype <U1, expected numbers or booleans"),
         (np.array([None]), "leaf 'x' has dtype object"),
         (np.zeros(1, ">f4"), "leaf 'x' has dtype >f4"),
     ],

@@ -22,6 +22,7 @@ from s2s_jax.decode.batching import WINDOW
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
+from s2s_jax.train import objectives
 from s2s_jax.train.checkpoint.pytree_io import digest
 from s2s_jax.train.loop import NotFinite
 from s2s_jax.train.signals import Interrupted
@@ -166,7 +167,8 @@ def test_the_package_offers_its_names_without_importing_jax_for_them():
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
     """At a step between validations, with scheduled sampling, dropout and averaging on."""
     changes = (
-        "validation.every=15", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30", "scheduled_sampling.prediction=sample",
+        "validation.every=15", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30",
+        "scheduled_sampling.prediction=sample",
         "model.decoder.dropout=0.2", "model.encoder.recurrent_dropout=0.1", "optimizer.ema=0.9",
         "optimizer.schedule=constant",
     )  # fmt: skip
@@ -280,6 +282,46 @@ def test_a_flipped_bit_is_named_and_the_older_step_is_used(uninterrupted):
     assert found["step"] < whole["step"] == 60
     assert any("checksum" in line or "damaged" in line for line in found["refused"])
     assert str(whole["step"]) in found["refused"][0]
+
+
+@pytest.mark.parametrize(("found", "message"), [(1, "written by an older s2s_jax"), (3, "written by a newer s2s_jax")])
+def test_a_run_of_another_format_is_refused(tmp_path, found, message):
+    (tmp_path / "config.json").write_text(json.dumps({"format": found, "steps": 5}))
+    with pytest.raises(ValueError, match=message):
+        run.read_experiment(tmp_path)
+
+
+def test_the_best_checkpoint_is_that_of_the_validation_metric(tmp_path):
+    """WER falls where it is better, AER needs gold alignments, and what they are at the best step is what is kept."""
+    for metric in ("wer", "aer"):
+        changes = ("data.train=task:reverse", "data.eval_size=20", "steps=30", "validation.every=10")
+        loaded = run.train(tiny.experiment(*changes, f"validation.metric={metric}"), tmp_path / metric, QUIET)
+        values = {record["step"]: record[metric] for record in records(tmp_path / metric, "validation")}
+        assert list(values) == [10, 20, 30]
+        assert values[loaded.step] == min(values.values())
+        # what `evaluate` computes of the same split by the same function
+        assert loaded.evaluate("validation")[metric] == pytest.approx(values[loaded.step], abs=1e-6)
+
+
+def test_aer_of_data_without_gold_alignments_is_refused(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a b\tb a\n" * 5)
+    changes = (f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]", "validation.metric=aer")
+    with pytest.raises(
+        ValueError, match="validation.metric=aer needs gold alignments, and the validation data has none"
+    ):
+        run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+
+
+def test_an_objective_of_the_users_own_trains(tmp_path, monkeypatch):
+    def focal(model, params, batch, step, key, *, loss, sampling):
+        sums = objectives.cross_entropy(model, params, batch, step, key, loss=loss, sampling=sampling)
+        return sums._replace(auxiliary=sums.nats)  # twice the loss
+
+    monkeypatch.setitem(objectives.OBJECTIVES, "twice", focal)
+    run.train(tiny.experiment("steps=2", "record.log_every=1", "loss.objective=twice"), tmp_path / "run", QUIET)
+    (first, _) = records(tmp_path / "run", "train")
+    assert first["auxiliary"] == pytest.approx(first["loss"])
 
 
 def test_another_experiment_in_the_same_folder_is_refused(trained):

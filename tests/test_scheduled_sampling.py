@@ -75,14 +75,14 @@ def test_own_token_is_the_best_or_a_sample_of_the_models_probabilities():
         ({"temperature": 0.0}, "scheduled_sampling.temperature must be positive, got 0.0"),
         (
             {"prediction": "soft", "parallel_passes": 2},
-            "scheduled_sampling.parallel_passes finds tokens, which scheduled_sampling.prediction=soft does not feed",
+            "parallel_passes=2 predicts tokens, and scheduled_sampling.prediction=soft feeds weights",
         ),
         ({"decay": 0}, "scheduled_sampling.decay must be positive, got 0"),
         (
             {"schedule": "piecewise"},
             "scheduled_sampling.points and scheduled_sampling.schedule=piecewise need each other",
         ),
-        ({"schedule": "piecewise", "points": ((5, 1.0), (2, 0.5))}, "in order of their steps"),
+        ({"schedule": "piecewise", "points": ((5, 1.0), (2, 0.5))}, "in increasing order of their steps"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny
 
-from s2s_jax.run.prepare import encode, prepare
+from s2s_jax.run.batches import encode
+from s2s_jax.run.trainer import prepare
 from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import BatchPlan
-from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import SOURCES, DataConfig, read_split
 
@@ -391,14 +391,14 @@ def test_over_long_training_pairs_are_dropped_or_truncated_and_reported(lengths,
     assert report["counts"] == {f"longer than data.max_length=4, {policy}": 1}
 
 
-def test_many_over_long_training_pairs_are_refused(lengths):
-    with pytest.raises(ValueError, match=r"data.max_length=4 would drop 10% of the training pairs; raise it, or say"):
+def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
+    with pytest.raises(ValueError, match=r"data.max_length=4 would drop 10% of the training pairs; raise it, or set"):
         lengths("data.max_length=4", long=2)
 
 
 def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_bucket(lengths):
     prepared = lengths("data.max_length=4")
-    plan = BatchPlan(encode(prepared.validation, PairTokenizer(**prepared.tokenizers)), tiny.experiment().batch, seed=0)
+    plan = BatchPlan(encode(prepared.data.validation, prepared.tokenizers), tiny.experiment().batch, seed=0)
     batches = list(plan.in_order())
     assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
     assert max(batch.source.shape[1] for batch in batches) == 10
@@ -406,8 +406,8 @@ def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_bucket(lengths
 
 def test_vocabularies_come_from_training_lines_alone(lengths):
     prepared = lengths()
-    assert prepared.tokenizers["source"].vocabulary == ["a", "b", "c"]  # no "z"
-    assert prepared.tokenizers["target"].vocabulary == ["a", "b"]
+    assert prepared.tokenizers.source.vocabulary == ["a", "b", "c"]  # no "z"
+    assert prepared.tokenizers.target.vocabulary == ["a", "b"]
 
 
 # --- synthetic tasks and TFDS -----------------------------------------------------------------------------------------

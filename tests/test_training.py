@@ -19,10 +19,9 @@ from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.train import devices
 from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.feed import scheduled_sampling
 from s2s_jax.train.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
 from s2s_jax.train.optimizer import OptimizerConfig, learning_rate, make_optimizer
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
 from s2s_jax.train.step import initial_state, make_step
 
 HOST = Batch(
@@ -258,7 +257,7 @@ def test_one_and_two_devices_train_alike(model, params, forcing):
 def test_a_batch_in_parts_trains_like_the_whole(model, params, parts):
     """Parts hold different numbers of tokens, and three do not divide the four rows."""
     mesh = devices.make_mesh(DeviceConfig(count=2))
-    (whole, of_whole), (added, of_parts) = (trained(model, params, mesh, parts=count) for count in (1, parts))
+    (whole, of_whole), (added, of_parts) = (trained(model, params, mesh, accumulate=count) for count in (1, parts))
     oracles.same(added.params, whole.params, tolerance=1e-6)
     oracles.same(of_parts.sums, of_whole.sums, tolerance=1e-5)
 

@@ -15,7 +15,7 @@ from s2s_jax.config import override
 from s2s_jax.run.run_dir import read_json
 from s2s_jax.shapes import Batch
 from s2s_jax.train.signals import Interrupted
-from s2s_jax.train.vmapped_runs import common
+from s2s_jax.train.vmapped_runs import stacked
 
 QUIET = Console(quiet=True)
 SEEDS = (3, 4)
@@ -114,15 +114,15 @@ def test_stopped_replicas_go_on_to_the_same_end(together, tmp_path):
 def test_replicas_that_cannot_go_in_step_are_refused(tmp_path):
     one, two = experiments()
     other = dataclasses.replace(two, model=dataclasses.replace(two.model, embedding=8))
-    with pytest.raises(ValueError, match=r"forcing\.start.* alone, got model\.embedding: 8"):
+    with pytest.raises(ValueError, match=r"scheduled_sampling\.start.* alone, got model\.embedding: 8"):
         run.train_replicas([one, other], folders(tmp_path), QUIET)
-    with pytest.raises(ValueError, match=r"validation\.patience=2 must be 0"):
+    with pytest.raises(ValueError, match=r"set validation\.patience=0, got 2"):
         run.train_replicas(experiments("validation.patience=2"), folders(tmp_path), QUIET)
 
 
 def test_a_batch_of_replicas_is_padded_to_the_largest():
     small, large = Batch(np.ones((2, 3), np.int32), np.ones((2, 2), np.int32)), Batch(*np.ones((2, 3, 4), np.int32))
-    found = common([small, large])
+    found = stacked([small, large])
     assert found.source.shape == found.target.shape == (2, 3, 4)
     assert found.source[0].sum() == 6
     assert found.target[0, :2, :2].all()

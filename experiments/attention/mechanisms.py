@@ -15,7 +15,7 @@ import s2s_jax as s2s
 from s2s_jax.cli.experiments import find
 from s2s_jax.evaluate.evaluation import token_links
 from s2s_jax.evaluate.plots import Picture, grid
-from s2s_jax.run import count
+from s2s_jax.run import count_parameters
 from s2s_jax.text.sources import read_split
 
 MECHANISMS = {
@@ -49,7 +49,7 @@ def main(name: str, out: Path, settings: list[str]) -> None:
         gold = None if pair.example.links is None else token_links(pair.example, **run.tokenizers)
         pictures.append(Picture(pair.source_tokens, pair.tokens, pair.alignment, mechanism, gold))
         error = "" if numbers.get("aer") is None else f"{numbers['aer']:.3f}"
-        lines.append(f"| {mechanism} | {numbers['exact_match']:.3f} | {error} | {count(run.params):,} |")
+        lines.append(f"| {mechanism} | {numbers['exact_match']:.3f} | {error} | {count_parameters(run.params):,} |")
     grid(out / "mechanisms.png", pictures, columns=4)
     (out / "mechanisms.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     Console(soft_wrap=True, markup=False).print("\n".join(lines))

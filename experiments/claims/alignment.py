@@ -41,7 +41,7 @@ from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
 from s2s_jax.evaluate.plots import Picture, grid
 from s2s_jax.model.interface import Params
-from s2s_jax.run.prepare import encode
+from s2s_jax.run.batches import encode
 from s2s_jax.shapes import Batch
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split

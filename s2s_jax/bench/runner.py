@@ -38,7 +38,7 @@ class Runner:
         optimizer = make_optimizer(OptimizerConfig(), steps=1)
         self.state = initial_state(params, optimizer, seed=0, ema=0.0)
         loss = make_loss(self.model, workload.loss, workload.scheduled_sampling)
-        step = make_step(loss, optimizer, parts=workload.accumulate)
+        step = make_step(loss, optimizer, accumulate=workload.accumulate)
         if replicas:
             params = jax.vmap(self.model.init)(jax.random.split(jax.random.key(0), replicas))
             self.state = jax.vmap(lambda params: initial_state(params, optimizer, seed=0, ema=0.0))(params)

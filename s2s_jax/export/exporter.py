@@ -24,7 +24,6 @@ from s2s_jax.export.manifest import PARAMETERS, SIDES, tokenizer_file, write_man
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model
 from s2s_jax.run.loaded_run import Run
-from s2s_jax.run.prepare import slots_of
 from s2s_jax.text.tokenizers import save_tokenizer
 from s2s_jax.train.checkpoint.pytree_io import form_of, nested, on_host
 
@@ -60,7 +59,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
         "platforms": PLATFORMS,
         "step": run.step,
         "vocabularies": {side: run.tokenizers[side].size for side in SIDES},
-        "slots": slots_of(run.experiment),
+        "slots": run.pair.slots,
         "parameters": {name: form_of(value) for name, value in parameters.items()},
         "source_tokens": tokens,
         "searches": described,

@@ -1,4 +1,4 @@
-"""What is known of a run: how far it came, what it was trained on, and how it went?"""
+"""Facts of a run: its step, parameters, settings, data, checkpoints and newest metrics."""
 
 import contextlib
 import json
@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2s_jax import config as configs
-from s2s_jax.run.build import abstract_state, count
 from s2s_jax.run.loaded_run import Run, load
+from s2s_jax.run.model import count_parameters
+from s2s_jax.run.state import abstract_state
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
 from s2s_jax.train.checkpoint.pytree_io import digest
-from s2s_jax.train.optimizer import make_optimizer
 from s2s_jax.train.step import TrainState
 
 
-def info(directory: Path) -> dict[str, Any]:
-    """What a run is: step, parameters, a digest over all of their bytes, settings, data and checkpoints."""
+def info(directory: str | Path) -> dict[str, Any]:
+    """Step, number of parameters, a digest over all of their bytes, checkpoints, facts of the data and settings."""
+    directory = Path(directory)
     run = load(directory)
     with Checkpoints(directory / "checkpoints") as checkpoints:
         newest = _newest(run, checkpoints)
@@ -23,7 +24,7 @@ def info(directory: Path) -> dict[str, Any]:
     return {
         "step": newest.step,
         "best_step": run.step,
-        "parameters": count(newest.tree.params),
+        "parameters": count_parameters(newest.tree.params),
         "parameters_digest": digest(newest.tree.params),
         "checkpoints": steps,
         "refused": sorted({*run.refused, *newest.refused}),
@@ -41,16 +42,16 @@ class Newest(NamedTuple):
 
 
 def _newest(run: Run, checkpoints: Checkpoints) -> Newest:
-    optimizer = make_optimizer(run.experiment.optimizer, run.experiment.steps)
-    restored = checkpoints.restore(abstract_state(run.experiment, run.model, optimizer))
+    steps = run.experiment.steps
+    restored = checkpoints.restore(abstract_state(run.model, run.experiment.optimizer, steps=steps))
     return Newest(restored.step, restored.tree, list(checkpoints.refused))
 
 
 def newest_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The last lines of a run's metrics.jsonl: one of each kind."""
-    path, found = directory / "metrics.jsonl", {}
+    """The last record of each kind in a run's metrics.jsonl."""
+    path, newest = directory / "metrics.jsonl", {}
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            found[record["kind"]] = record
-    return list(found.values())
+            newest[record["kind"]] = record
+    return list(newest.values())

@@ -1,4 +1,4 @@
-"""What does a run's attention look like on given pairs?"""
+"""Pictures of a run's attention."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from s2s_jax.run.loaded_run import Run
 
 
 def draw(run: Run, pairs: Sequence[ScoredPair], path: Path) -> Path:
-    """A picture of the alignments of pairs, gold links outlined where they are known."""
+    """A picture of the alignments of pairs, with gold links outlined where they are known."""
     pictures = [
         Picture(
             source=pair.source_tokens,
             target=pair.tokens,
             alignment=pair.alignment,
             title=f"{pair.example.source} → {pair.example.target}",
-            gold=None if pair.example.links is None else token_links(pair.example, **run.tokenizers),
+            gold=None if pair.example.links is None else token_links(pair.example, run.pair.source, run.pair.target),
         )
         for pair in pairs
     ]
@@ -25,5 +25,5 @@ def draw(run: Run, pairs: Sequence[ScoredPair], path: Path) -> Path:
 
 
 def own_pairs(run: Run, lines: Iterable[str]) -> list[ScoredPair]:
-    """Lines with the run's own translations of them, scored; a line that it says nothing of is left out."""
-    return list(run.score((one.source, one.text) for one in run.stream(lines) if one.text))
+    """Lines with the run's own translations of them, scored; lines with an empty translation are left out."""
+    return list(run.score((each.source, each.text) for each in run.stream(lines) if each.text))

@@ -1,42 +1,44 @@
-"""How is an experiment trained in a folder, from nothing or from where it was stopped?"""
+"""The way of a run: check -> data -> tokenizers -> batches -> model -> state -> loop, new or resumed.
+
+Each step is a module of this package, is given its own config, and returns what the next ones need. `train` goes all
+the way, `check_trainable` only checks, replicas go the same way side by side and share data, tokenizers and model.
+"""
 
 import contextlib
+import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
-from s2s_jax.decode.search import SearchConfig, compiled_search
-from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.evaluate.evaluation import group_by_source
-from s2s_jax.evaluate.metrics import Predictions, measure
 from s2s_jax.imports import import_code
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.model.seq2seq import build
-from s2s_jax.run.build import abstract_state, count, longest_answer, model_of
+from s2s_jax.run.batches import default_max_length, encode_training, facts_of
+from s2s_jax.run.check import check_experiment, training_step
+from s2s_jax.run.data import RunData, read_data
 from s2s_jax.run.loaded_run import Run, load
-from s2s_jax.run.prepare import PreparedData, encode, prepare, save_prepared, slots_of
-from s2s_jax.run.run_dir import FORMAT, SIDES, check_same_settings, clear, has_checkpoint, write_json
+from s2s_jax.run.model import copy_slots, count_parameters, make_model
+from s2s_jax.run.run_dir import SIDES, check_same_facts, open_run_dir, write_config, write_json
+from s2s_jax.run.state import start_state
+from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
+from s2s_jax.run.validator import make_validator
 from s2s_jax.shapes import Batch
-from s2s_jax.text.batches import BatchPlan
-from s2s_jax.text.copy_vocabulary import PairTokenizer, unequal_types
-from s2s_jax.train import devices, loop, vmapped_runs
+from s2s_jax.text.batches import BatchPlan, Pairs
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.train import devices
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
 from s2s_jax.train.lock import Lock
+from s2s_jax.train.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
 from s2s_jax.train.metrics_writer import MetricsWriter
-from s2s_jax.train.objectives import make_loss, plain_sums
-from s2s_jax.train.optimizer import make_optimizer
-from s2s_jax.train.scheduled_sampling import SOFT_PREDICTIONS
-from s2s_jax.train.step import Metrics, TrainState, TrainStep, initial_state, make_step
+from s2s_jax.train.step import Metrics, TrainState
+from s2s_jax.train.vmapped_runs import vmapped_program
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
 
     Raises:
         FileNotFoundError, ValueError: something in the experiment or the directory does not allow it.
+        NotFinite: the training diverged.
         Interrupted: a signal stopped the training; the state is saved.
     """
     fit(experiment, directory, console, profile=profile)
@@ -67,70 +70,72 @@ def fit(
     *,
     profile: str | Path | None = None,
 ) -> TrainState:
-    """As `train`, and return the last state, whose parameters need not be the best."""
-    directory, console = Path(directory), console or Console()
-    profile = None if profile is None else Path(profile)
+    """As `train`, but return the last state, whose parameters need not be the best, and load nothing."""
     import_code(experiment.imports)
     mesh = devices.make_mesh(experiment.device)
-    with _opened(experiment, directory, console, mesh) as opened:
-        if opened.reason:
-            return opened.state
-        return loop.train(opened.job._replace(profile=profile), opened.state, opened.standing)
+    with _prepared(experiment, Path(directory), console or Console(), mesh) as run:
+        if run.stopped:
+            return run.state
+        step = training_step(experiment, run.shared.model)
+        program = single_program(step, functools.partial(devices.put, mesh=mesh))
+        loop = TrainingLoop([run.context], program, [run.state], profile=None if profile is None else Path(profile))
+        (failure,) = loop.run()
+        if failure is not None:
+            raise failure
+        return loop.state
 
 
 def train_replicas(
     experiments: Sequence[Experiment], directories: Sequence[str | Path], console: Console | None = None
 ) -> list[str | None]:
-    """Train runs that differ in their seed, and in numbers of `config.TOLD`, in one compiled program, each in its own
-    directory.
+    """Train runs that differ in their seed and in `config.VMAPPABLE_SETTINGS` in one compiled program.
 
-    Each becomes what `train` would have made of it, up to rounding, and can be used and resumed alone.
-
-    Those that stand at different steps, since one of them had diverged, are trained one group after another.
+    Each becomes, in its own directory, what `train` would have made of it, up to rounding, and can be used and resumed
+    alone. Those that are at different steps, since one of them had diverged, are trained one group after another.
 
     Returns:
-        for each run None, or why it has stopped early.
+        per run None, or the text of the error that ended it: its step was not finite.
 
     Raises:
-        ValueError: they differ in more, or may stop on their own (patience, budget).
-        Interrupted: a signal asked for an end; all states are saved.
+        ValueError: they differ in more, or may stop early (patience, budget).
+        Interrupted: a signal stopped the training; all states are saved.
     """
-    console = console or Console()
     import_code(experiments[0].imports)
     _check_replicas(experiments)
     mesh = devices.make_mesh(experiments[0].device, replicas=len(experiments))
     with contextlib.ExitStack() as stack:
-        opened: list[_Opened] = []
+        runs: list[_PreparedRun] = []
         for experiment, directory in zip(experiments, directories, strict=True):
-            shared = opened[0].shared if opened else None
-            opened.append(stack.enter_context(_opened(experiment, Path(directory), console, mesh, shared=shared)))
-        tokenizers = opened[0].shared.prepared.tokenizers
+            shared = runs[0].shared if runs else None
+            prepared = _prepared(experiment, Path(directory), console or Console(), mesh, shared=shared)
+            runs.append(stack.enter_context(prepared))
+        failures: list[str | None] = [None] * len(runs)
+        steps = [int(run.state.step) for run in runs]
+        for first in sorted({step for step, run in zip(steps, runs, strict=True) if not run.stopped}):
+            members = [index for index, step in enumerate(steps) if step == first]
+            group = [runs[index] for index in members]
+            program = _replica_program([experiments[index] for index in members], group[0].shared.tokenizers)
+            results = TrainingLoop([run.context for run in group], program, [run.state for run in group]).run()
+            for index, result in zip(members, results, strict=True):
+                failures[index] = None if result is None else str(result)
+        return failures
 
-        def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            one = configs.with_traced(experiments[0], numbers)
-            return _step(one, model_of(one, tokenizers))(state, batch)
 
-        at = [int(one.state.step) for one in opened]
-        lost: list[str | None] = [None] * len(opened)
-        for taken in sorted({number for number, one in zip(at, opened, strict=True) if not one.reason}):
-            places = [place for place, number in enumerate(at) if number == taken]
-            over = devices.along(devices.make_mesh(experiments[0].device, replicas=len(places)), "replica")
-            found = vmapped_runs.train(
-                [vmapped_runs.Replica(opened[place].job, opened[place].standing) for place in places],
-                [opened[place].state for place in places],
-                _differing([experiments[place] for place in places]),
-                step,
-                functools.partial(jax.device_put, device=over),
-            )
-            for place, why in zip(places, found, strict=True):
-                lost[place] = why
-        return lost
+def _replica_program(experiments: Sequence[Experiment], tokenizers: PairTokenizer):
+    """The program of replicas, with the settings in which they differ as traced numbers."""
+    placement = devices.along(devices.make_mesh(experiments[0].device, replicas=len(experiments)), "replica")
+
+    def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        experiment = configs.with_traced(experiments[0], numbers)
+        return training_step(experiment, make_model(experiment.model, tokenizers))(state, batch)
+
+    return vmapped_program(step, _differing(experiments), functools.partial(jax.device_put, device=placement))
 
 
 def _differing(experiments: Sequence[Experiment]) -> dict[str, np.ndarray]:
-    """The numbers in which the experiments differ, with each one's value."""
-    each = [{setting.name: setting.value for setting in configs.settings(one)} for one in experiments]
-    values = {name: np.array([one[name] for one in each]) for name in configs.VMAPPABLE_SETTINGS}
+    """The vmappable settings in which the experiments differ, with the value of each."""
+    each = [{setting.name: setting.value for setting in configs.settings(experiment)} for experiment in experiments]
+    values = {name: np.array([settings[name] for settings in each]) for name in configs.VMAPPABLE_SETTINGS}
     return {name: value for name, value in values.items() if np.ptp(value) > 0}
 
 
@@ -140,206 +145,135 @@ def _check_replicas(experiments: Sequence[Experiment]) -> None:
         if other != first:
             differing = "; ".join(configs.differences(other, first))
             raise ValueError(
-                f"replicas differ in their seed and in {', '.join(configs.VMAPPABLE_SETTINGS)} alone, got {differing}"
+                f"replicas may differ in seed and in {', '.join(configs.VMAPPABLE_SETTINGS)} alone, got {differing}"
             )
     for name in ("validation.patience", "budget.tokens", "budget.seconds"):
         group, field = name.split(".")
         if value := getattr(getattr(first, group), field):
             raise ValueError(
-                f"replicas go in step to the last one, so none may stop before it; {name}={value} must be 0."
+                f"replicas all train to the last step, so none may stop before it; set {name}=0, got {value}."
             )
 
 
+class Inputs(NamedTuple):
+    """The data of a run as the model reads it."""
+
+    data: RunData
+    tokenizers: PairTokenizer
+    training: Pairs
+    facts: dict[str, Any]  # what must not change when the run is resumed
+
+
+def prepare(experiment: Experiment, directory: Path, print_line: Callable[[str], None]) -> Inputs:
+    """Data, tokenizers and training pairs of a run, written into its directory.
+
+    Raises:
+        FileNotFoundError, ValueError: the data cannot be read, or is not that with which the run was begun.
+    """
+    data = read_data(experiment.data, print_line)
+    slots = copy_slots(experiment.model)
+    tokenizers = make_tokenizers(experiment.tokenizer, data.training, directory, copy_slots=slots)
+    pairs = encode_training(data, tokenizers, experiment.data, guided=experiment.loss.guided)
+    inputs = Inputs(data, tokenizers, pairs, facts_of(pairs, tokenizers))
+    save_inputs(inputs, directory)
+    return inputs
+
+
+def save_inputs(inputs: Inputs, directory: Path) -> None:
+    """Write data report, tokenizers and facts into a run directory.
+
+    Raises:
+        ValueError: the directory has a run on other data.
+    """
+    reports = {split: dataclasses.asdict(report) for split, report in inputs.data.reports.items()}
+    write_json(directory / "data_report.json", reports)
+    save_tokenizers(inputs.tokenizers, directory)
+    check_same_facts(directory / "facts.json", inputs.facts)
+
+
 class _Shared(NamedTuple):
-    """What runs on the same data with the same model have in common."""
+    """What replicas have in common."""
 
-    prepared: PreparedData
+    inputs: Inputs
     model: Model
-    validate: Callable[[Params], loop.ValidationResult]
+    validate: Callable[[Params], ValidationResult]
+
+    @property
+    def tokenizers(self) -> PairTokenizer:
+        return self.inputs.tokenizers
 
 
-class _Opened(NamedTuple):
-    """A run that is about to be trained."""
+class _PreparedRun(NamedTuple):
+    """A run that has gone all the way to the loop."""
 
-    job: loop.TrainerContext
+    context: TrainerContext
     state: TrainState
-    standing: loop.TrainProgress
     shared: _Shared
-    reason: str | None  # why there is nothing left to train
+    stopped: str | None  # why there is nothing left to train
 
 
 @contextlib.contextmanager
-def _opened(
+def _prepared(
     experiment: Experiment, directory: Path, console: Console, mesh: Mesh, *, shared: _Shared | None = None
-) -> Iterator[_Opened]:
-    """A run's directory, locked, with its data, its state and its recorder; all is written when it is left."""
-    say = functools.partial(console.print, markup=False, highlight=False)
-    _check_sense(experiment)
+) -> Iterator[_PreparedRun]:
+    """A run, its directory locked, with everything that the loop needs; all is written when the context is left."""
+    print_line = functools.partial(console.print, markup=False, highlight=False)
+    check_experiment(experiment)
     with Lock(directory):
         devices.use_compilation_cache(experiment.device)
-        if has_checkpoint(directory):
-            check_same_settings(experiment, directory)
-        else:
-            clear(directory)
+        open_run_dir(directory, experiment)
         if shared is None:
-            say(f"devices: {devices.describe(mesh)}; precision: {experiment.model.precision}")
-            if warning := devices.accelerator_left_idle():
-                say(f"warning: {warning}")
-            prepared = prepare(experiment, directory, say)
-            model = model_of(experiment, prepared.tokenizers)
-            shared = _Shared(prepared, model, _validator(experiment, model, prepared, mesh))
+            _print_devices(print_line, mesh, experiment.model.precision)
+            shared = _share(experiment, directory, mesh, print_line)
         else:
-            save_prepared(shared.prepared, directory)
-        prepared, model, validate = shared
-        write_json(directory / "config.json", {"format": FORMAT, **configs.to_json(experiment)})
+            save_inputs(shared.inputs, directory)
+        write_config(directory, experiment)
+        plan = BatchPlan(shared.inputs.training, experiment.batch, seed=experiment.seed)
         with Checkpoints(directory / "checkpoints", experiment.checkpoint) as checkpoints:
-            state, standing = _state(experiment, model, mesh, checkpoints, say)
+            numbers = {"steps": experiment.steps, "seed": experiment.seed}
+            state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
             first = int(state.step)
-            end = loop.StopPolicy(experiment.steps, experiment.validation, experiment.budget)
-            reason = end.reason(first, standing)
-            plan = BatchPlan(prepared.training, experiment.batch, seed=experiment.seed)
-            if reason:
-                say(f"{directory} is done: step {first} of {experiment.steps}; {reason}.")
+            policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
+            stopped = policy.reason(first, progress)
+            if stopped:
+                print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
             else:
-                _say_sizes(say, state, prepared, plan)
+                _print_sizes(print_line, state, shared.tokenizers, plan)
             with MetricsWriter(
                 directory, experiment.record, steps=experiment.steps, console=console, resumed_at=first
-            ) as recorder:
-                job = loop.TrainerContext(
-                    step=_step(experiment, model),
+            ) as writer:
+                context = TrainerContext(
                     batches=plan.from_step,
-                    put=functools.partial(devices.put, mesh=mesh),
-                    validate=validate,
-                    end=end,
+                    validate=shared.validate,
                     checkpoints=checkpoints,
                     checkpoint_every=experiment.checkpoint.every,
-                    recorder=recorder,
+                    writer=writer,
                     directory=directory,
+                    policy=policy,
+                    progress=progress,
                 )
-                yield _Opened(job, state, standing, shared, reason)
+                yield _PreparedRun(context, state, shared, stopped)
 
 
-def _step(experiment: Experiment, model: Model) -> TrainStep:
-    """The compiled step that the settings ask for."""
-    loss = make_loss(model, experiment.loss, experiment.scheduled_sampling)
-    optimizer = make_optimizer(experiment.optimizer, experiment.steps)
-    return make_step(loss, optimizer, ema=experiment.optimizer.ema, parts=experiment.batch.parts)
+def _share(experiment: Experiment, directory: Path, mesh: Mesh, print_line: Callable[[str], None]) -> _Shared:
+    """Inputs, model and validator of a run."""
+    inputs = prepare(experiment, directory, print_line)
+    model = make_model(experiment.model, inputs.tokenizers)
+    validation, max_length = inputs.data.validation, default_max_length(inputs.facts)
+    validate = make_validator(experiment, model, inputs.tokenizers, validation, mesh, max_length=max_length)
+    return _Shared(inputs, model, validate)
 
 
-def check_trainable(experiment: Experiment) -> TrainState:
-    """Refuse what cannot be trained before any data is read: its step is traced, on shapes alone.
-
-    Returns:
-        the shapes of the run's state, for vocabularies of 100 tokens.
-
-    Raises:
-        ValueError: choices that cannot go together.
-    """
-    _check_sense(experiment)
-    model = build(experiment.model, source_vocabulary=100, target_vocabulary=100)
-    optimizer = make_optimizer(experiment.optimizer, experiment.steps)
-    state = abstract_state(experiment, model, optimizer)
-    lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
-    links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
-    jax.eval_shape(_step(experiment, model), state, Batch(lines, lines, links))  # type: ignore[arg-type]
-    return state
+def _print_devices(print_line: Callable[[str], None], mesh: Mesh, precision: str) -> None:
+    print_line(f"devices: {devices.describe(mesh)}; precision: {precision}")
+    if warning := devices.accelerator_left_idle():
+        print_line(f"warning: {warning}")
 
 
-def _check_sense(experiment: Experiment) -> None:
-    """Refuse what cannot go together."""
-    build(experiment.model, source_vocabulary=8, target_vocabulary=8)
-    _check_alignment(experiment)
-    _check_alike(experiment)
-    _check_tokens(experiment)
-
-
-def _check_alignment(experiment: Experiment) -> None:
-    """Refuse a loss on the alignment of a model that has none."""
-    terms = experiment.loss.terms
-    if terms and experiment.model.attention.score == "none":
-        weight = getattr(experiment.loss, terms[0])
-        raise ValueError(
-            f"loss.{terms[0]}={weight} is about the alignment, and model.attention.score=none has none; choose a "
-            f"score, or say loss.{terms[0]}=0."
-        )
-
-
-def _check_tokens(experiment: Experiment) -> None:
-    """Refuse to feed anything but tokens where words are copied by their ids."""
-    tail, copy = experiment.scheduled_sampling.prediction, experiment.model.decoder.copy
-    if tail in SOFT_PREDICTIONS and copy != "none" and not experiment.scheduled_sampling.is_teacher_forcing:
-        raise ValueError(
-            f"scheduled_sampling.prediction={tail} feeds weights over the vocabulary, and model.decoder.copy={copy} asks for tokens; "
-            "take scheduled_sampling.prediction=argmax or sample."
-        )
-
-
-def _check_alike(experiment: Experiment) -> None:
-    """Refuse to copy between sides that are cut differently, before anything is learned of them."""
-    kinds = experiment.tokenizer.source.type, experiment.tokenizer.target.type
-    if slots_of(experiment) and kinds[0] != kinds[1]:
-        raise ValueError(unequal_types(*kinds))
-
-
-def _state(
-    experiment: Experiment, model: Model, mesh: Mesh, checkpoints: Checkpoints, say: Callable[[str], None]
-) -> tuple[TrainState, loop.TrainProgress]:
-    """The newest good state of the run, or a new one, on all devices."""
-    optimizer = make_optimizer(experiment.optimizer, experiment.steps)
-    example = abstract_state(experiment, model, optimizer)
-    if not checkpoints.steps():
-        params = model.init(jax.random.key(experiment.seed))
-        fresh = initial_state(params, optimizer, seed=experiment.seed, ema=experiment.optimizer.ema)
-        return jax.device_put(fresh, devices.on_all(mesh)), loop.TrainProgress()
-    restored = checkpoints.restore(example)
-    for line in checkpoints.refused:
-        say(f"refused: {line}")
-    say(f"resuming at step {restored.step}")
-    standing = {name: restored.about[name] for name in loop.TrainProgress._fields}
-    standing["best"] = math.inf if standing["best"] is None else standing["best"]
-    return jax.device_put(restored.tree, devices.on_all(mesh)), loop.TrainProgress(**standing)
-
-
-def _validator(
-    experiment: Experiment, model: Model, prepared: PreparedData, mesh
-) -> Callable[[Params], loop.ValidationResult]:
-    """The function that measures parameters: loss over the whole split, quality over its first lines."""
-    pair = PairTokenizer(**prepared.tokenizers, slots=slots_of(experiment))
-    pairs = encode(prepared.validation, pair)
-    plan = BatchPlan(pairs, experiment.batch, seed=0)
-    sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
-    items = group_by_source(prepared.validation[: experiment.validation.sentences])
-    # greedy
-    search = SearchConfig(
-        batch_size=experiment.search.batch_size,
-        rules=experiment.search.rules,
-        replace_unknown=experiment.search.replace_unknown,
-    )
-    translator = Translator(compiled_search(model, search, longest_answer(prepared.facts)), pair, search)
-
-    def validate(params: Params) -> loop.ValidationResult:
-        sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
-        nats, tokens, correct = (
-            sum(float(getattr(one, name)) for one in sums) for name in ("nats", "tokens", "correct")
-        )
-        values = {"loss": nats / max(tokens, 1), "token_accuracy": correct / max(tokens, 1)}
-        if not items.sources:
-            return loop.ValidationResult(values, [])
-        translations = list(translator.translate(params, items.sources))
-        predicted = Predictions([one.text for one in translations], items.references, experiment.evaluation.unit)
-        measured = measure(predicted, ("exact_match", "bleu"))
-        values |= {name: float(measured[name]) for name in ("exact_match", "bleu")}  # type: ignore[arg-type]
-        return loop.ValidationResult(values, _sample(translations[0], items.references[0][0]))
-
-    return validate
-
-
-def _sample(translation: Translation, reference: str) -> list[str]:
-    return [f"source:      {translation.source}", f"translation: {translation.text}", f"reference:   {reference}"]
-
-
-def _say_sizes(say, state: TrainState, prepared: PreparedData, plan: BatchPlan) -> None:
-    sizes = ", ".join(f"{side} {prepared.tokenizers[side].size:,}" for side in SIDES)
+def _print_sizes(
+    print_line: Callable[[str], None], state: TrainState, tokenizers: PairTokenizer, plan: BatchPlan
+) -> None:
+    sizes = ", ".join(f"{side} {getattr(tokenizers, side).size:,}" for side in SIDES)
     shapes = ", ".join(f"{rows} x ({s}+{t})" for rows, (s, t) in zip(plan.rows, plan.buckets, strict=True))
-    say(f"vocabularies: {sizes}; parameters: {count(state.params):,}")
-    say(f"batches: {plan.per_epoch:,} an epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")
+    print_line(f"vocabularies: {sizes}; parameters: {count_parameters(state.params):,}")
+    print_line(f"batches: {plan.per_epoch:,} per epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.config import Experiment, settings
 from s2s_jax.imports import LOADED, is_file_name
-from s2s_jax.run.run_dir import FORMAT, read_json, write_json
+from s2s_jax.run.run_dir import RUN_FORMAT, read_json, write_json
 from s2s_jax.sweep.sweep import Trial
 from s2s_jax.text.sources import SPLITS, DataConfig, read_split
 
@@ -58,7 +58,7 @@ def trial_identity(experiment: Experiment, known: dict[str, str]) -> dict[str, A
     """
     values = {setting.name: setting.value for setting in settings(experiment) if _counts(setting.name, setting.value)}
     code = {"code": _code_digests(experiment.imports)} if experiment.imports else {}
-    identity = {"format": FORMAT, "data": _data_fingerprint(experiment.data, known), **code, **values}
+    identity = {"format": RUN_FORMAT, "data": _data_fingerprint(experiment.data, known), **code, **values}
     return json.loads(json.dumps(identity))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from s2s_jax.config import Experiment, without_vmappable
 from s2s_jax.evaluate.metrics import INPUTS, check_metric
 from s2s_jax.imports import import_code
-from s2s_jax.run.trainer import check_trainable
+from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
 from s2s_jax.sweep.statistics import describe_power
 from s2s_jax.sweep.sweep import Sweep, Trial, grid_trials

@@ -10,7 +10,7 @@ from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.evaluation import group_by_source, token_links
 from s2s_jax.evaluate.exposure_bias import free_running_losses
 from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
-from s2s_jax.run.prepare import encode
+from s2s_jax.run.batches import encode
 from s2s_jax.sweep.results import ExamplePrediction
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split

@@ -207,7 +207,7 @@ def predict_and_score(spec: TrialSpec) -> None:
     if _inputs(spec.folder / SCORES_FILE) != inputs:
         metrics, counts = score_predictions(read_json(translations), unit=trained.experiment.evaluation.unit)
         np.savez(spec.folder / COUNTS_FILE, **counts)  # type: ignore[arg-type]
-        about = {"parameters": run.count(trained.params), "best_step": trained.step}
+        about = {"parameters": run.count_parameters(trained.params), "best_step": trained.step}
         write_json(spec.folder / SCORES_FILE, {"inputs": inputs, **about, "metrics": metrics})
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.config import with_settings
 from s2s_jax.evaluate.metrics import METRICS
-from s2s_jax.run.trainer import check_trainable
+from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.executors.local import Worker
 from s2s_jax.sweep.fingerprint import trial_fingerprint, trial_identity
 from s2s_jax.sweep.results import read_metrics, validation_curves

@@ -28,8 +28,6 @@ class BatchConfig:
     """Most pairs in a batch."""
     tokens: int = 16_384
     """Most positions in a batch, source and target, padding included."""
-    parts: int = 1
-    """A batch is computed in so many parts, one after the other, and their gradients added: less memory."""
     buckets: int = 8
     """Most buckets (padded source length x padded target length); the training step is compiled once per bucket."""
     prefetch: int = 16
@@ -37,7 +35,7 @@ class BatchConfig:
 
     def __post_init__(self):
         check_fields(self, "batch")
-        for name in ("size", "tokens", "parts", "buckets", "prefetch"):
+        for name in ("size", "tokens", "buckets", "prefetch"):
             at_least(f"batch.{name}", getattr(self, name), 1)
 
 

@@ -1,1 +1,1 @@
-"""How a model learns: loss, what the decoder is fed, optimizer, devices, checkpoints, the loop."""
+"""Training: objectives, scheduled sampling, optimizer, devices, checkpoints and the loop."""

@@ -1,7 +1,7 @@
-"""What may be asked of the alignment itself, beside the right tokens? Terms added to what is minimized.
+"""Loss terms on the alignment, added to the objective.
 
-Each term is a sum a sentence over its real target tokens (fertility: over its real source tokens). Padding counts for
-nothing, whatever the alignment holds there, and no gradient goes to it.
+Each term is a sum per sentence over its real target tokens (fertility: over its real source tokens). Padding adds
+nothing, whatever the alignment holds there, and gets no gradient.
 """
 
 import jax.numpy as jnp
@@ -10,48 +10,48 @@ from jaxtyping import Array, Bool, Float
 FLOOR = 1e-8  # added below a logarithm: a weight of 0 costs 18 nats and has a steep but finite gradient
 
 
-def coverage(
+def coverage_loss(
     alignment: Float[Array, "B T S"], *, target: Bool[Array, "B T"], source: Bool[Array, "B S"]
 ) -> Float[Array, " B"]:
-    """How much is looked at again: sum over t, s of min(alignment, what the steps before t have given to s).
+    """Repeated attention: sum over t, s of min(alignment, sum of the alignments of s in the steps before t).
 
-    See et al. 2017, arXiv:1704.04368, equations 10 and 12. Step t itself is not among those before it: counted in, the
-    term would be min(a, a) where nothing was seen twice.
+    See et al. 2017, arXiv:1704.04368, equations 10 and 12. Step t itself is not among those before it: with it, the
+    term would be min(a, a) where nothing was attended to twice.
     """
     alignment = _real(alignment, target, source)
     before = jnp.pad(jnp.cumsum(alignment[:, :-1], axis=1), ((0, 0), (1, 0), (0, 0)))
     return jnp.minimum(alignment, before).sum((1, 2))
 
 
-def fertility(
+def fertility_loss(
     alignment: Float[Array, "B T S"], *, target: Bool[Array, "B T"], source: Bool[Array, "B S"]
 ) -> Float[Array, " B"]:
-    """How far each source token is from being looked at once: sum over s of (1 - sum over t of alignment)^2.
+    """Distance of the total attention of each source token from 1: sum over s of (1 - sum over t of alignment)^2.
 
     The global fertility of Cohn et al. 2016, arXiv:1601.01085, with a mean of 1 and a fixed variance; Xu et al. 2015,
     arXiv:1502.03044, equation 14, second term.
     """
-    looks = _real(alignment, target, source).sum(1)
-    return jnp.where(source, (1 - looks) ** 2, 0).sum(1)
+    total = _real(alignment, target, source).sum(1)
+    return jnp.where(source, (1 - total) ** 2, 0).sum(1)
 
 
-def entropy(
+def entropy_loss(
     alignment: Float[Array, "B T S"], *, target: Bool[Array, "B T"], source: Bool[Array, "B S"]
 ) -> Float[Array, " B"]:
-    """How widely the steps look, in nats: sum over t of -(sum over s of p log p), p the step's share of each token.
+    """Entropy of attention in nats: sum over t of -(sum over s of p log p), p the normalized weights of a step.
 
-    A step that does not sum to 1 (sigmoid attention) is scaled to it first; one that looks nowhere adds nothing.
+    A step that does not sum to 1 (sigmoid attention) is normalized first; one whose weights are all 0 adds nothing.
     """
     alignment = _real(alignment, target, source)
     total = alignment.sum(-1, keepdims=True)
-    share = alignment / jnp.where(total > 0, total, 1)
-    return -(share * jnp.log(share + FLOOR)).sum((1, 2))
+    weights = alignment / jnp.where(total > 0, total, 1)
+    return -(weights * jnp.log(weights + FLOOR)).sum((1, 2))
 
 
-def diagonal(
+def diagonal_loss(
     alignment: Float[Array, "B T S"], *, target: Bool[Array, "B T"], source: Bool[Array, "B S"], width: float
 ) -> Float[Array, " B"]:
-    """How far from the diagonal the steps look: sum over t, s of alignment (1 - exp(-(s/S - t/T)^2 / (2 width^2))).
+    """Attention away from the diagonal: sum over t, s of alignment (1 - exp(-(s/S - t/T)^2 / (2 width^2))).
 
     S and T are the sentence's own lengths, s and t count from 0. Tachibana et al. 2018, arXiv:1710.08969, section 4.1.
     """
@@ -60,14 +60,14 @@ def diagonal(
     return (_real(alignment, target, source) * -jnp.expm1(-(apart**2) / 2).astype(alignment.dtype)).sum((1, 2))
 
 
-def guided(
+def guided_loss(
     alignment: Float[Array, "B T S"],
     *,
     target: Bool[Array, "B T"],
     source: Bool[Array, "B S"],
     links: Bool[Array, "B T S"],
 ) -> Float[Array, " B"]:
-    """How badly the steps look where people say they should: sum over t, s of -A log alignment.
+    """Cross-entropy with gold alignments: sum over t, s of -A log alignment.
 
     A is 1/n for each of the n source tokens that a target token is linked with; a target token without links adds
     nothing. Chen et al. 2016, arXiv:1607.01628.
@@ -78,5 +78,5 @@ def guided(
 
 
 def _real(weights: Float[Array, "B T S"], target: Bool[Array, "B T"], source: Bool[Array, "B S"]):
-    """The weights, 0 wherever either token is padding; chosen, not multiplied, so that NaN on padding is gone too."""
+    """The weights, 0 wherever either token is padding; selected, not multiplied, which removes NaN too."""
     return jnp.where(target[:, :, None] & source[:, None], weights, 0)

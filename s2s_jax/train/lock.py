@@ -1,4 +1,4 @@
-"""Which process owns a run directory?"""
+"""The lock of a run directory: one process at a time writes into it."""
 
 import fcntl
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-_held: set[IO[str]] = set()  # open in this process, so that a forked child can let go of them
+_held: set[IO[str]] = set()  # open in this process, so that a forked child can close them
 
 
 class RunLockedError(OSError):
-    """Another process is at work in the run directory."""
+    """Another process uses the run directory."""
 
 
 class Lock:
-    """The right to write into a run directory, held by one process at a time, from `with` to its end.
+    """The right to write into a run directory, held by one process at a time, within a `with` block.
 
-    The operating system holds the lock (`flock`) and drops it when the process ends, however it ends. The file stays,
-    and says in words who holds it. Where many processes write one run together, only the first takes the lock.
+    The operating system holds the lock (`flock`) and drops it when the process ends, however it ends. The file stays
+    and names the holder. Where many processes write one run together, only the first takes the lock.
     """
 
     def __init__(self, directory: Path):
@@ -27,7 +27,7 @@ class Lock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "Lock":
-        """Takes the lock.
+        """Take the lock.
 
         Raises:
             RunLockedError: another process holds it.
@@ -55,7 +55,7 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file in _held:  # not in a forked child, which has let go
+        if self._file in _held:  # not in a forked child, which has closed it
             _held.remove(self._file)
             _write(self._file, "")  # emptied, never deleted: a deleted lock could be taken twice
             self._file.close()
@@ -72,21 +72,21 @@ def _owner(file: IO[str]) -> str:
     return file.read().strip() or "another process"
 
 
-def _let_go() -> None:
+def _close_all() -> None:
     for file in _held:
         file.close()
     _held.clear()
 
 
 # A forked child shares the lock of its parent and would keep it after the parent was killed.
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_all)
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a process is at work in a run directory now, by what the lock's file says; nothing is locked to ask."""
+    """Whether a process uses a run directory now, by the text of the lock file; no lock is taken."""
     path = Path(directory) / "lock"
-    found = re.fullmatch(r"host (\S+) pid (\d+)\n", path.read_text(encoding="utf-8")) if path.exists() else None
-    if found is None:
+    holder = re.fullmatch(r"host (\S+) pid (\d+)\n", path.read_text(encoding="utf-8")) if path.exists() else None
+    if holder is None:
         return False
-    host, pid = found.groups()
+    host, pid = holder.groups()
     return host != socket.gethostname() or Path(f"/proc/{pid}").exists()

@@ -1,11 +1,11 @@
-"""In which order do steps, validations and checkpoints happen, and how does a run end?"""
+"""The training loop, for one run or for replicas that go in step: steps, validations, checkpoints, and when to stop."""
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -13,36 +13,64 @@ import numpy as np
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.metrics_writer import MetricsWriter, ProgressBar
+from s2s_jax.train.metrics_writer import MetricsWriter, StepSums
 from s2s_jax.train.profile import Profile
 from s2s_jax.train.signals import Interrupted, SignalGuard
 from s2s_jax.train.step import Metrics, TrainState, TrainStep
-from s2s_jax.validation import at_least, check_fields, one_of
+from s2s_jax.validation import at_least, check_fields
 
-LOWER_IS_BETTER = {"loss": True, "exact_match": False, "bleu": False}
+# the names of `evaluate.metrics.METRICS`, which is a floor above this one; the experiment checks the name
+MetricName = Literal[
+    "exact_match",
+    "exact_match_per_line",
+    "bleu",
+    "chrf",
+    "wer",
+    "wer_per_line",
+    "per",
+    "per_per_line",
+    "loss",
+    "perplexity",
+    "token_accuracy",
+    "exposure_gap",
+    "aer",
+    "attention_entropy",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """How the run is measured on the way."""
+    """When and by which metric a run is validated."""
 
     every: int = 500
     """Steps between two validations."""
     sentences: int = 200
-    """Validation lines translated greedily for quality; 0 for none. The loss is always over all of them."""
-    metric: str = "loss"
-    """What decides which checkpoint is best, and when to stop early: loss, exact_match or bleu."""
+    """Validation lines translated greedily, for metrics of translations; 0 for none. The loss is over all pairs."""
+    metric: MetricName = "loss"
+    """The metric by which a checkpoint is best and the run stops early: loss, bleu, wer or another of METRICS."""
     patience: int = 0
-    """Validations without a better one after which the run stops; 0 for never."""
+    """Validations without improvement after which the run stops; 0 for never."""
 
     def __post_init__(self):
         check_fields(self, "validation")
         at_least("validation.every", self.every, 1)
         at_least("validation.sentences", self.sentences, 0)
         at_least("validation.patience", self.patience, 0)
-        one_of("validation.metric", self.metric, LOWER_IS_BETTER)
-        if self.metric != "loss" and not self.sentences:
-            raise ValueError(f"validation.metric={self.metric} needs validation.sentences above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """Bounds on what a run uses, besides its steps; learning rate schedules go by steps all the same."""
+
+    tokens: int = 0
+    """Target tokens after which the run is validated and stops; 0 for no bound."""
+    seconds: float = 0.0
+    """Seconds of training, without compiling and validating, after which it is validated and stops; 0 for no bound."""
+
+    def __post_init__(self):
+        check_fields(self, "budget")
+        at_least("budget.tokens", self.tokens, 0)
+        at_least("budget.seconds", self.seconds, 0)
 
 
 class NotFinite(ArithmeticError):  # noqa: N818 - the name says what is wrong
@@ -50,177 +78,227 @@ class NotFinite(ArithmeticError):  # noqa: N818 - the name says what is wrong
 
 
 class ValidationResult(NamedTuple):
-    """What a validation found."""
+    """The outcome of a validation."""
 
-    values: dict[str, float]
-    sample: list[str]
+    values: dict[str, float | None]  # by metric
+    sample: list[str]  # lines that show a translation
+    cost: float  # the value of validation.metric, negated where higher is better
 
 
 class TrainProgress(NamedTuple):
-    """How a run stands; saved with every checkpoint, so that a resumed run stops where it would have."""
+    """The progress of a run; saved with every checkpoint, so that a resumed run stops where it would have."""
 
-    best: float = math.inf  # of the metric, turned so that lower is better
+    best: float = math.inf  # lowest cost of a validation
     stale: int = 0  # validations since then
     at: int = 0  # step of the last validation
     tokens: float = 0.0  # target tokens trained on
-    seconds: float = 0.0  # of training, compiling and validating left out
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BudgetConfig:
-    """What a run may spend, besides its steps; schedules go by steps all the same."""
-
-    tokens: int = 0
-    """Target tokens after which the run is measured and stops; 0 for no such bound."""
-    seconds: float = 0.0
-    """Seconds of training, compiling and validating left out, after which it is measured and stops; 0 for no bound."""
-
-    def __post_init__(self):
-        check_fields(self, "budget")
-        at_least("budget.tokens", self.tokens, 0)
-        at_least("budget.seconds", self.seconds, 0)
-
-    def is_spent(self, standing: TrainProgress) -> bool:
-        """Whether a bound is reached."""
-        return 0 < self.tokens <= standing.tokens or 0 < self.seconds <= standing.seconds
+    seconds: float = 0.0  # of training, without compiling and validating
 
 
 class StopPolicy(NamedTuple):
-    """When a run is measured, and when it has reached its end."""
+    """When a run is validated, and when it stops."""
 
     steps: int
     validation: ValidationConfig
     budget: BudgetConfig
 
-    def is_measured(self, step: int, standing: TrainProgress) -> bool:
-        """Whether a validation belongs to a step."""
+    def is_validated(self, step: int, progress: TrainProgress) -> bool:
+        """Whether there is a validation after a step."""
         due = step % self.validation.every == 0 or step == self.steps
-        return step > 0 and (due or self.budget.is_spent(standing))
+        return step > 0 and (due or self._is_spent(progress))
 
-    def reason(self, step: int, standing: TrainProgress) -> str | None:
-        """Why the run has reached its end, in words; None while it has not, or is still to be measured."""
+    def reason(self, step: int, progress: TrainProgress) -> str | None:
+        """Why the run stops after a step; None while it goes on or is still to be validated."""
         if step > self.steps:
             return "all steps are taken"
-        if standing.at < step:
+        if progress.at < step:
             return None
-        if 0 < self.validation.patience <= standing.stale:
-            return f"{standing.stale} validations without a better one"
-        if self.budget.is_spent(standing):
-            return f"its budget is spent: {standing.tokens:,.0f} target tokens, {standing.seconds:,.0f} s"
+        if 0 < self.validation.patience <= progress.stale:
+            return f"{progress.stale} validations without a better one"
+        if self._is_spent(progress):
+            return f"its budget is spent: {progress.tokens:,.0f} target tokens, {progress.seconds:,.0f} s"
         return "all steps are taken" if step == self.steps else None
+
+    def _is_spent(self, progress: TrainProgress) -> bool:
+        budget = self.budget
+        return 0 < budget.tokens <= progress.tokens or 0 < budget.seconds <= progress.seconds
 
 
 class TrainerContext(NamedTuple):
-    """All that a training run needs, put together by `run.train`."""
+    """What one run brings to the loop."""
 
-    step: TrainStep
     batches: Callable[[int, int], Iterable[Batch]]  # (first step, one past the last) -> their global batches
-    put: Callable[[Batch], Batch]
     validate: Callable[[Params], ValidationResult]
-    end: StopPolicy
     checkpoints: Checkpoints
     checkpoint_every: int
-    recorder: MetricsWriter
+    writer: MetricsWriter
     directory: Path
-    profile: Path | None = None  # where a trace of some steps goes
+    policy: StopPolicy
+    progress: TrainProgress
 
 
-def train(job: TrainerContext, state: TrainState, standing: TrainProgress) -> TrainState:
-    """The state after the last step, or after the validation that stopped the run early.
+class StepProgram(NamedTuple):
+    """How a step of the runs is computed: that of one run, or those of several in one compiled program."""
 
-    Metrics of a step are read only after the next one was sent to the device, so that neither waits for the other.
+    step: TrainStep
+    join_states: Callable[[Sequence[TrainState]], TrainState]
+    join_batches: Callable[[Sequence[Batch]], Batch]
+    put: Callable[[Batch], Batch]  # onto the devices
+    of_run: Callable[[Any, int], Any]  # (tree of all runs, index of a run) -> the run's tree
+
+
+def single_program(step: TrainStep, put: Callable[[Batch], Batch]) -> StepProgram:
+    """The program of one run."""
+    return StepProgram(step, lambda states: states[0], lambda batches: batches[0], put, lambda tree, index: tree)
+
+
+class TrainingLoop:
+    """Trains one run, or replicas: runs that take the same number of steps in one compiled program.
+
+    Metrics of a step are read only after the next step was sent to the device, so that neither waits for the other.
+    A run whose step cannot be taken ends there, its last checkpoint untouched; the remaining ones continue.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[TrainerContext],
+        program: StepProgram,
+        states: Sequence[TrainState],
+        *,
+        profile: Path | None = None,
+    ):
+        """The states must be of one step; `profile` is a directory for a trace of some steps."""
+        self.runs, self.program, self.profile = runs, program, profile
+        self.policy = runs[0].policy  # replicas have the same
+        self.state = program.join_states(states)
+        self.first = int(states[0].step)
+        self.progress = [run.progress for run in runs]
+        self.failures: list[NotFinite | None] = [None for _ in runs]
+        self._shapes: set[tuple[int, ...]] = set()  # those that are compiled
+        self._pending: tuple[int, Metrics, Sequence[Batch]] | None = None
+
+    def run(self) -> list[NotFinite | None]:
+        """Train to the last step, or to the validation that stops the runs early.
+
+        Returns:
+            per run None, or the step that could not be taken.
+
+        Raises:
+            Interrupted: a signal asked to stop; all states are saved.
+        """
+        reason = self._after_step(self.first, saving=False, interrupted=False) if self._is_overdue() else None
+        reason = reason or self.policy.reason(self.first, self.progress[0])
+        step, last = self.first, self.first if reason else self.policy.steps
+        with SignalGuard() as guard, Profile(self.profile, self.runs[0].writer.print) as profile:
+            batches = zip(*(run.batches(self.first, last) for run in self.runs), strict=True)
+            for step, per_run in enumerate(batches, self.first + 1):
+                profile.before_step()
+                self._take_step(step, per_run)
+                saving = step % self.runs[0].checkpoint_every == 0
+                if saving or guard.number or self.policy.is_validated(step, self.progress[0]):
+                    reason = self._after_step(step, saving=saving, interrupted=bool(guard.number))
+                if guard.number:
+                    for run in self.runs:
+                        run.checkpoints.wait()
+                    raise Interrupted(guard.number, step)
+                if reason or not any(self._alive()):
+                    break
+        for index in self._alive():
+            progress = self.progress[index]
+            self.runs[index].writer.end(step, tokens=progress.tokens, seconds=progress.seconds, reason=str(reason))
+        return self.failures
+
+    def _alive(self) -> Iterator[int]:
+        return (index for index, failure in enumerate(self.failures) if failure is None)
+
+    def _is_overdue(self) -> bool:
+        """Whether the runs were stopped between a step and its validation."""
+        progress = self.progress[0]
+        return progress.at < self.first and self.policy.is_validated(self.first, progress)
+
+    def _take_step(self, step: int, batches: Sequence[Batch]) -> None:
+        """Send a step to the devices, and read the one before."""
+        batch = self.program.join_batches(batches)
+        shape = (*batch.source.shape[-2:], batch.target.shape[-1])
+        compiling = shape not in self._shapes
+        if compiling:
+            for run in self.runs:
+                run.writer.compiling(shape)
+        self.state, metrics = self.program.step(self.state, self.program.put(batch))
+        if compiling:
+            jax.block_until_ready(metrics.finite)
+            self._shapes.add(shape)
+            for run in self.runs:
+                run.writer.compiled()
+        self._read_pending()
+        self._pending = (step, metrics, batches)
+        for index, (run, own) in enumerate(zip(self.runs, batches, strict=True)):
+            tokens = self.progress[index].tokens + int((own.target != PAD).sum())
+            seconds = run.progress.seconds + run.writer.seconds / len(self.runs)  # replicas share the time
+            self.progress[index] = self.progress[index]._replace(tokens=tokens, seconds=seconds)
+
+    def _read_pending(self) -> None:
+        """Write the metrics of the step that was sent last, and end the runs that could not take it."""
+        if self._pending is None:
+            return
+        step, metrics, batches = self._pending
+        self._pending = None
+        values = jax.device_get(metrics)
+        for index in list(self._alive()):
+            try:
+                write_step(self.runs[index], step, self.program.of_run(values, index), batches[index])
+            except NotFinite as failure:
+                self.failures[index] = failure
+
+    def _after_step(self, step: int, *, saving: bool, interrupted: bool) -> str | None:
+        """Validate and save where it is due; why the runs stop here, or None."""
+        self._read_pending()
+        reason = None
+        for index in self._alive():
+            run, state, cost, better = self.runs[index], self.program.of_run(self.state, index), None, False
+            due = self.progress[index].at < step and self.policy.is_validated(step, self.progress[index])
+            if due and not interrupted:
+                self.progress[index], cost, better = validate(run, state, step, self.progress[index])
+                reason = self.policy.reason(step, self.progress[index])
+            if saving or better or reason or interrupted or step == self.first:
+                save(run, state, step, self.progress[index], cost)
+        return reason
+
+
+def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -> None:
+    """Write the metrics of a step that was computed.
 
     Raises:
-        Interrupted: a signal asked for an end; the state is saved.
-        NotFinite: a step could not be taken; the batch is kept in the run's folder, the last checkpoint is untouched.
+        NotFinite: it could not be taken; the batch is kept in the run's directory.
     """
-    first, spent = int(state.step), standing.seconds
-    if standing.at < first and job.end.is_measured(first, standing):  # stopped between a step and its validation
-        standing, _, loss = measure(job, state, first, standing)
-        save(job, state, first, standing, loss)
-    reason = job.end.reason(first, standing)
-    shapes: set[tuple[int, ...]] = set()
-    pending: tuple[int, Metrics, Batch] | None = None
-    with SignalGuard() as interrupt, Profile(job.profile, job.recorder.say) as profile:
-        for number, batch in enumerate(job.batches(first, first if reason else job.end.steps), first + 1):
-            profile.before_step()
-            state, metrics = _compiled_step(job, state, batch, shapes)
-            tell(job, pending)
-            pending = (number, metrics, batch)
-            tokens = standing.tokens + int((batch.target != PAD).sum())
-            standing = standing._replace(tokens=tokens, seconds=spent + job.recorder.seconds)
-            measuring = job.end.is_measured(number, standing)
-            saving = number % job.checkpoint_every == 0
-            if not (measuring or saving or interrupt.number):
-                continue
-            tell(job, pending)
-            pending = None
-            loss, better = None, False
-            if measuring and not interrupt.number:
-                standing, better, loss = measure(job, state, number, standing)
-                reason = job.end.reason(number, standing)
-            if saving or better or reason or interrupt.number:
-                save(job, state, number, standing, loss)
-            if interrupt.number:
-                job.checkpoints.wait()
-                raise Interrupted(interrupt.number, number)
-            if reason:
-                break
-    job.recorder.end(int(state.step), tokens=standing.tokens, seconds=standing.seconds, reason=str(reason))
-    return state
-
-
-def _compiled_step(job: TrainerContext, state: TrainState, batch: Batch, shapes: set) -> tuple[TrainState, Metrics]:
-    shape = (*batch.source.shape, batch.target.shape[1])
-    if shape in shapes:
-        return job.step(state, job.put(batch))
-    job.recorder.compiling(shape)
-    state, metrics = job.step(state, job.put(batch))
-    jax.block_until_ready(metrics.finite)
-    job.recorder.compiled()
-    shapes.add(shape)
-    return state, metrics
-
-
-def tell(job: TrainerContext, pending: tuple[int, Metrics, Batch] | None) -> None:
-    """Tell of a finished step.
-
-    Raises:
-        NotFinite: it could not be taken.
-    """
-    if pending is None:
-        return
-    number, metrics, batch = pending
-    values = jax.device_get(metrics)
-    nats, tokens, norm = float(values.sums.nats), float(values.sums.tokens), float(values.norm)
-    auxiliary = None if isinstance(values.sums.auxiliary, tuple) else float(values.sums.auxiliary)
-    if not values.finite:
-        kept = job.directory / f"not_finite_{number}.npz"
+    sums = metrics.sums
+    nats, tokens, norm = float(sums.nats), float(sums.tokens), float(metrics.norm)
+    auxiliary = None if isinstance(sums.auxiliary, tuple) else float(sums.auxiliary)
+    if not metrics.finite:
+        kept = run.directory / f"not_finite_{step}.npz"
         np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
-        added = "" if auxiliary is None else f"the terms on the alignment {auxiliary / max(tokens, 1):.3g}, "
+        added = "" if auxiliary is None else f"the alignment terms {auxiliary / max(tokens, 1):.3g}, "
         raise NotFinite(
-            f"step {number}: the loss is {nats / max(tokens, 1):.3g} nats a token, {added}the gradient's norm "
+            f"step {step}: the loss is {nats / max(tokens, 1):.3g} nats per token, {added}the gradient's norm "
             f"{norm:.3g}; the step was not taken. Its batch is {kept}, the newest checkpoint is step "
-            f"{job.checkpoints.latest()}; lower optimizer.learning_rate or set optimizer.clip_norm in a new run."
+            f"{run.checkpoints.latest()}; lower optimizer.learning_rate or set optimizer.clip_norm in a new run."
         )
-    job.recorder.step(ProgressBar(number, nats, tokens, float(values.sums.correct), norm, auxiliary))
+    run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary))
 
 
-def measure(
-    job: TrainerContext, state: TrainState, number: int, standing: TrainProgress
-) -> tuple[TrainProgress, bool, float]:
-    """Validate: how the run stands then, whether this is its best, and the value, turned so that lower is better."""
+def validate(
+    run: TrainerContext, state: TrainState, step: int, progress: TrainProgress
+) -> tuple[TrainProgress, float, bool]:
+    """Validate: the progress after it, the cost, and whether this is the best validation so far."""
     began = time.monotonic()
-    found = job.validate(state.evaluation_params)
-    job.recorder.validation(number, found.values, found.sample, seconds=time.monotonic() - began)
-    metric = job.end.validation.metric
-    value = found.values[metric] if LOWER_IS_BETTER[metric] else -found.values[metric]
-    better = value < standing.best
-    best, stale = (value, 0) if better else (standing.best, standing.stale + 1)
-    return standing._replace(best=best, stale=stale, at=number), better, value
+    result = run.validate(state.evaluation_params)
+    run.writer.validation(step, result.values, result.sample, seconds=time.monotonic() - began)
+    better = result.cost < progress.best
+    best, stale = (result.cost, 0) if better else (progress.best, progress.stale + 1)
+    return progress._replace(best=best, stale=stale, at=step), result.cost, better
 
 
-def save(job: TrainerContext, state: TrainState, number: int, standing: TrainProgress, loss: float | None) -> None:
+def save(run: TrainerContext, state: TrainState, step: int, progress: TrainProgress, cost: float | None) -> None:
     """Write a checkpoint."""
-    about = standing._asdict() | {"best": None if math.isinf(standing.best) else standing.best}
-    job.checkpoints.save(number, state, metrics=None if loss is None else {"loss": loss}, about=about)
+    about = progress._asdict() | {"best": None if math.isinf(progress.best) else progress.best}
+    run.checkpoints.save(step, state, metrics=None if cost is None else {"loss": cost}, about=about)

@@ -1,9 +1,10 @@
-"""What does a run tell, a person at a terminal and the file that every later question reads?"""
+"""Progress of a training run: metrics.jsonl, a live table on a terminal or plain lines elsewhere, TensorBoard."""
 
 import dataclasses
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,27 +18,27 @@ from s2s_jax.validation import at_least, check_fields
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordConfig:
-    """What is told, and how often."""
+    """What is logged, and how often."""
 
     log_every: int = 50
-    """Steps between two lines of progress."""
+    """Steps between two records of the training loss."""
     tensorboard: bool = False
-    """Write TensorBoard files into the run's folder too (needs the extra `tensorboard`)."""
+    """Also write TensorBoard files into the run's directory (needs the extra `tensorboard`)."""
 
     def __post_init__(self):
         check_fields(self, "record")
         at_least("record.log_every", self.log_every, 1)
 
 
-class ProgressBar(NamedTuple):
-    """What the steps since the last line add up to."""
+class StepSums(NamedTuple):
+    """Sums over one step, or over the steps since the last record."""
 
     step: int
     nats: float
     tokens: float
     correct: float
     norm: float
-    auxiliary: float | None = None  # terms on the alignment times their weights; None where none has a weight
+    auxiliary: float | None = None  # alignment terms times their weights; None where none has a weight
 
 
 class MetricsWriter:
@@ -46,12 +47,12 @@ class MetricsWriter:
     def __init__(self, directory: Path, config: RecordConfig, *, steps: int, console: Console, resumed_at: int = 0):
         self.config, self.steps, self.console = config, steps, console
         self.path = directory / "metrics.jsonl"
-        _keep_until(self.path, resumed_at)
+        _drop_after(self.path, resumed_at)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _board(directory) if config.tensorboard else None
         self._since = time.monotonic()
         self._first, self._started, self._compiling = resumed_at, self._since, self._since
-        self._sums = ProgressBar(resumed_at, 0.0, 0.0, 0.0, 0.0)
+        self._sums = StepSums(resumed_at, 0.0, 0.0, 0.0, 0.0)
         self._rows: dict[str, str] = {}
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
@@ -67,47 +68,47 @@ class MetricsWriter:
             self._board.close()
         self._file.close()
 
-    def say(self, line: str) -> None:
-        """A line for the person."""
+    def print(self, line: str) -> None:
+        """Print a line above the live table."""
         self.console.print(Text(line), soft_wrap=True)
 
     def compiling(self, shape: tuple[int, ...]) -> None:
-        """The next step waits for the compiler."""
+        """Announce that the next step is compiled for a shape: rows, source tokens, target tokens."""
         self._compiling = time.monotonic()
-        self.say(f"compiling for sources of {shape[1]} and targets of {shape[2]} tokens, {shape[0]} pairs a batch")
+        self.print(f"compiling for sources of {shape[1]} and targets of {shape[2]} tokens, {shape[0]} pairs per batch")
 
     def compiled(self) -> None:
-        """Take the time off the clock: compiling is not training."""
+        """Subtract the time since `compiling` from the training time."""
         seconds = time.monotonic() - self._compiling
         self._since += seconds
         self._started += seconds
 
     @property
     def seconds(self) -> float:
-        """Seconds of training since the start, compiling and validating left out."""
+        """Seconds of training since the start, without compiling and validating."""
         return time.monotonic() - self._started
 
     def end(self, step: int, *, tokens: float, seconds: float, reason: str) -> None:
-        """Tell that the run is done, and what it took."""
+        """Record the end of the run."""
         self.write("end", step, tokens=tokens, seconds=seconds, reason=reason)
         if step < self.steps:
-            self.say(f"stopped at step {step}: {reason}")
+            self.print(f"stopped at step {step}: {reason}")
 
-    def step(self, progress: ProgressBar) -> None:
-        """Count a step, and tell when it is time to."""
+    def step(self, new: StepSums) -> None:
+        """Add a step, and record the sums every record.log_every steps."""
         sums = self._sums
-        self._sums = ProgressBar(
-            progress.step,
-            sums.nats + progress.nats,
-            sums.tokens + progress.tokens,
-            sums.correct + progress.correct,
-            progress.norm,
-            None if progress.auxiliary is None else (sums.auxiliary or 0.0) + progress.auxiliary,
+        self._sums = StepSums(
+            new.step,
+            sums.nats + new.nats,
+            sums.tokens + new.tokens,
+            sums.correct + new.correct,
+            new.norm,
+            None if new.auxiliary is None else (sums.auxiliary or 0.0) + new.auxiliary,
         )
-        if progress.step % self.config.log_every == 0 or progress.step == self.steps:
-            self._tell()
+        if new.step % self.config.log_every == 0 or new.step == self.steps:
+            self._record()
 
-    def _tell(self) -> None:
+    def _record(self) -> None:
         sums, now = self._sums, time.monotonic()
         seconds = max(now - self._since, 1e-9)
         loss, rate = sums.nats / max(sums.tokens, 1), sums.tokens / seconds
@@ -125,22 +126,27 @@ class MetricsWriter:
         )
         self._show(
             step=f"{sums.step:,} of {self.steps:,}",
-            loss=f"{loss:.4f} nats a token",
-            **{name: f"{value:.4f} a token" for name, value in added.items()},
+            loss=f"{loss:.4f} nats per token",
+            **{name: f"{value:.4f} per token" for name, value in added.items()},
             speed=f"{rate:,.0f} target tokens/s, {_clock(left)} left",
         )
-        self._since, self._sums = now, ProgressBar(sums.step, 0.0, 0.0, 0.0, 0.0)
+        self._since, self._sums = now, StepSums(sums.step, 0.0, 0.0, 0.0, 0.0)
 
-    def validation(self, step: int, values: dict[str, float], sample: list[str], *, seconds: float) -> None:
-        """Tell what a validation found; `sample` is lines that show a translation."""
+    def validation(
+        self, step: int, values: Mapping[str, float | None], sample: Sequence[str], *, seconds: float
+    ) -> None:
+        """Record a validation; `sample` is lines that show a translation."""
         self.write("validation", step, seconds=seconds, **values)
-        said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
-        self._show(validation=f"at step {step:,}: {said}", sample="\n".join(sample))
+        numbers = (
+            (name.replace("_", " "), "undefined" if value is None else f"{value:.4f}") for name, value in values.items()
+        )
+        text = ", ".join(f"{name} {number}" for name, number in numbers)
+        self._show(validation=f"at step {step:,}: {text}", sample="\n".join(sample))
         self._since += seconds
         self._started += seconds
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line of metrics.jsonl; what is not finite is written as null."""
+        """Write one line of metrics.jsonl; a number that is not finite becomes null."""
         clean = {name: _finite(value) for name, value in values.items()}
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **clean}
         self._file.write(json.dumps(line) + "\n")
@@ -153,7 +159,7 @@ class MetricsWriter:
     def _show(self, **rows: str) -> None:
         if self._live is None:
             sample = rows.pop("sample", "")
-            self.say("; ".join(f"{name} {text}" for name, text in rows.items()) + ("\n" + sample if sample else ""))
+            self.print("; ".join(f"{name} {text}" for name, text in rows.items()) + ("\n" + sample if sample else ""))
             return
         self._rows.update(rows)
         table = Table.grid(padding=(0, 2))
@@ -172,8 +178,8 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drop what was written after `step`, by a run that was killed before its next checkpoint."""
+def _drop_after(path: Path, step: int) -> None:
+    """Drop the records after `step`, written by a run that was killed before its next checkpoint."""
     if not path.exists():
         return
     kept = []
@@ -182,7 +188,7 @@ def _keep_until(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
-            continue  # half a line, cut off by the kill
+            continue  # half a line, truncated by the kill
     path.write_text("".join(kept), encoding="utf-8")
 
 

@@ -1,9 +1,12 @@
-"""How wrong is the model? Sums and counts, never means: who adds up batches or devices divides once, at the end."""
+"""Training objectives. They return sums and counts, never means: whoever adds batches or devices divides at the end.
+
+An objective of the user's own is a function with the signature of `Objective` and an entry of `OBJECTIVES`.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,35 +15,40 @@ from jaxtyping import Array, Float, Int, Key
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
 from s2s_jax.shapes import Batch, real
-from s2s_jax.train.alignment_losses import coverage, diagonal, entropy, fertility, guided
-from s2s_jax.train.feed import scheduled_sampling
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, probability
-from s2s_jax.validation import Traced, at_least, check_fields, fraction, traced_value
+from s2s_jax.train.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss
+from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, probability, scheduled_sampling
+from s2s_jax.validation import Traced, at_least, check_fields, fraction, one_of, traced_value
+
+ObjectiveName = Literal["cross-entropy"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What is minimized."""
 
+    objective: ObjectiveName = "cross-entropy"
+    """What is minimized over the target tokens: cross-entropy, or an entry of yours in OBJECTIVES."""
     label_smoothing: float = 0.0
-    """Share of the truth spread evenly over the whole vocabulary, the true token included (Keras' and torch's form)."""
+    """Probability mass spread evenly over the whole vocabulary, the true token included (as in Keras and torch)."""
     vocabulary_chunk: int = 0
     """Most tokens whose logits are held at once: less memory for large vocabularies, a third more work; 0 for all."""
     coverage: float = 0.0
-    """Weight of looking at a source token again, what earlier steps gave it counted: See et al. 2017. 0 for none."""
+    """Weight of the coverage loss, attention to source tokens already attended to: See et al. 2017. 0 for none."""
     fertility: float = 0.0
-    """Weight of how far each source token is from being looked at once in all: Cohn et al. 2016. 0 for none."""
+    """Weight of the squared distance of each source token's total attention from 1: Cohn et al. 2016. 0 for none."""
     entropy: float = 0.0
-    """Weight of how widely each step looks, in nats; below 0 looking widely is rewarded. 0 for none."""
+    """Weight of the entropy of attention per step, nats; below 0 a high entropy is rewarded. 0 for none."""
     diagonal: float = 0.0
-    """Weight of looking away from the diagonal: Tachibana et al. 2018. 0 for none."""
+    """Weight of attention away from the diagonal: Tachibana et al. 2018. 0 for none."""
     diagonal_width: float = 0.2
-    """How far from the diagonal looking is cheap, as a share of the sentence."""
+    """Width of the band around the diagonal that costs little, as a fraction of the sentence."""
     guided: float = 0.0
-    """Weight of looking elsewhere than gold alignments say: Chen et al. 2016; a task's or data.alignment's. 0: none."""
+    """Weight of the cross-entropy of attention with gold alignments, those of the task or of data.alignment: Chen et
+    al. 2016. 0 for none."""
 
     def __post_init__(self):
         check_fields(self, "loss")
+        one_of("loss.objective", self.objective, OBJECTIVES)
         fraction("loss.label_smoothing", self.label_smoothing)
         at_least("loss.vocabulary_chunk", self.vocabulary_chunk, 0)
         for name in ("coverage", "fertility", "diagonal", "guided"):
@@ -50,27 +58,27 @@ class LossConfig:
 
     @property
     def terms(self) -> list[str]:
-        """The terms on the alignment that have a weight; the others are not computed at all."""
+        """The alignment terms that have a weight; only these are computed."""
         return [name for name in ("coverage", "fertility", "entropy", "diagonal", "guided") if getattr(self, name)]
 
 
 class Sums(NamedTuple):
-    """What one or more batches add up to."""
+    """Sums over one or more batches."""
 
-    nats: Float[Array, ""]  # minus log-probability of all real target tokens
+    nats: Float[Array, ""]  # negative log-probability of all real target tokens
     smoothed: Float[Array, ""]  # the same with label smoothing
-    tokens: Float[Array, ""]  # real target tokens, EOS counted
-    correct: Float[Array, ""]  # tokens predicted rightly, given what was fed
-    auxiliary: Any = ()  # terms on the alignment times their weights, Float[Array, ""]; () where none has a weight
+    tokens: Float[Array, ""]  # real target tokens, EOS included
+    correct: Float[Array, ""]  # tokens for which the true one had the largest logit
+    auxiliary: Any = ()  # alignment terms times their weights, Float[Array, ""]; () where none has a weight
 
     @property
     def objective(self) -> Float[Array, ""]:
-        """What training minimizes, over the tokens."""
+        """The sum that training minimizes, divided by the tokens."""
         return self.smoothed if isinstance(self.auxiliary, tuple) else self.smoothed + self.auxiliary
 
 
 class Losses(NamedTuple):
-    """What each token adds to the sums; also that of padding, which nobody counts."""
+    """The contribution of each token, padding included; `sum_losses` leaves padding out."""
 
     nats: Float[Array, "*B"]
     smoothed: Float[Array, "*B"]
@@ -93,19 +101,19 @@ def _token_losses(logits, target, label_smoothing: float | Traced) -> Losses:
     true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nats = smoothed = normalizer - true
     if label_smoothing != 0:
-        # a slot that the sentence does not use has no word to be smoothed over
+        # copy slots that a sentence does not use have no word and get no probability mass
         spread = traced_value(label_smoothing)
-        smoothed = (1 - spread) * nats + spread * (normalizer - mean_of_sayable(logits))
+        smoothed = (1 - spread) * nats + spread * (normalizer - mean_of_possible_logits(logits))
     return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
 
 
-def mean_of_sayable(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
-    """The mean of all logits but those of what cannot be said."""
+def mean_of_possible_logits(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
+    """The mean of all logits but those of impossible tokens."""
     return jnp.mean(logits, axis=-1, where=logits > IMPOSSIBLE / 2)
 
 
 def sum_losses(losses: Losses, target: Int[Array, "B T"]) -> Sums:
-    """The losses of real tokens added up."""
+    """The losses of real tokens, summed."""
     weight = real(target).astype(jnp.float32)
     nats, smoothed, correct = ((loss * weight).sum() for loss in losses)
     return Sums(nats, smoothed, weight.sum(), correct)
@@ -120,16 +128,18 @@ def batch_sums(
     config: LossConfig,
     policy: InputPolicy | None = None,
 ) -> Sums:
-    """The sums of a batch; what is fed is the truth unless `feed` makes something else of it."""
+    """The sums of a batch under teacher forcing, or under an input policy."""
     losses = functools.partial(token_losses, label_smoothing=config.label_smoothing)
     reader = LogitsReader(losses, batch.target, config.vocabulary_chunk) if config.vocabulary_chunk else None
-    said = unroll_targets(model, params, batch, key, policy=policy, reader=reader)
-    each = losses(said.logits, batch.target) if reader is None else Losses(*said.logits)
-    return sum_losses(each, batch.target)._replace(auxiliary=on_alignment(said.alignment, batch, config=config))
+    output = unroll_targets(model, params, batch, key, policy=policy, reader=reader)
+    each = losses(output.logits, batch.target) if reader is None else Losses(*output.logits)
+    return sum_losses(each, batch.target)._replace(auxiliary=alignment_terms(output.alignment, batch, config=config))
 
 
-def on_alignment(alignment: Float[Array, "B T S"], batch: Batch, *, config: LossConfig) -> Float[Array, ""] | tuple[()]:
-    """The terms on the alignment times their weights, added up over a batch; () where none has a weight.
+def alignment_terms(
+    alignment: Float[Array, "B T S"], batch: Batch, *, config: LossConfig
+) -> Float[Array, ""] | tuple[()]:
+    """The alignment terms times their weights, summed over a batch; () where none has a weight.
 
     Raises:
         ValueError: a guided loss of a batch without gold links.
@@ -139,14 +149,14 @@ def on_alignment(alignment: Float[Array, "B T S"], batch: Batch, *, config: Loss
     if config.guided and not hasattr(batch.links, "shape"):
         raise ValueError(
             f"loss.guided={config.guided} needs the gold links of a batch, and this one has none; give "
-            "Batch(source, target, links), or say loss.guided=0."
+            "Batch(source, target, links), or set loss.guided=0."
         )
     terms = {
-        "coverage": coverage,
-        "fertility": fertility,
-        "entropy": entropy,
-        "diagonal": functools.partial(diagonal, width=config.diagonal_width),
-        "guided": functools.partial(guided, links=batch.links),
+        "coverage": coverage_loss,
+        "fertility": fertility_loss,
+        "entropy": entropy_loss,
+        "diagonal": functools.partial(diagonal_loss, width=config.diagonal_width),
+        "guided": functools.partial(guided_loss, links=batch.links),
     }
     masks = {"target": real(batch.target), "source": real(batch.source)}
     with jax.named_scope("loss"):
@@ -157,18 +167,55 @@ def on_alignment(alignment: Float[Array, "B T S"], batch: Batch, *, config: Loss
 Loss = Callable[[Params, Batch, Int[Array, ""], Key[Array, ""]], Sums]
 
 
-def make_loss(model: Model, config: LossConfig, forcing: ScheduledSamplingConfig) -> Loss:
+class Objective(Protocol):
+    """The signature of a training objective: the sums of a batch, of which `Sums.objective` is minimized."""
+
+    def __call__(
+        self,
+        model: Model,
+        params: Params,
+        batch: Batch,
+        step: Int[Array, ""],
+        key: Key[Array, ""],
+        /,
+        *,
+        loss: LossConfig,
+        sampling: ScheduledSamplingConfig,
+    ) -> Sums:
+        """The sums of a batch at a training step; `key` is for dropout and sampling."""
+        ...
+
+
+def cross_entropy(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    step: Int[Array, ""],
+    key: Key[Array, ""],
+    *,
+    loss: LossConfig,
+    sampling: ScheduledSamplingConfig,
+) -> Sums:
+    """Cross-entropy with label smoothing and alignment terms, under teacher forcing or scheduled sampling."""
+    policy = None
+    if not sampling.is_teacher_forcing:
+        policy = scheduled_sampling(model, params, epsilon=probability(sampling, step), config=sampling)
+    return batch_sums(model, params, batch, key, config=loss, policy=policy)
+
+
+OBJECTIVES: dict[str, Objective] = {"cross-entropy": cross_entropy}
+
+
+def make_loss(model: Model, config: LossConfig, sampling: ScheduledSamplingConfig) -> Loss:
     """The training loss of a batch at a step, with noise."""
+    objective = OBJECTIVES[config.objective]
 
     def loss(params: Params, batch: Batch, step: Int[Array, ""], key: Key[Array, ""]) -> Sums:
-        policy = None
-        if not forcing.is_teacher_forcing:
-            policy = scheduled_sampling(model, params, epsilon=probability(forcing, step), config=forcing)
-        return batch_sums(model, params, batch, key, config=config, policy=policy)
+        return objective(model, params, batch, step, key, loss=config, sampling=sampling)
 
     return loss
 
 
 def plain_sums(model: Model, params: Params, batch: Batch, *, chunk: int = 0) -> Sums:
-    """The sums of a batch without noise, smoothing and terms on the alignment: validation."""
+    """The sums of a batch under teacher forcing, without noise, label smoothing and alignment terms: validation."""
     return batch_sums(model, params, batch, config=LossConfig(vocabulary_chunk=chunk))

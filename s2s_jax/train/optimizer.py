@@ -1,13 +1,15 @@
-"""How do gradients become steps?"""
+"""The optimizer, its learning rate over time, and gradient clipping."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import optax
 
-from s2s_jax.validation import at_least, check_fields, one_of, traced_value
+from s2s_jax.validation import at_least, check_fields, fraction, one_of, traced_value
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.scale_by_adam,
     "adamw": optax.scale_by_adam,
     "adagrad": optax.scale_by_rss,
@@ -17,27 +19,30 @@ OPTIMIZERS = {
     "rmsprop": optax.scale_by_rms,
     "sgd": optax.identity,
 }
-SCHEDULES = ("constant", "linear", "cosine", "inverse-sqrt", "exponential")
+OptimizerName = Literal["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse-sqrt", "exponential"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """The optimizer and its learning rate."""
 
-    name: str = "adam"
+    name: OptimizerName = "adam"
     """adam, adamw, adagrad, adadelta, lion, radam, rmsprop or sgd."""
     learning_rate: float = 1e-3
-    """Highest learning rate, reached after warm-up."""
-    schedule: str = "constant"
-    """How the rate falls after warm-up: constant, linear or cosine (to the last step), inverse-sqrt, exponential."""
+    """Peak learning rate, reached after warm-up."""
+    schedule: ScheduleName = "constant"
+    """Decay of the rate after warm-up: constant, linear or cosine (to the last step), inverse-sqrt, exponential."""
     warmup_steps: int = 0
-    """Steps in which the rate climbs from 0."""
+    """Steps in which the rate rises from 0."""
     final_fraction: float = 0.0
-    """Share of the highest rate at the last step (linear, cosine), or for every `steps` (exponential)."""
+    """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential)."""
     clip_norm: float = 5.0
-    """Largest global norm of a gradient; longer ones are scaled down. 0 for none. Pascanu et al. 2013."""
+    """Largest global norm of a gradient; larger ones are scaled down. 0 for none. Pascanu et al. 2013."""
+    accumulate: int = 1
+    """Parts of a batch whose gradients are computed one after another and added: the same step in less memory."""
     weight_decay: float = 0.0
-    """Decay of the parameters beside the gradient (adamw, lion). Loshchilov & Hutter 2019."""
+    """Decoupled weight decay (adamw, lion). Loshchilov & Hutter 2019."""
     ema: float = 0.0
     """Decay of the moving average of the parameters that validation and decoding use; 0 for none."""
 
@@ -45,37 +50,59 @@ class OptimizerConfig:
         check_fields(self, "optimizer")
         one_of("optimizer.name", self.name, OPTIMIZERS)
         one_of("optimizer.schedule", self.schedule, SCHEDULES)
+        at_least("optimizer.accumulate", self.accumulate, 1)
         for name in ("learning_rate", "warmup_steps", "clip_norm", "weight_decay"):
             at_least(f"optimizer.{name}", getattr(self, name), 0)
-        for name in ("final_fraction", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimizer.{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        fraction("optimizer.final_fraction", self.final_fraction)
+        fraction("optimizer.ema", self.ema)
         if self.weight_decay and self.name not in ("adamw", "lion"):
             raise ValueError(f"optimizer.weight_decay needs optimizer.name=adamw or lion, got {self.name}")
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
-    after = max(1, steps - config.warmup_steps)
     peak = traced_value(config.learning_rate)
-    last = peak * config.final_fraction
-    falls = {
-        "constant": optax.constant_schedule(peak),
-        "linear": optax.linear_schedule(peak, last, after),
-        "cosine": optax.cosine_decay_schedule(peak, after, alpha=config.final_fraction),
-        "inverse-sqrt": lambda step: peak * (max(1, config.warmup_steps) / (step + max(1, config.warmup_steps))) ** 0.5,
-        "exponential": optax.exponential_decay(peak, after, max(config.final_fraction, 1e-6)),
-    }
-    rise = optax.linear_schedule(0.0, peak, max(1, config.warmup_steps))
-    fall = falls[config.schedule]
+    decay = SCHEDULES[config.schedule](config, peak, max(1, steps - config.warmup_steps))
     if not config.warmup_steps:
-        return fall
+        return decay
+    warmup = optax.linear_schedule(0.0, peak, config.warmup_steps)
     # from step 1: a rate of 0 at the first step would waste it
-    return optax.join_schedules([lambda step: rise(step + 1), fall], [config.warmup_steps])
+    return optax.join_schedules([lambda step: warmup(step + 1), decay], [config.warmup_steps])
+
+
+def _constant(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(peak)
+
+
+def _linear(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(peak, peak * config.final_fraction, steps)
+
+
+def _cosine(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, steps, alpha=config.final_fraction)
+
+
+def _inverse_sqrt(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    warmup = max(1, config.warmup_steps)
+    return lambda step: peak * (warmup / (step + warmup)) ** 0.5
+
+
+def _exponential(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    return optax.exponential_decay(peak, steps, max(config.final_fraction, 1e-6))
+
+
+# (config, peak rate, steps after warm-up) -> the rate after warm-up as a function of the step
+SCHEDULES: dict[str, Callable[[OptimizerConfig, Any, int], optax.Schedule]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "inverse-sqrt": _inverse_sqrt,
+    "exponential": _exponential,
+}
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, the optimizer's direction, decay, and the rate, in this order."""
+    """Clipping, the optimizer's direction, weight decay and the learning rate, in this order."""
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(OPTIMIZERS[config.name]())
     if config.weight_decay:
@@ -84,7 +111,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def promoting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimizer, also where jax is told never to promote dtypes silently: optax counts on it, we don't."""
+    """The same optimizer, also under `jax_numpy_dtype_promotion=strict`: optax relies on promotion, we do not."""
 
     def update(updates, state, params=None):
         with jax.numpy_dtype_promotion("standard"):

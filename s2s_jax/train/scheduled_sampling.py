@@ -1,47 +1,60 @@
-"""How often is the decoder shown the true previous token while it learns, and what is it shown otherwise?"""
+"""Scheduled sampling: how often training feeds the decoder the true previous token, and what it feeds otherwise."""
 
 import dataclasses
+import typing
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from s2s_jax.model.interface import (
+    DecoderInputs,
+    InputPolicy,
+    LogitsReader,
+    Memory,
+    Model,
+    Params,
+    State,
+    TokenSampler,
+    time_first,
+)
 from s2s_jax.validation import at_least, check_fields, one_of, traced_value
 
-SCHEDULES = ("constant", "linear", "exponential", "inverse-sigmoid", "piecewise")
-PREDICTIONS = ("argmax", "sample", "soft", "gumbel")
-SOFT_PREDICTIONS = ("soft", "gumbel")  # tails through which the gradient passes
+ProbabilityScheduleName = Literal["constant", "linear", "exponential", "inverse-sigmoid", "piecewise"]
+PredictionName = Literal["argmax", "sample", "soft", "gumbel"]
+SOFT_PREDICTIONS = ("soft", "gumbel")  # those through which the gradient passes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduledSamplingConfig:
-    """Scheduled sampling, Bengio et al. 2015, arXiv:1506.03099: a coin a token decides what is fed."""
+    """Scheduled sampling, Bengio et al. 2015, arXiv:1506.03099: one coin per token decides what is fed."""
 
-    schedule: str = "constant"
+    schedule: ProbabilityScheduleName = "constant"
     """How the probability of the true token changes: constant, linear, exponential, inverse-sigmoid or piecewise."""
     start: float = 1.0
-    """Probability of the true token at first; 1 throughout is teacher forcing, 0 free running."""
+    """Probability of the true token at step 0; a constant 1 is teacher forcing, a constant 0 is free running."""
     end: float = 0.0
     """Lowest probability of the true token (all schedules but constant and piecewise)."""
     decay: float = 10_000.0
     """Steps from start to end (linear); steps to fall to 1/e (exponential); k (inverse-sigmoid)."""
     points: tuple[tuple[int, float], ...] = ()
-    """Piecewise: (step, probability) pairs in order of step, joined by straight lines."""
-    prediction: str = "argmax"
-    """What is fed of the model's own last prediction when the coin shows tails: argmax or sample, a token; soft, the
-    mean embedding under its distribution (Goyal et al. 2017, arXiv:1704.06970); gumbel, a sampled token through which
-    the gradient passes as if it were soft (Jang et al. 2017, arXiv:1611.01144). The last two cost a vocabulary product
-    more a step."""
+    """Schedule piecewise: (step, probability) pairs in order of step, joined by straight lines."""
+    prediction: PredictionName = "argmax"
+    """What is fed in place of the true token: argmax or sample, a predicted token; soft, the mean embedding under the
+    predicted distribution (Goyal et al. 2017, arXiv:1704.06970); gumbel, a sampled token through which the gradient
+    passes as if it were soft (Jang et al. 2017, arXiv:1611.01144). The last two cost one more vocabulary product per
+    step."""
     temperature: float = 1.0
-    """Of the soft and gumbel tails: below 1 sharper, towards 0 an argmax or a sample."""
+    """Temperature of soft and gumbel: below 1 the distribution is sharper, towards 0 it is an argmax or a sample."""
     parallel_passes: int = 0
-    """0: the model's own tokens are found one step after the other; k: in k passes over all steps at once, which is
-    faster and only nearly the same (`train.feed`)."""
+    """0: predicted tokens are found step by step; k: in k passes over all steps at once, which is faster and an
+    approximation (Duckworth et al. 2019, arXiv:1906.04331)."""
 
     def __post_init__(self):
         check_fields(self, "scheduled_sampling")
-        one_of("scheduled_sampling.schedule", self.schedule, SCHEDULES)
-        one_of("scheduled_sampling.prediction", self.prediction, PREDICTIONS)
+        one_of("scheduled_sampling.schedule", self.schedule, typing.get_args(ProbabilityScheduleName))
+        one_of("scheduled_sampling.prediction", self.prediction, typing.get_args(PredictionName))
         for name in ("start", "end"):
             _probability(f"scheduled_sampling.{name}", getattr(self, name))
         if not self.decay > 0:
@@ -51,18 +64,19 @@ class ScheduledSamplingConfig:
             raise ValueError(f"scheduled_sampling.temperature must be positive, got {self.temperature}")
         if self.parallel_passes and self.prediction in SOFT_PREDICTIONS:
             raise ValueError(
-                f"scheduled_sampling.parallel_passes finds tokens, which scheduled_sampling.prediction={self.prediction} does not feed; set it to 0."
+                f"scheduled_sampling.parallel_passes={self.parallel_passes} predicts tokens, and "
+                f"scheduled_sampling.prediction={self.prediction} feeds weights; set "
+                "scheduled_sampling.parallel_passes=0."
             )
         for _, probability in self.points:
             _probability("scheduled_sampling.points", probability)
         steps = [step for step, _ in self.points]
         if steps != sorted(set(steps)):
-            raise ValueError(
-                f"scheduled_sampling.points must stand in order of their steps, each once, got steps {steps}"
-            )
+            raise ValueError(f"scheduled_sampling.points must be in increasing order of their steps, got steps {steps}")
         if (self.schedule == "piecewise") != bool(self.points):
             raise ValueError(
-                "scheduled_sampling.points and scheduled_sampling.schedule=piecewise need each other; give both or neither."
+                "scheduled_sampling.points and scheduled_sampling.schedule=piecewise need each other; give both or "
+                "neither."
             )
         at_least("scheduled_sampling.start - scheduled_sampling.end", self.start - self.end, 0)
 
@@ -73,31 +87,112 @@ class ScheduledSamplingConfig:
 
 
 def probability(config: ScheduledSamplingConfig, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The probability of feeding the true token at a training step; the step is traced, nothing recompiles.
+    """The probability of feeding the true token at a training step, which is traced, so that nothing recompiles.
 
     linear: max(end, start - (start - end) step / decay). exponential: max(end, start exp(-step / decay)).
     inverse-sigmoid: start k / (k + exp(step / k)), computed as sigmoid(ln k - step / k), which never overflows.
     Bengio et al. 2015, section 2.4.
     """
-    now = step.astype(jnp.float32)
+    time = step.astype(jnp.float32)
     start, end, decay = traced_value(config.start), traced_value(config.end), traced_value(config.decay)
     if config.schedule == "constant":
         return jnp.full((), start)
     if config.schedule == "piecewise":
         steps, values = zip(*config.points, strict=True)
-        return jnp.interp(now, jnp.array(steps, jnp.float32), jnp.array(values, jnp.float32))
+        return jnp.interp(time, jnp.array(steps, jnp.float32), jnp.array(values, jnp.float32))
     if config.schedule == "linear":
-        value = start - (start - end) * now / decay
+        value = start - (start - end) * time / decay
     elif config.schedule == "exponential":
-        value = start * jnp.exp(-now / decay)
+        value = start * jnp.exp(-time / decay)
     else:
-        value = start * jax.nn.sigmoid(jnp.log(jnp.float32(decay)) - now / decay)
+        value = start * jax.nn.sigmoid(jnp.log(jnp.float32(decay)) - time / decay)
     return jnp.maximum(value, end)
 
 
-def predicted_token(logits: Float[Array, "B V"], tail: str, key: Key[Array, ""]) -> Int[Array, " B"]:
-    """The model's own prediction, as the next step is fed it."""
-    if tail == "argmax":
+class _Draw(NamedTuple):
+    """The random choices of a batch, and the true tokens."""
+
+    true: Int[Array, "B T"]
+    coins: Bool[Array, "B T"]  # whether the true token is fed
+    key: Key[Array, ""]  # for predictions that are sampled
+
+
+def scheduled_sampling(
+    model: Model, params: Params, *, epsilon: Float[Array, ""], config: ScheduledSamplingConfig
+) -> InputPolicy:
+    """The input policy that feeds, per step and sentence, the true token with probability epsilon, else a prediction.
+
+    Bengio et al. 2015, arXiv:1506.03099. Sampled tokens are found within the one unroll that the loss sees, and no
+    gradient passes through the choice. With `config.parallel_passes`, the predictions come from that many passes over
+    all steps at once, each fed with the result of the pass before; as many passes as steps give the sequential result.
+    Duckworth et al. 2019, arXiv:1906.04331. Soft predictions are weights over the vocabulary, found in a pass of their
+    own, through which gradients pass.
+
+    Args:
+        epsilon: probability of the true token, traced. At 1 every token fed is true, at 0 none is but BOS.
+    """
+    choose = _parallel if config.parallel_passes else _soft if config.prediction in SOFT_PREDICTIONS else _sequential
+
+    def feed(memory: Memory, state: State, true: Int[Array, "B T"], key: Key[Array, ""]) -> DecoderInputs:
+        for_coins, for_choice = jax.random.split(key)
+        coins = jax.random.uniform(for_coins, true.shape) < epsilon
+        coins = coins.at[:, 0].set(True)  # before the first step there is no prediction
+        inputs = (params, memory, state)
+        inputs = inputs if config.prediction in SOFT_PREDICTIONS else jax.lax.stop_gradient(inputs)
+        return choose(model, *inputs, _Draw(true, coins, for_choice), config)
+
+    return feed
+
+
+def _sequential(
+    model: Model, params: Params, memory: Memory, state: State, draw: _Draw, config: ScheduledSamplingConfig
+) -> DecoderInputs:
+    def pick(logits: Float[Array, "B V"], inputs: tuple[Array, Array], key: Key[Array, ""]) -> Int[Array, " B"]:
+        true, heads = inputs
+        return jnp.where(heads, true, predicted_token(logits, config.prediction, key))
+
+    return DecoderInputs(draw.true, TokenSampler(pick, (draw.true, draw.coins), draw.key))
+
+
+def _soft(
+    model: Model, params: Params, memory: Memory, state: State, draw: _Draw, config: ScheduledSamplingConfig
+) -> DecoderInputs:
+    """Weights [B, T, V]: one-hot at the true token where the coin shows heads."""
+    true, coins, key = draw
+    vocabulary = jax.eval_shape(model.step, params, memory, state, true[:, 0])[1].logits.shape[-1]
+    first = jax.nn.one_hot(true[:, 0], vocabulary)
+
+    def body(last, inputs):
+        state, fed = last
+        true, heads, time = inputs
+        state, step = model.step(params, memory, state, fed)
+        predicted = predicted_weights(step.logits, config, jax.random.fold_in(key, time))
+        fed = jnp.where(heads[:, None], jax.nn.one_hot(true, vocabulary), predicted)
+        return (state, fed), fed
+
+    times = jnp.arange(true.shape[1] - 1)
+    _, fed = jax.lax.scan(body, (state, first), (true.T[1:], coins.T[1:], times))
+    return DecoderInputs(jnp.concatenate([first[:, None], time_first(fed)], axis=1))
+
+
+def _parallel(
+    model: Model, params: Params, memory: Memory, state: State, draw: _Draw, config: ScheduledSamplingConfig
+) -> DecoderInputs:
+    true, coins, key = draw
+    tokens, times = true, jnp.broadcast_to(jnp.arange(true.shape[1]), true.shape)
+    for pass_key in jax.random.split(key, config.parallel_passes):
+
+        def read(logits, times, pass_key=pass_key):
+            return predicted_token(logits, config.prediction, jax.random.fold_in(pass_key, times[0]))
+
+        _, output = model.unroll(params, memory, state, tokens, reader=LogitsReader(read, times, true.size))
+        tokens = jnp.where(coins, true, jnp.roll(output.logits, 1, axis=1))
+    return DecoderInputs(tokens)
+
+
+def predicted_token(logits: Float[Array, "B V"], prediction: PredictionName, key: Key[Array, ""]) -> Int[Array, " B"]:
+    """The predicted token of each row, by argmax or sampled."""
+    if prediction == "argmax":
         return logits.argmax(-1).astype(jnp.int32)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
@@ -105,7 +200,7 @@ def predicted_token(logits: Float[Array, "B V"], tail: str, key: Key[Array, ""])
 def predicted_weights(
     logits: Float[Array, "B V"], config: ScheduledSamplingConfig, key: Key[Array, ""]
 ) -> Float[Array, "B V"]:
-    """The model's own prediction as weights over the vocabulary, by a soft tail; gradients pass."""
+    """The prediction as weights over the vocabulary, through which gradients pass."""
     if config.prediction == "soft":
         return jax.nn.softmax(logits / config.temperature)
     noisy = (logits + jax.random.gumbel(key, logits.shape)) / config.temperature

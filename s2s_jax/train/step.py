@@ -1,4 +1,4 @@
-"""What does one training step do? Loss, gradient, update, in one compiled program over all devices."""
+"""One training step: loss, gradient and update in one compiled program over all devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from s2s_jax.train.objectives import Loss, Sums
 
 
 class TrainState(NamedTuple):
-    """All that training knows; the data's position is the step."""
+    """The whole state of training; the position in the data is the step."""
 
     step: Int[Array, ""]
     params: Params
     opt: PyTree
     ema: Any  # moving average of the parameters, or () where none is kept
-    key: UInt32[Array, " 2"]  # raw, as checkpoints want it; every random number is a function of it and the step
+    key: UInt32[Array, " 2"]  # raw, as checkpoints store it; every random number is a function of it and the step
 
     @property
     def evaluation_params(self) -> Params:
@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step says of itself."""
+    """Sums of a step's batch, its gradient's norm, and whether the step was taken."""
 
     sums: Sums
     norm: Float[Array, ""]  # of the gradient of the mean loss, before clipping
@@ -40,43 +40,45 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def initial_state(params: Params, optimizer: optax.GradientTransformation, *, seed: int, ema: float) -> TrainState:
-    """The state before the first step."""
+    """The state at step 0."""
     key = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
     average = jax.tree.map(jnp.copy, params) if ema else ()
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
 
 
-def make_step(loss: Loss, optimizer: optax.GradientTransformation, *, ema: float = 0.0, parts: int = 1) -> TrainStep:
+def make_step(
+    loss: Loss, optimizer: optax.GradientTransformation, *, ema: float = 0.0, accumulate: int = 1
+) -> TrainStep:
     """The compiled train step. `state` is donated: do not use it after the call.
 
-    With `parts`, a batch is computed in so many parts, one after the other, whose gradients are added: the same step
-    in less memory. A step whose loss or gradient is not finite is not taken: the state stays as it was, and the
+    With `accumulate`, the gradients of that many parts of the batch are computed one after another and added: the same
+    step in less memory. A step whose loss or gradient is not finite is not taken: the state is unchanged, and the
     metrics say so.
     """
 
-    def share(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], Sums]:
-        """What a part adds to what is minimized of the batch, a token."""
+    def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], Sums]:
+        """The objective of a part of the batch over the tokens of the whole batch."""
         sums = loss(params, batch, step, key)
         return sums.objective / tokens, sums
 
     def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, Sums]:
-        of_part = jax.grad(share, has_aux=True)
+        of_part = jax.grad(mean_objective, has_aux=True)
         tokens = jnp.maximum(real(batch.target).sum(), 1).astype(jnp.float32)
-        if parts == 1:
+        if accumulate == 1:
             return of_part(params, batch, step, key, tokens)
 
-        def add(total, now):
-            batch, number = now
+        def add(total, part):
+            batch, number = part
             return jax.tree.map(
                 jnp.add, total, of_part(params, batch, step, jax.random.fold_in(key, number), tokens)
             ), None
 
-        numbers, divided = jnp.arange(parts), jax.tree.map(lambda rows: accumulated(rows, parts), batch)
+        numbers, divided = jnp.arange(accumulate), jax.tree.map(lambda rows: dealt(rows, accumulate), batch)
         first = jax.tree.map(lambda part: part[0], divided)
-        nothing = jax.tree.map(
+        zeros = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_part, params, first, step, key, tokens)
         )
-        return jax.lax.scan(add, nothing, (divided, numbers))[0]
+        return jax.lax.scan(add, zeros, (divided, numbers))[0]
 
     def update(state: TrainState, gradient: Params) -> TrainState:
         updates, opt = optimizer.update(gradient, state.opt, state.params)
@@ -96,7 +98,7 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, *, ema: float
     return jax.jit(step, donate_argnums=0)
 
 
-def accumulated(rows: Shaped[Array, "B ..."], parts: int) -> Shaped[Array, "P C ..."]:
-    """Rows dealt out one by one, so that each part has rows of each device; padding fills the parts up."""
+def dealt(rows: Shaped[Array, "B ..."], parts: int) -> Shaped[Array, "P C ..."]:
+    """Rows dealt out to parts one by one, so that each part has rows of each device; padding fills the parts up."""
     filled = jnp.pad(rows, ((0, -len(rows) % parts), *[(0, 0)] * (rows.ndim - 1)))  # PAD is 0, and so is no link
     return filled.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""Which parameters lie in the middle of a run's last checkpoints?"""
+"""The mean of the parameters of a run's newest checkpoints."""
 
 from typing import Any, NamedTuple
 
@@ -11,23 +11,23 @@ from s2s_jax.validation import at_least
 
 
 class Averaged(NamedTuple):
-    """The mean, and what it was taken of."""
+    """The mean, and the steps of the checkpoints."""
 
     params: Params
     steps: tuple[int, ...]  # oldest first
 
 
 def newest_average(checkpoints: Checkpoints, example: Any, count: int) -> Averaged:
-    """The mean of the parameters that the `count` newest checkpoints would translate with.
+    """The mean of the evaluation parameters of the `count` newest checkpoints.
 
-    Vaswani et al. 2017, arXiv:1706.03762, 6.1. Added up in float64, one checkpoint after the other in memory.
+    Vaswani et al. 2017, arXiv:1706.03762, 6.1. Summed in float64, with one checkpoint at a time in memory.
 
     Args:
         example: the form of the run's state, as `Checkpoints.restore` takes it.
 
     Raises:
-        ValueError: there are not so many.
-        CheckpointError: one of them is damaged; it is named, and none is passed over.
+        ValueError: there are fewer checkpoints.
+        CheckpointError: one of them is damaged; it is named, and none is skipped.
     """
     at_least("average", count, 1)
     steps = checkpoints.steps()

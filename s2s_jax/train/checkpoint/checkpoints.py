@@ -1,7 +1,7 @@
-"""How does a run survive a kill, a full disk and a flipped bit?
+"""The checkpoints of a run, which survive a kill, a full disk and a flipped bit.
 
-Orbax writes the arrays, in the background. This adds what Orbax lacks: a CRC-32 per leaf, a write that is waited for
-and whose failure is told, no silent cast, the fall-back to the newest good step, and a sweep of what a kill left.
+Orbax writes the arrays, in the background. This adds what Orbax lacks: a CRC-32 per leaf, waiting for a write and
+reporting its failure, no silent cast, falling back to the newest good step, and removing what a kill left behind.
 """
 
 import logging
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s2s_jax.train.checkpoint.disk import discard, missing_megabytes, sweep, try_writing
+from s2s_jax.train.checkpoint.disk import discard, missing_megabytes, remove_unfinished, try_writing
 from s2s_jax.train.checkpoint.format import (
     CheckpointError,
     DamageError,
+    error_line,
     loss_of,
-    one_line,
     read_arrays,
     read_record,
     record_of,
@@ -40,9 +40,9 @@ class CheckpointConfig:
     every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2
-    """How many of the newest checkpoints to keep; with two, one damaged checkpoint costs no more than one interval."""
+    """Newest checkpoints to keep; with two, one damaged checkpoint costs no more than one interval."""
     best: int = 1
-    """How many of the checkpoints with the lowest validation loss to keep besides; 0 keeps none for its loss."""
+    """Checkpoints with the best value of validation.metric to keep besides; 0 for none."""
 
     def __post_init__(self):
         check_fields(self, "checkpoint")
@@ -54,7 +54,7 @@ class CheckpointConfig:
 
 
 class Restored(NamedTuple):
-    """A checkpoint read back: its step, the tree as it was saved, and what was said about it."""
+    """A checkpoint that was read: its step, the tree as it was saved, and the `about` of the save."""
 
     step: int
     tree: Any
@@ -73,11 +73,11 @@ class Checkpoints:
     With a config the directory is made and opened for writing, which one run may do at a time (`lock.Lock`). Without a
     config it is opened for reading only: nothing in it is touched, and another process may be writing.
 
-    `refused` says, one line each, which steps the last `restore` passed over, and why.
+    `refused` has one line per step that the last `restore` skipped, with the reason.
     """
 
     def __init__(self, directory: Path, config: CheckpointConfig | None = None):
-        """Opens the directory; for writing, unfinished writes in it are swept away.
+        """Open the directory; for writing, unfinished writes in it are removed.
 
         Raises:
             FileNotFoundError: it does not exist, and is to be read only.
@@ -108,7 +108,7 @@ class Checkpoints:
             error.add_note(str(failure))
 
     def close(self) -> None:
-        """Waits for the write in the background, and lets go of the directory.
+        """Wait for the write in the background, and close the directory.
 
         Raises:
             CheckpointError: the write failed.
@@ -129,11 +129,11 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(self, step: int, tree: Any, *, metrics: Mapping[str, float] | None, about: Mapping[str, Any]) -> None:
-        """Waits for the write before, copies the tree, and writes in the background; `tree` may be donated at once.
+        """Wait for the previous write, copy the tree, and write in the background; `tree` may be donated at once.
 
         A step that is there already, bit for bit, is not written again; otherwise it is replaced. `metrics` are those
-        of the validation, whose `loss` decides which steps are best, or None when nothing was measured; `about` is
-        anything that JSON can say, and comes back from `restore`.
+        of the validation, whose `loss` (lower is better) decides which steps are best, or None without a validation;
+        `about` is anything that JSON can represent, and comes back from `restore`.
 
         Raises:
             ValueError: a newer step is there already, or what is to be saved cannot be.
@@ -158,7 +158,7 @@ class Checkpoints:
         self._pending = _Pending(step, record, writing)
 
     def wait(self) -> None:
-        """Returns when the write in the background has ended and its step is there.
+        """Wait until the write in the background has ended and its step is there.
 
         Raises:
             CheckpointError: the write failed.
@@ -171,25 +171,25 @@ class Checkpoints:
         except Exception as error:
             self._pending = None
             raise self._unwritten(step, error) from error
-        self._pending = None  # only now: whoever interrupts the waiting may wait again
+        self._pending = None  # only now: an interrupted wait may be repeated
         if not self._is_there(step, record):
             raise CheckpointError(f"checkpoint {step} is not in {self.directory}, although its write ended")
         self._damaged.discard(step)
         self._prune(step)
 
     def restore(self, example: Any, *, step: int | None = None, best: bool = False) -> Restored:
-        """The newest good checkpoint, in the form of `example`; steps that are damaged are passed over and `refused`.
+        """The newest good checkpoint, in the form of `example`; damaged steps are skipped and listed in `refused`.
 
         Args:
-            example: arrays, or `jax.ShapeDtypeStruct`; each leaf comes back in its kind, dtype and sharding.
+            example: arrays, or `jax.ShapeDtypeStruct`; each leaf comes back with its type, dtype and sharding.
             step: this step and no other.
-            best: the step of the lowest validation loss, after it the next best, and after all that were measured the
+            best: the step of the lowest validation loss, after it the next best, and after all that were validated the
                 newest.
 
         Raises:
             FileNotFoundError: there is nothing to restore.
             ValueError: a checkpoint is whole, but its leaves are not those of `example`.
-            CheckpointError: no good step is left, or one was written by a newer s2s.
+            CheckpointError: no good step is left, or one has another format.
         """
         self.refused = []
         for candidate in self._candidates(step, best=best):
@@ -205,11 +205,11 @@ class Checkpoints:
         raise CheckpointError(f"no good checkpoint in {self.directory}: {'; '.join(self.refused)}")
 
     def restore_raw(self, step: int) -> dict[str, Any]:
-        """The arrays of a step as dicts in dicts of NumPy arrays, for looking into them without a model.
+        """The arrays of a step as nested dicts of NumPy arrays, which needs no model.
 
         Raises:
             FileNotFoundError: there is no such step.
-            CheckpointError: it is damaged, or was written by a newer s2s.
+            CheckpointError: it is damaged, or has another format.
         """
         record = self.record(step)
         try:
@@ -218,11 +218,11 @@ class Checkpoints:
             raise CheckpointError(f"{self.directory}: {damage}") from None
 
     def record(self, step: int) -> dict[str, Any]:
-        """What a step says of itself, its arrays unread: `step`, `metrics`, `about`, `leaves`, `format`.
+        """The record of a step, without reading its arrays: `step`, `metrics`, `about`, `leaves`, `format`.
 
         Raises:
             FileNotFoundError: there is no such step.
-            CheckpointError: it is damaged, or was written by a newer s2s.
+            CheckpointError: it is damaged, or has another format.
         """
         self._check_present(step)
         try:
@@ -231,7 +231,7 @@ class Checkpoints:
             raise CheckpointError(f"{self.directory}: {damage}") from None
 
     def verify(self, step: int) -> list[str]:
-        """What is wrong with a step, one line each; nothing when every bit is as it was saved.
+        """The problems of a step, one line each; none when every bit is as it was saved.
 
         Raises:
             FileNotFoundError: there is no such step.
@@ -253,7 +253,7 @@ class Checkpoints:
             try_writing(self.directory)
         except OSError as error:
             raise CheckpointError(f"cannot write checkpoints to {self.directory}: {error.strerror or error}") from error
-        self._sweep()
+        self._remove_unfinished()
         _absl.addFilter(self._quiet)
 
     def _check_present(self, step: int) -> None:
@@ -309,11 +309,11 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {step} of {size} lacks {missing:.1f} MB in {self.directory}; make space")
 
     def _unwritten(self, step: int, error: Exception) -> CheckpointError:
-        self._sweep()
-        return CheckpointError(f"checkpoint {step} was not written to {self.directory}: {one_line(error)}")
+        self._remove_unfinished()
+        return CheckpointError(f"checkpoint {step} was not written to {self.directory}: {error_line(error)}")
 
     def _prune(self, newest: int) -> None:
-        """Deletes what need not be kept. A damaged step goes, too, once the run has come past it again."""
+        """Delete steps that need not be kept, and damaged ones once the run has passed them again."""
         if self._config is None or jax.process_index() != 0:
             return
         spared: set[int] = set()
@@ -324,17 +324,17 @@ class Checkpoints:
                 continue
             try:
                 losses[step] = loss_of(read_record(self._path(step)))
-            except (DamageError, CheckpointError):  # nobody was told of this one yet, so it is not ours to delete
+            except (DamageError, CheckpointError):  # not reported to the user yet, so not to be deleted
                 spared.add(step)
-        for step in set(self.steps()) - spared - kept(losses, keep=self._config.keep, best=self._config.best):
+        for step in set(self.steps()) - spared - kept_steps(losses, keep=self._config.keep, best=self._config.best):
             discard(self._path(step))
 
-    def _sweep(self) -> None:
+    def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
-            sweep(self.directory)
+            remove_unfinished(self.directory)
 
 
-def kept(losses: Mapping[int, float | None], *, keep: int, best: int) -> set[int]:
+def kept_steps(losses: Mapping[int, float | None], *, keep: int, best: int) -> set[int]:
     """The `keep` newest steps and the `best` ones with the lowest loss; a step without a loss is never best."""
     return {*sorted(losses)[-keep:], *_by_loss(losses)[:best]}
 
@@ -344,5 +344,5 @@ def _by_loss(losses: Mapping[int, float | None]) -> list[int]:
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax tells its life to absl, tracebacks included; whatever matters of it is raised here."""
+    """Orbax logs each step of its work to absl, tracebacks included; errors that matter are raised here."""
     return f"{os.sep}orbax{os.sep}" not in record.pathname

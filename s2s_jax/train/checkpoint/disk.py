@@ -1,4 +1,4 @@
-"""Is there room to write, and how does a directory go away so that a kill leaves no half of it?"""
+"""Disk space, and deleting directories so that a kill leaves no half of one."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ DOOMED = ".orbax-checkpoint-tmp-deleted"
 
 
 def try_writing(directory: Path) -> None:
-    """Makes the directory and writes a little into it, so that a full or read-only disk shows before hours of training.
+    """Make the directory and write a little into it, so that a full or read-only disk shows before hours of training.
 
     Raises:
         OSError: it cannot be written.
@@ -25,16 +25,16 @@ def try_writing(directory: Path) -> None:
 
 
 def missing_megabytes(directory: Path, *, needed: int) -> float:
-    """How much space is missing there for `needed` bytes; 0 when it fits."""
+    """The space that is missing there for `needed` bytes, in MB; 0 when it fits."""
     return max(0, needed - shutil.disk_usage(directory).free) / 1e6
 
 
 def discard(directory: Path) -> None:
-    """Deletes a directory, under a name that marks it as doomed: after a kill in between, `sweep` ends the work."""
+    """Delete a directory, first renamed so that `remove_unfinished` deletes the rest after a kill in between."""
     shutil.rmtree(directory.rename(directory.with_name(directory.name + DOOMED)), ignore_errors=True)
 
 
-def sweep(directory: Path) -> None:
-    """Deletes what kills have left behind in a directory of checkpoints."""
+def remove_unfinished(directory: Path) -> None:
+    """Delete what killed processes have left in a directory of checkpoints."""
     for path in directory.glob(UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What does one checkpoint hold, what does it say of itself, and is every bit of it as it was saved?
+"""The format of one checkpoint: its arrays, its record, and the checks that every bit is as it was saved.
 
 Orbax writes a step: its arrays as Zarr 3 in an OCDBT store, and beside them `_CHECKPOINT_METADATA`. There our record is
 kept (format, step, metrics, about, and the dtype, shape and CRC-32 of each leaf), and a CRC-32 of the record, the seal.
@@ -19,12 +19,12 @@ import numpy as np
 import tensorstore
 from orbax.checkpoint import v1 as orbax
 
-from s2s_jax.train.checkpoint.pytree_io import checksum, described, empty, to_json
+from s2s_jax.train.checkpoint.pytree_io import checksum, described, empty, form_text
 
-FORMAT = 1  # raised when an older s2s could no longer read what this one writes
+CHECKPOINT_FORMAT = 2  # raised whenever a checkpoint of one format cannot be read by code of another
 BEST_BY = "loss"  # the metric, lower is better, by which the best steps are kept
-STATE, METADATA = "state", "_CHECKPOINT_METADATA"  # where Orbax puts the arrays, and what is said about them
-RECORD, SEAL = "s2s_jax", "crc32"  # in the custom metadata: what we say, and the checksum of what we say
+STATE, METADATA = "state", "_CHECKPOINT_METADATA"  # where Orbax puts the arrays and the metadata
+RECORD, SEAL = "s2s_jax", "crc32"  # in the custom metadata: our record, and its checksum
 
 
 class CheckpointError(OSError):
@@ -32,7 +32,7 @@ class CheckpointError(OSError):
 
 
 class DamageError(Exception):
-    """What is wrong with one step, so that the next may be tried."""
+    """The problems of one step; the next one may be tried."""
 
     def __init__(self, step: Path, problems: Sequence[str]):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -43,10 +43,10 @@ class DamageError(Exception):
 def record_of(
     step: int, arrays: Mapping[str, np.ndarray], *, metrics: Mapping[str, float] | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a checkpoint is to say of itself, as JSON gives it back.
+    """The record of a checkpoint, as JSON gives it back.
 
     Raises:
-        ValueError: the metrics lack the loss, or JSON cannot say what `about` holds.
+        ValueError: the metrics lack the loss, or JSON cannot represent `about`.
     """
     if metrics is not None and BEST_BY not in metrics:
         raise ValueError(
@@ -54,14 +54,14 @@ def record_of(
         )
     numbers = {name: float(value) for name, value in (metrics or {}).items()}
     try:
-        said = json.loads(json.dumps(dict(about), allow_nan=False))
+        plain = json.loads(json.dumps(dict(about), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"about must be what JSON can say, got {dict(about)!r} ({error})") from None
+        raise ValueError(f"about must be what JSON can represent, got {dict(about)!r} ({error})") from None
     return {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "step": step,
         "metrics": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
-        "about": said,
+        "about": plain,
         "leaves": described(arrays),
     }
 
@@ -72,38 +72,44 @@ def loss_of(record: Mapping[str, Any]) -> float | None:
 
 
 def start_writing(step: Path, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any], *, replace: bool) -> Any:
-    """The write in the background, whose `result()` returns when it has ended, or raises what went wrong."""
+    """The write in the background, whose `result()` returns when it has ended, or raises its error."""
     storable = {path: leaf for path, leaf in arrays.items() if leaf.size}  # Orbax refuses arrays without elements
-    said: Any = {RECORD: record, SEAL: _seal(record)}
+    metadata: Any = {RECORD: record, SEAL: _seal(record)}
     context = orbax.Context()
     context.array.saving.use_ocdbt = context.array.saving.use_zarr3 = True  # what `read_arrays` reads
     with context:
-        return orbax.save_async(str(step), storable, overwrite=replace, custom_metadata=said)
+        return orbax.save_async(str(step), storable, overwrite=replace, custom_metadata=metadata)
 
 
 def read_record(step: Path) -> dict[str, Any]:
-    """What a step says of itself.
+    """The record of a step.
 
     Raises:
-        DamageError: nothing that can be believed.
-        CheckpointError: the step was written by a newer s2s.
+        DamageError: it cannot be read or its checksum is wrong.
+        CheckpointError: the step has another format.
     """
     file = step / METADATA
     with _as_damage(step, reading=file):
-        said = json.loads(file.read_bytes())["custom_metadata"]
-        record, seal = said[RECORD], said[SEAL]
+        metadata = json.loads(file.read_bytes())["custom_metadata"]
+        record, seal = metadata[RECORD], metadata[SEAL]
     if seal != _seal(record):
-        raise DamageError(step, [f"{file} is damaged: its checksum does not fit what it says"])
-    if record["format"] > FORMAT:
-        text = f"{step} has format {record['format']}, and this s2s reads formats up to {FORMAT}; update s2s"
-        raise CheckpointError(text)
+        raise DamageError(step, [f"{file} is damaged: its checksum does not match its content"])
+    if record["format"] != CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"{step} has format {record['format']}, and this s2s_jax reads format {CHECKPOINT_FORMAT}; "
+            + (
+                "update s2s_jax"
+                if record["format"] > CHECKPOINT_FORMAT
+                else "use the version that wrote it, or train again"
+            )
+        )
     if record["step"] != int(step.name):
         raise DamageError(step, [f"{step} holds step {record['step']}; was it renamed?"])
     return record
 
 
 def read_arrays(step: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Every leaf of a step under its path, once it is found to be, bit for bit, what was saved.
+    """Every leaf of a step by its path, after checking that it is, bit for bit, what was saved.
 
     Raises:
         DamageError: it is not.
@@ -116,17 +122,19 @@ def read_arrays(step: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
         try:
             arrays[path] = _read(stores[path], form) if path in stores else empty(form)
         except (OSError, ValueError) as error:
-            problems.append(f"leaf {path!r}: {one_line(error)}")
+            problems.append(f"leaf {path!r}: {error_line(error)}")
     if problems:
         raise DamageError(step, problems)
     return arrays
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, and its kind; of a long story the middle goes, since the cause stands last."""
-    said = " ".join(str(error).split(" [tensorstore_spec=")[0].split())
-    short = said if len(said) <= 400 else f"{said[:200]} ... {said[-200:]}"
-    return short if type(error) is ValueError else f"{type(error).__name__}: {short}"  # TensorStore knows no other kind
+def error_line(error: BaseException) -> str:
+    """The text of an error and its type; a long text loses its middle, since the cause comes last."""
+    text = " ".join(str(error).split(" [tensorstore_spec=")[0].split())
+    short = text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}"
+    return (
+        short if type(error) is ValueError else f"{type(error).__name__}: {short}"
+    )  # TensorStore raises no other type
 
 
 def _opened(state: Path, path: str, shared: tensorstore.Context) -> Any:
@@ -137,9 +145,9 @@ def _opened(state: Path, path: str, shared: tensorstore.Context) -> Any:
 
 def _read(opening: Any, form: Mapping[str, Any]) -> np.ndarray:
     store = opening.result()
-    there = {"dtype": store.dtype.name, "shape": list(store.shape)}
-    if to_json(there) != to_json(form):  # before any memory is taken for it
-        raise ValueError(f"it is {to_json(there)}, was {to_json(form)} when saved")
+    stored = {"dtype": store.dtype.name, "shape": list(store.shape)}
+    if form_text(stored) != form_text(form):  # before any memory is taken for it
+        raise ValueError(f"it is {form_text(stored)}, was {form_text(form)} when saved")
     array = np.asarray(store.read().result())
     if checksum(array) != form["crc32"]:
         raise ValueError(f"its checksum is {checksum(array):08x}, was {form['crc32']:08x} when saved")
@@ -154,5 +162,5 @@ def _seal(record: Any) -> int:
 def _as_damage(step: Path, *, reading: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # all that strange JSON can lead to
-        raise DamageError(step, [f"{reading} cannot be read: {one_line(error)}"]) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # all that malformed JSON can lead to
+        raise DamageError(step, [f"{reading} cannot be read: {error_line(error)}"]) from error

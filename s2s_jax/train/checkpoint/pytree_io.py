@@ -1,4 +1,4 @@
-"""What is stored of a tree, and how do we know later that nothing of it has changed?"""
+"""Trees of arrays as leaves by path, with dtype, shape and checksum of each."""
 
 import hashlib
 import zlib
@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 
 def paths_of(tree: Any) -> dict[str, Any]:
-    """Each leaf under its path, such as `params/encoder/kernel`.
+    """Each leaf by its path, such as `params/encoder/kernel`.
 
     Raises:
         ValueError: a key holds the `/` that separates the parts of a path.
@@ -21,7 +21,7 @@ def paths_of(tree: Any) -> dict[str, Any]:
 
 
 def on_host(tree: Any) -> dict[str, np.ndarray]:
-    """Each leaf under its path, copied to this host, so that the tree may be donated or changed at once.
+    """Each leaf by its path, copied to this host, so that the tree may be donated or changed at once.
 
     Raises:
         TypeError: a leaf is no array of numbers.
@@ -35,7 +35,7 @@ def described(leaves: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def checksum(leaf: np.ndarray) -> int:
-    """The CRC-32 of an array's bytes; twenty times faster than SHA-256, and enough against chance."""
+    """The CRC-32 of an array's bytes; twenty times faster than SHA-256, and enough against random damage."""
     return zlib.crc32(_bytes(leaf))
 
 
@@ -44,8 +44,8 @@ def form_of(leaf: Any) -> dict[str, Any]:
     return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
 
 
-def to_json(form: Mapping[str, Any]) -> str:
-    """A dtype and shape for people: `float32[3,4]`."""
+def form_text(form: Mapping[str, Any]) -> str:
+    """A dtype and shape as text: `float32[3,4]`."""
     return f"{form['dtype']}[{','.join(map(str, form['shape']))}]"
 
 
@@ -55,21 +55,23 @@ def empty(record: Mapping[str, Any]) -> np.ndarray:
 
 
 def check_same_structure(example: Any, record: Mapping[str, Mapping[str, Any]], *, where: str) -> None:
-    """Nothing, when `record` describes exactly the leaves of `example`.
+    """Check that `record` describes exactly the leaves of `example`.
 
     Raises:
         ValueError: a leaf is missing, is left over, or has another shape or dtype.
     """
-    wanted = {path: _checked(path, leaf) for path, leaf in paths_of(example).items()}
-    for path, form in wanted.items():
+    expected = {path: _checked(path, leaf) for path, leaf in paths_of(example).items()}
+    for path, form in expected.items():
         if path not in record:
-            raise ValueError(f"{where} lacks leaf {path!r}, which is wanted here; another configuration saved it")
-        if to_json(record[path]) != to_json(form):
-            found, asked = to_json(record[path]), to_json(form)
-            raise ValueError(f"{where} holds leaf {path!r} as {found}, wanted {asked}; values are never cast silently")
+            raise ValueError(f"{where} lacks leaf {path!r}, which is needed here; another configuration saved it")
+        if form_text(record[path]) != form_text(form):
+            stored, needed = form_text(record[path]), form_text(form)
+            raise ValueError(
+                f"{where} holds leaf {path!r} as {stored}, expected {needed}; values are never cast silently"
+            )
     for path in record:
-        if path not in wanted:
-            raise ValueError(f"{where} holds leaf {path!r}, which has no place here; another configuration saved it")
+        if path not in expected:
+            raise ValueError(f"{where} holds leaf {path!r}, which is not used here; another configuration saved it")
 
 
 def rebuilt(example: Any, leaves: Mapping[str, np.ndarray]) -> Any:
@@ -78,7 +80,7 @@ def rebuilt(example: Any, leaves: Mapping[str, np.ndarray]) -> Any:
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves as dicts in dicts, for whoever has no example of the tree."""
+    """The leaves as nested dicts, where there is no example of the tree."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
@@ -118,12 +120,12 @@ def _copied(path: str, leaf: Any) -> np.ndarray:
 def _checked(path: str, leaf: Any) -> dict[str, Any]:
     if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic):
         kind = type(leaf).__name__
-        raise TypeError(f"leaf {path!r} is of type {kind}, wanted a jax or NumPy array; wrap it, as in np.int32(3)")
+        raise TypeError(f"leaf {path!r} is of type {kind}, expected a jax or NumPy array; wrap it, as in np.int32(3)")
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"leaf {path!r} is a random key, wanted its numbers; store jax.random.key_data(key)")
+        raise TypeError(f"leaf {path!r} is a random key, expected its numbers; store jax.random.key_data(key)")
     number = jnp.issubdtype(leaf.dtype, np.bool_) or jnp.issubdtype(leaf.dtype, np.number)
     if not number or not leaf.dtype.isnative:
-        raise TypeError(f"leaf {path!r} has dtype {leaf.dtype}, wanted numbers or booleans in native byte order")
+        raise TypeError(f"leaf {path!r} has dtype {leaf.dtype}, expected numbers or booleans in native byte order")
     return form_of(leaf)
 
 

@@ -1,0 +1,96 @@
+"""Examples as pairs of ids, ready to be batched: the same ones whenever the run is resumed."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import s2s_jax
+from s2s_jax.evaluate.evaluation import token_links
+from s2s_jax.run.data import RunData
+from s2s_jax.run.run_dir import RUN_FORMAT, SIDES
+from s2s_jax.text.batches import Pairs
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.data_report import DataReport
+from s2s_jax.text.example import Example
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenizers import append_eos, tokenizer_fingerprint
+
+
+def encode(examples: Sequence[Example], tokenizers: PairTokenizer) -> Pairs:
+    """Examples as ids, each side ended by EOS; every id is below the size of its vocabulary and slots."""
+    return Pairs(
+        [append_eos(tokenizers.encode_source(example.source)) for example in examples],
+        [append_eos(tokenizers.encode_target(example.target, example.source)) for example in examples],
+    )
+
+
+def encode_training(data: RunData, tokenizers: PairTokenizer, config: DataConfig, *, guided: float) -> Pairs:
+    """The training pairs within data.max_length, with gold links where loss.guided (`guided`) has a weight.
+
+    Raises:
+        ValueError: there are no gold alignments, or data.max_length leaves too few pairs.
+    """
+    pairs = encode(data.training, tokenizers)
+    if guided:
+        pairs = pairs._replace(links=_gold_links(data.training, tokenizers, config, guided))
+    return _short_enough(pairs, config, data.reports["train"], tokenizers) if config.max_length else pairs
+
+
+def facts_of(pairs: Pairs, tokenizers: PairTokenizer) -> dict[str, Any]:
+    """What must not change when the run is resumed: fingerprints of data and tokenizers, and the longest target."""
+    return {
+        "format": RUN_FORMAT,
+        "version": s2s_jax.__version__,
+        "data": _fingerprint(pairs),
+        "longest_target": int(pairs.lengths()[:, 1].max()),
+        **{f"{side}_tokenizer": tokenizer_fingerprint(getattr(tokenizers, side)) for side in SIDES},
+    }
+
+
+def default_max_length(facts: dict[str, Any]) -> int:
+    """The bound on a translation's length where search.max_length is 0: 1.2 x the longest training target + 10."""
+    return int(1.2 * facts["longest_target"]) + 10
+
+
+def _gold_links(
+    examples: Sequence[Example], tokenizers: PairTokenizer, config: DataConfig, guided: float
+) -> list[np.ndarray]:
+    """The links between the tokens of each pair, none where they are not known."""
+    if all(example.links is None for example in examples):
+        raise ValueError(
+            f"loss.guided={guided} needs gold alignments, and data.train={config.train} has none; name a file of them "
+            "in data.alignment, or set loss.guided=0."
+        )
+    links = (sorted(token_links(example, tokenizers.source, tokenizers.target)) for example in examples)
+    return [np.array(pair, np.int32).reshape(-1, 2) for pair in links]
+
+
+def _short_enough(pairs: Pairs, config: DataConfig, report: DataReport, tokenizers: PairTokenizer) -> Pairs:
+    """The pairs within data.max_length; the longer ones are dropped or truncated as data.too_long says."""
+    longest, policy = config.max_length, config.too_long
+    over = np.any(pairs.lengths() - 1 > longest, axis=1)
+    if policy == "error" and over.mean() > 0.05:
+        raise ValueError(
+            f"data.max_length={longest} would drop {over.mean():.0%} of the training pairs; raise it, or set "
+            "data.too_long=drop or truncate."
+        )
+    for number in np.flatnonzero(over):
+        report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
+    if policy == "truncate":
+        cut = pairs.truncate(longest)
+        targets = [tokenizers.drop_absent_slots(*both) for both in zip(cut.sources, cut.targets, strict=True)]
+        return cut._replace(targets=targets)
+    report.kept -= int(over.sum())
+    if over.all():
+        raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
+    return pairs.select(np.flatnonzero(~over))
+
+
+def _fingerprint(pairs: Pairs) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in filter(len, pairs):  # links only where a loss needs them
+        hashed.update(np.array([len(ids) for ids in part], np.int64).tobytes())
+        hashed.update(np.concatenate(part).tobytes())
+    return hashed.hexdigest()

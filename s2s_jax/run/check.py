@@ -1,0 +1,73 @@
+"""Checks of an experiment before any data is read: what cannot be combined, and whether its step can be traced."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.config import Experiment
+from s2s_jax.model.interface import Model
+from s2s_jax.model.seq2seq import build
+from s2s_jax.run.model import copy_slots
+from s2s_jax.run.state import abstract_state
+from s2s_jax.shapes import Batch
+from s2s_jax.text.copy_vocabulary import unequal_types
+from s2s_jax.train.objectives import make_loss
+from s2s_jax.train.optimizer import make_optimizer
+from s2s_jax.train.scheduled_sampling import SOFT_PREDICTIONS
+from s2s_jax.train.step import TrainState, TrainStep, make_step
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Refuse settings of different groups that cannot be combined; all of them are listed.
+
+    Raises:
+        ValueError: naming the settings and what to change.
+    """
+    build(experiment.model, source_vocabulary=8, target_vocabulary=8)
+    if problems := list(_problems(experiment)):
+        raise ValueError(" ".join(problems))
+
+
+def check_trainable(experiment: Experiment) -> TrainState:
+    """Refuse what cannot be trained: the training step is traced, on shapes alone.
+
+    Returns:
+        the shapes of the run's state, for vocabularies of 100 tokens.
+
+    Raises:
+        ValueError: settings that cannot be combined.
+    """
+    check_experiment(experiment)
+    model = build(experiment.model, source_vocabulary=100, target_vocabulary=100)
+    state = abstract_state(model, experiment.optimizer, steps=experiment.steps)
+    lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
+    jax.eval_shape(training_step(experiment, model), state, Batch(lines, lines, links))  # type: ignore[arg-type]
+    return state
+
+
+def training_step(experiment: Experiment, model: Model) -> TrainStep:
+    """The compiled training step."""
+    loss = make_loss(model, experiment.loss, experiment.scheduled_sampling)
+    optimizer = make_optimizer(experiment.optimizer, experiment.steps)
+    return make_step(loss, optimizer, ema=experiment.optimizer.ema, accumulate=experiment.optimizer.accumulate)
+
+
+def _problems(experiment: Experiment) -> Iterator[str]:
+    terms, copy = experiment.loss.terms, experiment.model.decoder.copy
+    if terms and experiment.model.attention.score == "none":
+        weight = getattr(experiment.loss, terms[0])
+        yield (
+            f"loss.{terms[0]}={weight} is a term on the alignment, and model.attention.score=none has none; choose "
+            f"another model.attention.score, or set loss.{terms[0]}=0."
+        )
+    sampling = experiment.scheduled_sampling
+    if sampling.prediction in SOFT_PREDICTIONS and copy != "none" and not sampling.is_teacher_forcing:
+        yield (
+            f"scheduled_sampling.prediction={sampling.prediction} feeds weights over the vocabulary, and "
+            f"model.decoder.copy={copy} needs tokens; set scheduled_sampling.prediction=argmax or sample."
+        )
+    source, target = experiment.tokenizer.source.type, experiment.tokenizer.target.type
+    if copy_slots(experiment.model) and source != target:
+        yield unequal_types(source, target)

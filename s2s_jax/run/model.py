@@ -1,0 +1,23 @@
+"""The model of a run, for the vocabularies of its tokenizers."""
+
+import jax
+
+from s2s_jax.model.interface import Model, Params
+from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+
+
+def make_model(config: ModelConfig, tokenizers: PairTokenizer) -> Model:
+    """The model for the vocabularies of the tokenizers."""
+    sizes = {"source_vocabulary": tokenizers.source.size, "target_vocabulary": tokenizers.target.size}
+    return build(config, **sizes, copy_table=tokenizers.copy_table())
+
+
+def copy_slots(config: ModelConfig) -> int:
+    """Words per source sentence that can be copied although its vocabulary does not have them."""
+    return config.decoder.copy_slots if config.decoder.copy != "none" else 0
+
+
+def count_parameters(params: Params) -> int:
+    """The number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,51 @@
+"""The state that a run is trained from: that of its newest good checkpoint, or a new one."""
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh
+
+from s2s_jax.model.interface import Model
+from s2s_jax.train import devices
+from s2s_jax.train.checkpoint.checkpoints import Checkpoints
+from s2s_jax.train.loop import TrainProgress
+from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.train.step import TrainState, initial_state
+
+
+def abstract_state(model: Model, config: OptimizerConfig, *, steps: int) -> TrainState:
+    """The shapes of a run's state; nothing is allocated."""
+    return jax.eval_shape(lambda: _new_state(model, config, steps=steps, seed=0))
+
+
+def start_state(
+    model: Model,
+    config: OptimizerConfig,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    print_line: Callable[[str], None],
+    *,
+    steps: int,
+    seed: int,
+) -> tuple[TrainState, TrainProgress]:
+    """The newest good state of a run, or a new one, on all devices; and the progress that belongs to it.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is good.
+    """
+    if not checkpoints.steps():
+        state, progress = _new_state(model, config, steps=steps, seed=seed), TrainProgress()
+        return jax.device_put(state, devices.on_all(mesh)), progress
+    restored = checkpoints.restore(abstract_state(model, config, steps=steps))
+    for line in checkpoints.refused:
+        print_line(f"refused: {line}")
+    print_line(f"resuming at step {restored.step}")
+    about = {name: restored.about[name] for name in TrainProgress._fields}
+    about["best"] = math.inf if about["best"] is None else about["best"]
+    return jax.device_put(restored.tree, devices.on_all(mesh)), TrainProgress(**about)
+
+
+def _new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:
+    params = model.init(jax.random.key(seed))
+    return initial_state(params, make_optimizer(config, steps), seed=seed, ema=config.ema)

@@ -1,0 +1,69 @@
+"""The tokenizers of a run: its own ones, those of another run's files, or new ones trained on the training split."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s2s_jax.run.run_dir import SIDES
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.example import Example
+from s2s_jax.text.tokenizers import (
+    Tokenizer,
+    TokenizersConfig,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
+
+
+def make_tokenizers(
+    config: TokenizersConfig, examples: Sequence[Example], directory: Path, *, copy_slots: int
+) -> PairTokenizer:
+    """The tokenizers of a run directory, where it has some, else as the config says."""
+    return PairTokenizer(
+        **{side: _make_tokenizer(config, examples, directory, side) for side in SIDES}, slots=copy_slots
+    )
+
+
+def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:
+    """The tokenizers of a trained run.
+
+    Raises:
+        ValueError: one of them is not that with which the run was trained.
+    """
+    tokenizers = {side: load_tokenizer(tokenizer_path(directory, side)) for side in SIDES}
+    for side, tokenizer in tokenizers.items():
+        current, trained = tokenizer_fingerprint(tokenizer)[:12], facts[f"{side}_tokenizer"][:12]
+        if current != trained:
+            raise ValueError(
+                f"{tokenizer_path(directory, side)} is not the one the run was trained with (sha256 {current}, the run "
+                f"has {trained}); restore it from a copy."
+            )
+    return PairTokenizer(**tokenizers, slots=copy_slots)
+
+
+def save_tokenizers(tokenizers: PairTokenizer, directory: Path) -> None:
+    """Write the tokenizers into a run directory that has none."""
+    for side in SIDES:
+        path = tokenizer_path(directory, side)
+        if not path.exists():
+            save_tokenizer(getattr(tokenizers, side), path)
+
+
+def tokenizer_path(directory: Path, side: str) -> Path:
+    """The file of a side's tokenizer in a run directory."""
+    return directory / f"{side}.tokenizer.json"
+
+
+def _make_tokenizer(config: TokenizersConfig, examples: Sequence[Example], directory: Path, side: str) -> Tokenizer:
+    path, own = tokenizer_path(directory, side), getattr(config, side)
+    if path.exists():
+        return load_tokenizer(path)
+    if own.file:
+        return load_tokenizer(Path(own.file))
+    lines = [getattr(example, side) for example in examples]
+    # subwords cannot be trained on empty lines, and need not be
+    usable = own if any(lines) else dataclasses.replace(own, type="char")
+    return train_tokenizer(lines, usable, group=f"tokenizer.{side}")

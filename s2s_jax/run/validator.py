@@ -1,0 +1,116 @@
+"""Validation during training: the loss over the whole split, metrics of translations over its first lines."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from s2s_jax.config import Experiment
+from s2s_jax.decode.forced_decoding import Scorer
+from s2s_jax.decode.search import SearchConfig, compiled_search
+from s2s_jax.decode.translate import Translation, Translator
+from s2s_jax.evaluate.evaluation import group_by_source, token_links
+from s2s_jax.evaluate.metrics import METRICS, Predictions, link_counts, measure
+from s2s_jax.model.interface import Model, Params
+from s2s_jax.run.batches import encode
+from s2s_jax.text.batches import BatchPlan
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.example import Example
+from s2s_jax.train import devices
+from s2s_jax.train.loop import ValidationResult
+from s2s_jax.train.objectives import plain_sums
+
+OF_LOSS = ("loss", "token_accuracy")  # measured at each validation
+OF_TRANSLATIONS = ("exact_match", "bleu")  # measured at each validation with translations
+
+
+def make_validator(
+    experiment: Experiment,
+    model: Model,
+    tokenizers: PairTokenizer,
+    examples: Sequence[Example],
+    mesh: Mesh,
+    *,
+    max_length: int,
+) -> Callable[[Params], ValidationResult]:
+    """The function that validates parameters; it computes the metrics above and validation.metric.
+
+    Args:
+        max_length: most tokens of a translation.
+    """
+    config, unit = experiment.validation, experiment.evaluation.unit
+    plan = BatchPlan(encode(examples, tokenizers), experiment.batch, seed=0)
+    sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
+    grouped = group_by_source(examples[: config.sentences])
+    search = _greedy(experiment.search)
+    translator = Translator(compiled_search(model, search, max_length), tokenizers, search)
+    metrics = dict.fromkeys([*OF_LOSS, *(OF_TRANSLATIONS if grouped.sources else ()), config.metric])
+    links_of = (
+        _link_counter(model, tokenizers, examples, search) if "link_counts" in METRICS[config.metric].needs else None
+    )
+
+    def validate(params: Params) -> ValidationResult:
+        sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
+        totals = (
+            np.array([sum(float(getattr(part, name)) for part in sums)]) for name in ("nats", "tokens", "correct")
+        )
+        nats, tokens, correct = totals
+        translations = list(translator.translate(params, grouped.sources))
+        attends = experiment.model.attention.score != "none"
+        predictions = Predictions(
+            [translation.text for translation in translations] if translations else None,
+            grouped.references if translations else None,
+            unit,
+            nats=nats,
+            tokens=tokens,
+            correct=correct,
+            alignments=[translation.best.alignment for translation in translations] if attends else None,
+            link_counts=None if links_of is None else links_of(params),
+        )
+        values = measure(predictions, list(metrics))
+        return ValidationResult(values, _sample(translations, grouped.references), _cost(config.metric, values))
+
+    return validate
+
+
+def _cost(metric: str, values: dict[str, float | None]) -> float:
+    """The value of a metric, negated where higher is better; infinite where it is undefined."""
+    value = values[metric]
+    if value is None:
+        return math.inf
+    return -value if METRICS[metric].higher_is_better else value
+
+
+def _greedy(search: SearchConfig) -> SearchConfig:
+    """Greedy search with the settings of a search that hold for any method."""
+    return SearchConfig(batch_size=search.batch_size, rules=search.rules, replace_unknown=search.replace_unknown)
+
+
+def _link_counter(
+    model: Model, tokenizers: PairTokenizer, examples: Sequence[Example], search: SearchConfig
+) -> Callable[[Params], np.ndarray]:
+    """The function that counts links of forced alignments against gold ones.
+
+    Raises:
+        ValueError: no example has a gold alignment.
+    """
+    aligned = [example for example in examples if example.links is not None]
+    if not aligned:
+        raise ValueError(
+            "validation.metric=aer needs gold alignments, and the validation data has none; choose another metric, or "
+            "data with alignments."
+        )
+    scorer = Scorer(model, tokenizers, search)
+    gold = [token_links(example, tokenizers.source, tokenizers.target) for example in aligned]
+    return lambda params: link_counts([pair.alignment for pair in scorer.score(params, aligned)], gold)
+
+
+def _sample(translations: Sequence[Translation], references: Sequence[Sequence[str]]) -> list[str]:
+    """The first translation beside its source and reference."""
+    if not translations:
+        return []
+    first = translations[0]
+    return [f"source:      {first.source}", f"translation: {first.text}", f"reference:   {references[0][0]}"]
