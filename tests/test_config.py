@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from s2s_jax import config
@@ -90,6 +91,7 @@ def test_json_with_an_unknown_setting_is_refused():
         from_json({"steps": "x"})
 
 
+@hypothesis_settings(deadline=None)
 @given(st.text(max_size=20))
 def test_no_text_breaks_the_parser(text):
     try:

@@ -107,7 +107,7 @@ def test_the_digest_is_the_documented_one():
     ("example", "said"),
     [
         ({"w": np.zeros(2), "b": np.zeros(1)}, "^place lacks leaf 'b', which is needed here"),
-        ({}, "^place holds leaf 'w', which has no place here"),
+        ({}, "^place holds leaf 'w', which is not used here"),
         ({"w": np.zeros((1, 2))}, r"^place holds leaf 'w' as float64\[2\], expected float64\[1,2\]"),
         ({"w": np.zeros(2, np.float32)}, r"as float64\[2\], expected float32\[2\]; values are never cast silently$"),
         (

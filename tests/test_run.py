@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -19,6 +20,8 @@ from rich.console import Console
 import s2s_jax
 from s2s_jax import run
 from s2s_jax.decode.batching import WINDOW
+from s2s_jax.model.interface import Memory, Model, State, StepOutput
+from s2s_jax.model.seq2seq import MODELS
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
@@ -322,6 +325,36 @@ def test_an_objective_of_the_users_own_trains(tmp_path, monkeypatch):
     run.train(tiny.experiment("steps=2", "record.log_every=1", "loss.objective=twice"), tmp_path / "run", QUIET)
     (first, _) = records(tmp_path / "run", "train")
     assert first["auxiliary"] == pytest.approx(first["loss"])
+
+
+def bigrams(config, *, source_vocabulary, target_vocabulary, copy_table=None):
+    """A model of the user's own: the logits of a token are a row of a table."""
+
+    def init(key):
+        return {"table": jax.random.normal(key, (target_vocabulary, target_vocabulary))}
+
+    def encode(params, source, key=None):
+        rows, length = source.shape
+        return Memory((), jnp.zeros((rows, length, 1)), source != 0), State(jnp.zeros(rows), (), ())
+
+    def step(params, memory, state, token):
+        alignment = memory.mask / jnp.maximum(memory.mask.sum(1, keepdims=True), 1).astype(jnp.float32)
+        return state, StepOutput(params["table"][token], alignment, jnp.zeros((len(token), 1)))
+
+    return Model(init, encode, step)
+
+
+def test_a_model_of_the_users_own_trains_resumes_and_loads(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "bigrams", bigrams)
+    for steps in (2, 4):
+        loaded = run.train(tiny.experiment(f"steps={steps}", "model.builder=bigrams"), tmp_path / "run", QUIET)
+    assert loaded.params["table"].shape == (30, 30)
+    assert run.info(tmp_path / "run")["step"] == 4
+    assert loaded.translate(["a b"])[0].hypotheses
+    assert loaded.evaluate("test", beam=2)["loss"] > 0
+    monkeypatch.delitem(MODELS, "bigrams")
+    with pytest.raises(ValueError, match="model.builder must be one of .* If a name is your own, give the file"):
+        run.load(tmp_path / "run")
 
 
 def test_another_experiment_in_the_same_folder_is_refused(trained):

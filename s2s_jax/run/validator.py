@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from s2s_jax.config import Experiment
-from s2s_jax.decode.forced_decoding import Scorer
+from s2s_jax.decode.forced_decoding import PairScorer
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import group_by_source, token_links
@@ -86,7 +86,12 @@ def _cost(metric: str, values: dict[str, float | None]) -> float:
 
 def _greedy(search: SearchConfig) -> SearchConfig:
     """Greedy search with the settings of a search that hold for any method."""
-    return SearchConfig(batch_size=search.batch_size, rules=search.rules, replace_unknown=search.replace_unknown)
+    return SearchConfig(
+        batch_size=search.batch_size,
+        batch_tokens=search.batch_tokens,
+        rules=search.rules,
+        replace_unknown=search.replace_unknown,
+    )
 
 
 def _link_counter(
@@ -103,7 +108,7 @@ def _link_counter(
             "validation.metric=aer needs gold alignments, and the validation data has none; choose another metric, or "
             "data with alignments."
         )
-    scorer = Scorer(model, tokenizers, search)
+    scorer = PairScorer(model, tokenizers, search)
     gold = [token_links(example, tokenizers.source, tokenizers.target) for example in aligned]
     return lambda params: link_counts([pair.alignment for pair in scorer.score(params, aligned)], gold)
 

@@ -201,7 +201,7 @@ class TrainingLoop:
                     for run in self.runs:
                         run.checkpoints.wait()
                     raise Interrupted(guard.number, step)
-                if reason or not any(self._alive()):
+                if reason or all(self.failures):
                     break
         for index in self._alive():
             progress = self.progress[index]
