@@ -11,7 +11,7 @@ Seen: 2026-11-23, one seed: 0.930 of 3,000 on test (0.980 of those of up to 10 w
 from s2s_jax.config import Experiment
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

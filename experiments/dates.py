@@ -9,7 +9,7 @@ Expect: exact match at least 0.98 on held-out dates. Seen 2026-11-22: 1.0000 of 
 from s2s_jax.config import Experiment
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

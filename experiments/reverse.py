@@ -7,7 +7,7 @@ Command: s2s train reverse
 
 from s2s_jax.config import Experiment
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

@@ -11,7 +11,7 @@ Hardware and time: 2 CPU cores, 2 to 3 minutes. Seen: see LOG.md, 2026-11-22.
 from s2s_jax.config import Experiment
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

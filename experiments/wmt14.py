@@ -8,7 +8,7 @@ machine with neither; its parts are tested with TFDS' mock data.
 from s2s_jax.config import Experiment
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

@@ -31,7 +31,7 @@ from s2s_jax.model.attention.scores import Score as Score
 from s2s_jax.model.bridge import BRIDGES as BRIDGES
 from s2s_jax.model.bridge import Bridge as Bridge
 from s2s_jax.model.cells import CELLS as CELLS
-from s2s_jax.model.decoder.decoder import DecoderConfig as DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig as DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig as EncoderConfig
 from s2s_jax.model.interface import Memory as Memory
 from s2s_jax.model.interface import Model as Model

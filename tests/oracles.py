@@ -236,19 +236,22 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
     # Dropped once, for all that read it: the cell and the vector that predicts.
     embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
     of_score = decoder.get("attention", {}).get("score", {})
-    early = config.architecture == "conditional" or config.query_layer == "bottom"
-    if config.architecture == "bahdanau":
-        context, alignment = attend(of_score, score, carries[-1 if config.query_layer == "top" else 0][0], memory)
-        asking = carries[-1][0]
-        carries, _ = stack(decoder["cells"], config, carries, embedded, context, drops, context)
-    elif early:  # the lowest layer, then attention, then whatever is left of the lowest, then the layers above
-        extra = fed if config.feeds_back else np.zeros(0)
-        (lowest,), below = stack(decoder["cells"], config, carries[:1], embedded, extra, drops)
+    if config.architecture in ("bahdanau", "bahdanau-new-state"):  # Bahdanau et al. 2015, A.1.2 and A.2.2
+        context, alignment = attend(of_score, score, carries[-1][0], memory)
+        before_top = carries[-1][0]
+        carries, after_top = stack(decoder["cells"], config, carries, embedded, context, drops)
+        asking = before_top if config.architecture == "bahdanau" else after_top
+    elif (
+        config.architecture == "gnmt"
+    ):  # Wu et al. 2016, section 3: y_{i-1} of the bottom layer; a_i goes to all layers
+        context, alignment = attend(of_score, score, carries[0][0], memory)
+        carries, asking = stack(decoder["cells"], config, carries, embedded, context, drops, context)
+    elif config.architecture == "conditional":  # Sennrich et al. 2017, eq. 4-9: two cells with attention between them
+        (lowest,), below = stack(decoder["cells"], config, carries[:1], embedded, np.zeros(0), drops)
         context, alignment = attend(of_score, score, below, memory)
-        if config.architecture == "conditional":
-            keep_state = 1.0 if drops is None else drops.states[0]
-            lowest, below = CELLS[config.cell](decoder["second"], lowest, context, keep_state)
-        upper, asking = stack(decoder["cells"], config, carries[1:], below, context, drops, context, lowest=1)
+        keep_state = 1.0 if drops is None else drops.states[0]
+        lowest, below = CELLS[config.cell](decoder["architecture"]["second_cell"], lowest, context, keep_state)
+        upper, asking = stack(decoder["cells"], config, carries[1:], below, np.zeros(0), drops, lowest=1)
         carries = [lowest, *upper]
     else:
         extra = fed if config.input_feeding else np.zeros(0)
@@ -259,7 +262,7 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         seen = np.concatenate(
             [asking, own_past(decoder["self_attention"]["weight"], asking, before[-config.self_attention_window :])]
         )
-    vector = predicting(decoder["readout"], config, context, seen, embedded)
+    vector = predicting(decoder.get("readout", {}), config, context, seen, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
     return (carries, vector, [*before, asking]), (vector @ out_of + decoder["output_bias"], alignment, context)
@@ -281,7 +284,9 @@ def predicting(readout, config, context, asking, embedded):
         source = context @ readout["source_kernel"]
         shares = {"both": (1 - gate, gate), "source": (1, gate), "target": (gate, 1)}[config.context_gate]
         return np.tanh(shares[0] * target + shares[1] * source)
-    if config.architecture == "bahdanau":
+    if config.architecture == "gnmt":  # figure 1: the softmax reads the top state
+        return asking
+    if config.architecture in ("bahdanau", "bahdanau-new-state"):
         # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbors.
         pairs = whole @ readout["weight"]
         return np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
@@ -292,13 +297,13 @@ def predicting(readout, config, context, asking, embedded):
 def stack(cells, config, carries, embedded, extra, drops, context=None, *, lowest=0):
     """Layers one step on, from the `lowest` up; layer 0 reads [embedding; extra], those above what is below them.
 
-    With `config.context_to_all` the context stands beside what an upper layer reads.
+    A context is read by the upper layers too.
     """
     below, after = embedded, []
     for layer, carry in enumerate(carries, start=lowest):
         keep_input, keep_state = (1.0, 1.0) if drops is None else (drops.inputs[layer], drops.states[layer])
         reads = np.concatenate([below, extra]) if layer == 0 else below * keep_input
-        if layer > 0 and config.context_to_all:
+        if layer > 0 and context is not None:
             reads = np.concatenate([reads, context])
         carry, output = transitions(cells[layer], config, carry, reads, keep_state)
         after.append(carry)

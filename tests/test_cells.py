@@ -1,5 +1,7 @@
 """Does each cell compute what its paper says? Values and slopes against oracles; what the initial weights promise."""
 
+import typing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,11 @@ import oracles
 import pytest
 from flax import nnx
 
-from s2s_jax.model.cells import CELLS
+from s2s_jax.model.cells import CELLS, Cell, CellName
+from s2s_jax.model.decoder.config import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.interface import scan_of_step
+from s2s_jax.model.seq2seq import ModelConfig, build
 
 DIRECTIONS, BATCH, INPUTS, EXTRA, SIZE, STEPS = 2, 2, 3, 2, 4, 3
 
@@ -15,11 +21,11 @@ DIRECTIONS, BATCH, INPUTS, EXTRA, SIZE, STEPS = 2, 2, 3, 2, 4, 3
 def run(graph, given):
     """The carries and outputs of a few steps; `given` holds cell, state, the inputs of each step and the dropped."""
     cell, carry, said = nnx.merge(graph, given["cell"]), given["carry"], []
-    projected = jnp.stack([cell.project(given["x"], way=way) for way in range(DIRECTIONS)], axis=1)
-    inside = cell.step_weights(hoisted=given["x"].shape[-1])
+    projected = jnp.stack([cell.project(given["x"], direction=way) for way in range(DIRECTIONS)], axis=1)
+    weights = cell.step_weights(hoisted=given["x"].shape[-1])
     for step in range(STEPS):
         extra = given["extra"][step] if "extra" in given else None
-        carry, output = cell(inside, carry, projected[step], extra, drop=given.get("drop"))
+        carry, output = cell(weights, carry, projected[step], extra, drop=given.get("drop"))
         said.append((carry, output))
     return said
 
@@ -123,3 +129,39 @@ def test_every_cell_starts_at_zero(name):
     assert len(carry) == CELLS[name].states == oracles.LEAVES[name]
     for leaf in carry:
         np.testing.assert_array_equal(leaf, np.zeros((3, SIZE), np.float32))
+
+
+def test_the_names_of_cells_are_those_of_the_table():
+    assert typing.get_args(CellName) == tuple(CELLS)
+
+
+class Leaky(Cell):
+    """A cell from outside: h' = (h + tanh(W x + U h + b)) / 2."""
+
+    def __call__(self, weights, carry, projected, extra=None, *, drop=None):
+        (new,), _ = super().__call__(weights, carry, projected, extra, drop=drop)
+        state = (carry[0] + new) / 2
+        return (state,), state
+
+
+def test_a_cell_of_ones_own_is_one_class_and_one_line(monkeypatch):
+    """In encoder and decoder, where its steps are the scan and some gradient reaches it."""
+    monkeypatch.setitem(CELLS, "leaky", Leaky)
+    cell = typing.cast(CellName, "leaky")
+    config = ModelConfig(
+        embedding=3, encoder=EncoderConfig(cell=cell, size=2, layers=2), decoder=DecoderConfig(cell=cell, size=4)
+    )
+    model = build(config, source_vocabulary=8, target_vocabulary=8)
+    params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
+    source, tokens = jnp.array([[4, 5, 2], [6, 2, 0]]), jnp.array([[1, 4], [1, 5]])
+
+    def logits(params):
+        memory, state = model.encode(params, source)
+        unrolls = model.unroll, scan_of_step(model.step)
+        return [unroll(params, memory, state, tokens)[1].logits for unroll in unrolls]
+
+    (fast, stepped), gradient = oracles.compiled(
+        lambda params: (logits(params), jax.grad(lambda params: logits(params)[0].sum())(params))
+    )(params)
+    oracles.same(fast, stepped, tolerance=1e-5)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["encoder"]))

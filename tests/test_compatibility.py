@@ -178,12 +178,18 @@ BROKEN = [
         "--model.decoder.architecture conditional or --model.decoder.context-gate none.",
     ),
     (
-        "context before the upper layers",
-        {"decoder.context_to_all": True, "decoder.layers": 2},
-        "model.decoder.context_to_all=true needs the context before the upper layers run, and "
-        "model.decoder.query_layer=top queries after them; use --model.decoder.query-layer bottom or "
-        "--model.decoder.context-to-all false.",
+        "readout needs a width",
+        {"decoder.architecture": "gnmt", "decoder.readout": 5},
+        "model.decoder.readout=5 is the width of a vector that model.decoder.architecture=gnmt does not have, whose "
+        "state predicts; use --model.decoder.readout 0 or --model.decoder.architecture luong.",
     ),
+    (
+        "tied embeddings",
+        {"decoder.architecture": "gnmt", "decoder.tied_embeddings": True},
+        "model.decoder.tied_embeddings=true with model.decoder.architecture=gnmt needs a state as wide as "
+        "model.embedding=256, got one 512 wide; use --model.embedding 512 or --model.decoder.tied-embeddings false.",
+    ),
+    ("gate needs an attentional vector", {"decoder.context_gate": "source", "decoder.architecture": "gnmt"}, None),
     (
         "tied embeddings",
         {"decoder.tied_embeddings": True, "decoder.readout": 100},
@@ -353,15 +359,6 @@ def test_the_literals_are_the_tables():
 
 INEFFECTIVE = [
     ({"attention.score": "none", "attention.size": 8, "attention.normalizer": "top-k"}, ["normalizer", "size"]),
-    (
-        {
-            "attention.score": "none",
-            "decoder.context_to_all": True,
-            "decoder.query_layer": "bottom",
-            "decoder.layers": 2,
-        },
-        None,
-    ),
     ({"attention.score": "dot", "attention.size": 8}, ["size"]),
     ({"attention.score": "dot", "attention.size": 8, "attention.heads": 2}, []),
     ({"attention.score": "dot", "attention.size": 8, "attention.values": "projected"}, []),
@@ -409,16 +406,14 @@ INEFFECTIVE = [
 
 @pytest.mark.parametrize(("settings", "expected"), INEFFECTIVE, ids=map(str, range(len(INEFFECTIVE))))
 def test_settings_without_effect_are_listed(settings, expected):
-    config = draft(settings)
-    if expected is None:
-        assert without_effect(config) == ["model.decoder.context_to_all"]
-    else:
-        assert without_effect(config) == [f"model.attention.{name}" for name in expected]
+    assert without_effect(draft(settings)) == [f"model.attention.{name}" for name in expected]
 
 
 def test_settings_of_the_decoder_without_effect_are_listed():
-    config = draft({"decoder.copy_slots": 3, "decoder.readout": 512, "decoder.query_layer": "bottom"})
-    assert [name.rpartition(".")[2] for name in without_effect(config)] == ["query_layer", "copy_slots", "readout"]
+    config = draft({"decoder.copy_slots": 3, "decoder.readout": 512})
+    assert without_effect(config) == ["model.decoder.copy_slots", "model.decoder.readout"]
+    config = draft({"decoder.architecture": "gnmt", "decoder.readout": 3, "decoder.input_feeding": False})
+    assert without_effect(config) == ["model.decoder.input_feeding", "model.decoder.readout"]
 
 
 def program(config):
@@ -442,8 +437,6 @@ SMALL = {"encoder.size": 4, "decoder.size": 8, "encoder.cell": "rnn", "decoder.c
 @pytest.mark.parametrize("settings", [settings for settings, _ in INEFFECTIVE], ids=map(str, range(len(INEFFECTIVE))))
 def test_the_effective_config_is_the_same_program(settings):
     """And has no setting left that has no effect."""
-    if settings.get("decoder.context_to_all"):
-        pytest.skip("a context of width 0 is concatenated, which changes the program and no number")
     fields = assignments({f"model.{name}": value for name, value in {**SMALL, **settings}.items()})
     config = override(Experiment(), *fields).model
     plain = effective(config)

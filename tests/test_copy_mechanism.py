@@ -25,7 +25,7 @@ from s2s_jax.decode.forced_decoding import forced_decoding
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import weights_sum_to_one
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE, copynet, identity_copy_table, pointer
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import LogitsReader, scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build

@@ -18,7 +18,7 @@ from s2s_jax.decode.beam.engine import beam
 from s2s_jax.model.attention.catalogue import legal_combinations, pairwise_design
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import axis_names
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, PAD, Batch, real

@@ -169,13 +169,3 @@ def test_dropout_keeps_the_mean():
     mask = np.asarray(keep_mask(jax.random.key(0), 0.3, (20000,)))
     np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.7], rtol=1e-6)
     assert abs(mask.mean() - 1) < 0.02
-
-
-def test_a_residual_connection_between_different_widths_is_refused():
-    with pytest.raises(ValueError, match="residual_from=1") as refusal:
-        made(cell="gru", size=4, layers=2, residual_from=1)
-    assert str(refusal.value) == (
-        "model.encoder.residual_from=1 adds the input of layer 1 (6 wide) to its output (8 wide); "
-        "make the two widths equal, or start at a later layer."
-    )
-    made(cell="gru", size=4, layers=2, residual_from=2)  # the upper layers fit

@@ -14,7 +14,7 @@ from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.sampling import row_keys, sample
 from s2s_jax.model.ensemble import ENSEMBLE_AVERAGES, ensemble
-from s2s_jax.model.fusion import fused
+from s2s_jax.model.fusion import fuse
 from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, UNK, Batch
@@ -24,10 +24,10 @@ SEEDS = (1, 2, 3)
 TABLES = [table(seed) for seed in SEEDS]
 
 
-def mixed(mixing: str, which: int, time: int, token: int) -> np.ndarray:
+def mixed(average: str, which: int, time: int, token: int) -> np.ndarray:
     """The log-probabilities of three tables as one, by hand."""
     each = np.array([log_probs(np.asarray(one), which, time, token) for one in TABLES])
-    if mixing == "linear":
+    if average == "linear":
         return np.log(np.exp(each).mean(0))
     return each.mean(0) - np.log(np.exp(each.mean(0)).sum())
 
@@ -64,17 +64,17 @@ def is_exact(model, params, of) -> None:
             np.testing.assert_allclose(found.log_probs[row, slot, : len(string)], parts, atol=1e-4)
 
 
-@pytest.mark.parametrize("mixing", sorted(ENSEMBLE_AVERAGES))
-def test_an_ensemble_says_what_its_members_say_on_the_mean(mixing):
-    is_exact(ensemble([MODEL] * 3, mixing=mixing), TABLES, functools.partial(mixed, mixing))
+@pytest.mark.parametrize("average", sorted(ENSEMBLE_AVERAGES))
+def test_an_ensemble_says_what_its_members_say_on_the_mean(average):
+    is_exact(ensemble([MODEL] * 3, average=average), TABLES, functools.partial(mixed, average))
 
 
 def test_a_language_model_adds_its_weighted_log_probability():
-    is_exact(fused(MODEL, MODEL, weight=0.4), (TABLES[0], TABLES[1]), functools.partial(shallow, 0.4))
+    is_exact(fuse(MODEL, MODEL, weight=0.4), (TABLES[0], TABLES[1]), functools.partial(shallow, 0.4))
 
 
 def test_a_greedy_step_counts_the_same_as_a_beam_of_one():
-    model = fused(MODEL, ensemble([MODEL] * 2), weight=0.7)
+    model = fuse(MODEL, ensemble([MODEL] * 2), weight=0.7)
     params = (TABLES[0], TABLES[1:])
     find = jax.jit(lambda search, params: search(model, params, SOURCE), static_argnums=0)
     searches = (functools.partial(greedy, max_length=6), functools.partial(beam, width=1, max_length=6))
@@ -82,10 +82,10 @@ def test_a_greedy_step_counts_the_same_as_a_beam_of_one():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("mixing", sorted(ENSEMBLE_AVERAGES))
-def test_an_ensemble_of_a_model_with_itself_is_the_model(mixing):
+@pytest.mark.parametrize("average", sorted(ENSEMBLE_AVERAGES))
+def test_an_ensemble_of_a_model_with_itself_is_the_model(average):
     """In search, and in what it says of given targets; where it looks, too."""
-    twice = ensemble([MODEL, MODEL], mixing=mixing)
+    twice = ensemble([MODEL, MODEL], average=average)
     find = jax.jit(lambda model, params: beam(model, params, SOURCE, width=3, max_length=6), static_argnums=0)
     for seed in range(5):
         alone, both = find(MODEL, table(seed)), find(twice, [table(seed)] * 2)
@@ -108,7 +108,7 @@ def test_models_of_different_kinds_go_together():
         {"embedding": 3, "attention.score": "none"},
     )
     models = [build(config_of({**small, **kind}), source_vocabulary=WORDS, target_vocabulary=WORDS) for kind in kinds]
-    together = ensemble(models, mixing="linear")
+    together = ensemble(models, average="linear")
     params = together.init(jax.random.key(0))
     batch = Batch(SOURCE, jnp.array([[3, 4, 2], [4, 2, 0], [2, 0, 0]]))
 
@@ -127,9 +127,9 @@ def config_of(changes: dict) -> ModelConfig:
     return override(Experiment(), *(f"model.{name}={value}" for name, value in changes.items())).model
 
 
-@pytest.mark.parametrize("kind", ["ensemble", "fused"])
+@pytest.mark.parametrize("kind", ["ensemble", "fusion"])
 def test_neighbors_and_padding_change_nothing(kind):
-    model = ensemble([MODEL] * 3) if kind == "ensemble" else fused(MODEL, ensemble([MODEL] * 2), weight=0.5)
+    model = ensemble([MODEL] * 3) if kind == "ensemble" else fuse(MODEL, ensemble([MODEL] * 2), weight=0.5)
     params = TABLES if kind == "ensemble" else (TABLES[0], TABLES[1:])
     find = jax.jit(lambda source: beam(model, params, source, width=3, max_length=6))
     together = find(SOURCE)
@@ -142,7 +142,7 @@ def test_neighbors_and_padding_change_nothing(kind):
 def test_a_sample_is_drawn_from_what_both_say():
     """With a weight so large that the language model alone decides."""
     certain = jnp.zeros((2, WORDS, WORDS)).at[:, :, UNK].set(3.0)
-    model = fused(MODEL, MODEL, weight=50.0)
+    model = fuse(MODEL, MODEL, weight=50.0)
     keys = row_keys(0, jnp.arange(3))
     found = jax.jit(lambda params: sample(model, params, SOURCE, keys, samples=4, max_length=1))((TABLES[0], certain))
     assert (found.tokens == UNK).all()
@@ -151,7 +151,7 @@ def test_a_sample_is_drawn_from_what_both_say():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="at least one model, got none"):
         ensemble([])
-    with pytest.raises(ValueError, match="mixing must be one of linear, log-linear, got 'log'"):
-        ensemble([MODEL], mixing="log")
+    with pytest.raises(ValueError, match="average must be one of linear, log-linear, got 'log'"):
+        ensemble([MODEL], average="log")
     with pytest.raises(ValueError, match="search.language_weight must be above 0, got 0; for 0 leave"):
-        fused(MODEL, MODEL, weight=0)
+        fuse(MODEL, MODEL, weight=0)

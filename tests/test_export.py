@@ -17,7 +17,7 @@ from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.export.exported import load_exported
 from s2s_jax.export.exporter import export_run, lengths, named_parameters, program
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.run.model import make_model

@@ -15,7 +15,7 @@ from s2s_jax.decode.forced_decoding import forced_decoding
 from s2s_jax.evaluate.attention_agreement import measure_agreement
 from s2s_jax.evaluate.gradients import QUANTITIES, gradient_norms, log_odds, occlusion, saliency
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build

@@ -9,7 +9,7 @@ import oracles
 import pytest
 
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build

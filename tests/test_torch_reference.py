@@ -19,7 +19,7 @@ from s2s_jax import shapes
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch

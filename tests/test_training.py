@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, shift_right, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build

@@ -2,7 +2,7 @@
 
 from s2s_jax import config
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

@@ -34,7 +34,7 @@ from rich.console import Console
 
 from s2s_jax.evaluate.gradients import gradient_norms
 from s2s_jax.model.attention.config import AttentionConfig, ScoreName
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import ModelConfig, build

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from s2s_jax.bench.flops import product_flops
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build

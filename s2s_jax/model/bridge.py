@@ -1,4 +1,6 @@
-"""What does the decoder start from, given what the encoder ended with?"""
+"""The decoder's first state, made of what the encoder returns."""
+
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,13 +12,17 @@ from s2s_jax.model.encoder import Encoded
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import matmul
 
+BridgeName = Literal["zero", "last", "projected", "mean"]
+
 
 class Bridge(nnx.Module):
-    """The zero bridge, and what all bridges share: one carry a decoder layer.
+    """The zero bridge, and the base of all bridges: one carry per decoder layer.
 
     Args:
-        ends: width of each encoder layer's last state, directions side by side, and how many leaves a carry has.
-        layers, size, states: the decoder's layers, their width, and how many leaves its carries have.
+        end: width of an encoder layer's last state, directions concatenated.
+        ends: number of encoder layers.
+        end_states: number of leaves in an encoder's carry, 2 for an LSTM.
+        layers, size, states: number of decoder layers, their width, and the number of leaves in their carries.
     """
 
     copies_state = False  # the encoder's and the decoder's states must have the same widths
@@ -30,40 +36,40 @@ class Bridge(nnx.Module):
         self.build(rngs)
 
     def build(self, rngs: nnx.Rngs) -> None:
-        """Make the parameters, or refuse what does not fit."""
+        """Draw the parameters, if there are any."""
 
     def __call__(self, encoded: Encoded, mask: Bool[Array, "B S"]) -> tuple[Carry, ...]:
-        """Zeros."""
+        """The carry of each decoder layer: zeros."""
         zeros = jnp.zeros((mask.shape[0], self.size))
         return tuple((zeros,) * self.states for _ in range(self.layers))
 
     def _matching(self, encoded: Encoded, layer: int, leaf: int) -> Float[Array, "B M"]:
-        """The encoder's carry for a decoder layer: the same layer, or its top one; the same leaf, or its output."""
+        """The encoder's carry for a decoder layer: of the same layer or the top one, the same leaf or the output."""
         carry = encoded.carries[min(layer, self.ends - 1)]
         return carry[leaf if leaf < self.end_states else 0]
 
 
 class Last(Bridge):
-    """Each decoder layer starts from the last state of the encoder's layer, as it is. Sutskever et al. 2014."""
+    """Each decoder layer starts from the last state of the encoder's layer, unchanged. Sutskever et al. 2014."""
 
     copies_state = True
 
     def __call__(self, encoded, mask):
-        """Copies."""
+        """The encoder's last states."""
         return tuple(
             tuple(self._matching(encoded, layer, leaf) for leaf in range(self.states)) for layer in range(self.layers)
         )
 
 
 class Projected(Bridge):
-    """state = tanh(W [last state, directions together]), a W for each layer and leaf. Bahdanau et al. 2015, A.2.2."""
+    """state = tanh(W [last state, directions concatenated]), one W per layer and leaf. Bahdanau et al. 2015, A.2.2."""
 
     def build(self, rngs):
-        """The maps, one below the other."""
+        """Draw one matrix per layer and leaf."""
         self.weight = nnx.Param(glorot(rngs.params(), self.layers, self.states, self.end, self.size))
 
     def __call__(self, encoded, mask):
-        """Each layer's learned map of the encoder's last state."""
+        """Each layer's learned map of the encoder's last state, or of what `_source` returns."""
         return tuple(
             tuple(
                 jnp.tanh(matmul(self._source(encoded, mask, layer, leaf), self.weight[layer, leaf], self.dtype))

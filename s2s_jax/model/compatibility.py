@@ -18,7 +18,8 @@ from s2s_jax.model.attention.scores.base import Score, declared_settings
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS
 from s2s_jax.model.copy_mechanism import COPYING
-from s2s_jax.model.decoder.decoder import DecoderConfig
+from s2s_jax.model.decoder.architectures import ARCHITECTURES
+from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.validation import one_of
 
@@ -396,38 +397,47 @@ def _residual_needs_equal_widths(config: ModelSettings) -> Iterator[Violation]:
 
 def _gate_needs_attentional_vector(config: ModelSettings) -> Iterator[Violation]:
     decoder = config.decoder
-    if decoder.context_gate != "none" and decoder.architecture == "bahdanau":
+    if decoder.context_gate != "none" and not ARCHITECTURES[decoder.architecture].has_attentional_vector:
+        gated = [name for name, kind in ARCHITECTURES.items() if kind.has_attentional_vector]
         yield Violation(
             "gate needs an attentional vector",
             f"model.decoder.context_gate={decoder.context_gate} weighs the parts of an attentional vector, "
             f"which model.decoder.architecture={decoder.architecture} does not have",
             (
-                {"model.decoder.architecture": "luong"},
-                {"model.decoder.architecture": "conditional"},
+                *({"model.decoder.architecture": name} for name in gated),
                 {"model.decoder.context_gate": "none"},
             ),
         )
 
 
-def _context_before_upper_layers(config: ModelSettings) -> Iterator[Violation]:
+def _readout_needs_a_width(config: ModelSettings) -> Iterator[Violation]:
     decoder = config.decoder
-    if decoder.context_to_all and not decoder.context_first:
+    if decoder.readout and not ARCHITECTURES[decoder.architecture].readout.has_width:
         yield Violation(
-            "context before the upper layers",
-            "model.decoder.context_to_all=true needs the context before the upper layers run, "
-            f"and model.decoder.query_layer={decoder.query_layer} queries after them",
-            ({"model.decoder.query_layer": "bottom"}, {"model.decoder.context_to_all": False}),
+            "readout needs a width",
+            f"model.decoder.readout={decoder.readout} is the width of a vector that "
+            f"model.decoder.architecture={decoder.architecture} does not have, whose state predicts",
+            ({"model.decoder.readout": 0}, {"model.decoder.architecture": "luong"}),
         )
 
 
 def _tied_readout_is_as_wide_as_embedding(config: ModelSettings) -> Iterator[Violation]:
-    decoder = config.decoder
-    if decoder.tied_embeddings and decoder.readout not in (0, config.embedding):
+    decoder, width = config.decoder, config.decoder.readout_width(config.embedding)
+    if not decoder.tied_embeddings or width == config.embedding:
+        return
+    if ARCHITECTURES[decoder.architecture].readout.has_width:
         yield Violation(
             "tied embeddings",
             f"model.decoder.tied_embeddings=true needs a readout as wide as model.embedding={config.embedding}, "
             f"got model.decoder.readout={decoder.readout}",
             ({"model.decoder.readout": 0}, {"model.decoder.tied_embeddings": False}),
+        )
+    else:
+        yield Violation(
+            "tied embeddings",
+            f"model.decoder.tied_embeddings=true with model.decoder.architecture={decoder.architecture} needs a state "
+            f"as wide as model.embedding={config.embedding}, got one {width} wide",
+            ({"model.embedding": width}, {"model.decoder.tied_embeddings": False}),
         )
 
 
@@ -510,7 +520,7 @@ RULES: tuple[Rule, ...] = (
     _one_reading_direction,
     _residual_needs_equal_widths,
     _gate_needs_attentional_vector,
-    _context_before_upper_layers,
+    _readout_needs_a_width,
     _tied_readout_is_as_wide_as_embedding,
     _bridge_needs_equal_states,
     _copying_needs_attention,
@@ -551,15 +561,13 @@ def _ineffective(config: ModelSettings) -> Iterator[str]:
         yield "model.encoder.residual_from"
     if decoder.residual_from > decoder.layers:
         yield "model.decoder.residual_from"
-    if decoder.architecture != "luong":
+    architecture = ARCHITECTURES[decoder.architecture]
+    if not architecture.has_input_feeding:
         yield "model.decoder.input_feeding"
-    if decoder.layers == 1 or decoder.architecture == "conditional":
-        yield "model.decoder.query_layer"
-    if decoder.layers == 1 or config.attention.score not in SCORES:
-        yield "model.decoder.context_to_all"
     if decoder.copy not in COPYING:
         yield "model.decoder.copy_slots"
-    if decoder.readout == (config.embedding if decoder.tied_embeddings else decoder.size):
+    without_readout = dataclasses.replace(decoder, readout=0)
+    if decoder.readout_width(config.embedding) == without_readout.readout_width(config.embedding):
         yield "model.decoder.readout"  # 0 means the same width
 
 

@@ -1,7 +1,4 @@
-"""What does the network make of the source sentence?
-
-One output a token (what attention looks at) and the last state of every layer (the thought vector).
-"""
+"""The encoder: one output per source token, which attention reads, and the last state of every layer."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
-from s2s_jax.model.cells import CELLS, Carry, Cell, Transitions, make_cell
+from s2s_jax.model.cells import CELLS, Carry, Cell, CellName, Transitions, make_cell
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.scan import scan
@@ -23,24 +20,24 @@ from s2s_jax.validation import at_least, check_fields, fraction, one_of
 class EncoderConfig:
     """The recurrent network that reads the source."""
 
-    cell: str = "lstm"
-    """Recurrent cell: rnn, gru, gru-reset-before, lstm or layer-norm-lstm."""
+    cell: CellName = "lstm"
+    """Recurrent cell."""
     size: int = 256
     """Width of the state of one layer in one direction."""
     layers: int = 1
     """Stacked layers."""
     bidirectional: bool = True
-    """Read from both ends; the two outputs of a token stand side by side, so the memory is 2 x size wide."""
+    """Read in both directions; the two outputs of a token are concatenated, so the memory is 2 x size wide."""
     reversed: bool = False
-    """Read from the end alone, which bidirectional=false allows. Sutskever et al. 2014, arXiv:1409.3215."""
+    """Read backward only, with bidirectional=false. Sutskever et al. 2014, arXiv:1409.3215."""
     transitions: int = 1
-    """Cells that a layer's state goes through at each token, those after the first without input."""
+    """Cells that the state of a layer passes through at each token; those after the first have no input."""
     residual_from: int = 0
     """First layer (counted from 1) whose input is added to its output; 0 for none. Wu et al. 2016, section 3.1."""
     dropout: float = 0.0
-    """Share of a layer's inputs dropped, the same ones at every step of a sentence. Gal & Ghahramani 2016."""
+    """Fraction of a layer's inputs dropped, the same ones at every step of a sentence. Gal & Ghahramani 2016."""
     recurrent_dropout: float = 0.0
-    """Share of a state dropped before its matrix product, the same ones at every step of a sentence."""
+    """Fraction of a state dropped before its matrix product, the same ones at every step of a sentence."""
 
     def __post_init__(self):
         check_fields(self, "model.encoder")
@@ -54,23 +51,23 @@ class EncoderConfig:
 
     @property
     def backward(self) -> tuple[bool, ...]:
-        """Whether each direction reads from the end."""
+        """For each direction whether it reads from the end."""
         return (False, True) if self.bidirectional else (self.reversed,)
 
     @property
     def directions(self) -> int:
-        """How many ways the source is read: 1 or 2."""
+        """The number of directions in which the source is read: 1 or 2."""
         return len(self.backward)
 
 
-Directions = tuple[Shaped[Array, "S ..."], ...]  # one array a direction, time first, as that direction reads
+Directions = tuple[Shaped[Array, "S ..."], ...]  # one array per direction, time first, in the order in which it reads
 
 
 class Encoded(NamedTuple):
-    """What the encoder leaves behind."""
+    """The result of the encoder."""
 
     outputs: Float[Array, "B S M"]  # zero on padding
-    carries: tuple[Carry, ...]  # a layer's last carry, leaves [B, D*H]: directions side by side
+    carries: tuple[Carry, ...]  # the last carry of each layer, leaves [B, D*H]: directions concatenated
 
 
 class Encoder(nnx.Module):
@@ -97,8 +94,8 @@ class Encoder(nnx.Module):
         """Outputs and last carries of padded sentences; a sentence of length 0 keeps the initial state."""
         carries, outputs = [], jnp.where(mask[..., None], embedded, 0.0)  # a residual must not carry padding on
         for layer, cell in enumerate(self.cells):
-            noise = None if key is None else jax.random.fold_in(key, layer)
-            carry, new = self._layer(cell, outputs, mask, noise)
+            layer_key = None if key is None else jax.random.fold_in(key, layer)
+            carry, new = self._layer(cell, outputs, mask, layer_key)
             outputs = outputs + new if 0 < self.config.residual_from <= layer + 1 else new
             carries.append(carry)
         return Encoded(outputs, tuple(carries))
@@ -106,17 +103,17 @@ class Encoder(nnx.Module):
     def _layer(self, cell: Cell | Transitions, inputs, mask, key: Noise):
         drop = None
         if key is not None:
-            for_inputs, for_state = jax.random.split(key)
-            inputs = inputs * keep_mask(for_inputs, self.config.dropout, (inputs.shape[0], 1, inputs.shape[-1]))
+            input_key, state_key = jax.random.split(key)
+            inputs = inputs * keep_mask(input_key, self.config.dropout, (inputs.shape[0], 1, inputs.shape[-1]))
             shape = (self.config.directions, inputs.shape[0], cell.size)
-            drop = keep_mask(for_state, self.config.recurrent_dropout, shape)
+            drop = keep_mask(state_key, self.config.recurrent_dropout, shape)
         start = cell.start(self.config.directions, inputs.shape[0])
-        ways = in_reading_order(inputs.swapaxes(0, 1), self.config.backward)
-        projected = tuple(cell.project(x, way=way) for way, x in enumerate(ways))
+        ordered = in_reading_order(inputs.swapaxes(0, 1), self.config.backward)
+        projected = tuple(cell.project(x, direction=index) for index, x in enumerate(ordered))
         real = in_reading_order(mask.T, self.config.backward)
         carry, outputs = masked_scan(cell, start, projected, real, drop, remat=self.remat)
-        joined = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
-        return tuple(joined), concat_directions(outputs, self.config.backward)
+        concatenated = [jnp.concatenate(list(leaf), axis=-1) for leaf in carry]
+        return tuple(concatenated), concat_directions(outputs, self.config.backward)
 
 
 def masked_scan(
@@ -128,29 +125,29 @@ def masked_scan(
     *,
     remat: int,
 ) -> tuple[Carry, Directions]:
-    """The last carry and all outputs [S, B, H] of a cell over time; padding freezes the one and zeroes the other.
+    """The last carry and all outputs [S, B, H] of a cell over time; padding keeps the carry and zeroes the output.
 
-    The directions meet only inside the scan, a step at a time, so that nothing as long as the sentence is copied.
+    The directions are stacked inside the scan, one step at a time, so that nothing as long as the sentence is copied.
     """
 
-    def body(inside, carry, now):
-        projected, real = (jnp.stack(ways) for ways in now)
+    def body(weights, carry, inputs):
+        projected, real = (jnp.stack(directions) for directions in inputs)
         real = real[..., None]
-        new, output = cell(inside, carry, projected, drop=drop)
+        new, output = cell(weights, carry, projected, drop=drop)
         kept = tuple(jnp.where(real, after, before) for after, before in zip(new, carry, strict=True))
         return kept, tuple(jnp.where(real, output, jnp.zeros_like(output)))
 
     rows = mask[0].shape[1:]
-    inside = cell.step_weights(hoisted=cell.inputs)
-    return scan(body, inside, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
+    weights = cell.step_weights(hoisted=cell.inputs)
+    return scan(body, weights, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
 
 
 def in_reading_order(x: Shaped[Array, "S ..."], backward: tuple[bool, ...]) -> Directions:
-    """Time first, once a direction, reversed in time for one that reads from the end."""
+    """The array for each direction, reversed in time for one that reads from the end."""
     return tuple(x[::-1] if from_end else x for from_end in backward)
 
 
 def concat_directions(outputs: Directions, backward: tuple[bool, ...]) -> Float[Array, "B S M"]:
-    """The directions' outputs [S, B, H] of each token next to each other, in the order of the sentence."""
-    ways = [way[::-1] if from_end else way for way, from_end in zip(outputs, backward, strict=True)]
-    return jnp.concatenate(ways, axis=-1).swapaxes(0, 1)
+    """The outputs [S, B, H] of all directions, concatenated per token in the order of the sentence."""
+    in_order = [output[::-1] if from_end else output for output, from_end in zip(outputs, backward, strict=True)]
+    return jnp.concatenate(in_order, axis=-1).swapaxes(0, 1)

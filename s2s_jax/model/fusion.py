@@ -1,4 +1,4 @@
-"""How does a model of the target language alone have a say in a translation?"""
+"""Shallow fusion of a translation model with a language model of the target."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOut
 from s2s_jax.shapes import EOS
 
 
-def fused(model: Model, language: Model, *, weight: float) -> Model:
-    """A model whose tokens count log p + weight * log q, and whose parameters are a pair: the two models'.
+def fuse(model: Model, language: Model, *, weight: float) -> Model:
+    """A model whose tokens score log p + weight * log q, and whose parameters are the pair of both models' parameters.
 
-    p is the model's; q is that of a language model, trained on targets with empty sources. Shallow fusion: Gulcehre et
-    al. 2015, arXiv:1503.03535, 4.1. The sum is not normalized, so it is no log-probability, but it is never above 0.
+    p is the probability of the model, q that of a language model, which is trained on targets with empty sources.
+    Gulcehre et al. 2015, arXiv:1503.03535, 4.1. The sum is not normalized: no log-probability, but never above 0.
 
     Raises:
         ValueError: the weight is not above 0.
@@ -21,26 +21,25 @@ def fused(model: Model, language: Model, *, weight: float) -> Model:
         raise ValueError(f"search.language_weight must be above 0, got {weight}; for 0 leave the language model out.")
 
     def init(key: Key[Array, ""]) -> Params:
-        one, other = jax.random.split(key)
-        return model.init(one), language.init(other)
+        model_key, language_key = jax.random.split(key)
+        return model.init(model_key), language.init(language_key)
 
     def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
         memory, state = model.encode(params[0], source, key)
-        nothing = jnp.full((source.shape[0], 1), EOS, source.dtype)  # how an empty source looks in training
-        memories, states = zip((memory, state), language.encode(params[1], nothing), strict=True)
-        return Memory(memories, memory.values, memory.mask), State(states, (), ())
+        empty = jnp.full((source.shape[0], 1), EOS, source.dtype)  # an empty source, as in training
+        language_memory, language_state = language.encode(params[1], empty)
+        return Memory((memory, language_memory), memory.values, memory.mask), State((state, language_state), (), ())
 
     def step(params: Params, memory: Memory, state: State, token: Token) -> tuple[State, StepOutput]:
-        after, said = model.step(params[0], memory.keys[0], state.carry[0], token)
-        beside, heard = language.step(params[1], memory.keys[1], state.carry[1], token)
-        logits = normal(said) + weight * normal(heard)
-        return State((after, beside), (), ()), said._replace(
-            logits=logits, given_log_normalizer=jnp.zeros(logits.shape[0])
-        )
+        after, output = model.step(params[0], memory.keys[0], state.carry[0], token)
+        language_after, language_output = language.step(params[1], memory.keys[1], state.carry[1], token)
+        logits = log_probabilities(output) + weight * log_probabilities(language_output)
+        output = output._replace(logits=logits, given_log_normalizer=jnp.zeros(logits.shape[0]))
+        return State((after, language_after), (), ()), output
 
     return Model(init, encode, step)
 
 
-def normal(step: StepOutput) -> Float[Array, "B V"]:
-    """The log-probabilities of a step."""
+def log_probabilities(step: StepOutput) -> Float[Array, "B V"]:
+    """The log-probabilities of the next token."""
     return step.logits - step.log_normalizer[..., None]

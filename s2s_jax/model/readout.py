@@ -1,4 +1,6 @@
-"""What vector predicts the next token? Made of the context, the state that asked for it, and the last token."""
+"""The vector that predicts the next token, made of the context, the decoder's state and the last token."""
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import matmul
 
+ContextGateName = Literal["none", "source", "target", "both"]
+
 
 class Readout(nnx.Module):
     """tanh(W [context; state]), the attentional vector. Luong et al. 2015, arXiv:1508.04025, eq. 5.
@@ -18,95 +22,114 @@ class Readout(nnx.Module):
         size: width R of the vector.
     """
 
+    has_width = True  # its width can be chosen
+
     def __init__(self, context: int, state: int, embedding: int, size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.context, self.state, self.embedding, self.size, self.dtype = context, state, embedding, size, dtype
         self.build(rngs)
 
     def build(self, rngs: nnx.Rngs) -> None:
-        """W."""
+        """Draw W."""
         self.weight = nnx.Param(glorot(rngs.params(), self.context + self.state, self.size))
 
     def step_weights(self) -> Weights:
-        """The weights of each step; each meets one product."""
+        """The weights used at every step, each in one product."""
         return (self.weight[...],)
 
     def __call__(
         self,
-        inside: Weights,
+        weights: Weights,
         context: Float[Array, "*B M"],
         state: Float[Array, "*B H"],
         embedded: Float[Array, "*B E"],
     ) -> Float[Array, "*B R"]:
-        """The vector."""
-        return jnp.tanh(matmul(jnp.concatenate([context, state], -1), inside[0], self.dtype))
+        """The readout vector of one step or of all."""
+        return jnp.tanh(matmul(jnp.concatenate([context, state], -1), weights[0], self.dtype))
 
 
 class WithToken(Readout):
     """tanh(W [context; state; embedding]). Sennrich et al. 2017 (Nematus), arXiv:1703.04357, eq. 10."""
 
     def build(self, rngs):
-        """W."""
+        """Draw W."""
         self.weight = nnx.Param(glorot(rngs.params(), self.context + self.state + self.embedding, self.size))
 
-    def __call__(self, inside, context, state, embedded):
-        """The vector."""
-        return jnp.tanh(matmul(jnp.concatenate([context, state, embedded], -1), inside[0], self.dtype))
+    def __call__(self, weights, context, state, embedded):
+        """The readout vector of one step or of all."""
+        return jnp.tanh(matmul(jnp.concatenate([context, state, embedded], -1), weights[0], self.dtype))
 
 
 class Deep(WithToken):
     """Maxout of U s + V E y + C c, in pairs. Bahdanau et al. 2015, arXiv:1409.0473, A.2.2; Goodfellow et al. 2013."""
 
     def build(self, rngs):
-        """C, U and V, one below the other, for both of each pair."""
-        seen = self.context + self.state + self.embedding
-        self.weight = nnx.Param(glorot(rngs.params(), seen, 2 * self.size))
+        """Draw C, U and V, one below the other, for both of each pair."""
+        inputs = self.context + self.state + self.embedding
+        self.weight = nnx.Param(glorot(rngs.params(), inputs, 2 * self.size))
 
-    def __call__(self, inside, context, state, embedded):
-        """The vector."""
-        pairs = matmul(jnp.concatenate([context, state, embedded], -1), inside[0], self.dtype)
+    def __call__(self, weights, context, state, embedded):
+        """The readout vector of one step or of all."""
+        pairs = matmul(jnp.concatenate([context, state, embedded], -1), weights[0], self.dtype)
         return pairs.reshape(*pairs.shape[:-1], self.size, 2).max(-1)
+
+
+class StateReadout(Readout):
+    """The state itself, without a map of its own. Wu et al. 2016 (GNMT), arXiv:1609.08144, figure 1."""
+
+    has_width = False
+
+    def build(self, rngs):
+        """Draw nothing: there are no parameters."""
+
+    def step_weights(self):
+        """(), since there are no parameters."""
+        return ()
+
+    def __call__(self, weights, context, state, embedded):
+        """The state, whatever the context and the last token."""
+        return state
 
 
 class Gated(Readout):
     """tanh((1 - z) * P_t + z * P_s), z = sigmoid(W [context; state; embedding]). Tu et al. 2017, arXiv:1608.06043.
 
-    P_t = U [state; embedding] is what the target says, P_s = V context what the source says; the gate weighs the two.
+    P_t = U [state; embedding] comes from the target, P_s = V context from the source; the gate z weighs the two.
     """
 
     def build(self, rngs):
-        """W, U and V."""
-        of_target = self.state + self.embedding
-        self.weight = nnx.Param(glorot(rngs.params(), self.context + of_target, self.size))
-        self.target_kernel = nnx.Param(glorot(rngs.params(), of_target, self.size))
+        """Draw W, U and V."""
+        target = self.state + self.embedding
+        self.weight = nnx.Param(glorot(rngs.params(), self.context + target, self.size))
+        self.target_kernel = nnx.Param(glorot(rngs.params(), target, self.size))
         self.source_kernel = nnx.Param(glorot(rngs.params(), self.context, self.size))
 
     def step_weights(self):
-        """W, U and V."""
+        """W, U and V, each used once per step."""
         return self.weight[...], self.target_kernel[...], self.source_kernel[...]
 
-    def __call__(self, inside, context, state, embedded):
-        """The vector."""
-        of_gate, of_target, of_source = inside
+    def __call__(self, weights, context, state, embedded):
+        """The readout vector of one step or of all."""
+        gate_kernel, target_kernel, source_kernel = weights
         target = jnp.concatenate([state, embedded], -1)
-        gate = jax.nn.sigmoid(matmul(jnp.concatenate([context, target], -1), of_gate, self.dtype))
-        said = matmul(target, of_target, self.dtype), matmul(context, of_source, self.dtype)
-        return jnp.tanh(self._weighed(gate, *said))
+        gate = jax.nn.sigmoid(matmul(jnp.concatenate([context, target], -1), gate_kernel, self.dtype))
+        parts = matmul(target, target_kernel, self.dtype), matmul(context, source_kernel, self.dtype)
+        return jnp.tanh(self._combine(gate, *parts))
 
-    def _weighed(self, gate, target, source):
+    def _combine(self, gate, target, source):
         return (1 - gate) * target + gate * source
 
 
 class GatedSource(Gated):
     """tanh(P_t + z * P_s): the gate weighs the source alone. Tu et al. 2017, arXiv:1608.06043, section 3.2."""
 
-    def _weighed(self, gate, target, source):
+    def _combine(self, gate, target, source):
         return target + gate * source
 
 
 class GatedTarget(Gated):
     """tanh(z * P_t + P_s): the gate weighs the target alone. Tu et al. 2017, arXiv:1608.06043, section 3.2."""
 
-    def _weighed(self, gate, target, source):
+    def _combine(self, gate, target, source):
         return gate * target + source
 
 

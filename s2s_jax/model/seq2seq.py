@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int, Key
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import check_model
 from s2s_jax.model.copy_mechanism import clip_to_vocabulary, copy_targets, identity_copy_table
-from s2s_jax.model.decoder.decoder import Decoder, DecoderConfig
+from s2s_jax.model.decoder.config import DecoderConfig
+from s2s_jax.model.decoder.step import Decoder
+from s2s_jax.model.decoder.unroll import unroll as unroll_decoder
 from s2s_jax.model.encoder import Encoder, EncoderConfig
 from s2s_jax.model.interface import (
     LogitsReader,
@@ -186,7 +188,7 @@ def build_seq2seq(
         reader: LogitsReader | None = None,
         sampler: TokenSampler | None = None,
     ) -> tuple[State, StepOutput]:
-        return network(params).decoder.unroll(memory, state, tokens, reader=reader, sampler=sampler)
+        return unroll_decoder(network(params).decoder, memory, state, tokens, reader=reader, sampler=sampler)
 
     return Model(jax.jit(init), encode, step, unroll, embed, encode_embedded)
 

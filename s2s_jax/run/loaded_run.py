@@ -15,7 +15,7 @@ from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import error_of_alignments, evaluate_split, group_by_source, token_links
 from s2s_jax.evaluate.metrics import link_counts
 from s2s_jax.model.ensemble import ensemble as ensemble_of
-from s2s_jax.model.fusion import fused
+from s2s_jax.model.fusion import fuse
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length
 from s2s_jax.run.model import copy_slots, count_parameters, make_model
@@ -126,7 +126,7 @@ class Run:
         if not search.language_model:
             return compiled_search(self.model, search, longest)
         language = self._language_model(search.language_model)
-        find = compiled_search(fused(self.model, language.model, weight=search.language_weight), search, longest)
+        find = compiled_search(fuse(self.model, language.model, weight=search.language_weight), search, longest)
         return lambda params, *inputs, **limits: find((params, language.params), *inputs, **limits)
 
     def _language_model(self, directory: str) -> "Run":
@@ -233,7 +233,7 @@ def _combine(first: Run, others: Sequence[tuple[str, Run]], ensemble_average: st
     runs = [first, *(other for _, other in others)]
     return dataclasses.replace(
         first,
-        model=ensemble_of([run.model for run in runs], mixing=ensemble_average),
+        model=ensemble_of([run.model for run in runs], average=ensemble_average),
         params=[run.params for run in runs],
         facts={**first.facts, "longest_target": max(run.facts["longest_target"] for run in runs)},
         refused=[line for run in runs for line in run.refused],

@@ -1,4 +1,4 @@
-"""What is dropped while the network learns, so that it leans on no single number?"""
+"""Dropout masks."""
 
 import math
 
@@ -15,5 +15,5 @@ def keep_mask(key: Key[Array, ""], rate: float | Traced, shape: tuple[Size, ...]
     if rate == 0:
         return jnp.ones(shape)
     kept = 1 - traced_value(rate)
-    flat = math.prod(shape[:-1]), shape[-1]  # see `initial`: two axes compile ten times faster than three
+    flat = math.prod(shape[:-1]), shape[-1]  # two axes compile ten times faster than three; see `initializers`
     return jax.random.bernoulli(key, kept, flat).astype(jnp.float32).reshape(shape) / kept

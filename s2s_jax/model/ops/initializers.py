@@ -1,4 +1,4 @@
-"""What are the parameters before anything is learned?
+"""Initial values of parameters.
 
 All numbers of a parameter are drawn as one matrix: XLA takes seconds to compile a draw of three axes, and a tenth of
 that for the same numbers in two.
@@ -22,7 +22,7 @@ def orthogonal(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
     """Square orthogonal matrices in the last two axes, evenly distributed. Saxe et al. 2014, arXiv:1312.6120."""
     size = shape[-1]
     normal = jax.random.normal(key, (math.prod(shape[:-1]), size)).reshape(-1, size, size)
-    # one by one: two batched ones that run at once wait for each other for ever on the two threads of a small CPU
+    # one by one: two batched ones that run concurrently deadlock on the two threads of a small CPU
     # (jaxlib 0.10.2, LAPACK kernels blocking XLA's own pool)
     matrix, triangle = jax.lax.map(jnp.linalg.qr, normal)
     signs = jnp.sign(jnp.diagonal(triangle, axis1=-2, axis2=-1))  # without them the distribution is not even
@@ -30,7 +30,7 @@ def orthogonal(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
 
 
 def gates(blocks: Float[Array, "*D G I O"]) -> Float[Array, "*D I W"]:
-    """The matrices of a cell's gates side by side."""
+    """The matrices of a cell's gates, concatenated along their columns."""
     *directions, count, rows, columns = blocks.shape
     return jnp.moveaxis(blocks, -3, -2).reshape(*directions, rows, count * columns)
 
