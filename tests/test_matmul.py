@@ -137,7 +137,7 @@ MISUSES = {
 
 @pytest.mark.parametrize("name", MISUSES)
 def test_a_weight_that_is_not_used_exactly_once_per_step_is_refused(name):
-    """A weight used twice or in a loop had a wrong gradient, an unused one a gradient of zero, both without an error."""
+    """Used twice or in a loop it had a wrong gradient, unused a gradient of zero, all without an error."""
     use, message = MISUSES[name]
     weight, carry, xs = one_weight()
     body = lambda weights, carry, x: (use(carry, weights["cell"]) + x, ())  # noqa: E731

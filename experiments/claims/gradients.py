@@ -34,6 +34,7 @@ from rich.console import Console
 
 from s2s_jax.evaluate.gradients import gradient_norms
 from s2s_jax.model.attention.config import AttentionConfig, ScoreName
+from s2s_jax.model.cells import CellName
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import Model, Params
@@ -46,7 +47,7 @@ from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.train.step import initial_state, make_step
 from s2s_jax.validation import at_least
 
-CELLS = ("rnn", "gru", "lstm")
+CELLS: tuple[CellName, ...] = ("rnn", "gru", "lstm")
 VARIANTS: dict[str, ScoreName] = {"without attention": "none", "with attention": "general"}
 # Okabe & Ito's vermilion and blue, which all kinds of color vision can distinguish; the dashes are redundant.
 STYLES = {"without attention": ("#d55e00", "--", "o"), "with attention": ("#0072b2", "-", "s")}
@@ -64,7 +65,7 @@ class Budget:
     seeds: int = 3
     sentences: int = 64  # in a batch
     size: int = 64  # of every state
-    cells: tuple[str, ...] = CELLS
+    cells: tuple[CellName, ...] = CELLS
 
     def __post_init__(self):
         at_least("steps", self.steps, 2)
@@ -101,7 +102,7 @@ def letters(budget: Budget, *, split: str, count: int) -> Batch:
     )
 
 
-def model_config(budget: Budget, cell: str, score: ScoreName) -> ModelConfig:
+def model_config(budget: Budget, cell: CellName, score: ScoreName) -> ModelConfig:
     """The model with a score, or with `none` for the single vector."""
     return ModelConfig(
         embedding=budget.size // 2,
@@ -128,7 +129,7 @@ def measure(model: Model, params: Params, held_out: Batch) -> tuple[Float[jax.Ar
     return jnp.exp(jnp.log(jnp.maximum(copied, 1e-30)).mean(0)), sums.correct / sums.tokens
 
 
-def curves(budget: Budget, cell: str, variant: str) -> list[Curve]:
+def curves(budget: Budget, cell: CellName, variant: str) -> list[Curve]:
     """One model, trained once per seed, and measured at each stage."""
     model = build(
         model_config(budget, cell, VARIANTS[variant]), source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY

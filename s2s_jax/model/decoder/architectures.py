@@ -65,7 +65,7 @@ class Layers(NamedTuple):
         output: Float[Array, "B H"],
         context: Float[Array, "B M"] | None = None,
     ) -> tuple[tuple[Carry, ...], Float[Array, "B H"]]:
-        """The next carries of the layers above the lowest, and the top output; each reads the one below and `context`."""
+        """The next carries of the layers above the lowest, and the top output; each reads the one below and context."""
         new = []
         for layer, carry in enumerate(carries, start=1):
             extra = apply_mask(output, self.masks.inputs[layer] if self.masks else None)
