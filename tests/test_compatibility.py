@@ -56,8 +56,7 @@ BROKEN = [
         "score needs history",
         {"attention.score": "location-aware"},
         "model.attention.score=location-aware reads earlier alignments, which model.attention.history=none does not "
-        "keep; "
-        "use --model.attention.history previous or --model.attention.history coverage or "
+        "keep; use --model.attention.history previous or --model.attention.history coverage or "
         "--model.attention.history previous-and-coverage.",
     ),
     (
@@ -71,8 +70,8 @@ BROKEN = [
         "history needs keys",
         {"attention.score": "location", "attention.history": "coverage"},
         "model.attention.history=coverage is added to the keys, which model.attention.score=location does not have; "
-        "use "
-        "--model.attention.history none or --model.attention.score additive or --model.attention.score location-aware.",
+        "use --model.attention.history none or --model.attention.score additive or --model.attention.score "
+        "location-aware.",
     ),
     ("history needs keys", {"attention.score": "gaussian-mixture", "attention.history": "coverage-gru"}, None),
     (
@@ -87,8 +86,7 @@ BROKEN = [
         {"attention.constraint": "mocha", "attention.normalizer": "sigmoid", "attention.score": "location"},
         "model.attention.constraint=mocha has a second score of the tokens' content alone, which "
         "model.attention.score=location is not; use --model.attention.score additive or --model.attention.score "
-        "general or "
-        "--model.attention.constraint monotonic.",
+        "general or --model.attention.constraint monotonic.",
     ),
     (
         "second score needs content",
@@ -121,8 +119,7 @@ BROKEN = [
         "constraint needs a window",
         {"attention.constraint": "local-p", "attention.window": 0},
         "model.attention.constraint=local-p has its center between tokens, and model.attention.window=0 reaches "
-        "none; use "
-        "--model.attention.window 1.",
+        "none; use --model.attention.window 1.",
     ),
     (
         "heads divide size",
@@ -160,15 +157,13 @@ BROKEN = [
         "residual of model.encoder",
         {"encoder.residual_from": 1},
         "model.encoder.residual_from=1 adds the input of layer 1 (model.embedding=256) to its output, which is 512 "
-        "wide; "
-        "use --model.encoder.residual-from 0 or --model.embedding 512.",
+        "wide; use --model.encoder.residual-from 0 or --model.embedding 512.",
     ),
     (
         "residual of model.decoder",
         {"decoder.residual_from": 1, "decoder.layers": 2},
         "model.decoder.residual_from=1 adds the input of layer 1 (model.embedding=256) to its output, which is 512 "
-        "wide; "
-        "use --model.decoder.residual-from 2 or --model.embedding 512.",
+        "wide; use --model.decoder.residual-from 2 or --model.embedding 512.",
     ),
     (
         "gate needs an attentional vector",
@@ -194,22 +189,20 @@ BROKEN = [
         "tied embeddings",
         {"decoder.tied_embeddings": True, "decoder.readout": 100},
         "model.decoder.tied_embeddings=true needs a readout as wide as model.embedding=256, got "
-        "model.decoder.readout=100; "
-        "use --model.decoder.readout 0 or --model.decoder.tied-embeddings false.",
+        "model.decoder.readout=100; use --model.decoder.readout 0 or --model.decoder.tied-embeddings false.",
     ),
     (
         "bridge needs equal states",
         {"decoder.bridge": "last", "decoder.cell": "gru", "encoder.size": 100},
         "model.decoder.bridge=last copies the encoder's last state (2 x 200 wide, directions together) to the "
-        "decoder's "
-        "(1 x 512); use --model.decoder.bridge projected or --model.decoder.size 200 --model.decoder.cell lstm.",
+        "decoder's (1 x 512); use --model.decoder.bridge projected or --model.decoder.size 200 --model.decoder.cell "
+        "lstm.",
     ),
     (
         "copying needs attention",
         {"decoder.copy": "copynet", "attention.score": "none"},
         "model.decoder.copy=copynet copies what attention finds in the source, and model.attention.score=none is a "
-        "model "
-        "without attention; use --model.attention.score general or --model.attention.score additive or "
+        "model without attention; use --model.attention.score general or --model.attention.score additive or "
         "--model.decoder.copy none.",
     ),
     (
@@ -217,9 +210,7 @@ BROKEN = [
         {"decoder.copy": "pointer", "attention.normalizer": "sigmoid"},
         "model.decoder.copy=pointer reads the attention weights as probabilities, but with "
         "model.attention.normalizer=sigmoid and model.attention.constraint=none they need not sum to 1; use "
-        "--model.attention.normalizer softmax or --model.attention.normalizer softmax --model.attention.constraint "
-        "none or "
-        "--model.decoder.copy copynet.",
+        "--model.attention.normalizer softmax or --model.decoder.copy copynet.",
     ),
     ("copying needs a distribution", {"decoder.copy": "pointer", "attention.constraint": "local-p"}, None),
     (

@@ -192,7 +192,8 @@ def _with_tried_remedies(config: ModelSettings, rules: "tuple[Rule, ...]") -> li
         helpful = [(remedy, after) for remedy, after in left if violation.rule not in after]
         harmless = [remedy for remedy, after in helpful if after <= before]
         remedies = harmless or [remedy for remedy, _ in helpful]
-        tried.append(violation._replace(remedies=tuple(remedies)))
+        smallest = [remedy for remedy in remedies if not any(other.items() < remedy.items() for other in remedies)]
+        tried.append(violation._replace(remedies=tuple(smallest)))
     return tried
 
 
@@ -386,8 +387,7 @@ def _residual_needs_equal_widths(config: ModelSettings) -> Iterator[Violation]:
             yield Violation(
                 f"residual of {group}",
                 f"{group}.residual_from=1 adds the input of layer 1 (model.embedding={config.embedding}) to its "
-                f"output, "
-                f"which is {width} wide",
+                f"output, which is {width} wide",
                 (
                     {f"{group}.residual_from": 2 if stack.layers > 1 else 0},
                     {"model.embedding": width},

@@ -34,8 +34,7 @@ class Location(Score):
             raise ValueError(
                 f"model.attention.positions must be at least {tokens}, because model.attention.score=location reads "
                 f"sources padded to {tokens} tokens, got {positions}; use --model.attention.positions {tokens}, or "
-                f"leave "
-                "longer sources out."
+                "leave longer sources out."
             )
         return memory[..., :0]
 
