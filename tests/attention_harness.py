@@ -14,7 +14,7 @@ from flax import nnx
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.compatibility import attention_violations
-from s2s_jax.model.ops import matmul
+from s2s_jax.model.ops.scan import scan
 
 LENGTHS, STEPS, WIDTH = (5, 3, 1, 0), 3, 4  # query and memory of one width, for dot and its kin
 SOURCE = max(LENGTHS)
@@ -97,8 +97,8 @@ def lax_scan(attend, weights, state, queries, dtype):
 
 
 def delayed_scan(attend, weights, state, queries, dtype):
-    """A scan by `matmul.scan`, as in the decoder."""
-    return matmul.scan(attend, weights, state, queries, rows=queries.shape[1:-1], dtype=dtype)[1]
+    """A scan by `ops.scan`, as in the decoder."""
+    return scan(attend, weights, state, queries, rows=queries.shape[1:-1], dtype=dtype)[1]
 
 
 def run_steps(graph, inputs, mask, noise=None, *, loop=delayed_scan, dtype=jnp.float32):

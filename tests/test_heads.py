@@ -6,8 +6,6 @@ import oracle_attention
 import oracles
 import pytest
 
-from s2s_jax.model.attention.heads import build_attention
-
 HEADS = [{}, {"score": "additive", "history": "coverage-fertility"}]
 
 
@@ -69,12 +67,3 @@ def test_split_values_separate_keys_from_values():
     np.testing.assert_array_equal(outputs.alignment, plain.alignment)
     oracles.same(outputs.context, 3 * plain.context, tolerance=1e-6)
     assert outputs.context.shape[-1] == half
-
-
-def test_values_cannot_be_split_out_of_an_odd_width():
-    with pytest.raises(ValueError, match="model.attention.values=split") as refusal:
-        build_attention(harness.small_config(values="split"), 4, 5, dtype=np.float32, rngs=oracles.OneKey())
-    assert str(refusal.value) == (
-        "model.attention.values=split needs encoder states of an even width, got 5; "
-        "make model.encoder.size even, or take model.attention.values=projected."
-    )

@@ -36,7 +36,7 @@ def test_values_and_slopes_are_the_papers(case):
 def test_location_aware_without_filters_is_additive(case):
     config, plain = config_of(case), harness.small_config(score="additive")
     inputs = harness.inputs_for(plain)
-    blank = harness.with_weights(harness.with_weights_from(config, inputs), marks__filters=0.0)
+    blank = harness.with_weights(harness.with_weights_from(config, inputs), history_features__filters=0.0)
     (outputs, gradient), (expected, slopes) = (
         harness.forward_and_gradient(config)(blank),
         harness.forward_and_gradient(plain)(inputs),
