@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from s2s_jax.evaluate import plots
-from s2s_jax.evaluate.plots import Picture, across, families_for, grid, heat_map, legible, rendered, short, tile
+from s2s_jax.evaluate import glyphs, plots
+from s2s_jax.evaluate.glyphs import families_for, font_hint, legible, token_label
+from s2s_jax.evaluate.plots import Picture, column_label, render, save_grid, save_heat_map, tile
 
 pytestmark = pytest.mark.filterwarnings("error")
 GOLD = np.array([217, 95, 2])
@@ -18,10 +19,10 @@ GOLD = np.array([217, 95, 2])
 @pytest.fixture
 def only_latin(monkeypatch):
     """A machine that has no font but matplotlib's own."""
-    monkeypatch.setattr(plots, "families", lambda: {"DejaVu Sans": "normal"})
-    plots.family_of.cache_clear()
+    monkeypatch.setattr(glyphs, "font_families", lambda: {"DejaVu Sans": "normal"})
+    glyphs.family_of.cache_clear()
     yield
-    plots.family_of.cache_clear()
+    glyphs.family_of.cache_clear()
 
 
 def even(target, source):
@@ -54,7 +55,7 @@ def test_any_token_can_be_drawn_without_a_warning(tmp_path, name, fonts, request
         request.getfixturevalue("only_latin")
     tokens = AWKWARD[name]
     wanted = tmp_path / "new folder" / "map.png"
-    path = heat_map(wanted, source=tokens, target=tokens, alignment=even(tokens, tokens), title=" ".join(tokens))
+    path = save_heat_map(wanted, source=tokens, target=tokens, alignment=even(tokens, tokens), title=" ".join(tokens))
     assert path == wanted
     height, width, _ = pixels(path).shape
     assert 100 < height < 2000
@@ -63,9 +64,9 @@ def test_any_token_can_be_drawn_without_a_warning(tmp_path, name, fonts, request
 
 def test_weights_are_grey_gold_is_outlined_and_nan_is_red(tmp_path):
     alignment = np.array([[1.0, 0.0], [0.5, np.nan]])
-    plain = pixels(heat_map(tmp_path / "a.png", source=["a", "b"], target=["c", "d"], alignment=alignment))
+    plain = pixels(save_heat_map(tmp_path / "a.png", source=["a", "b"], target=["c", "d"], alignment=alignment))
     marked = pixels(
-        heat_map(tmp_path / "b.png", source=["a", "b"], target=["c", "d"], alignment=alignment, gold={(1, 0)})
+        save_heat_map(tmp_path / "b.png", source=["a", "b"], target=["c", "d"], alignment=alignment, gold={(1, 0)})
     )
     assert has(plain, [214, 39, 40])
     assert not has(plain, GOLD)
@@ -80,7 +81,7 @@ def test_weights_are_grey_gold_is_outlined_and_nan_is_red(tmp_path):
 def test_the_same_picture_has_the_same_bytes_and_changes_no_setting(tmp_path):
     before = dict(matplotlib.rcParams)
     paths = [
-        heat_map(tmp_path / name, source=["a"], target=["b", "c"], alignment=np.ones((2, 1)), title="t")
+        save_heat_map(tmp_path / name, source=["a"], target=["b", "c"], alignment=np.ones((2, 1)), title="t")
         for name in "xy"
     ]
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -90,7 +91,7 @@ def test_the_same_picture_has_the_same_bytes_and_changes_no_setting(tmp_path):
 def test_the_picture_grows_with_the_tokens_up_to_a_bound():
     def shape(tokens, side):
         names = ["ab"] * tokens
-        return rendered(Picture(names, names, even(names, names)), side=side).shape
+        return render(Picture(names, names, even(names, names)), side=side).shape
 
     cell = plots.CELL_INCHES * plots.DOTS_PER_INCH
     small, larger = shape(5, 26.0), shape(10, 26.0)
@@ -102,15 +103,15 @@ def test_the_picture_grows_with_the_tokens_up_to_a_bound():
 
 def test_a_title_makes_room_above():
     plain = Picture(["a"] * 9, ["b"], np.ones((1, 9)))
-    assert rendered(plain._replace(title="a title"), side=9.0).shape[0] > rendered(plain, side=9.0).shape[0] + 15
+    assert render(plain._replace(title="a title"), side=9.0).shape[0] > render(plain, side=9.0).shape[0] + 15
 
 
 def test_grid_holds_every_picture(tmp_path):
     def one(value, title=""):
         return Picture(["a", "b"], ["c"], np.full((1, 2), value), title)
 
-    path = grid(tmp_path / "grid.png", [one(1.0), one(0.5, "second"), one(0.0)], columns=2)
-    alone = rendered(one(1.0), side=9.0).shape
+    path = save_grid(tmp_path / "grid.png", [one(1.0), one(0.5, "second"), one(0.0)], columns=2)
+    alone = render(one(1.0), side=9.0).shape
     height, width, _ = pixels(path).shape
     assert width >= 2 * alone[1]
     assert height >= 2 * alone[0]
@@ -133,36 +134,36 @@ def test_what_no_font_has_is_shown_by_its_code_point():
 
 
 def test_another_font_is_used_where_it_has_the_character(monkeypatch):
-    monkeypatch.setattr(plots, "family_of", {"我": "Han", "a": "DejaVu Sans", "क": "Deva"}.get)
+    monkeypatch.setattr(glyphs, "family_of", {"我": "Han", "a": "DejaVu Sans", "क": "Deva"}.get)
     assert legible("我aक") == "我aक"
     assert families_for("a我 क\n") == ["Han", "Deva", "DejaVu Sans"]
 
 
 def test_what_cannot_be_seen_is_named():
-    assert short(" a ") == "␣a␣"
+    assert token_label(" a ") == "␣a␣"
     assert legible("a b\u00a0\n") == "a bU+00A0U+000A"
     assert legible("\u200d") == "U+200D"
     assert legible("ی\u200cخ") == "ی\u200cخ"  # inside of a word it shapes its neighbors
     assert legible("\u0301") == "◌\u0301"
     assert legible("e\u0301") == "e\u0301"
-    assert short("") == legible("") == ""
+    assert token_label("") == legible("") == ""
 
 
 @pytest.mark.usefixtures("only_latin")
 def test_long_labels_lose_their_middle_but_split_no_code_point():
-    assert short("a" * 24) == "a" * 24
-    assert short("a" * 20 + "b" * 20) == "a" * 12 + "…" + "b" * 12
-    assert short("我" * 4) == "U+6211" * 4
-    assert short("a我" + "b" * 30 + "我c") == "aU+6211bbbbb…bbbbbU+6211c"
-    assert short("a" * 12 + "我我" + "bb") == "a" * 12 + "…U+6211bb"
+    assert token_label("a" * 24) == "a" * 24
+    assert token_label("a" * 20 + "b" * 20) == "a" * 12 + "…" + "b" * 12
+    assert token_label("我" * 4) == "U+6211" * 4
+    assert token_label("a我" + "b" * 30 + "我c") == "aU+6211bbbbb…bbbbbU+6211c"
+    assert token_label("a" * 12 + "我我" + "bb") == "a" * 12 + "…U+6211bb"
 
 
 def test_labels_above_columns_are_upright_stacked_or_turned():
-    assert across("a") == ("a", 0)
-    assert across("e\u0301") == ("e\u0301", 0)
-    assert across("日本語") == ("日\n本\n語", 0)
-    assert across("</s>") == ("</s>", 90)
-    assert across("▁日本") == ("▁日本", 90)
+    assert column_label("a") == ("a", 0)
+    assert column_label("e\u0301") == ("e\u0301", 0)
+    assert column_label("日本語") == ("日\n本\n語", 0)
+    assert column_label("</s>") == ("</s>", 90)
+    assert column_label("▁日本") == ("▁日本", 90)
 
 
 def test_packaged_fonts_are_found_without_running_the_package(tmp_path, monkeypatch):
@@ -172,15 +173,15 @@ def test_packaged_fonts_are_found_without_running_the_package(tmp_path, monkeypa
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     shutil.copy(font, package / "inner" / "a.ttf")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plots, "FONT_PACKAGES", ("fonts_of_a_test", "no_such_package_here"))
-    assert plots.packaged_fonts() == [package / "inner" / "a.ttf"]
+    monkeypatch.setattr(glyphs, "FONT_PACKAGES", {"fonts_of_a_test": "a", "no_such_package_here": "b"})
+    assert glyphs.packaged_fonts() == [package / "inner" / "a.ttf"]
 
 
 def test_matplotlibs_own_font_comes_first_and_its_mathematics_never():
-    names = list(plots.families())
+    names = list(glyphs.font_families())
     assert names[0] == "DejaVu Sans"
     assert not {"cmsy10", "STIXNonUnicode", "LastResort"} & set(names)
-    assert plots.family_of("a") == "DejaVu Sans"
+    assert glyphs.family_of("a") == "DejaVu Sans"
 
 
 @pytest.mark.parametrize(
@@ -199,12 +200,27 @@ def test_matplotlibs_own_font_comes_first_and_its_mathematics_never():
 )
 def test_what_does_not_fit_is_refused(tmp_path, picture, message):
     with pytest.raises(ValueError, match=message):
-        grid(tmp_path / "map.png", [picture])
+        save_grid(tmp_path / "map.png", [picture])
     assert not (tmp_path / "map.png").exists()
 
 
 def test_an_empty_grid_is_refused(tmp_path):
     with pytest.raises(ValueError, match="pictures must hold at least one alignment, got none"):
-        grid(tmp_path / "map.png", [])
+        save_grid(tmp_path / "map.png", [])
     with pytest.raises(ValueError, match="columns must be positive, got 0"):
-        grid(tmp_path / "map.png", [Picture(["a"], ["b"], np.ones((1, 1)))], columns=0)
+        save_grid(tmp_path / "map.png", [Picture(["a"], ["b"], np.ones((1, 1)))], columns=0)
+
+
+@pytest.mark.usefixtures("only_latin")
+def test_a_missing_font_package_is_named_on_the_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(glyphs, "FONT_PACKAGES", {"no_such_package_here": "some-fonts"})
+    hint = "1 characters have no font here and are shown as code points: pip install some-fonts"
+    assert font_hint(["我", "a", "我 \u200b"]) == hint
+    assert font_hint(["a b", "é"]) == ""
+    plain, noted = (
+        pixels(save_heat_map(tmp_path / "map.png", source=[source], target=["b"], alignment=np.ones((1, 1))))
+        for source in ("U+6211", "我")
+    )
+    assert noted.shape[0] > plain.shape[0] + 10
+    monkeypatch.setattr(glyphs, "FONT_PACKAGES", {"matplotlib": "matplotlib"})
+    assert font_hint(["我"]) == ""  # the packages are there, and do not help

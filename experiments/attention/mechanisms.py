@@ -14,7 +14,7 @@ from rich.console import Console
 import s2s_jax as s2s
 from s2s_jax.cli.experiments import find
 from s2s_jax.evaluate.evaluation import token_links
-from s2s_jax.evaluate.plots import Picture, grid
+from s2s_jax.evaluate.plots import Picture, save_grid
 from s2s_jax.run import count_parameters
 from s2s_jax.text.sources import read_split
 
@@ -50,7 +50,7 @@ def main(name: str, out: Path, settings: list[str]) -> None:
         pictures.append(Picture(pair.source_tokens, pair.tokens, pair.alignment, mechanism, gold))
         error = "" if numbers.get("aer") is None else f"{numbers['aer']:.3f}"
         lines.append(f"| {mechanism} | {numbers['exact_match']:.3f} | {error} | {count_parameters(run.params):,} |")
-    grid(out / "mechanisms.png", pictures, columns=4)
+    save_grid(out / "mechanisms.png", pictures, columns=4)
     (out / "mechanisms.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     Console(soft_wrap=True, markup=False).print("\n".join(lines))
 

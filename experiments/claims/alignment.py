@@ -39,7 +39,7 @@ from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.alignment import Link
 from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
-from s2s_jax.evaluate.plots import Picture, grid
+from s2s_jax.evaluate.plots import Picture, save_grid
 from s2s_jax.model.interface import Params
 from s2s_jax.run.batches import encode
 from s2s_jax.shapes import Batch
@@ -191,7 +191,7 @@ def main(out: Path, runs: dict[str, s2s.Run]) -> str:
         analyses = analyze(run, examples)
         lines.append(table_row(name, run, examples, analyses))
         drawings += pictures(name, analyses[0])
-    grid(out / "alignment.png", drawings, columns=len(METHODS))
+    save_grid(out / "alignment.png", drawings, columns=len(METHODS))
     (out / "alignment.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return "\n".join(lines)
 

@@ -64,9 +64,9 @@ def evaluate_split(
         [translation.text for translation in translations],
         grouped.references,
         unit,
-        nats=np.array([-pair.log_probability for pair in pairs]),
-        tokens=np.array([len(pair.tokens) for pair in pairs]),
-        correct=np.array([pair.correct for pair in pairs]),
+        nats=np.array([-pair.log_probability for pair in pairs], np.float64),
+        tokens=np.array([len(pair.tokens) for pair in pairs], np.float64),
+        correct=np.array([pair.correct for pair in pairs], np.float64),
         link_counts=links,
     )
     lengths = [max(0, len(translation.source_tokens) - 1) for translation in translations]

@@ -17,8 +17,8 @@ from s2s_jax.evaluate.alignment import Link, alignment_entropy, hard, link_agree
 from s2s_jax.evaluate.text_counts import (
     BLEU_TOKENIZERS,
     Edits,
-    Sums,
-    Values,
+    MetricValues,
+    SummedCounts,
     bleu_scorer,
     bleu_values,
     check_references,
@@ -95,7 +95,9 @@ class Metric(NamedTuple):
     higher_is_better: bool | None  # None: neither; it describes
     unit: str  # "nats per token", "nats"; empty for fractions and for scores from 0 to 100
     counts: Callable[[Predictions], Counts]  # sufficient statistics, one row per source, pair or batch
-    values: Callable[[Sums], Values]  # of summed counts, many at once; NaN where there is nothing to divide by
+    values: Callable[
+        [SummedCounts], MetricValues
+    ]  # of summed counts, many at once; NaN where there is nothing to divide by
     needs: tuple[str, ...]  # names of `INPUTS`; without one of them there is no value
     units: tuple[str, ...] = tuple(BLEU_TOKENIZERS)  # values of evaluation.unit for which it is defined
 
@@ -316,16 +318,16 @@ def _entropies(predictions: Predictions) -> Counts:
     )
 
 
-def _rate(sums: Sums) -> Values:
+def _rate(sums: SummedCounts) -> MetricValues:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
 
 
-def _one_minus_rate(sums: Sums) -> Values:
+def _one_minus_rate(sums: SummedCounts) -> MetricValues:
     return 1 - _rate(sums)
 
 
-def _perplexity(sums: Sums) -> Values:
+def _perplexity(sums: SummedCounts) -> MetricValues:
     return np.exp(np.minimum(_rate(sums), 700.0))  # e^709 is the largest float
 
 

@@ -1,23 +1,20 @@
-"""Where did the model look? Alignments as heat maps in PNG files, legible in any script that some font here can draw.
+"""Alignments as heat maps in PNG files, legible in any script for which a font is installed.
 
-Nothing global is touched: no pyplot, no rcParams. (Fonts that a package brings are made known to matplotlib's font
-manager, which changes no picture but these.) Matplotlib 3.11 and later shapes text: Arabic letters join and run right
-to left, Devanagari vowels and conjuncts take their places. A character that no font has is shown as its code point.
+Nothing global is changed: no pyplot, no rcParams. (Fonts of the font packages are added to matplotlib's font manager,
+which affects no other picture.) Matplotlib 3.11 and later shape text: Arabic letters join and run right to left,
+Devanagari vowels and conjuncts are placed correctly.
 """
 
-import importlib.util
 import math
 import textwrap
 import unicodedata
 from collections.abc import Collection, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps, font_manager
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -29,24 +26,18 @@ from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-Link = tuple[int, int]
-Place = tuple[int | float, int | float]
+from s2s_jax.evaluate.alignment import Link
+from s2s_jax.evaluate.glyphs import DEFAULT_FAMILY, families_for, font_hint, legible, token_label
 
 DOTS_PER_INCH = 150
-CELL_INCHES = 0.24  # of one token: a line of text with air
+CELL_INCHES = 0.24  # of one token: a line of text and its spacing
 SIDE_INCHES = 26.0  # the longest side of a map: 108 tokens at full size, 200 tokens at 0.13 inches each
 MARGIN_INCHES = 0.12
-TEXT_POINTS = (6.0, 9.0)  # below the smaller, only every second, third, ... token is named
-LABEL_CHARACTERS, TITLE_CHARACTERS = 24, 60
+TEXT_POINTS = (6.0, 9.0)  # below the smaller, only every second, third, ... token is labeled
+TITLE_CHARACTERS = 60
 COLORS = colormaps["Greys"].with_extremes(bad="#d62728")  # bad: NaN
-GOLD_COLOR = "#d95f02"  # seen on white and on black
-DEFAULT_FAMILY = "DejaVu Sans"  # comes with matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew, IPA
-FONT_PACKAGES = ("paperang_p2_fonts_cjk", "manimgx_fonts")  # open fonts from PyPI, used where they are installed
-PREFERRED_FAMILIES = ("Noto Sans CJK SC", "WenQuanYi Micro Hei", "Noto Sans Devanagari", "Noto Sans Arabic")
-REGULAR = (400, "normal", "regular", "book")
-JOINERS = "\u200c\u200d"  # invisible, but they say how their neighbors join
-DOTTED_CIRCLE = "\u25cc"  # what a combining mark without a letter sits on, by Unicode's custom
-OPEN_BOX = "\u2423"  # the visible space
+GOLD_COLOR = "#d95f02"  # visible on white and on black
+CellPosition = tuple[int | float, int | float]
 
 
 class Picture(NamedTuple):
@@ -59,7 +50,7 @@ class Picture(NamedTuple):
     gold: Collection[Link] | None = None
 
 
-def heat_map(
+def save_heat_map(
     path: Path,
     *,
     source: Sequence[str],
@@ -68,31 +59,33 @@ def heat_map(
     title: str = "",
     gold: Collection[Link] | None = None,
 ) -> Path:
-    """Writes one alignment as a PNG and returns its path: target down, source across, white 0 and black 1.
+    """Write one alignment as a PNG and return its path: target down, source across, white 0 and black 1.
 
-    Tokens are shown literally, a space as an open box. Weights outside 0..1 take the nearest end's color; NaN is red.
+    Tokens are shown literally, a space as an open box. Weights outside 0..1 are clipped; NaN is red.
 
     Args:
-        path: the file to write; its folder is made where it does not exist.
-        source: the source tokens, one a column.
-        target: the target tokens, one a row.
-        alignment: how much each target token looks at each source token.
-        title: a line of text above.
+        path: the file to write; its folder is created if necessary.
+        source: the source tokens, one per column.
+        target: the target tokens, one per row.
+        alignment: the attention weights, target x source.
+        title: a line of text above the map.
         gold: links (source token, target token) to outline.
 
     Raises:
         ValueError: the tokens do not fit the alignment, or there are none.
     """
-    return grid(path, [Picture(source, target, alignment, title, gold)])
+    return save_grid(path, [Picture(source, target, alignment, title, gold)])
 
 
-def grid(path: Path, pictures: Sequence[Picture], *, columns: int | None = None) -> Path:
-    """Writes several alignments side by side as one PNG, row by row, and returns its path.
+def save_grid(path: Path, pictures: Sequence[Picture], *, columns: int | None = None) -> Path:
+    """Write several alignments side by side as one PNG, row by row, and return its path.
+
+    Characters without a font are shown as code points, and a line below the maps says which font packages to install.
 
     Args:
-        path: the file to write; its folder is made where it does not exist.
+        path: the file to write; its folder is created if necessary.
         pictures: the alignments, at least one.
-        columns: how many stand in one row; left out, about as many as there are rows.
+        columns: maps per row; None for about as many as there are rows.
 
     Raises:
         ValueError: no picture, fewer columns than one, or a picture whose tokens do not fit its alignment.
@@ -103,16 +96,22 @@ def grid(path: Path, pictures: Sequence[Picture], *, columns: int | None = None)
     if columns < 1:
         raise ValueError(f"columns must be positive, got {columns}")
     for picture in pictures:
-        check(picture)
+        check_picture(picture)
     side = SIDE_INCHES / max(columns, math.ceil(len(pictures) / columns))
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = tile([rendered(picture, side=side) for picture in pictures], columns=columns)
+    pixels = tile([render(picture, side=side) for picture in pictures], columns=columns)
+    if hint := font_hint(text for picture in pictures for text in (picture.title, *picture.source, *picture.target)):
+        pixels = tile([pixels, render_note(hint)], columns=1)
     imsave(path, pixels, format="png", dpi=DOTS_PER_INCH, pil_kwargs={"compress_level": 4})
     return path
 
 
-def check(picture: Picture) -> None:
-    """Refuses a picture that cannot be drawn."""
+def check_picture(picture: Picture) -> None:
+    """Refuse a picture that cannot be drawn.
+
+    Raises:
+        ValueError: the tokens do not fit the alignment, there are none, or a gold link lies outside.
+    """
     rows, columns = len(picture.target), len(picture.source)
     if picture.alignment.shape != (rows, columns):
         raise ValueError(
@@ -128,8 +127,8 @@ def check(picture: Picture) -> None:
             )
 
 
-def rendered(picture: Picture, *, side: float) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture's pixels: a map of at most `side` inches, and around it as much room as its labels need."""
+def render(picture: Picture, *, side: float) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture's pixels: a map of at most `side` inches, and the space that its labels need around it."""
     rows, columns = picture.alignment.shape
     cell = min(CELL_INCHES, side / max(rows, columns))
     figure = Figure(figsize=(columns * cell, rows * cell), dpi=DOTS_PER_INCH)
@@ -140,14 +139,26 @@ def rendered(picture: Picture, *, side: float) -> UInt8[np.ndarray, "height widt
         corner = source - 0.38, target - 0.38
         axes.add_patch(Rectangle(corner, 0.76, 0.76, fill=False, edgecolor=GOLD_COLOR, linewidth=6 * cell))
     draw_bar(axes, inches=(columns * cell, rows * cell))
-    name_tokens(axes, picture, cell=cell)
-    grow(figure)
+    label_tokens(axes, picture, cell=cell)
+    fit_figure(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def render_note(text: str) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels of a small line of text."""
+    figure = Figure(figsize=(0.1, 0.1), dpi=DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False)
+    axes.set(xticks=[], yticks=[])
+    axes.text(0, 0, text, family=DEFAULT_FAMILY, size=TEXT_POINTS[0], color="#777777", parse_math=False)
+    fit_figure(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def draw_weights(axes: Axes, alignment: Float[np.ndarray, "T S"], *, lines: bool) -> None:
-    """The weights as grey cells, with hair lines between them where the cells are large enough."""
+    """The weights as gray cells, with thin lines between them where the cells are large enough."""
     rows, columns = alignment.shape
     axes.imshow(COLORS(np.asarray(alignment, np.float64), bytes=True), interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
@@ -157,51 +168,55 @@ def draw_weights(axes: Axes, alignment: Float[np.ndarray, "T S"], *, lines: bool
 
 
 def draw_bar(axes: Axes, *, inches: tuple[float, float]) -> None:
-    """What the greys mean: a short bar to the right of a map of these inches, outside the page until that grows."""
+    """The color scale: a short bar to the right of a map of these inches, outside the page until `fit_figure`."""
     width, height = inches
     bar = axes.inset_axes((1 + 0.15 / width, 0, 0.1 / width, min(1, 1.2 / height)))
     Colorbar(bar, ScalarMappable(Normalize(0, 1), COLORS), ticks=[0, 1])
     bar.tick_params(labelsize=6, length=2, pad=2)
 
 
-def grow(figure: Figure) -> None:
-    """Makes the page as large as all that was drawn, with a margin, and leaves the map as large as it is."""
+def fit_figure(figure: Figure) -> None:
+    """Enlarge the page to everything that was drawn, with a margin; the map keeps its size."""
     box = figure.get_tightbbox().padded(MARGIN_INCHES)
     width, height = figure.get_size_inches()
     figure.set_size_inches(box.width, box.height)
     figure.axes[0].set_position((-box.x0 / box.width, -box.y0 / box.height, width / box.width, height / box.height))
 
 
-def name_tokens(axes: Axes, picture: Picture, *, cell: float) -> None:
-    """Writes the tokens beside their rows and above their columns, then the title above them all."""
+def label_tokens(axes: Axes, picture: Picture, *, cell: float) -> None:
+    """Write the tokens beside their rows and above their columns, then the title above all of them."""
     points = float(np.clip(45 * cell, *TEXT_POINTS))
-    every = math.ceil(TEXT_POINTS[0] / (55 * cell))  # one name in so many, where all would run into each other
+    every = math.ceil(TEXT_POINTS[0] / (55 * cell))  # of labels, where all of them would overlap
     texts = []
     for row, token in list(enumerate(picture.target))[::every]:
-        texts.append(write(axes, short(token), at=(-0.5, row), shift=(-3, 0), points=points, ha="right", va="center"))
+        texts.append(
+            write_text(axes, token_label(token), at=(-0.5, row), shift=(-3, 0), points=points, ha="right", va="center")
+        )
     for column, token in list(enumerate(picture.source))[::every]:
-        label, rotation = across(short(token))
+        label, rotation = column_label(token_label(token))
         style = {"ha": "center", "va": "bottom", "rotation": rotation}
-        texts.append(write(axes, label, at=(column, -0.5), shift=(0, 3), points=points, **style))
+        texts.append(write_text(axes, label, at=(column, -0.5), shift=(0, 3), points=points, **style))
     style = {"ha": "right", "va": "bottom", "color": "#777777"}
-    write(axes, "source →\ntarget ↓", at=(-0.5, -0.5), shift=(-6, 3), points=5.0, **style)
+    write_text(axes, "source →\ntarget ↓", at=(-0.5, -0.5), shift=(-6, 3), points=5.0, **style)
     if picture.title:
         top = max(text.get_window_extent().y1 for text in texts)
         above = (top - axes.get_window_extent().y1) * 72 / DOTS_PER_INCH
         title = legible(picture.title.replace("\n", " "))
         lines = textwrap.wrap(title, width=TITLE_CHARACTERS, max_lines=3, placeholder=" …")
-        write(axes, "\n".join(lines), at=(-0.5, -0.5), shift=(0, above + 8), points=9.0, ha="left", va="bottom")
+        write_text(axes, "\n".join(lines), at=(-0.5, -0.5), shift=(0, above + 8), points=9.0, ha="left", va="bottom")
 
 
-def write(axes: Axes, text: str, *, at: Place, shift: Place, points: float, **style: Any) -> Annotation:
-    """Writes text at a cell's edge, shifted by points, taken literally: no formulas between dollar signs, no TeX."""
+def write_text(
+    axes: Axes, text: str, *, at: CellPosition, shift: CellPosition, points: float, **style: Any
+) -> Annotation:
+    """Write text literally (no formulas between dollar signs, no TeX) at a cell's edge, shifted by points."""
     style |= {"annotation_clip": False, "parse_math": False, "usetex": False}
     font = FontProperties(family=families_for(text), size=points)
     return axes.annotate(text, at, shift, textcoords="offset points", fontproperties=font, **style)
 
 
-def across(label: str) -> tuple[str, int]:
-    """A label and its rotation above a column: one letter upright, Chinese and its like stacked, all else turned."""
+def column_label(label: str) -> tuple[str, int]:
+    """A label and its rotation above a column: one letter upright, East Asian text stacked, other text rotated."""
     letters = [letter for letter in label if not unicodedata.category(letter).startswith("M")]
     if len(letters) <= 1:
         return label, 0
@@ -210,99 +225,13 @@ def across(label: str) -> tuple[str, int]:
     return label, 90
 
 
-def legible(text: str) -> str:
-    """The text as a person can see it: what is invisible or has no font here is its code point.
-
-    A combining mark without a letter before it sits on a dotted circle.
-    """
-    return joined([visible(letter, alone=len(text) == 1) for letter in text])
-
-
-def short(token: str) -> str:
-    """The legible token, each space an open box; a long one is cut in the middle, but inside of no code point."""
-    pieces = [OPEN_BOX if letter == " " else visible(letter, alone=len(token) == 1) for letter in token]
-    ends = np.cumsum([len(piece) for piece in pieces])
-    if not pieces or ends[-1] <= LABEL_CHARACTERS:
-        return joined(pieces)
-    head = int((ends <= LABEL_CHARACTERS // 2).sum())
-    tail = int((ends >= ends[-1] - LABEL_CHARACTERS // 2).sum()) - 1
-    return joined(pieces[:head]) + "…" + joined(pieces[-tail:])
-
-
-def joined(pieces: Sequence[str]) -> str:
-    """The pieces in one, on a dotted circle if they begin with a mark."""
-    text = "".join(pieces)
-    return DOTTED_CIRCLE + text if text and unicodedata.category(text[0]).startswith("M") else text
-
-
-def visible(letter: str, *, alone: bool) -> str:
-    """The letter itself, or its code point where it cannot be seen; a space stays, for the caller to judge."""
-    if letter == " ":
-        return letter
-    unseen = unicodedata.category(letter)[0] in "ZC" and (alone or letter not in JOINERS)
-    return f"U+{ord(letter):04X}" if unseen or family_of(letter) is None else letter
-
-
-def families_for(text: str) -> list[str]:
-    """The font families that together have every character, matplotlib's own last.
-
-    Last, since a cluster of letters that shape each other must come from one font, and the special one also has
-    the joiners and digits of its script.
-    """
-    found = dict.fromkeys(family_of(letter) for letter in text if not letter.isspace())
-    return [family for family in found if family not in (None, DEFAULT_FAMILY)] + [DEFAULT_FAMILY]
-
-
-@cache
-def family_of(letter: str) -> str | None:
-    """The first font family that has the letter; None where none has."""
-    return next((family for family in families() if ord(letter) in covered(family)), None)
-
-
-@cache
-def families() -> dict[str, int | str]:
-    """The font families to try in turn, each with its weight: matplotlib's, well-known ones, then all others.
-
-    Families without a regular weight come last: of a variable font, matplotlib draws only the thinnest.
-    """
-    for file in packaged_fonts():
-        font_manager.fontManager.addfont(file)
-    weights: dict[str, int | str] = {}
-    for entry in font_manager.fontManager.ttflist:
-        own = Path(entry.fname).is_relative_to(matplotlib.get_data_path())  # mathematics in encodings of their own
-        bare = entry.name.lower().replace(" ", "")
-        if not own and entry.style == "normal" and "lastresort" not in bare and "coloremoji" not in bare:
-            weights[entry.name] = entry.weight if entry.weight in REGULAR else weights.get(entry.name, entry.weight)
-    rest = sorted(weights, key=lambda family: (weights[family] not in REGULAR, family))
-    preferred = [family for family in PREFERRED_FAMILIES if weights.get(family) in REGULAR]
-    return {family: weights.get(family, "normal") for family in (DEFAULT_FAMILY, *preferred, *rest)}
-
-
-def packaged_fonts() -> list[Path]:
-    """The font files of the font packages that are installed; nothing of the packages is run."""
-    found = (importlib.util.find_spec(package) for package in FONT_PACKAGES)
-    places = [place for spec in found if spec for place in spec.submodule_search_locations or ()]
-    return [file for place in places for file in sorted(Path(place).rglob("*.[ot]t[cf]"))]
-
-
-@cache
-def covered(family: str) -> frozenset[int]:
-    """The code points that the family's font can draw; none where the font cannot be used."""
-    try:
-        wanted = FontProperties(family=[family], weight=families()[family])
-        font = font_manager.get_font(font_manager.findfont(wanted, fallback_to_default=False))
-    except (OSError, RuntimeError, ValueError):  # gone since matplotlib listed it, or broken
-        return frozenset()
-    return frozenset(font.get_charmap()) if font.scalable else frozenset()  # bitmaps cannot be set to a size
-
-
 def tile(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], *, columns: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The pictures on one white page, row by row; a column is as wide as its widest, a row as high as its highest."""
-    shelves = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
-    widths = [max(shelf[place].shape[1] for shelf in shelves if place < len(shelf)) for place in range(len(shelves[0]))]
-    heights = [max(picture.shape[0] for picture in shelf) for shelf in shelves]
+    """The pictures on one white page, row by row; columns and rows are as large as their largest picture."""
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    widths = [max(row[place].shape[1] for row in rows if place < len(row)) for place in range(len(rows[0]))]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
     page = np.full((sum(heights), sum(widths), 3), 255, np.uint8)
-    for shelf, top in zip(shelves, np.cumsum([0, *heights]), strict=False):
-        for picture, left in zip(shelf, np.cumsum([0, *widths]), strict=False):
+    for row, top in zip(rows, np.cumsum([0, *heights]), strict=False):
+        for picture, left in zip(row, np.cumsum([0, *widths]), strict=False):
             page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return page

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 UnitName = Literal["word", "phone"]
 BLEU_TOKENIZERS: dict[str, str] = {"word": "13a", "phone": "none"}  # a phone is a token; "." in it is no punctuation
-Sums = Float[np.ndarray, "... K"]
-Values = Float[np.ndarray, "..."]
+SummedCounts = Float[np.ndarray, "... K"]
+MetricValues = Float[np.ndarray, "..."]
 
 
 class Edits(NamedTuple):
@@ -112,7 +112,7 @@ def signature(scorer: Any, references: Sequence[Sequence[str]]) -> str:
     return str(scorer.get_signature())
 
 
-def bleu_values(sums: Sums) -> Values:
+def bleu_values(sums: SummedCounts) -> MetricValues:
     """BLEU, 0 to 100, of sums (hypothesis length, reference length, 4 matches, 4 n-grams), smoothed exponentially.
 
     Papineni et al. 2002; an order without a match counts as 1 / (2^k x n-grams), k orders without one so far
@@ -128,7 +128,7 @@ def bleu_values(sums: Sums) -> Values:
     return np.where(defined, np.minimum(score, 100.0), 0.0)  # sacrebleu's perfect score is 100.00000000000004
 
 
-def chrf_values(sums: Sums) -> Values:
+def chrf_values(sums: SummedCounts) -> MetricValues:
     """chrF2, 0 to 100, of sums (hypothesis, reference, matched) for character n-grams of 1 to 6. Popović 2015.
 
     W15-3049; the operations and their order are sacrebleu's.

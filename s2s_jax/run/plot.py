@@ -5,12 +5,13 @@ from pathlib import Path
 
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.evaluation import token_links
-from s2s_jax.evaluate.plots import Picture, grid
 from s2s_jax.run.loaded_run import Run
 
 
 def draw(run: Run, pairs: Sequence[ScoredPair], path: Path) -> Path:
-    """A picture of the alignments of pairs, with gold links outlined where they are known."""
+    """A picture of the alignments of pairs, gold links outlined where they are known."""
+    from s2s_jax.evaluate.plots import Picture, save_grid  # matplotlib is slow to import
+
     pictures = [
         Picture(
             source=pair.source_tokens,
@@ -21,7 +22,7 @@ def draw(run: Run, pairs: Sequence[ScoredPair], path: Path) -> Path:
         )
         for pair in pairs
     ]
-    return grid(path, pictures)
+    return save_grid(path, pictures)
 
 
 def own_pairs(run: Run, lines: Iterable[str]) -> list[ScoredPair]:
