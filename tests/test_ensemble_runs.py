@@ -102,9 +102,9 @@ def test_more_checkpoints_than_there_are_cannot_be_averaged(folder, s2s, count, 
 def test_a_damaged_checkpoint_is_named_and_not_passed_over(tmp_path):
     @dataclasses.dataclass
     class Kept:
-        shown: dict
+        evaluation_params: dict
 
-    jax.tree_util.register_dataclass(Kept, ["shown"], [])
+    jax.tree_util.register_dataclass(Kept, ["evaluation_params"], [])
     tree = Kept({"w": np.arange(3, dtype=np.float32)})
     with Checkpoints(tmp_path / "c", CheckpointConfig(keep=3)) as checkpoints:
         for step in (1, 2, 3):

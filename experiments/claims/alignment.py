@@ -37,6 +37,7 @@ from s2s_jax.cli.experiments import find
 from s2s_jax.decode.batching import pad_rows
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.alignment import Link
+from s2s_jax.evaluate.attention_agreement import measure_agreement
 from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
 from s2s_jax.evaluate.plots import Picture, save_grid
