@@ -20,7 +20,7 @@ from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.executors.ray import run_on_ray
 from s2s_jax.sweep.executors.slurm import run_on_slurm
 from s2s_jax.sweep.fingerprint import assign_dirs, trial_identity
-from s2s_jax.sweep.plan import make_plan, trial_groups
+from s2s_jax.sweep.plan import identical_points, make_plan, trial_groups
 from s2s_jax.sweep.results import collect_results, read_metrics, validation_curves
 from s2s_jax.sweep.status import status_rows, status_summary
 from s2s_jax.sweep.sweep import Sweep, grid_points, grid_trials
@@ -128,6 +128,24 @@ def test_a_trial_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
     with pytest.raises(ValueError, match="dot-33-seed0: "):
         make_plan(made, tmp_path)
     assert not (tmp_path / "trials").exists()
+
+
+def test_a_plan_lists_points_that_are_identical(tmp_path):
+    grid = {"model.attention.normalizer": ["softmax", "sparsemax"], "model.attention.kernel": [0, 5]}
+    changes = ("model.attention.score=location-aware", "model.attention.history=previous")
+    made = sweep(base=override(sweep().base, *changes), axes=grid, compare="model.attention.kernel", baseline="0")
+    experiments = list(grid_trials(made))
+    assert identical_points(experiments) == []
+    made = sweep(axes=grid, compare="model.attention.kernel", baseline="0")
+    found = identical_points(list(grid_trials(made)))
+    assert [[point["model.attention.kernel"] for point in group.points] for group in found] == [["0", "5"]] * 2
+    assert str(found[0]) == (
+        "identical trials: model.attention.normalizer=softmax, model.attention.kernel=0; "
+        "model.attention.normalizer=softmax, model.attention.kernel=5 (model.attention.kernel has no effect there)"
+    )
+    same = sweep(axes={"x": {"a": {}, "b": {"model.attention.score": "general"}}}, compare="x", baseline="a")
+    (group,) = identical_points(list(grid_trials(same)))
+    assert str(group) == "identical trials: x=a; x=b (the same settings)"
 
 
 def test_identity_covers_what_is_trained_and_not_where():
@@ -389,7 +407,7 @@ def test_a_trial_that_is_trained_again_has_the_same_bits(finished):
         (["plan", "FILE", "--function", "wrong"], "wrong() in FILE returned int, a Sweep or a Tuning is wanted"),
         (["plan", "FILE", "--function", "other"], "FILE has no function other()"),
         (["run", "FILE", "--executor", "moon"], "executor must be one of local, ray, slurm, got 'moon'"),
-        (["plan", "FILE", "--modle.embedding", "3"], "did you mean 'model.embedding'"),
+        (["plan", "FILE", "--modle.embedding", "3"], "did you mean --model.embedding"),
         (["plan", "FILE", "--function", "failing"], "missing.tsv"),
         (["plan", "FILE", "--seeds", "3"], "--seeds must be from 1 to 1, the seeds of the sweep, got 3"),
     ],

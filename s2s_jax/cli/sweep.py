@@ -1,7 +1,6 @@
 """`s2s sweep`: plans, runs, watches, reports or verifies the sweep of a file, or runs a tuning."""
 
 import dataclasses
-import difflib
 import json
 import sys
 import time
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.cli.sweep_file import NamedSweep, find_sweep
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.launch import ExecutorConfig, launch
@@ -64,13 +64,13 @@ def _plan(sweep: Sweep, named: NamedSweep, given: Given) -> int:
     folders = [str(trial_dir.folder) for trial_dir in plan.trial_dirs]
     if given.options.json:
         record = {name: getattr(plan, name) for name in ("done", "failed", "seconds", "megabytes", "power")}
-        print(json.dumps({"trials": folders, **record}))
+        print(json.dumps({"trials": folders, **record, "identical": [group._asdict() for group in plan.identical]}))
         return 0
     print("\n".join(folders))
     print(f"{len(folders)} trials: {plan.done} done, {plan.failed} failed; every model was built and its step traced")
     left = "unknown until a trial is done" if plan.seconds is None else f"{plan.seconds / 60:.0f} minutes, one by one"
     print(f"time left: {left}; up to {plan.megabytes:.0f} MB of checkpoints")
-    print(plan.power)
+    print("\n".join([*map(str, plan.identical), plan.power]))
     return 0
 
 
@@ -136,8 +136,7 @@ def _verify(sweep: Sweep, named: NamedSweep, given: Given) -> int:
     name = given.options.trial
     selected = [trial_dir for trial_dir in trial_dirs if name in ("", trial_dir.folder.name)]
     if not selected:
-        near = difflib.get_close_matches(name, [trial_dir.folder.name for trial_dir in trial_dirs], n=1)
-        raise UsageError(f"no trial {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise UsageError(f"no trial {name!r}{did_you_mean(name, [trial_dir.folder.name for trial_dir in trial_dirs])}")
     single = dataclasses.replace(sweep, replicas=False)
     spec = trial_groups(single, selected, also_done=True)[0][0]
     verification = verify_trial(spec)

@@ -1,20 +1,20 @@
 """The sweep or tuning that a file or a name on the command line stands for, with the options that change it."""
 
 import dataclasses
-import difflib
 import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.experiments import FOLDERS
+from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.config import override
 from s2s_jax.imports import extends_tables, import_once
-from s2s_jax.shipped import EXPERIMENTS
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tuning import Tuning
 
-FOLDER = "claims"  # of the shipped sweeps, below experiments/
+CLAIMS = "claims"  # the folder of sweeps below experiments/
 
 
 class NamedSweep(NamedTuple):
@@ -41,21 +41,14 @@ def find_sweep(given: Given) -> NamedSweep:
         raise UsageError(
             f"no sweep {path}; give a Python file with {options.function}(), or one of {', '.join(_shipped_names())}"
         )
-    module = _import_file(path)
+    module = import_once(str(path))
     sweep = _change(_call(module, path, options.function), given)
-    imports = [*sweep.base.imports, *getattr(options, "imports", []), *[str(path)] * extends_tables(str(path))]
+    imports = [*sweep.base.imports, *options.imports, *[str(path)] * extends_tables(str(path))]
     base = dataclasses.replace(sweep.base, imports=tuple(dict.fromkeys(imports)))
     sweep = dataclasses.replace(sweep, base=base)
     name = path.stem if options.function == "sweep" else f"{path.stem}-{options.function}"
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
     return NamedSweep(sweep, folder, name, _claim(module), _command(given))
-
-
-def _import_file(path: Path) -> ModuleType:
-    try:
-        return import_once(str(path))
-    except SyntaxError as error:
-        raise UsageError(f"{error.filename}:{error.lineno}: {error.msg}") from None
 
 
 def _call(module: ModuleType, path: Path, function: str) -> Sweep | Tuning:
@@ -108,7 +101,7 @@ def _command(given: Given) -> str:
     words += [] if options.function == "sweep" else ["--function", options.function]
     words += ["--seeds", str(options.seeds)] if options.seeds else []
     words += ["--replicas"] * options.replicas
-    words += [word for name in getattr(options, "imports", []) for word in ("--import", name)]
+    words += [word for name in options.imports for word in ("--import", name)]
     for change in given.overrides:
         name, _, value = change.partition("=")
         words += [f"--{name}", value]
@@ -116,15 +109,15 @@ def _command(given: Given) -> str:
 
 
 def _shipped_file(name: str) -> Path:
-    for folder in (Path("experiments"), EXPERIMENTS):
-        if (folder / FOLDER / f"{name}.py").is_file():
-            return folder / FOLDER / f"{name}.py"
+    for folder in FOLDERS:
+        if (folder / CLAIMS / f"{name}.py").is_file():
+            return folder / CLAIMS / f"{name}.py"
     known = _shipped_names()
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"no sweep {name!r}{hint} (there are {', '.join(known)}, or give a Python file)")
+    raise UsageError(
+        f"no sweep {name!r}{did_you_mean(name, known)} (there are {', '.join(known)}, or give a Python file)"
+    )
 
 
 def _shipped_names() -> list[str]:
-    files = (path for folder in (Path("experiments"), EXPERIMENTS) for path in (folder / FOLDER).glob("*.py"))
+    files = (path for folder in FOLDERS for path in (folder / CLAIMS).glob("*.py"))
     return sorted({path.stem for path in files if "\ndef sweep(" in path.read_text(encoding="utf-8")})

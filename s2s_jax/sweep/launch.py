@@ -77,6 +77,8 @@ def launch(sweep: Sweep, folder: Path, config: ExecutorConfig, log: Callable[[st
     plan = make_plan(sweep, folder)
     groups = trial_groups(sweep, plan.trial_dirs)
     log(f"{plan.done} of {len(plan.trial_dirs)} trials are done; {plan.power}")
+    for points in plan.identical:
+        log(f"warning: {points}")
     finished = plan.done
 
     def report(group: TrialGroup, status: str) -> None:

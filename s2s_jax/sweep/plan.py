@@ -1,5 +1,6 @@
 """The plan of a sweep: what is done, what is left, and whether every trial can be trained, before any is."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,15 +8,31 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from s2s_jax.config import Experiment, without_vmappable
+from s2s_jax.config import Experiment, settings, without_vmappable
 from s2s_jax.evaluate.metrics import INPUTS, check_metric
 from s2s_jax.imports import import_code
+from s2s_jax.model.compatibility import effective
 from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
 from s2s_jax.sweep.statistics import describe_power
-from s2s_jax.sweep.sweep import Sweep, Trial, grid_trials
+from s2s_jax.sweep.sweep import Point, Sweep, Trial, describe_point, grid_trials
 from s2s_jax.sweep.trial import TrialGroup, TrialSpec, is_complete
 from s2s_jax.sweep.trial_files import launch_mode, read_outcome
+
+
+class IdenticalPoints(NamedTuple):
+    """Points of the grid whose trials are the same, since the settings in which they differ have no effect there."""
+
+    points: list[Point]
+    settings: list[str]  # in which they differ; none if two labels stand for the same settings
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        points = "; ".join(map(describe_point, self.points))
+        if not self.settings:
+            return f"identical trials: {points} (the same settings)"
+        verb = "has" if len(self.settings) == 1 else "have"
+        return f"identical trials: {points} ({', '.join(self.settings)} {verb} no effect there)"
 
 
 class SweepPlan(NamedTuple):
@@ -27,6 +44,7 @@ class SweepPlan(NamedTuple):
     power: str  # whether any difference can be significant with so many seeds
     seconds: float | None  # that are left, one trial after the other; None until a trial is done
     megabytes: float  # of disk, for the trials that are left
+    identical: list[IdenticalPoints]  # points whose axes differ and whose trials do not
 
 
 def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
@@ -50,7 +68,26 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
         power=describe_power(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared.",
         seconds=float(np.mean(seconds)) * left if seconds else None,
         megabytes=megabytes * left / len(trial_dirs),
+        identical=identical_points([trial_dir.trial for trial_dir in first_seed]),
     )
+
+
+def identical_points(trials: Sequence[Trial]) -> list[IdenticalPoints]:
+    """The groups of points whose trials do not differ, among trials of one seed."""
+    groups: dict[Experiment, list[Trial]] = {}
+    for trial in trials:
+        model = effective(trial.experiment.model)
+        groups.setdefault(dataclasses.replace(trial.experiment, model=model), []).append(trial)
+    return [
+        IdenticalPoints([trial.point for trial in group], _differing_settings(group))
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def _differing_settings(trials: Sequence[Trial]) -> list[str]:
+    by_trial = [{setting.name: setting.value for setting in settings(trial.experiment)} for trial in trials]
+    return [name for name, value in by_trial[0].items() if any(values[name] != value for values in by_trial[1:])]
 
 
 def _check(sweep: Sweep, trial: Trial) -> float:
