@@ -9,26 +9,33 @@ import subprocess
 import sys
 import textwrap
 import time
+import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 from s2s_jax.cli import main
 from s2s_jax.config import override
+from s2s_jax.evaluate.metrics import METRICS, Metric
 from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.executors.ray import run_on_ray
 from s2s_jax.sweep.executors.slurm import run_on_slurm
 from s2s_jax.sweep.fingerprint import assign_dirs, trial_identity
+from s2s_jax.sweep.launch import EXECUTORS, ExecutorName
 from s2s_jax.sweep.plan import identical_points, make_plan, trial_groups
+from s2s_jax.sweep.report.comparisons import compare_to_baseline
+from s2s_jax.sweep.report.tables import table_columns
 from s2s_jax.sweep.results import collect_results, read_metrics, validation_curves
 from s2s_jax.sweep.status import status_rows, status_summary
-from s2s_jax.sweep.sweep import Sweep, grid_points, grid_trials
+from s2s_jax.sweep.sweep import SplitName, Sweep, grid_points, grid_trials
 from s2s_jax.sweep.trial import run_group
 from s2s_jax.sweep.trial_files import launch_mode, read_outcome
 from s2s_jax.sweep.tune import tune
-from s2s_jax.sweep.tuning import Range, Tuning
+from s2s_jax.sweep.tuning import SAMPLERS, Range, SamplerName, Tuning
 from s2s_jax.sweep.verify import verify_trial
+from s2s_jax.text.sources import SPLITS
 
 SCORE = "model.attention.score"
 
@@ -104,6 +111,12 @@ def test_the_grid_is_every_combination_that_is_kept():
     assert found[-1].title == "dot-wide-seed7"
 
 
+def test_named_choices_are_those_of_their_tables():
+    assert set(typing.get_args(ExecutorName)) == set(EXECUTORS)
+    assert set(typing.get_args(SamplerName)) == set(SAMPLERS)
+    assert typing.get_args(SplitName) == SPLITS
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -111,6 +124,11 @@ def test_the_grid_is_every_combination_that_is_kept():
         ({"baseline": "dto"}, "did you mean 'dot'"),
         ({"axes": {SCORE: []}}, "axis 'model.attention.score' has no values"),
         ({"seeds": (1, 1)}, "seeds must differ, got [1, 1]"),
+        ({"seeds": ("0",)}, "seeds must be a whole number, got '0'"),
+        ({"metrics": "bleu"}, "metrics must be a list, got 'bleu'"),
+        ({"retries": "1"}, "retries must be a whole number, got '1'"),
+        ({"axes": {SCORE: "dot"}}, "axis 'model.attention.score' must be a list of values, or a dict"),
+        ({"split": "tset"}, "split must be one of test, train, validation, got 'tset'; did you mean 'test'?"),
         ({"seeds": ()}, "needs at least one seed and one metric"),
         ({"metrics": ("exact",)}, "metrics must be one of"),
         ({"keep": lambda point: False}, "keep() leaves no point with model.attention.score=none"),
@@ -350,6 +368,24 @@ def test_a_score_from_a_file_of_the_user_reaches_the_workers(tmp_path):
     assert len(set(digests)) == 2, "the two scores are not the same model"
 
 
+def test_a_metric_of_the_user_is_scored_and_reported(finished, tmp_path, monkeypatch):
+    def counts(predictions):
+        return np.ones((len(predictions.texts), 2))
+
+    lines = Metric("Short lines", True, "per source", counts, METRICS["wer"].values, ("texts",))
+    monkeypatch.setitem(METRICS, "short_lines", lines)
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    made = sweep(base=override(sweep().base, "evaluation.unit=phone"), metrics=("per", "short_lines"))
+    plan = run_all(made, folder)
+    collected = collect_results(made, plan.trial_dirs, name="n", claim="c", command="x")
+    assert [result.metrics["short_lines"] for result in collected.trials] == [1.0, 1.0]
+    comparison = compare_to_baseline(collected)
+    assert comparison.rows[1].differences["short_lines"].wins == (0, 1, 1)
+    assert "Short lines (per source)" in [column.head for column in table_columns(comparison)]
+    with pytest.raises(ValueError, match=r"none-seed0: metrics=per needs evaluation.unit=phone"):
+        make_plan(sweep(metrics=("per",)), folder)
+
+
 def test_the_code_of_the_user_is_part_of_the_fingerprint(tmp_path):
     file = own_score_files(tmp_path)
     base = override(sweep().base, f'imports=["{tmp_path / "halved.py"}"]')
@@ -529,6 +565,10 @@ def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
         ({"ranges": {"optimizer.learning_rat": [1.0]}}, "no setting 'optimizer.learning_rat'"),
         ({"trials": 0}, "trials must be positive, got 0"),
         ({"sampler": "tpee"}, "did you mean 'tpe'"),
+        ({"prune": 1}, "prune must be true or false, got 1"),
+        ({"ranges": {"steps": 3}}, "ranges: steps must be a Range or a list of values, got 3"),
+        ({"ranges": {"steps": Range(3, 1)}}, "ranges: steps must have low <= high, got 3 and 1"),
+        ({"ranges": {"optimizer.learning_rate": Range(0, 1, log=True)}}, "is logarithmic, so low must be above 0"),
     ],
 )
 def test_a_tuning_that_makes_no_sense_is_refused(changes, message):
