@@ -8,7 +8,7 @@ import typing
 
 from beartype import BeartypeConf, beartype
 
-CONFIGS = ("Experiment", "Sampling", "LogitsRules")
+CONFIGS = ("Experiment", "LogitsRules", "Sampling", "Sweep", "Tuning")
 _checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 

@@ -54,7 +54,7 @@ class Tuning:
         for setting, values in self.ranges.items():
             if isinstance(values, Range):
                 values.check(setting)
-            elif isinstance(values, str) or not values:
+            elif isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"ranges: {setting} must be a Range or a list of values, got {values!r}")
         with_settings(self.base, {setting: first_value(values) for setting, values in self.ranges.items()})
 
