@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import jax
@@ -16,7 +17,7 @@ from s2s_jax.bench.profile import profile_step
 from s2s_jax.bench.roofline import Roofline
 from s2s_jax.bench.runner import Runner
 from s2s_jax.cli import main
-from s2s_jax.config import override
+from s2s_jax.config import override, settings
 from s2s_jax.shapes import EOS, real
 
 TINY = dataclasses.replace(
@@ -154,6 +155,21 @@ def test_each_replica_is_initialized_from_its_own_seed(fake):
     row = measure.compare_replicas("W1", TINY, 2, BenchConfig(rounds=2))
     assert row["replicas"] == 2
     assert 0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
+
+
+def test_the_torch_side_reads_parameters_and_settings_that_exist():
+    """Also where torch is not installed: renamed parameters and settings would break the comparison."""
+    folder = torch_baseline.PROGRAM.parent
+    read = re.findall(r'f"{(?:name|score)}/?(\w+)"|"decoder/(?:\w+/)?(\w+)"', (folder / "torch_network.py").read_text())
+    shapes = [
+        jax.eval_shape(lambda w=workload: workloads.build_workload(w)[1]) for workload in workloads.WORKLOADS.values()
+    ]
+    leaves = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(shapes)}
+    assert {first or second for first, second in read} <= leaves
+    assert len(read) >= 8
+    named = re.findall(r'"(model\.[\w.]+)"', (folder / "torch_reference.py").read_text())
+    assert set(named) <= {setting.name for setting in settings(workloads.WORKLOADS["W1"])}
+    assert len(named) >= 12
 
 
 def test_the_last_line_of_a_failed_torch_process_is_shown(fake):

@@ -161,9 +161,9 @@ def test_a_row_of_padding_changes_nothing(ours, worker, our_losses):
     assert worker.answer({"do": "train", "batches": [0, 1]})["losses"] == pytest.approx(our_losses[:2], rel=1e-4)
 
 
-def test_largest_is_topk():
+def test_top_k_in_two_levels_is_that_of_torch():
     scores = styles.torch.from_numpy(np.random.default_rng(0).permutation(3 * 96).reshape(3, 96))
-    best, places = styles.Fast.largest(None, scores, 5)
+    best, places = styles.Fast.top_k(None, scores, 5)
     expected = scores.topk(5)
     assert best.tolist() == expected.values.tolist()
     assert places.tolist() == expected.indices.tolist()
@@ -189,10 +189,10 @@ def test_the_process_keeps_its_protocol(ours, our_losses, tmp_path):
     [
         (
             {"model": {"decoder": {"architecture": "bahdanau"}}},
-            "torch_reference knows model.decoder.architecture=luong only, got bahdanau",
+            "torch_reference implements only model.decoder.architecture=luong, got bahdanau",
         ),
-        ({"model": {"encoder": {"cell": "rnn"}}}, "torch_reference knows model.encoder.cell=lstm or gru only, got rnn"),
-        ({"device": "tpu"}, "torch_reference knows device=cpu or cuda only, got tpu"),
+        ({"model": {"encoder": {"cell": "rnn"}}}, "implements only model.encoder.cell=lstm or gru, got rnn"),
+        ({"device": "tpu"}, "torch_reference implements only device=cpu or cuda, got tpu"),
         ({"style": "tutorial", "compile": True}, "compile=true needs style=fast"),
     ],
 )
@@ -206,11 +206,11 @@ def test_what_it_cannot_do_is_refused(changes, error, tmp_path):
         reference.main(tmp_path)
 
 
-def test_unknown_parameters_and_orders_are_refused(ours, worker):
+def test_unknown_parameters_and_requests_are_refused(ours, worker):
     with_extra = {**flat(ours[2]), "decoder/extra": np.zeros(1)}
-    with pytest.raises(ValueError, match="does not know these of params.npz: decoder/extra"):
+    with pytest.raises(ValueError, match="params.npz has parameters unknown to torch_reference: decoder/extra"):
         worker.model.read(with_extra)
-    with pytest.raises(ValueError, match="can do train, loss, greedy, beam, got sing"):
+    with pytest.raises(ValueError, match="must be one of train, loss, greedy, beam, got sing"):
         worker.answer({"do": "sing", "batches": [0]})
 
 

@@ -1,8 +1,8 @@
-"""How fast is the same model in PyTorch? The opponent of our benchmark, as a worker that another process talks to.
+"""The same model in PyTorch: the other side of our benchmark, a worker that answers the requests of another process.
 
-Two styles, in `torch_styles.py`. `tutorial` is what a tutorial writes: all inside the loop over steps. `fast` is the
-strongest opponent we know how to write: what does not feed back stands outside the loop, weight gradients are formed
-once after it, the vocabulary sees real tokens only, and on a GPU each train step or search is one CUDA graph.
+There are two styles, in `torch_styles.py`. `tutorial` has everything inside the loop over steps, as tutorials do.
+`fast` is the fastest version we know how to write: what does not feed back is outside the loop, weight gradients are
+formed once after it, logits are computed for real tokens only, and on a GPU each train step or search is a CUDA graph.
 
 Command: python experiments/bench/torch_reference.py FOLDER, with work.json, params.npz and batches.npz in FOLDER; then
 one JSON line in, one JSON line out, until the input ends. It needs NumPy and PyTorch alone, 2.11 or newer.
@@ -38,39 +38,39 @@ ONLY = {
 
 
 def check(work: dict) -> None:
-    """Refuse what this file does not compute.
+    """Refuse a model that is not implemented here.
 
     Raises:
         ValueError: naming the setting.
     """
-    given = {name: work["model"][name.split(".")[0]][name.split(".")[1]] for name in ONLY}
+    settings = {name: work["model"][name.split(".")[1]][name.split(".")[2]] for name in ONLY}
     choices = {"precision": ("float32", "bfloat16"), "style": tuple(STYLES), "device": ("cpu", "cuda")}
     for name, allowed in {**ONLY, **choices}.items():
-        got = {**work, **given}[name]
+        got = {**work, **settings}[name]
         if got not in allowed:
-            raise ValueError(f"torch_reference knows {name}={' or '.join(map(str, allowed))} only, got {got}")
+            raise ValueError(f"torch_reference implements only {name}={' or '.join(map(str, allowed))}, got {got}")
     if work["compile"] and work["style"] != "fast":
-        raise ValueError("compile=true needs style=fast, got style=tutorial: tutorials compile nothing")
+        raise ValueError("compile=true needs style=fast, got style=tutorial")
 
 
 class Graphs:
-    """A function of tensors as one CUDA graph for each shape of its inputs."""
+    """A function of tensors as one CUDA graph per shape of its inputs."""
 
     def __init__(self, changed: list[Tensor]):
-        self.changed, self.held, self.pool = changed, {}, torch.cuda.graph_pool_handle()
+        self.changed, self.graphs, self.pool = changed, {}, torch.cuda.graph_pool_handle()
 
     def __call__(self, name: str, function: Callable, batch: tuple[Tensor, ...]) -> Tensor:
-        """What the function returns, as a copy that the next call leaves alone."""
+        """The result of the function, copied so that the next call does not change it."""
         key = name, *(leaf.shape for leaf in batch)
-        if key not in self.held:
-            self.held[key] = self._captured(function, [leaf.clone() for leaf in batch])
-        graph, places, result = self.held[key]
+        if key not in self.graphs:
+            self.graphs[key] = self._capture(function, [leaf.clone() for leaf in batch])
+        graph, places, result = self.graphs[key]
         for place, leaf in zip(places, batch, strict=True):
             place.copy_(leaf)
         graph.replay()
         return result.clone()
 
-    def _captured(self, function: Callable, places: list[Tensor]) -> tuple:
+    def _capture(self, function: Callable, places: list[Tensor]) -> tuple:
         before, side = [tensor.detach().clone() for tensor in self.changed], torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -82,12 +82,12 @@ class Graphs:
             result = function(*places)
         with torch.no_grad():
             for tensor, old in zip(self.changed, before, strict=True):
-                tensor.copy_(old)  # warming up has trained
+                tensor.copy_(old)  # the warm-up has trained
         return graph, places, result
 
 
 class Worker:
-    """The model, its optimizer and its batches on a device, and the answers to orders."""
+    """The model, its optimizer and its batches on a device."""
 
     def __init__(self, folder: Path):
         self.work = work = json.loads((folder / "work.json").read_text())
@@ -102,7 +102,7 @@ class Worker:
         self.batches = [tuple(leaf.to(self.device) for leaf in batch) for batch in batches]
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.autocast = {"dtype": torch.bfloat16, "enabled": self.model.dtype == torch.bfloat16}
-        graphs = self.is_fast and self.device.type == "cuda" and work.get("graphs", True)  # false: to look for a fault
+        graphs = self.is_fast and self.device.type == "cuda" and work.get("graphs", True)  # false: for debugging
         settings = {"fused": True, "capturable": graphs} if self.is_fast else {}
         self.optimizer = torch.optim.Adam(self.parameters, work["learning_rate"], **settings)
         self.graphs = Graphs(self.parameters + self._moments()) if graphs else None
@@ -110,7 +110,7 @@ class Worker:
             torch.set_float32_matmul_precision("high")  # TF32, as JAX multiplies on a GPU by default
 
     def _moments(self) -> list[Tensor]:
-        """The optimizer's tensors, which exist after a first step: one without gradient changes nothing else."""
+        """The optimizer's tensors, created by a step with zero gradients, which changes nothing else."""
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
@@ -131,22 +131,22 @@ class Worker:
     def _clip(self) -> None:
         if self.is_fast and self.device.type == "cpu":
             norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters])
-            if norm <= self.work["clip"]:  # no device waits for this answer, and a pass over all gradients is saved
+            if norm <= self.work["clip"]:  # saves a pass over all gradients; a GPU would have to be waited for
                 return
         nn.utils.clip_grad_norm_(self.parameters, self.work["clip"])
 
     def loss(self, *batch: Tensor) -> Tensor:
-        """The loss, in the precision asked for."""
+        """The loss, in the precision of the workload."""
         with torch.autocast(self.device.type, **self.autocast):
             return self.model.loss(*batch)
 
-    def answer(self, order: dict) -> dict:
-        """What one order did, and how long it took until the device was done.
+    def answer(self, request: dict) -> dict:
+        """The results of a request, and the seconds until the device was done.
 
         Raises:
-            ValueError: for an order that there is not.
+            ValueError: there is no such request.
         """
-        width = order.get("width", 1)
+        width = request.get("width", 1)
 
         def search(*batch: Tensor) -> Tensor:
             with torch.autocast(self.device.type, **self.autocast):
@@ -154,29 +154,29 @@ class Worker:
 
         known = {"train": self.train, "loss": torch.no_grad()(self.loss)}
         known |= dict.fromkeys(("greedy", "beam"), torch.no_grad()(search))
-        if order["do"] not in known:
-            raise ValueError(f"torch_reference can do {', '.join(known)}, got {order['do']}")
-        function, name = known[order["do"]], f"{order['do']} {width}"
+        if request["do"] not in known:
+            raise ValueError(f"a request must be one of {', '.join(known)}, got {request['do']}")
+        function, name = known[request["do"]], f"{request['do']} {width}"
         begin = time.perf_counter()
-        batches = [self.batches[number] for number in order["batches"]]
-        said = [self.graphs(name, function, batch) if self.graphs else function(*batch) for batch in batches]
+        batches = [self.batches[number] for number in request["batches"]]
+        results = [self.graphs(name, function, batch) if self.graphs else function(*batch) for batch in batches]
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - begin
-        if order["do"] in ("train", "loss"):
-            return {"seconds": seconds, "losses": torch.stack(said).tolist()}
-        return {"seconds": seconds, "tokens": said[0].tolist()}
+        if request["do"] in ("train", "loss"):
+            return {"seconds": seconds, "losses": torch.stack(results).tolist()}
+        return {"seconds": seconds, "tokens": results[0].tolist()}
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed: a step's large tensors are otherwise mapped and zeroed anew, page by page."""
+    """Have glibc keep freed memory: the large tensors of each step would otherwise be mapped and zeroed again."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
+        library.mallopt(-4, 0)  # M_MMAP_MAX: large tensors come from the heap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def main(folder: Path) -> None:
-    """Answer orders until there are no more."""
+    """Answer requests until the input ends."""
     try:
         worker = Worker(folder)
     except ValueError as error:

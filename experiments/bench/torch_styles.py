@@ -1,4 +1,4 @@
-"""How are the tutorial and the fast opponent written?"""
+"""The PyTorch model in two styles: as tutorials write it, and as fast as we know how."""
 
 # pyright: reportMissingImports=false
 # torch is no dependency of the project; shapes stand in comments, since jaxtyping need not be there either
@@ -18,16 +18,16 @@ from torch_network import (
     PAD,
     Network,
     additive_scores,
+    concat_directions,
     gru_gates,
     lstm_gates,
     nats,
-    side_by_side,
     trimmed,
 )
 
 
 class Tutorial(Network):
-    """All of a step inside the loop over steps."""
+    """Everything of a step inside the loop over steps."""
 
     def inputs(self, source: np.ndarray, target: np.ndarray) -> tuple[Tensor, ...]:
         """A batch as tensors, cut to its longest sentences."""
@@ -42,8 +42,8 @@ class Tutorial(Network):
             new, last = rnn(pack_padded_sequence(outputs, lengths, batch_first=True, enforce_sorted=False))
             new = pad_packed_sequence(new, batch_first=True)[0]
             outputs = outputs + new if 0 < self.residual[0] <= layer else new
-            carries.append([side_by_side(leaf) for leaf in (last if isinstance(last, tuple) else (last,))])
-        return outputs, mask, self.started(carries, len(source))
+            carries.append([concat_directions(leaf) for leaf in (last if isinstance(last, tuple) else (last,))])
+        return outputs, mask, self.initial_state(carries, len(source))
 
     def step(self, memory: Tensor, mask: Tensor, state: list[Tensor], token: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits [B, V] and the new state."""
@@ -54,9 +54,9 @@ class Tutorial(Network):
             after = cell(inputs, tuple(old)) if self.states == 2 else (cell(inputs, old[0]),)
             below = after[0] + below if 0 < self.residual[1] <= layer + 1 else after[0]
             new += after
-        keys = self.of_memory(memory)
+        keys = self.memory_kernel(memory)
         if self.additive:
-            scores = torch.tanh(self.of_query(below)[:, None] + keys) @ self.energy
+            scores = torch.tanh(self.query_kernel(below)[:, None] + keys) @ self.energy
         else:
             scores = (keys @ below[..., None])[..., 0]
         weights = functional.softmax(scores.masked_fill(~mask, NEVER), -1)
@@ -68,20 +68,20 @@ class Tutorial(Network):
         """Nats per real target token."""
         memory, mask, state = self.encode(source)
         token, logits = torch.full_like(target[:, 0], BOS), []
-        for now in range(target.shape[1]):
-            said, state = self.step(memory, mask, state, token)
-            logits.append(said)
-            token = target[:, now]
+        for position in range(target.shape[1]):
+            output, state = self.step(memory, mask, state, token)
+            logits.append(output)
+            token = target[:, position]
         return nn.CrossEntropyLoss(ignore_index=PAD)(torch.stack(logits, 1).flatten(0, 1), target.flatten())
 
-    def begun(self, batch: tuple, *, width: int) -> tuple[Callable, list[Tensor]]:
-        """With the memory repeated for each slot."""
+    def decoder(self, batch: tuple, *, width: int) -> tuple[Callable, list[Tensor]]:
+        """As `Network.decoder`, with the memory repeated for each slot."""
         memory, mask, state = self.encode(batch[0].repeat_interleave(width, 0))
         return lambda state, token: self.step(memory, mask, state, token), state
 
 
 class Gathered(torch.autograd.Function):
-    """A matrix; its gradient is one product over all steps, from what the steps' products wrote on the tape."""
+    """A matrix whose gradient is one product over all steps, of what their products recorded on a tape."""
 
     @staticmethod
     def forward(context, weight, tape):
@@ -92,7 +92,7 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(context, *_):
-        """Called once, when all steps have been walked back."""
+        """The gradient of the matrix; called once, after the backward pass of every step."""
         inputs, gradients = (torch.cat(side, dim=-2) for side in zip(*context.tape, strict=True))
         return gradients.mT @ inputs, None
 
@@ -111,7 +111,7 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def backward(context, gradient):
-        """To x and the addend; `Gathered` sees to W."""
+        """The gradients of x and of the addend; `Gathered` computes that of W."""
         x, weight = context.saved_tensors
         context.tape.append((x, gradient))
         addend = (gradient.sum(0) if context.is_bias else gradient) if context.needs_input_grad[2] else None
@@ -132,22 +132,22 @@ class Repeated:
 
 
 class Inputs(NamedTuple):
-    """A batch as the fast style wants it: time first, and everything that only depends on the tokens."""
+    """A batch for the fast style: time first, and everything that depends on the tokens alone."""
 
     source: Tensor  # [S, B]
     holding: Tensor  # [S, B, 16]: 1 in the first column on padding, where the encoder's state must stay; else 0
-    ends: Tensor  # [B], the place of the last real source token
+    ends: Tensor  # [B], the position of the last real source token
     bias: Tensor  # [B, 1, S], added to scores: NEVER on padding, else 0
     fed: Tensor  # [T, B]
-    places: Tensor  # [N], where in [T * B] a real target token stands
-    labels: Tensor  # [N], what it is; -100 where N was rounded up
-    count: Tensor  # how many they are
+    places: Tensor  # [N], the positions of the real target tokens in [T * B]
+    labels: Tensor  # [N], their ids; -100 where N was rounded up
+    count: Tensor  # their number
 
 
-class Held(NamedTuple):
+class StepWeights(NamedTuple):
     """What all steps of a batch share."""
 
-    feeding: Tensor  # the first cell's columns for the token, where they stand outside the loop
+    feeding: Tensor  # the first cell's columns for the token, where their product is outside the loop
     cells: list[list[Repeated]]
     keys: Any  # Repeated for the general score, [B, S, A] for the additive one
     query: Repeated | None
@@ -157,7 +157,7 @@ class Held(NamedTuple):
 
 
 class Fast(Network):
-    """As fast as we know how to write it."""
+    """Products outside the loop where nothing feeds back, and their gradients formed once after it."""
 
     multiple = MULTIPLE
 
@@ -173,8 +173,8 @@ class Fast(Network):
         """Whether this processor has recurrent layers in bfloat16; oneDNN has none without AVX-512."""
         try:
             with torch.autocast("cpu", torch.bfloat16):
-                said = self.encoder[0](torch.zeros(1, 1, self.encoder[0].input_size))[0]
-            torch.autograd.grad(said.float().sum(), self.encoder[0].weight_hh_l0)
+                output = self.encoder[0](torch.zeros(1, 1, self.encoder[0].input_size))[0]
+            torch.autograd.grad(output.float().sum(), self.encoder[0].weight_hh_l0)
         except RuntimeError:
             return False
         return True
@@ -203,8 +203,8 @@ class Fast(Network):
     def encode(self, inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
         """Memory [B, S, M] and the decoder's first state.
 
-        The library's recurrent layers see padding, but an input that is 1 there pushes their gates such that an LSTM's
-        cell and a GRU's state stay. So both directions are exact, without packing, and all shapes are known.
+        PyTorch's recurrent layers read padding, but an input that is 1 there saturates their gates such that an LSTM's
+        cell and a GRU's state are kept. So both directions are exact, without packing, and all shapes are known.
         """
         outputs, carries = self.source(inputs.source), []
         ends = inputs.ends[None, :, None].expand(1, -1, self.config["encoder"]["size"])
@@ -212,33 +212,37 @@ class Fast(Network):
             with torch.autocast(inputs.source.device.type, torch.bfloat16, enabled=self.lower_encoder):
                 new, last = rnn(torch.cat([outputs, inputs.holding], -1))
             outputs = outputs + new if 0 < self.residual[0] <= layer else new
-            if isinstance(last, tuple):  # an LSTM's output is closed on padding: its last one stands before that
+            if isinstance(last, tuple):  # an LSTM's output is 0 on padding: its last one is before that
                 forward = new[..., : rnn.hidden_size].gather(0, ends)
-                carries.append([side_by_side(torch.cat([forward, last[0][1:]])), side_by_side(last[1])])
+                carries.append([concat_directions(torch.cat([forward, last[0][1:]])), concat_directions(last[1])])
             else:
-                carries.append([side_by_side(last)])
-        return outputs.transpose(0, 1).contiguous(), [leaf.float() for leaf in self.started(carries, len(inputs.ends))]
+                carries.append([concat_directions(last)])
+        return outputs.transpose(0, 1).contiguous(), [
+            leaf.float() for leaf in self.initial_state(carries, len(inputs.ends))
+        ]
 
-    def held(self, memory: Tensor, bias: Tensor, *, outside: int) -> Held:
+    def step_weights(self, memory: Tensor, bias: Tensor, *, outside: int) -> StepWeights:
         """What the steps share; the first `outside` inputs of the lowest cell are multiplied outside the loop."""
         feeding, rest = self.cells[0].weight_ih.split([outside, self.cells[0].input_size - outside], 1)
-        weights = [(cell.weight_ih if layer else rest, cell.weight_hh) for layer, cell in enumerate(self.cells)]
-        fat = [(torch.cat(pair, 1),) for pair in weights] if self.states == 2 else weights
-        keys = self.of_memory(memory)
-        return Held(
+        pairs = [(cell.weight_ih if layer else rest, cell.weight_hh) for layer, cell in enumerate(self.cells)]
+        layers = [(torch.cat(pair, 1),) for pair in pairs] if self.states == 2 else pairs
+        keys = self.memory_kernel(memory)
+        return StepWeights(
             feeding,
-            [[Repeated(weight, self.dtype) for weight in layer] for layer in fat],
+            [[Repeated(weight, self.dtype) for weight in layer] for layer in layers],
             keys if self.additive else Repeated(keys, self.dtype),
-            Repeated(self.of_query.weight, self.dtype) if self.additive else None,
+            Repeated(self.query_kernel.weight, self.dtype) if self.additive else None,
             Repeated(memory.mT, self.dtype),
             bias,
             Repeated(self.readout.weight, self.dtype),
         )
 
-    def advance(self, held: Held, state: list[Tensor], below: Tensor, projected: Tensor | None = None) -> list[Tensor]:
-        """The next state; what it feeds predicts. Rows are sentences, or the slots of each in a row."""
+    def advance(
+        self, weights: StepWeights, state: list[Tensor], below: Tensor, projected: Tensor | None = None
+    ) -> list[Tensor]:
+        """The next state, whose last leaf is the readout. Rows are sentences, or the slots of each sentence in turn."""
         inputs, new = [state[-1]] if projected is not None else [below, state[-1]], []
-        for layer, (cell, products) in enumerate(zip(self.cells, held.cells, strict=True)):
+        for layer, (cell, products) in enumerate(zip(self.cells, weights.cells, strict=True)):
             hidden, *inner = state[layer * self.states : (layer + 1) * self.states]
             addend = cell.bias_ih if layer or projected is None else projected
             if inner:
@@ -248,44 +252,44 @@ class Fast(Network):
                 after = (self.gru_gates(feeding, recurrent, hidden),)
             below = after[0] + below if 0 < self.residual[1] <= layer + 1 else after[0]
             new, inputs = [*new, *after], [below]
-        context = held.values(functional.softmax(self._scores(held, below), -1)).flatten(0, 1)
-        return [*new, torch.tanh(held.readout(torch.cat([context, below.to(context.dtype)], -1)))]
+        context = weights.values(functional.softmax(self._scores(weights, below), -1)).flatten(0, 1)
+        return [*new, torch.tanh(weights.readout(torch.cat([context, below.to(context.dtype)], -1)))]
 
-    def _scores(self, held: Held, query: Tensor) -> Tensor:
-        slots = len(held.bias), -1
-        if held.query is None:
-            return held.keys(query.unflatten(0, slots), held.bias)
-        return self.additive_scores(held.keys, held.query(query).unflatten(0, slots), self.energy, held.bias)
+    def _scores(self, weights: StepWeights, query: Tensor) -> Tensor:
+        slots = len(weights.bias), -1
+        if weights.query is None:
+            return weights.keys(query.unflatten(0, slots), weights.bias)
+        return self.additive_scores(weights.keys, weights.query(query).unflatten(0, slots), self.energy, weights.bias)
 
     def loss(self, *batch: Tensor) -> Tensor:
         """Nats per real target token."""
         inputs = Inputs(*batch)
         memory, state = self.encode(inputs)
-        held = self.held(memory, inputs.bias, outside=self.target.embedding_dim)
+        weights = self.step_weights(memory, inputs.bias, outside=self.target.embedding_dim)
         embedded = self.target(inputs.fed)
-        projected = functional.linear(embedded, held.feeding, self.cells[0].bias_ih)
+        projected = functional.linear(embedded, weights.feeding, self.cells[0].bias_ih)
         vectors = []
-        for now in zip(embedded.unbind(), projected.unbind(), strict=True):
-            state = self.advance(held, state, *now)
+        for below, addend in zip(embedded.unbind(), projected.unbind(), strict=True):
+            state = self.advance(weights, state, below, addend)
             vectors.append(state[-1])
         chosen = torch.stack(vectors).flatten(0, 1).index_select(0, inputs.places)
         return self.nats(self.output(chosen), inputs.labels) / inputs.count
 
-    def begun(self, batch: tuple, *, width: int) -> tuple[Callable, list[Tensor]]:
-        """With one memory for all slots of a sentence."""
+    def decoder(self, batch: tuple, *, width: int) -> tuple[Callable, list[Tensor]]:
+        """As `Network.decoder`, with one memory for all slots of a sentence."""
         inputs = Inputs(*batch)
         memory, state = self.encode(inputs)
-        held = self.held(memory, inputs.bias, outside=0)
+        weights = self.step_weights(memory, inputs.bias, outside=0)
         weight, bias = self.output.weight.to(self.dtype), self.output.bias.to(self.dtype)
 
-        def say(state: list[Tensor], token: Tensor) -> tuple[Tensor, list[Tensor]]:
-            state = self.advance(held, state, self.target(token))
+        def step(state: list[Tensor], token: Tensor) -> tuple[Tensor, list[Tensor]]:
+            state = self.advance(weights, state, self.target(token))
             return functional.linear(state[-1].to(self.dtype), weight, bias), state
 
-        return say, [leaf.repeat_interleave(width, 0) for leaf in state]
+        return step, [leaf.repeat_interleave(width, 0) for leaf in state]
 
-    def largest(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """In two levels: the groups whose best are largest hold the largest."""
+    def top_k(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """As `Network.top_k`, in two levels: the largest values are in the groups whose maxima are largest."""
         groups = scores.unflatten(1, (MULTIPLE, -1))
         few = min(count, groups.shape[2])
         group = groups.amax(1).topk(few).indices
