@@ -1,4 +1,4 @@
-"""A run that left the toolkit: the same translations bit for bit, without flax, and no damage unnoticed."""
+"""Exported runs: the same translations bit for bit, without flax, and every damaged file is refused."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from s2s_jax import run
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.export.exported import load_exported
-from s2s_jax.export.exporter import export_run, lengths, named_parameters, program
+from s2s_jax.export.exporter import export_run, named_parameters, serialized_search, source_lengths
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -31,7 +31,7 @@ SHORT = LINES[:3]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A run at its first step: what its parameters are does not matter here."""
+    """A run at its first step, since its parameters do not matter here."""
     settings = ("search.batch_size=2", "search.max_length=12", "data.train_size=200", "data.eval_size=10")
     experiment = tiny.experiment(*settings)
     directory = tmp_path_factory.mktemp("export")
@@ -57,9 +57,9 @@ def folder(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("beam", "lines"), [(1, LINES), (3, SHORT)])
-def test_it_translates_as_the_run_itself_to_the_bit(trained, folder, beam, lines):
-    told = load_exported(folder).translate(lines, beam=beam)
-    for one, other in zip(told, trained.translate(lines, beam=beam), strict=True):
+def test_an_exported_run_translates_as_the_run_itself(trained, folder, beam, lines):
+    exported = load_exported(folder).translate(lines, beam=beam)
+    for one, other in zip(exported, trained.translate(lines, beam=beam), strict=True):
         assert one._replace(hypotheses=()) == other._replace(hypotheses=())
         for left, right in zip(one.hypotheses, other.hypotheses, strict=True):
             for name in ("alignment", "log_probs", "score"):
@@ -69,19 +69,19 @@ def test_it_translates_as_the_run_itself_to_the_bit(trained, folder, beam, lines
             assert (left.text, left.tokens, left.truncated) == (right.text, right.tokens, right.truncated)
 
 
-# what looks at several tokens at once, at all up to one, or at how many there are: the length is a symbol
+# operations on several tokens at once, on all up to one, or that depend on the length, which is symbolic
 @pytest.mark.parametrize(
     "choices",
     [
         {"normalizer": "sigmoid", "constraint": "milk"},
         pytest.param({"score": "location", "positions": 16}, marks=pytest.mark.wide),
-        pytest.param({"score": "gaussian-mixture", "normalizer": "top-k", "top": 10}, marks=pytest.mark.wide),
-        pytest.param({"normalizer": "sigmoid", "constraint": "mocha", "chunk": 3}, marks=pytest.mark.wide),
+        pytest.param({"score": "gaussian-mixture", "normalizer": "top-k", "top_k": 10}, marks=pytest.mark.wide),
+        pytest.param({"normalizer": "sigmoid", "constraint": "mocha", "mocha_chunk": 3}, marks=pytest.mark.wide),
         pytest.param({"normalizer": "alpha-entmax", "history": "coverage-tanh"}, marks=pytest.mark.wide),
         pytest.param({"normalizer": "fusedmax", "constraint": "local-p"}, marks=pytest.mark.wide),
     ],
 )
-def test_every_kind_of_attention_is_one_program_for_all_shapes(choices):
+def test_attention_of_every_kind_is_one_program_for_all_shapes(choices):
     attention = AttentionConfig(**({"score": "dot"} | choices))
     config = ModelConfig(
         embedding=4,
@@ -92,12 +92,14 @@ def test_every_kind_of_attention_is_one_program_for_all_shapes(choices):
     model = build(config, source_vocabulary=8, target_vocabulary=8)
     params, search = model.init(jax.random.key(0)), SearchConfig(max_length=4, beam=2)
     parameters = {path.replace("/", "."): value for path, value in on_host(params).items()}
-    run_it = jax.jit(export.deserialize(bytearray(program(model, search, parameters, **lengths(attention)))).call)
+    run_it = jax.jit(
+        export.deserialize(bytearray(serialized_search(model, search, parameters, **source_lengths(attention)))).call
+    )
     for rows, tokens in ((3, 12), (2, 16)):
         source = np.full((rows, tokens), 5, np.int32)
         source[0, 5:], source[1] = [EOS, *[PAD] * (tokens - 6)], PAD
         own = compiled_search(model, search, 4)(params, source, np.zeros(rows, np.int32))
-        for one, other in zip(run_it(parameters, source), own, strict=True):
+        for one, other in zip(exported(parameters, source), own, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
@@ -113,9 +115,9 @@ def test_the_command_needs_no_flax(trained, folder, tmp_path):
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == ""
-    *told, heavy = done.stdout.splitlines()
+    *translations, heavy = done.stdout.splitlines()
     assert heavy == "[]"
-    assert told == [one.text for one in trained.translate(SHORT, beam=1)]
+    assert translations == [one.text for one in trained.translate(SHORT, beam=1)]
 
 
 def test_parameters_have_names_and_are_those_of_the_run(trained, folder):
@@ -147,21 +149,21 @@ def test_every_damaged_file_is_named(folder):
     load_exported(folder)
 
 
-def test_a_folder_of_another_version_is_refused(folder):
+def test_another_format_is_refused(folder):
     path = folder / "export.json"
     text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | {"format": 1}))
     try:
-        with pytest.raises(ValueError, match="is of format 1, wanted 3: .*export the run again"):
+        with pytest.raises(ValueError, match="has format 1, this version reads 4: .*export the run again"):
             load_exported(folder)
     finally:
         path.write_text(text)
 
 
-def test_what_was_not_exported_is_said(trained, folder, tmp_path):
+def test_what_was_not_exported_is_refused(trained, folder, tmp_path):
     with pytest.raises(ValueError, match=r"beam must be one that was exported \(1 and 3\), got 2"):
         load_exported(folder).translate(["a"], beam=2)
-    with pytest.raises(ValueError, match="exists already; name a new folder"):
+    with pytest.raises(ValueError, match="exists already; name a new directory"):
         export_run(trained, folder)
     with pytest.raises(TypeError, match="lines must be several"):
         load_exported(folder).translate("a b")

@@ -10,7 +10,7 @@ from s2s_jax.cli.output import print_json, print_line, rounded
 from s2s_jax.decode.translate import Translation
 from s2s_jax.export.exported import Exported, load_exported
 from s2s_jax.export.manifest import is_exported
-from s2s_jax.train.devices import keep_freed_memory
+from s2s_jax.train.devices import DeviceConfig, keep_freed_memory, use_compilation_cache
 
 if TYPE_CHECKING:
     from s2s_jax.run import Run
@@ -51,8 +51,10 @@ def _exported(given: Given) -> tuple[Exported, dict[str, Any]]:
         name = given.overrides[0].split("=")[0]
         raise UsageError(f"{name} was settled when {given.options.run} was exported; set it in s2s export")
     keep_freed_memory()
+    exported = load_exported(given.options.run)
+    use_compilation_cache(DeviceConfig(**exported.manifest["config"]["device"]))
     beam = given.options.beam
-    return load_exported(given.options.run), {} if beam is None else {"beam": beam}
+    return exported, {} if beam is None else {"beam": beam}
 
 
 def _warn(place: str, translation: Translation) -> None:

@@ -1,1 +1,1 @@
-"""How does a run leave the toolkit: as compiled programs that need no flax, and as parameters with names?"""
+"""Exported runs: compiled programs that do not need flax, and parameters by name."""

@@ -1,4 +1,4 @@
-"""How does an exported run translate? With jax and the tokenizers alone: the programs hold the model and the search."""
+"""Translation with an exported run, whose programs hold model and search: it needs jax and the tokenizers alone."""
 
 import dataclasses
 import functools
@@ -18,22 +18,21 @@ from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.export.manifest import PARAMETERS, SIDES, read_manifest, tokenizer_file
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import load_tokenizer
-from s2s_jax.train import devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Exported:
-    """An exported run; it translates as the run itself did."""
+    """An exported run, which translates as the run itself does."""
 
-    description: dict[str, Any]  # export.json
+    manifest: dict[str, Any]  # export.json
     params: dict[str, jax.Array]  # by name, as in parameters.safetensors
     translators: dict[int, Translator]  # by beam; 1 is greedy search
 
     def translate(self, lines: Iterable[str | ConstrainedLine], *, beam: int | None = None) -> list[Translation]:
-        """A translation for each line, in order.
+        """One translation per line, in order.
 
         Args:
-            beam: one of the exported searches; the widest where it is None.
+            beam: beam width of one of the exported searches; the widest where it is None.
         """
         if isinstance(lines, str):
             raise TypeError("lines must be several, got one text; put it in a list: [text].")
@@ -42,7 +41,7 @@ class Exported:
     def stream(
         self, lines: Iterable[str | ConstrainedLine], *, window: int = 0, beam: int | None = None
     ) -> Iterator[Translation]:
-        """The same, as they come; of `window` lines before the first answer, see `Trained.stream`."""
+        """As `translate`, but lazily; at most `window` lines are read ahead, see `Run.stream`."""
         return self.translator(beam=beam).translate(self.params, lines, window=window)
 
     def search(self, *, beam: int | None = None) -> SearchConfig:
@@ -53,7 +52,7 @@ class Exported:
         """One of the searches.
 
         Raises:
-            ValueError: there is none of this beam.
+            ValueError: no search of this beam width was exported.
         """
         wanted = max(self.translators) if beam is None else beam
         if wanted not in self.translators:
@@ -63,27 +62,25 @@ class Exported:
 
 
 def load_exported(directory: str | Path) -> Exported:
-    """What `s2s export` wrote, every file of it checked.
+    """The exported run in a directory, whose files are all checked.
 
     Raises:
-        ValueError: there is none, a file of it has changed, or it holds no programs.
+        ValueError: it is not there, a file has changed, or it has no programs.
     """
     directory = Path(directory)
-    said = read_manifest(directory)
-    if not said["searches"]:
+    manifest = read_manifest(directory)
+    if not manifest["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
-    devices.use_compilation_cache(devices.DeviceConfig(**said["config"]["device"]))
-    devices.keep_freed_memory()
-    pair = PairTokenizer(*(load_tokenizer(directory / tokenizer_file(side)) for side in SIDES), slots=said["slots"])
+    pair = PairTokenizer(*(load_tokenizer(directory / tokenizer_file(side)) for side in SIDES), slots=manifest["slots"])
     translators = {
         search["settings"]["beam"]: Translator(
-            _find(directory / search["program"], **said["source_tokens"]),
+            _load_search(directory / search["program"], **manifest["source_tokens"]),
             pair,
             SearchConfig(**search["settings"]),
         )
-        for search in said["searches"]
+        for search in manifest["searches"]
     }
-    return Exported(description=said, params=_parameters(directory / PARAMETERS), translators=translators)
+    return Exported(manifest=manifest, params=_parameters(directory / PARAMETERS), translators=translators)
 
 
 def _parameters(path: Path) -> dict[str, jax.Array]:
@@ -92,30 +89,31 @@ def _parameters(path: Path) -> dict[str, jax.Array]:
     return jax.device_put(load_file(path))
 
 
-def _find(path: Path, *, least: int, most: int) -> CompiledSearch:
-    """A search as a run's own ones are called, from its program, read when it is wanted."""
+def _load_search(path: Path, *, least: int, most: int) -> CompiledSearch:
+    """The search of a program, which is read when it is first called; sources have `least` to `most` tokens."""
 
     @functools.cache
     def program() -> Callable[..., tuple[Array, ...]]:
         return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
 
-    def find(
+    def search(
         params: dict[str, Array],
         source: Int[np.ndarray, "B S"],
         numbers: Int[np.ndarray, " B"],
         compactions: int = 0,
-        **wanted: np.ndarray,
+        **constraints: np.ndarray,
     ) -> SearchResult:
-        if wanted:
-            raise ValueError(f"what was exported knows no {' and no '.join(wanted)}; translate with the run itself.")
+        if constraints:
+            names = " and ".join(constraints)
+            raise ValueError(f"an exported run cannot translate with {names}; translate with the run itself.")
         tokens = source.shape[1]
         if most and tokens > most:
             raise ValueError(
-                f"what was exported reads sources padded to at most {most} tokens, got {tokens}; leave longer lines "
-                "out, or train with a larger model.attention.positions."
+                f"an exported run reads sources padded to at most {most} tokens, got {tokens}; leave longer lines out, "
+                "or train with a larger model.attention.positions."
             )
         source = np.pad(source, [(0, 0), (0, max(0, least - tokens))])
-        found = SearchResult(*program()(params, source))
-        return found._replace(alignment=found.alignment[..., :tokens])
+        result = SearchResult(*program()(params, source))
+        return result._replace(alignment=result.alignment[..., :tokens])
 
-    return find
+    return search

@@ -1,7 +1,8 @@
-"""How is a run exported? Programs by `jax.export`, parameters as safetensors, in a folder that says what it holds.
+"""Export of a run: programs by `jax.export`, parameters as safetensors, and a manifest, in a directory.
 
-Rows and source length are symbols: one program serves every batch. It is lowered for CPU, CUDA and TPU at once, and
-compiled where it is used. A batch goes on, whole, for its longest sentence: rows that are a symbol are not halved.
+The numbers of rows and of source tokens are symbolic: one program serves every batch. It is lowered for CPU, CUDA and
+TPU at once, and compiled where it is used. A batch is decoded whole until its longest sentence ends: batches whose
+number of rows is symbolic are not compacted.
 """
 
 import dataclasses
@@ -31,18 +32,18 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0, programs: bool = True) -> None:
-    """Write a run to a folder that did not exist, all of it or nothing.
+    """Write a run to a new directory, completely or not at all.
 
     Args:
-        beam: of the search that is exported beside greedy search; 1 for none.
+        beam: beam width of the search that is exported beside greedy search; 1 for greedy search alone.
         max_length: most tokens of a translation; 0 for the run's own bound.
-        programs: whether there are any; else parameters, tokenizers and the description alone.
+        programs: whether to export searches; without them parameters, tokenizers and manifest alone.
 
     Raises:
-        ValueError: the folder exists, or the run's search is none that can be exported.
+        ValueError: the directory exists, or the run's search cannot be exported.
     """
     if directory.exists():
-        raise ValueError(f"{directory} exists already; name a new folder, or remove it.")
+        raise ValueError(f"{directory} exists already; name a new directory, or remove it.")
     searches = _searches(run, beam=beam, max_length=max_length) if programs else []
     draft = directory.with_name(directory.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -51,7 +52,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
     _save(parameters, draft / PARAMETERS)
     for side in SIDES:
         save_tokenizer(run.tokenizers[side], draft / tokenizer_file(side))
-    tokens = lengths(run.experiment.model.attention)
+    tokens = source_lengths(run.experiment.model.attention)
     described = [_write_program(run, search, parameters, tokens, draft) for search in searches]
     facts = {
         "s2s_jax": s2s_jax.__version__,
@@ -70,7 +71,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
 
 
 def named_parameters(run: Run) -> dict[str, np.ndarray]:
-    """The parameters, each by the names that lead to it: `model.decoder.readout.weight`."""
+    """The parameters by dotted name, such as `decoder.readout.weight`."""
     return {path.replace("/", "."): value for path, value in on_host(run.params).items()}
 
 
@@ -83,11 +84,11 @@ def _save(parameters: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _searches(run: Run, *, beam: int, max_length: int) -> list[SearchConfig]:
-    """Greedy search by the run's rules, and the run's own search with a beam."""
+    """Greedy search with the run's rules, and the run's own search with the given beam width."""
     own = run.search(beam=beam)
     if own.method != "beam":
         raise ValueError(
-            f"search.method={own.method} cannot be exported, only greedy and beam search; say search.method=beam."
+            f"search.method={own.method} cannot be exported, only greedy and beam search; set search.method=beam."
         )
     if own.language_model:
         raise ValueError(f"search.language_model={own.language_model} cannot be exported; leave it out.")
@@ -97,15 +98,15 @@ def _searches(run: Run, *, beam: int, max_length: int) -> list[SearchConfig]:
     return [greedy] if beam == 1 else [greedy, own]
 
 
-def _plain(search: SearchConfig) -> dict[str, Any]:
-    """The settings that the host reads; those of groups, such as the rules, are part of the program."""
+def _outer_settings(search: SearchConfig) -> dict[str, Any]:
+    """The settings that are read outside the program; those of groups, such as the rules, are compiled into it."""
     return {name: value for name, value in vars(search).items() if not dataclasses.is_dataclass(value)}
 
 
-def lengths(attention: AttentionConfig) -> dict[str, int]:
+def source_lengths(attention: AttentionConfig) -> dict[str, int]:
     """The least and the most tokens that a source may be padded to; 0 for no bound.
 
-    Programs are traced without the length, so what looks at several tokens at once must be sure that they are there.
+    Programs are traced with a symbolic length, so operations on several tokens at once need a lower bound.
     """
     most = attention.positions if attention.score == "location" else 0
     return {"least": rounded_length(max(attention.mocha_chunk, attention.top_k)), "most": most}
@@ -114,25 +115,25 @@ def lengths(attention: AttentionConfig) -> dict[str, int]:
 def _write_program(
     run: Run, search: SearchConfig, parameters: dict[str, np.ndarray], tokens: dict[str, int], directory: Path
 ) -> dict[str, Any]:
-    """Write a search; what there is to say of it."""
+    """Write the program of a search, and return its entry of the manifest."""
     file = "greedy.program" if search.beam == 1 else f"beam{search.beam}.program"
-    (directory / file).write_bytes(program(run.model, search, parameters, **tokens))
-    return {"program": file, "settings": _plain(search)}
+    (directory / file).write_bytes(serialized_search(run.model, search, parameters, **tokens))
+    return {"program": file, "settings": _outer_settings(search)}
 
 
-def program(
+def serialized_search(
     model: Model, search: SearchConfig, parameters: Mapping[str, np.ndarray], *, least: int = 8, most: int = 0
 ) -> bytes:
-    """A search as a function of named parameters, and source ids, serialized.
+    """The serialized program of a search: a function of named parameters and source ids.
 
     Args:
-        search: with a `max_length` of its own.
-        least: tokens that every source is padded to.
-        most: tokens that no source is padded beyond; 0 for no bound.
+        search: its `max_length` must be set.
+        least: every source is padded to at least so many tokens.
+        most: no source is padded to more tokens; 0 for no bound.
     """
     find = compiled_search(model, search, search.max_length)
 
-    def found(parameters: dict[str, Array], source: Int[Array, "B S"]) -> tuple[Array, ...]:
+    def search_fn(parameters: dict[str, Array], source: Int[Array, "B S"]) -> tuple[Array, ...]:
         params = nested({name.replace(".", "/"): value for name, value in parameters.items()})
         return tuple(find(params, source, jnp.zeros(source.shape[0], jnp.int32)))
 
@@ -140,4 +141,4 @@ def program(
     shape = export.symbolic_shape("rows, length", constraints=bounds)
     shapes = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in parameters.items()}
     source = jax.ShapeDtypeStruct(shape, jnp.int32)
-    return bytes(export.export(jax.jit(found), platforms=PLATFORMS)(shapes, source).serialize())
+    return bytes(export.export(jax.jit(search_fn), platforms=PLATFORMS)(shapes, source).serialize())

@@ -1,64 +1,65 @@
-"""What lies in the folder of an exported run, and is it whole?"""
+"""The manifest of an exported run: what its directory holds, with a checksum per file."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-FORMAT = 3
-DESCRIPTION = "export.json"
+EXPORT_FORMAT = 4
+MANIFEST = "export.json"
 PARAMETERS = "parameters.safetensors"
 SIDES = ("source", "target")
 
 
 def is_exported(directory: Path) -> bool:
-    """Whether a folder was made by `s2s export`."""
-    return (directory / DESCRIPTION).is_file()
+    """Whether a directory was written by `s2s export`."""
+    return (directory / MANIFEST).is_file()
 
 
 def tokenizer_file(side: str) -> str:
-    """The name of a side's tokenizer."""
+    """The file name of the tokenizer of a side."""
     return f"{side}.tokenizer.json"
 
 
 def write_manifest(directory: Path, facts: dict[str, Any]) -> None:
-    """Describe the folder: what was exported, and the SHA-256 of every file beside."""
+    """Write the manifest: facts about the export, and size and SHA-256 of every other file in the directory."""
     files = {path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for path in sorted(directory.iterdir())}
-    said = {"format": FORMAT, **facts, "files": files}
-    text = json.dumps({**said, "sha256": _digest(said)}, indent=1, ensure_ascii=False)
-    (directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    manifest = {"format": EXPORT_FORMAT, **facts, "files": files}
+    text = json.dumps({**manifest, "sha256": _digest(manifest)}, indent=1, ensure_ascii=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """What `write_manifest` wrote, once it is sure that it and all files beside are what they were.
+    """The manifest, after checking that neither it nor any file that it lists has changed.
 
     Raises:
-        ValueError: a file is missing or has changed, or another version wrote it.
+        ValueError: a file is missing or has changed, or the format is another one.
     """
-    path = directory / DESCRIPTION
+    path = directory / MANIFEST
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        seal = said.pop("sha256")
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        checksum = manifest.pop("sha256")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); {_cure(directory)}") from None
-    if said.get("format") != FORMAT:
+    if manifest.get("format") != EXPORT_FORMAT:
         raise ValueError(
-            f"{path} is of format {said.get('format')}, wanted {FORMAT}: s2s_jax {said.get('s2s_jax')} wrote it; use "
-            "that, or export the run again."
+            f"{path} has format {manifest.get('format')}, this version reads {EXPORT_FORMAT}: s2s_jax "
+            f"{manifest.get('s2s_jax')} wrote it; use that version, or export the run again."
         )
-    if seal != _digest(said):
-        raise ValueError(f"{path} is damaged (its sha256 is {_digest(said)[:12]}, not {seal[:12]}); {_cure(directory)}")
-    for name, wanted in said["files"].items():
-        _check_whole(directory / name, wanted["sha256"])
-    return said
+    digest = _digest(manifest)
+    if checksum != digest:
+        raise ValueError(f"{path} is damaged (its sha256 is {digest[:12]}, not {checksum[:12]}); {_cure(directory)}")
+    for name, file in manifest["files"].items():
+        _check_file(directory / name, file["sha256"])
+    return manifest
 
 
-def _check_whole(path: Path, wanted: str) -> None:
+def _check_file(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is missing; {_cure(path.parent)}")
-    found = _sha256(path)
-    if found != wanted:
-        raise ValueError(f"{path} is damaged (sha256 {found[:12]}, not {wanted[:12]}); {_cure(path.parent)}")
+    digest = _sha256(path)
+    if digest != sha256:
+        raise ValueError(f"{path} is damaged (sha256 {digest[:12]}, not {sha256[:12]}); {_cure(path.parent)}")
 
 
 def _cure(directory: Path) -> str:
