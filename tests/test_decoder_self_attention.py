@@ -59,9 +59,7 @@ def plain():
 def test_an_unroll_longer_than_the_window_is_the_scan_of_its_steps(plain):
     """In segments of four steps, each recomputed in the backward pass."""
     params, expected = plain
-    oracles.same(
-        value_and_gradient(build(config(remat=4), **SIZES), params, stepwise=False), expected, tolerance=1e-5
-    )
+    oracles.same(value_and_gradient(build(config(remat=4), **SIZES), params, stepwise=False), expected, tolerance=1e-5)
 
 
 def test_all_steps_at_once_are_the_scan_of_steps():
