@@ -82,6 +82,6 @@ def beam(table, which: int, *, width, groups=1, group_penalty=0.0, sibling_penal
     return [(done + rest)[:width] for done, rest in zip(ended, cut, strict=True)]
 
 
-def said(tokens) -> tuple[int, ...]:
+def string_of(tokens) -> tuple[int, ...]:
     """The tokens of a hypothesis, without the padding behind it."""
     return tuple(token for token in tokens.tolist() if token != PAD)

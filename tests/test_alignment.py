@@ -34,7 +34,7 @@ def test_error_rate_by_hand():
     assert alignment_error_rate(predicted, sure=sure) == 1 - (1 + 1) / (3 + 3)
 
 
-def test_gold_that_nobody_predicted_counts():
+def test_gold_links_that_were_not_predicted_count():
     assert alignment_error_rate([set()], sure=[{(0, 0)}]) == 1.0
 
 

@@ -25,7 +25,7 @@ WEIGHT = {"gnmt": 0.8, "average": 1.0, "reward": 0.7}
 
 @functools.cache
 def compiled(**options):
-    """A beam search, compiled once for all tests that ask for it."""
+    """A beam search, compiled once for all tests that use it."""
     return jax.jit(lambda params, source: beam(MODEL, params, source, **options))
 
 
@@ -45,11 +45,11 @@ def test_a_beam_that_holds_everything_is_exact_under_every_ranking(name, coverag
         assert complete.sum() == len(expected)
         np.testing.assert_allclose(found.scores[row][complete], [one for one, _ in expected], rtol=1e-5, atol=1e-5)
         for slot in np.flatnonzero(complete):
-            string = oracle_search.said(found.tokens[row, slot])
+            string = oracle_search.string_of(found.tokens[row, slot])
             assert found.scores[row, slot] == pytest.approx(of(string), rel=1e-5, abs=1e-5)
 
 
-def test_uncovered_is_eq_14_over_real_tokens():
+def test_log_coverage_is_eq_14_over_real_tokens():
     coverage = jnp.array([[0.5, 2.0, 0.25, 0.0]])
     mask = jnp.array([[True, True, True, False]])
     np.testing.assert_allclose(log_coverage(coverage, mask), [np.log(0.5) + np.log(0.25)], rtol=1e-6)
@@ -136,11 +136,13 @@ def test_groups_and_siblings_choose_as_a_slow_beam_does(options):
             )
             there = np.isfinite(found.scores[row])
             np.testing.assert_allclose(found.scores[row][there], [one for one, _ in expected], atol=1e-5)
-            assert [oracle_search.said(tokens) for tokens in found.tokens[row][there]] == [one for _, one in expected]
+            assert [oracle_search.string_of(tokens) for tokens in found.tokens[row][there]] == [
+                one for _, one in expected
+            ]
             assert found.truncated[row][there].tolist() == [one[-1] != EOS for _, one in expected]
 
 
-def test_groups_that_owe_nothing_are_plain_beams_side_by_side():
+def test_groups_without_a_penalty_are_plain_beams():
     plain = compiled(width=3, max_length=6, scoring=HypothesisScore(strength=0.6))
     grouped = compiled(width=6, groups=2, max_length=6, scoring=HypothesisScore(strength=0.6))
     for seed in range(6):
@@ -149,8 +151,8 @@ def test_groups_that_owe_nothing_are_plain_beams_side_by_side():
             np.testing.assert_allclose(one, twice[:, 1::2], atol=1e-6)
 
 
-def test_a_high_price_makes_groups_say_nothing_at_the_same_time():
-    """Two words and two groups; the end, which costs nothing, is out of reach."""
+def test_a_high_penalty_keeps_groups_from_choosing_the_same_token():
+    """Two words and two groups; the end token, which is not penalized, is out of reach."""
     find = compiled(max_length=6, scoring=HypothesisScore(strength=0.6), **DIVERSE[4])
     for seed in range(6):
         tokens = np.asarray(find(table(seed).at[:, :, EOS].add(-30.0), SOURCE).tokens)
@@ -208,7 +210,7 @@ def test_the_first_two_are_drawn_without_replacement(draws, probabilities):
     assert len(pairs) == len(probabilities) * (len(probabilities) - 1)
     fits(counted(draws.tokens[:, :2].reshape(DRAWS, -1)), pairs)
     for tokens in draws.tokens[:500]:
-        assert len({oracle_search.said(string) for string in tokens}) == 3
+        assert len({oracle_search.string_of(string) for string in tokens}) == 3
 
 
 def test_importance_weights_estimate_means_without_bias(draws):
@@ -219,7 +221,7 @@ def test_importance_weights_estimate_means_without_bias(draws):
     weights = np.exp(draws.log_weights)
     for value in (len, lambda string: string[-1] == EOS, lambda string: 1):
         exact = sum(share * value(string) for string, share in leaves.items())
-        values = np.array([[value(oracle_search.said(string)) for string in row] for row in draws.tokens])
+        values = np.array([[value(oracle_search.string_of(string)) for string in row] for row in draws.tokens])
         estimates = (weights * values).sum(1)
         error = estimates.std() / np.sqrt(DRAWS)
         assert abs(estimates.mean() - exact) < 4 * error + 1e-6
@@ -230,7 +232,7 @@ def test_a_stochastic_beam_wider_than_the_tree_holds_every_leaf_with_its_own_pro
     found = jax.device_get(find(table(), SOURCE[1:2], row_keys(3, jnp.arange(1))))
     there = np.isfinite(found.scores[0])
     weights = {
-        oracle_search.said(string): float(np.exp(weight))
+        oracle_search.string_of(string): float(np.exp(weight))
         for string, weight in zip(found.tokens[0][there], found.log_weights[0][there], strict=True)
     }
     assert weights == pytest.approx(probabilities, rel=1e-4)
@@ -258,7 +260,7 @@ def test_noisy_children_are_moved_below_their_parent():
     np.testing.assert_allclose(found.max(-1, keepdims=True), limit, atol=1e-6)
 
 
-def test_the_chance_to_be_drawn_is_right_for_large_and_small():
+def test_inclusion_probabilities_are_accurate_for_large_and_small():
     total = np.array([[-30.0, -10.0, -1.0, 5.0]])
     expected = np.log(-np.expm1(-np.exp(total)))
     found = log_inclusion(jnp.array(total.astype(np.float32)), jnp.zeros((1, 1)))

@@ -19,7 +19,7 @@ from s2s_jax.shapes import EOS, PAD
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
 RANKING = HypothesisScore(strength=0.6)
 # two phrases of at most two tokens for each of three rows; the last row has none
-ASKED = [
+PHRASES = [
     [[[3, 4], [0, 0]], [[4, 4], [3, 0]], [[0, 0], [0, 0]]],
     [[[4, 0], [3, 3]], [[3, 4], [4, 3]], [[0, 0], [0, 0]]],
     [[[3, 3], [3, 3]], [[3, 0], [3, 4]], [[0, 0], [0, 0]]],
@@ -28,10 +28,12 @@ ASKED = [
 
 @functools.cache
 def compiled(**options):
-    """A constrained search, compiled once for all tests that ask for it."""
+    """A constrained search, compiled once for all tests that use it."""
     options = {"scoring": RANKING, **options}
     return jax.jit(
-        lambda params, source, asked, prefix=None: constrained(MODEL, params, source, asked, prefix=prefix, **options)
+        lambda params, source, phrase_ids, prefix=None: constrained(
+            MODEL, params, source, phrase_ids, prefix=prefix, **options
+        )
     )
 
 
@@ -42,9 +44,9 @@ def holds(string: tuple[int, ...], phrases) -> bool:
     return all(any(string[at : at + len(phrase)] == phrase for at in places) for phrase in wanted)
 
 
-def by_hand(phrase: list[int], said: list[int]) -> int:
-    """How many tokens of a phrase stand at the end of what was said; all, once it was met."""
-    text = tuple(said)
+def by_hand(phrase: list[int], tokens: list[int]) -> int:
+    """How many tokens of a phrase stand at the end of what was produced; all, once it was met."""
+    text = tuple(tokens)
     if any(text[at : at + len(phrase)] == tuple(phrase) for at in range(len(text))):
         return len(phrase)
     return max(length for length in range(len(phrase)) if text[len(text) - length :] == tuple(phrase[:length]))
@@ -63,15 +65,17 @@ def in_time(string: tuple[int, ...], phrases, longest: int) -> bool:
 
 
 def found_of(found, row: int) -> list[tuple[int, ...]]:
-    return [oracle_search.said(tokens) for tokens in found.tokens[row][np.isfinite(found.scores[row])]]
+    return [oracle_search.string_of(tokens) for tokens in found.tokens[row][np.isfinite(found.scores[row])]]
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=str)
-def test_a_beam_that_holds_everything_finds_every_string_that_holds_the_phrases(asked):
-    found = jax.device_get(compiled(width=48, max_length=5, stopping="never")(table(), SOURCE, jnp.array(asked)))
+@pytest.mark.parametrize("phrase_ids", PHRASES, ids=str)
+def test_a_beam_that_holds_everything_finds_every_string_that_holds_the_phrases(phrase_ids):
+    found = jax.device_get(compiled(width=48, max_length=5, stopping="never")(table(), SOURCE, jnp.array(phrase_ids)))
     for row in range(3):
         of = functools.partial(oracle_search.score, np.asarray(table()), np.asarray(SOURCE[row]), weight=0.6)
-        holding = [one for one in oracle_search.strings(5) if holds(one, asked[row]) and in_time(one, asked[row], 5)]
+        holding = [
+            one for one in oracle_search.strings(5) if holds(one, phrase_ids[row]) and in_time(one, phrase_ids[row], 5)
+        ]
         expected = sorted(((of(string), string) for string in holding), reverse=True)
         complete = ~found.truncated[row] & np.isfinite(found.scores[row])
         assert complete.sum() == len(expected) > 0
@@ -83,38 +87,38 @@ NARROW = {"width": 2, "max_length": 5, "rules": LogitsRules(min_length=4)}
 
 
 @pytest.mark.parametrize("options", [{"width": 1, "max_length": 6}, {"width": 4, "max_length": 6}, NARROW], ids=str)
-def test_however_narrow_every_translation_holds_its_phrases_and_ends(options):
-    """With fewer slots than tokens that are asked for, and no more room than is needed."""
+def test_however_narrow_the_beam_every_translation_holds_its_phrases_and_ends(options):
+    """With fewer slots than phrase tokens, and no more room than is needed."""
     nothing = (jnp.zeros((3, 3), jnp.int32),) if options is NARROW else ()
     for seed in range(6):
-        for asked in ASKED:
-            found = jax.device_get(compiled(**options)(table(seed), SOURCE, jnp.array(asked), *nothing))
+        for phrase_ids in PHRASES:
+            found = jax.device_get(compiled(**options)(table(seed), SOURCE, jnp.array(phrase_ids), *nothing))
             for row in range(2):
                 strings = found_of(found, row)
                 assert strings
-                assert all(string[-1] == EOS and holds(string, asked[row]) for string in strings)
+                assert all(string[-1] == EOS and holds(string, phrase_ids[row]) for string in strings)
                 assert not found.truncated[row].any()
 
 
-def test_it_finds_what_is_likely_and_not_just_anything():
+def test_it_finds_likely_translations():
     """The best of all strings, 26 times of 40 with four slots for four banks; by chance it would be once."""
     right = 0
     for seed in range(20):
-        found = compiled(width=4, max_length=6)(table(seed), SOURCE, jnp.array(ASKED[0]))
+        found = compiled(width=4, max_length=6)(table(seed), SOURCE, jnp.array(PHRASES[0]))
         for row in range(2):
             of = functools.partial(oracle_search.score, np.asarray(table(seed)), np.asarray(SOURCE[row]), weight=0.6)
-            best = max((of(string), string) for string in oracle_search.strings(6) if holds(string, ASKED[0][row]))
-            right += oracle_search.said(np.asarray(found.tokens[row, 0])) == best[1]
+            best = max((of(string), string) for string in oracle_search.strings(6) if holds(string, PHRASES[0][row]))
+            right += oracle_search.string_of(np.asarray(found.tokens[row, 0])) == best[1]
     assert right >= 24
 
 
 @pytest.mark.parametrize("width", [1, 4])
-def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbors_ask_for(width):
+def test_without_phrases_it_is_a_plain_beam_whatever_its_neighbors_hold(width):
     plain = jax.jit(lambda params: beam(MODEL, params, SOURCE, width=width, max_length=6, scoring=RANKING))
     for seed in range(10):
         wanted = plain(table(seed))
         for ours, theirs in zip(
-            compiled(width=width, max_length=6)(table(seed), SOURCE, jnp.array(ASKED[1])), wanted, strict=True
+            compiled(width=width, max_length=6)(table(seed), SOURCE, jnp.array(PHRASES[1])), wanted, strict=True
         ):
             np.testing.assert_allclose(ours[2], theirs[2], atol=1e-6)
 
@@ -123,10 +127,10 @@ def test_neighbors_and_padding_change_nothing():
     """Neither rows, nor phrases that others have more of."""
     find = compiled(width=4, max_length=6)
     for seed in range(10):
-        together = find(table(seed), SOURCE, jnp.array(ASKED[2]))
+        together = find(table(seed), SOURCE, jnp.array(PHRASES[2]))
         for row in range(3):
             only = jnp.where(jnp.arange(3)[:, None] == row, SOURCE, PAD)
-            alone = find(table(seed), only, jnp.pad(jnp.array(ASKED[2]), ((0, 0), (0, 1), (0, 2))))
+            alone = find(table(seed), only, jnp.pad(jnp.array(PHRASES[2]), ((0, 0), (0, 1), (0, 2))))
             for one, all_of_them in zip(alone, together, strict=True):
                 np.testing.assert_array_equal(one[row], all_of_them[row])
             assert not bool(jnp.isfinite(alone.scores[jnp.arange(3) != row]).any())
@@ -136,38 +140,41 @@ def test_a_prefix_counts_and_rules_hold():
     """Row 0 is left no room for its phrases: it goes on to the bound and is flagged."""
     prefix = jnp.array([[4, 3, 4], [3, 4, 0], [0, 0, 0]], jnp.int32)
     for seed in range(6):
-        found = jax.device_get(compiled(**NARROW)(table(seed), SOURCE, jnp.array(ASKED[1]), prefix))
+        found = jax.device_get(compiled(**NARROW)(table(seed), SOURCE, jnp.array(PHRASES[1]), prefix))
         assert found.truncated[0].all()
         for row, begin in enumerate(((4, 3, 4), (3, 4), ())):
             for string in found_of(found, row):
                 assert string[: len(begin)] == begin
                 assert len(string) >= 4
-                assert row != 1 or (string[-1] == EOS and holds(string, ASKED[1][1]))
+                assert row != 1 or (string[-1] == EOS and holds(string, PHRASES[1][1]))
 
 
-def test_a_phrase_that_is_broken_off_goes_on_where_its_own_beginning_stands():
+def test_a_broken_phrase_continues_from_its_longest_border():
     """3 3 4 after 3 3 3 lacks the 4 alone: three thousand random strings."""
     random = np.random.default_rng(0)
-    asked = np.array([[[3, 3, 4, 0], [3, 4, 3, 3], [4, 0, 0, 0], [0, 0, 0, 0]]], np.int32)
-    phrases, lists = phrases_of(jnp.array(asked)), [[token for token in one if token] for one in asked[0].tolist()]
-    said = random.integers(3, 6, (3000, 7))
+    phrase_ids = np.array([[[3, 3, 4, 0], [3, 4, 3, 3], [4, 0, 0, 0], [0, 0, 0, 0]]], np.int32)
+    phrases, lists = (
+        phrases_of(jnp.array(phrase_ids)),
+        [[token for token in one if token] for one in phrase_ids[0].tolist()],
+    )
+    tokens = random.integers(3, 6, (3000, 7))
     begun = jnp.zeros((1, 3000, 4), jnp.int32)
     for time in range(7):
-        begun = phrases.after(begun, jnp.array(said[None, :, time], jnp.int32))
+        begun = phrases.after(begun, jnp.array(tokens[None, :, time], jnp.int32))
         for place in range(0, 3000, 7):
             assert begun[0, place].tolist() == [
-                by_hand(one, said[place, : time + 1].tolist()) if one else 0 for one in lists
+                by_hand(one, tokens[place, : time + 1].tolist()) if one else 0 for one in lists
             ]
 
 
-def test_missing_is_enough_to_meet_all_and_the_next_tokens_are_told_once():
+def test_missing_tokens_suffice_and_following_tokens_are_unique():
     phrases = phrases_of(jnp.array([[[3, 4], [3, 5], [6, 0]]]))
     begun = jnp.array([[[0, 0, 0], [1, 1, 0], [2, 1, 0], [2, 0, 1], [2, 2, 1]]])
     assert phrases.missing(begun).tolist() == [[5, 4, 2, 2, 0]]
     assert phrases.following(begun).tolist() == [[[3, PAD, 6], [4, 5, 6], [PAD, 5, 6], [PAD, 3, PAD], [PAD] * 3]]
 
 
-def test_slots_are_dealt_out_evenly_and_what_is_left_goes_down():
+def test_slots_are_allocated_evenly_and_spare_ones_to_the_bank_below():
     """Best first; four slots, banks 0, 1 and 2, so a share of one and the last bank has two."""
     nobody = -np.inf
     for met, merit, wanted in (
@@ -181,21 +188,21 @@ def test_slots_are_dealt_out_evenly_and_what_is_left_goes_down():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"method": "sample"}, "must hold need search.method=beam, got sample; leave it out, or the phrases"),
         ({"beam": 4, "groups": 2}, "must hold need search.groups=1, got 2"),
         ({"beam": 4, "sibling_penalty": 0.5}, "must hold need search.sibling_penalty=0.0, got 0.5"),
     ],
 )
-def test_searches_that_cannot_make_sure_of_phrases_are_refused(settings, said):
+def test_searches_that_cannot_hold_phrases_are_refused(settings, message):
     find = compiled_search(MODEL, SearchConfig(**settings), 5)
-    with pytest.raises(ValueError, match=said):
-        find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(ASKED[0]))
+    with pytest.raises(ValueError, match=message):
+        find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(PHRASES[0]))
 
 
 def test_the_settings_of_the_beam_are_those_of_a_constrained_one():
     find = compiled_search(MODEL, SearchConfig(beam=4, n_best=2, stopping="bounded", length_penalty=0.6), 6)
-    found = find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(ASKED[0]))
+    found = find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(PHRASES[0]))
     assert found.scores.shape == (3, 2)
-    assert all(holds(string, ASKED[0][row]) for row in range(2) for string in found_of(jax.device_get(found), row))
+    assert all(holds(string, PHRASES[0][row]) for row in range(2) for string in found_of(jax.device_get(found), row))

@@ -58,7 +58,7 @@ def is_exact(model, params, of) -> None:
         assert complete.sum() == len(expected)
         np.testing.assert_allclose(found.scores[row][complete], [score for score, _ in expected], atol=1e-4)
         for slot, (_, string) in enumerate(expected):
-            assert oracle_search.said(found.tokens[row, slot]) == string
+            assert oracle_search.string_of(found.tokens[row, slot]) == string
             pairs = enumerate(zip((BOS, *string[:-1]), string, strict=True))
             parts = [own(time, before)[token] for time, (before, token) in pairs]
             np.testing.assert_allclose(found.log_probs[row, slot, : len(string)], parts, atol=1e-4)

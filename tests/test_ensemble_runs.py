@@ -25,7 +25,7 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A run, and a language model that says its targets' words."""
+    """A run, and a language model with its target tokenizer."""
     folder = tmp_path_factory.mktemp("several")
     shared = ("validation.sentences=0", "data.eval_size=20", "checkpoint.keep=3", "checkpoint.every=20")
     run.train(tiny.experiment("steps=60", *shared), folder / "first", QUIET)
@@ -41,19 +41,19 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def s2s(capfdbinary, monkeypatch):
-    """Run a command on given lines; its exit code, what it printed, what it complained of."""
+    """Run a command on given lines: its exit code, standard output and standard error."""
 
     def command(*arguments: str | Path, typed: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
         code = main([str(argument) for argument in arguments])
-        said = capfdbinary.readouterr()
-        return code, said.out.decode(), said.err.decode()
+        captured = capfdbinary.readouterr()
+        return code, captured.out.decode(), captured.err.decode()
 
     return command
 
 
-def test_runs_are_measured_as_one(folder, s2s):
-    """A run and its own mean are two."""
+def test_an_ensemble_is_evaluated_as_one(folder, s2s):
+    """A run and its own average are two members."""
     code, out, errors = s2s("evaluate", folder / "first", "--ensemble", folder / "first", "--average", "2", "--json")
     found = json.loads(out)
     assert (code, errors) == (0, "averaged: steps 40, 60\n")
@@ -92,11 +92,13 @@ def test_the_newest_checkpoints_are_averaged_and_named(folder, s2s):
     assert errors == "averaged: steps 20, 40, 60\n"
 
 
-@pytest.mark.parametrize(("count", "said"), [("9", "steps 20, 40, 60); average fewer"), ("-1", "average must be pos")])
-def test_more_checkpoints_than_there_are_cannot_be_averaged(folder, s2s, count, said):
+@pytest.mark.parametrize(
+    ("count", "message"), [("9", "steps 20, 40, 60); average fewer"), ("-1", "average must be pos")]
+)
+def test_more_checkpoints_than_there_are_cannot_be_averaged(folder, s2s, count, message):
     code, _, errors = s2s("translate", folder / "first", "--average", count, typed="a\n")
     assert code == 2
-    assert said in errors
+    assert message in errors
 
 
 def test_a_damaged_checkpoint_is_named_and_not_passed_over(tmp_path):
@@ -132,8 +134,8 @@ def test_a_language_model_is_trained_on_lines_alone(folder):
     assert likely > unlikely + 3
 
 
-def test_a_language_model_has_its_say(folder, s2s):
-    """With a weight that leaves the translation model none, it says what it learned."""
+def test_a_language_model_affects_the_translation(folder, s2s):
+    """With a weight that outweighs the translation model, it produces what it was trained on."""
     settings = ("--search.language-model", folder / "language", "--search.language-weight")
     plain = s2s("translate", folder / "first", typed="a b c\n")
     gentle = s2s("translate", folder / "first", *settings, "1e-6", typed="a b c\n")
@@ -143,7 +145,7 @@ def test_a_language_model_has_its_say(folder, s2s):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (("--search.language-model", "somewhere"), "search.language_weight=0.0 need each other; set both"),
         (
@@ -154,10 +156,10 @@ def test_a_language_model_has_its_say(folder, s2s):
         (("--ensemble", "/no"), "no run at /no"),
     ],
 )
-def test_a_language_model_that_makes_no_sense_is_refused(folder, s2s, settings, said):
+def test_unusable_language_models_are_refused(folder, s2s, settings, message):
     code, _, errors = s2s("translate", folder / "first", *settings, typed="a\n")
     assert code == 2
-    assert said in errors
+    assert message in errors
     assert errors.count("\n") == 1
 
 
@@ -181,16 +183,16 @@ def test_a_prefix_is_kept_and_so_are_phrases(folder, s2s, tmp_path):
 
 @pytest.mark.parametrize("option", ["--prefix", "--constraints"])
 @pytest.mark.parametrize(
-    ("lines", "said"), [("a\n", "has 1 lines, the input has 2 or more"), ("a\n" * 3, "the input has 2;")]
+    ("lines", "message"), [("a\n", "has 1 lines, the input has 2 or more"), ("a\n" * 3, "the input has 2;")]
 )
-def test_a_file_beside_the_input_has_a_line_for_each_line(folder, s2s, tmp_path, option, lines, said):
+def test_a_file_beside_the_input_has_a_line_for_each_line(folder, s2s, tmp_path, option, lines, message):
     (tmp_path / "beside").write_text(lines)
     code, _, errors = s2s("translate", folder / "first", option, tmp_path / "beside", typed="a\nb\n")
     assert code == 2
-    assert said in errors
+    assert message in errors
 
 
-def test_phrases_that_can_never_be_said_are_refused(folder):
+def test_phrases_that_can_never_be_produced_are_refused(folder):
     first = run.load(folder / "first")
     with pytest.raises(ValueError, match="the phrase 'ü' for the line 'a' holds what the target's tokenizer does not"):
         list(first.stream([ConstrainedLine("a", phrases=("ü",))]))

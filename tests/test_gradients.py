@@ -1,4 +1,4 @@
-"""Are the slopes by the source tokens those of small changes, and is what is taken away what is missed?"""
+"""Are the gradients by the source tokens those of small changes, and is what is taken away what is missed?"""
 
 import dataclasses
 import functools
@@ -32,19 +32,19 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture(scope="module")
-def told():
+def results():
     """A drawn model, and all matrices of it from one compilation."""
     model = build(CONFIG, source_vocabulary=8, target_vocabulary=9)
     params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
 
     def tell(params):
-        slopes = {
+        gradients = {
             (of, by.__name__): by(model, params, BATCH, of=of) for of in QUANTITIES for by in (gradient_norms, saliency)
         }
         falls = {
             replacement: occlusion(model, params, BATCH, replacement=replacement) for replacement in ("unknown", "zero")
         }
-        return slopes, falls
+        return gradients, falls
 
     return model, params, *jax.tree.map(np.asarray, oracles.compiled(tell)(params))
 
@@ -56,21 +56,21 @@ def numbers(model, params, embedded, of):
 
 
 @pytest.mark.parametrize("of", sorted(QUANTITIES))
-def test_slopes_are_those_of_small_changes(told, of):
-    model, params, slopes, _ = told
+def test_gradients_are_those_of_small_changes(results, of):
+    model, params, gradients, _ = results
     embedded, step = np.asarray(model.embed(params, BATCH.source)), 5e-3
     shifts = step * np.eye(embedded[0].size, dtype=np.float32).reshape(-1, 1, *embedded[0].shape)
     changed = oracles.compiled(jax.vmap(lambda shift: numbers(model, params, embedded + shift, of)))
     by_entry = (np.asarray(changed(shifts), np.float64) - np.asarray(changed(-shifts), np.float64)) / (2 * step)
     by_entry = np.moveaxis(by_entry.reshape(*embedded[0].shape, *BATCH.target.shape), (0, 1), (2, 3))  # [B, T, S, E]
-    oracles.same(slopes[of, "gradient_norms"], np.linalg.norm(by_entry, axis=-1) * REAL, tolerance=1e-3)
+    oracles.same(gradients[of, "gradient_norms"], np.linalg.norm(by_entry, axis=-1) * REAL, tolerance=1e-3)
     weighed = np.linalg.norm(by_entry * embedded[:, None], axis=-1)
-    oracles.same(slopes[of, "saliency"], weighed * REAL, tolerance=1e-3)
+    oracles.same(gradients[of, "saliency"], weighed * REAL, tolerance=1e-3)
 
 
-def test_nothing_comes_from_padding_and_something_from_every_token(told):
-    _, _, slopes, falls = told
-    for matrix in (*slopes.values(), *falls.values()):
+def test_gradients_are_zero_on_padding_and_nowhere_else(results):
+    _, _, gradients, falls = results
+    for matrix in (*gradients.values(), *falls.values()):
         np.testing.assert_array_equal(matrix[~REAL], 0.0)
         assert (matrix[REAL] != 0).all()
 
@@ -84,8 +84,8 @@ def test_log_odds_are_those_of_the_right_token():
 
 
 @pytest.mark.parametrize("replacement", ["unknown", "zero"])
-def test_occlusion_is_what_is_missed(told, replacement):
-    model, params, _, falls = told
+def test_occlusion_is_the_decrease_in_log_probability(results, replacement):
+    model, params, _, falls = results
     plain = jax.jit(functools.partial(forced_decoding, model))
     there = plain(params, BATCH).log_probs
     for place in range(BATCH.source.shape[1]):
@@ -110,7 +110,7 @@ def test_occlusion_by_the_unknown_token_needs_no_more_than_three_functions():
     np.testing.assert_array_equal(np.asarray(falls)[0, :, 1:], 0.0)
 
 
-def test_what_cannot_be_asked_is_refused():
+def test_unsupported_quantities_are_refused():
     with pytest.raises(ValueError, match="gradients with respect to source tokens need Model.embed, which this"):
         gradient_norms(fake.MODEL, fake.table(), BATCH)
     with pytest.raises(ValueError, match="of must be one of log-odds, loss, got 'los'; did you mean 'loss'?"):

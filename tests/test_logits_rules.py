@@ -33,22 +33,22 @@ EACH = {
 }
 
 
-def by_hand(logits, rules: LogitsRules, said: list[int], *, fewest: int, prefix: list[int]) -> np.ndarray:
-    """The same rules, a row at a time and a token at a time."""
-    time, total = len(said), np.log(np.exp(logits).sum())
+def by_hand(logits, rules: LogitsRules, previous: list[int], *, fewest: int, prefix: list[int]) -> np.ndarray:
+    """The same rules, row by row and token by token."""
+    time, total = len(previous), np.log(np.exp(logits).sum())
     if time < len(prefix):
         return np.array([logit if token == prefix[time] else -np.inf for token, logit in enumerate(logits)])
     result = np.array(logits)
     for token in range(len(logits)):
-        if token in said:
+        if token in previous:
             result[token] = rules.repetition_penalty * (logits[token] - total) + total
         size = rules.no_repeat_ngram
-        runs = [tuple(said[place : place + size]) for place in range(len(said) - size + 1)]
+        runs = [tuple(previous[place : place + size]) for place in range(len(previous) - size + 1)]
         forbidden = (
             token in (PAD, BOS, *rules.banned)
             or (token == UNK and not rules.unknown)
             or (token == EOS and time + 1 < fewest)
-            or (size > 0 and tuple([*said, token][-size:]) in runs)
+            or (size > 0 and tuple([*previous, token][-size:]) in runs)
         )
         if forbidden:
             result[token] = -np.inf
@@ -58,7 +58,7 @@ def by_hand(logits, rules: LogitsRules, said: list[int], *, fewest: int, prefix:
 
 
 @pytest.mark.parametrize("name", sorted(EACH))
-def test_a_rule_is_what_slow_python_says(name):
+def test_rules_agree_with_slow_python(name):
     rules, random = EACH[name], np.random.default_rng(3)
     source = np.zeros((ROWS, 4), np.int32)
     prefix = np.zeros((ROWS, 3), np.int32)
@@ -66,17 +66,17 @@ def test_a_rule_is_what_slow_python_says(name):
         source[row, : 1 + row % 4] = EOS
         prefix[row, : row % 4] = random.integers(UNK, VOCABULARY, row % 4)
     limits = limits_of(rules, jnp.array(source), max_length=LONGEST, prefix=jnp.array(prefix))
-    apply = jax.jit(lambda logits, time, said: apply_rules(logits, rules, limits, time=time, previous=said))
+    apply = jax.jit(lambda logits, time, previous: apply_rules(logits, rules, limits, time=time, previous=previous))
     for time in range(LONGEST):
-        said = np.zeros((ROWS, LONGEST), np.int32)
-        said[:, :time] = random.integers(UNK, VOCABULARY - 2, (ROWS, time))
+        previous = np.zeros((ROWS, LONGEST), np.int32)
+        previous[:, :time] = random.integers(UNK, VOCABULARY - 2, (ROWS, time))
         logits = random.normal(size=(ROWS, VOCABULARY)).astype(np.float32)
-        found = apply(logits, jnp.array(time), jnp.array(said))
+        found = apply(logits, jnp.array(time), jnp.array(previous))
         for row in range(ROWS):
             length = int((source[row] != PAD).sum())
             fewest = min(max(rules.min_length, int(np.ceil(rules.min_ratio * length))), LONGEST)
             begin = [token for token in prefix[row].tolist() if token != PAD]
-            wanted = by_hand(logits[row], rules, said[row, :time].tolist(), fewest=fewest, prefix=begin)
+            wanted = by_hand(logits[row], rules, previous[row, :time].tolist(), fewest=fewest, prefix=begin)
             np.testing.assert_allclose(found[row], wanted, atol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_a_beam_that_holds_everything_finds_every_string_that_the_rules_allow(wi
         assert complete.sum() == len(expected) > 5
         np.testing.assert_allclose(found.scores[row][complete], [one[0] for one in expected], atol=1e-5)
         for slot, (_, string, own) in enumerate(expected):
-            assert oracle_search.said(found.tokens[row, slot]) == string
+            assert oracle_search.string_of(found.tokens[row, slot]) == string
             np.testing.assert_allclose(found.log_probs[row, slot, : len(string)], own, atol=1e-5)
 
 
@@ -145,13 +145,13 @@ def ruled():
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_every_search_keeps_to_the_rules(ruled, name):
+def test_every_search_follows_the_rules(ruled, name):
     cut = 0
     for answers in ruled:
         found = answers[name]
         for row, (begin, most) in enumerate((((4, 3), 4), ((3,), 6), ((), 6))):
             for slot in np.flatnonzero(np.isfinite(found.scores[row])):
-                string = oracle_search.said(found.tokens[row, slot])
+                string = oracle_search.string_of(found.tokens[row, slot])
                 assert 3 <= len(string) <= most
                 assert string[: len(begin)] == begin
                 pairs = [string[place : place + 2] for place in range(len(string) - 1)]
@@ -179,21 +179,21 @@ def test_a_bound_by_ratio_is_the_same_bound_in_tokens():
             assert not ours[name].tokens[0, :, 4:].any()
 
 
-def test_where_nothing_may_be_said_the_sentence_ends():
+def test_where_no_token_is_allowed_the_sentence_ends():
     find = searches(LogitsRules(min_length=4, banned=(UNK, 4)), names=("greedy", "beam"))
     for found in find(table(), SOURCE).values():
         assert (found.tokens[:, 0, 0] == EOS).all()
 
 
-def test_settings_of_no_sense_are_refused():
-    for settings, said in (
+def test_invalid_settings_are_refused():
+    for settings, message in (
         ({"min_length": -1}, "search.rules.min_length must be zero or more, got -1"),
         ({"max_ratio": -0.5}, "search.rules.max_ratio must be zero or more, got -0.5"),
         ({"repetition_penalty": 0.5}, "search.rules.repetition_penalty must be positive, got 0.5"),
         ({"banned": (EOS,)}, "search.rules.banned must not hold the end token 2; use search.rules.min_length"),
         ({"banned": (-3,)}, "search.rules.banned must be zero or more, got -3"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             LogitsRules(**settings)
     with pytest.raises(ValueError, match=rf"must hold ids of the vocabulary, 0 to {WORDS - 1}, got 9; take ids of"):
         greedy(MODEL, table(), SOURCE, max_length=3, rules=LogitsRules(banned=(9,)))

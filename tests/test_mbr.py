@@ -21,7 +21,7 @@ def test_by_hand():
     assert [utility for _, utility in found] == pytest.approx([0.35 + 0.25 * 2 / 3, 0.25 + 0.35 * 2 / 3, 0.4])
 
 
-def test_samples_that_came_twice_count_twice():
+def test_duplicate_samples_have_twice_the_weight():
     found = consensus(["a", "b", "b", "c"], [0.0] * 4, MBR_METRICS["exact"])
     assert found == [(1, pytest.approx(0.5)), (0, pytest.approx(0.25)), (3, pytest.approx(0.25))]
 
@@ -31,7 +31,7 @@ def test_token_ids_will_do():
     assert found[0] == (0, pytest.approx(1.0))
 
 
-def test_weights_are_up_to_a_factor_and_nobody_counts_nothing():
+def test_weights_are_up_to_a_factor_and_some_must_be_finite():
     weights = [-2000.0, -2001.0, -math.inf]
     found = dict(consensus(["a", "b", "c"], weights, MBR_METRICS["exact"]))
     assert found == pytest.approx({0: 1 / (1 + math.exp(-1)), 1: 1 / (1 + math.e), 2: 0.0})
@@ -44,7 +44,7 @@ def test_sentence_scores_are_sacrebleus():
     assert MBR_METRICS["bleu"]("a", "a") == 100.0
 
 
-def test_what_cannot_be_answered_is_refused():
+def test_empty_or_unequal_inputs_are_refused():
     with pytest.raises(ValueError, match="must include one of finite weight, got none"):
         consensus([], [], overlap)
     with pytest.raises(ValueError, match="log_weights must be one per hypothesis, got 1 for 2 of them"):

@@ -62,7 +62,7 @@ def test_any_token_can_be_drawn_without_a_warning(tmp_path, name, fonts, request
     assert 100 < width < 2000
 
 
-def test_weights_are_grey_gold_is_outlined_and_nan_is_red(tmp_path):
+def test_weights_are_gray_gold_is_outlined_and_nan_is_red(tmp_path):
     alignment = np.array([[1.0, 0.0], [0.5, np.nan]])
     plain = pixels(save_heat_map(tmp_path / "a.png", source=["a", "b"], target=["c", "d"], alignment=alignment))
     marked = pixels(
@@ -139,7 +139,7 @@ def test_another_font_is_used_where_it_has_the_character(monkeypatch):
     assert families_for("a我 क\n") == ["Han", "Deva", "DejaVu Sans"]
 
 
-def test_what_cannot_be_seen_is_named():
+def test_invisible_characters_are_shown_as_code_points():
     assert token_label(" a ") == "␣a␣"
     assert legible("a b\u00a0\n") == "a bU+00A0U+000A"
     assert legible("\u200d") == "U+200D"

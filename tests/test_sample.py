@@ -31,7 +31,7 @@ def fits(counts: dict, probabilities: dict) -> None:
 
 def counted(rows) -> dict:
     strings, counts = np.unique(np.asarray(rows), axis=0, return_counts=True)
-    return {oracle_search.said(string): int(count) for string, count in zip(strings, counts, strict=True)}
+    return {oracle_search.string_of(string): int(count) for string, count in zip(strings, counts, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def found():
 
 
 @pytest.mark.parametrize("row", [0, 1])
-def test_samples_come_as_often_as_the_model_says(found, row):
+def test_samples_are_as_frequent_as_their_probabilities(found, row):
     fits(counted(found.tokens[row]), oracle_search.leaves(np.asarray(table()), int(SOURCE[row, 0]) % 2, LONGEST))
 
 
 def test_a_sample_has_the_models_own_log_probabilities_and_its_alignment(found):
     numbers = np.asarray(table())
     for slot in range(20):
-        string = oracle_search.said(found.tokens[1, slot])
+        string = oracle_search.string_of(found.tokens[1, slot])
         expected = oracle_search.token_log_probs(numbers, 1, string)
         np.testing.assert_allclose(found.log_probs[1, slot, : len(string)], expected, atol=1e-5)
         assert found.scores[1, slot] == pytest.approx(sum(expected), abs=1e-5)
@@ -91,7 +91,7 @@ def cut_by_hand(logits: np.ndarray, sampling: Sampling) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("sampling", CUTS, ids=str)
-def test_the_tokens_that_are_left_are_those_of_slow_python(sampling):
+def test_truncation_agrees_with_slow_python(sampling):
     random = np.random.default_rng(0)
     logits = random.normal(size=(30, 9)).astype(np.float32)
     logits[10:20] = np.round(logits[10:20]) + 0.0  # equals, and no -0.0, which top_k puts below 0.0
@@ -104,21 +104,21 @@ def test_the_tokens_that_are_left_are_those_of_slow_python(sampling):
 
 
 @pytest.mark.parametrize("sampling", [CUTS[2], CUTS[5], CUTS[9]], ids=str)
-def test_tokens_are_drawn_as_often_as_the_cut_distribution_says(sampling):
+def test_tokens_are_as_frequent_as_the_truncated_distribution(sampling):
     logits = np.random.default_rng(1).normal(size=9).astype(np.float32)
     rows = jnp.broadcast_to(jnp.array(logits), (DRAWS, 9))
     tokens = draw_tokens(rows, row_keys(2, jnp.arange(DRAWS)), sampling)
-    said, counts = np.unique(np.asarray(tokens), return_counts=True)
-    fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
+    drawn, counts = np.unique(np.asarray(tokens), return_counts=True)
+    fits(dict(zip(drawn.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.9)], ids=str)
-def test_a_vocabulary_of_many_stretches_is_drawn_from_alike(sampling):
+def test_a_vocabulary_of_many_blocks_is_sampled_alike(sampling):
     logits = np.random.default_rng(3).normal(size=200).astype(np.float32) * 2
     logits[10:140] = -np.inf  # a whole stretch that nothing is drawn from
     tokens = draw_tokens(jnp.broadcast_to(jnp.array(logits), (DRAWS, 200)), row_keys(4, jnp.arange(DRAWS)), sampling)
-    said, counts = np.unique(np.asarray(tokens), return_counts=True)
-    fits(dict(zip(said.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
+    drawn, counts = np.unique(np.asarray(tokens), return_counts=True)
+    fits(dict(zip(drawn.tolist(), counts.tolist(), strict=True)), cut_by_hand(logits, sampling))
 
 
 @pytest.mark.parametrize(("point", "place"), [(0.0, 1), (0.99, 1), (1.0, 3), (2.99, 3), (3.0, 3), (9.0, 3)])
@@ -140,7 +140,7 @@ def test_neighbors_padding_and_order_change_no_sample():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (
             {"temperature": 0.0},
@@ -151,6 +151,6 @@ def test_neighbors_padding_and_order_change_no_sample():
         ({"epsilon": 1.0}, "search.sampling.epsilon must be at least 0 and below 1, got 1.0"),
     ],
 )
-def test_settings_of_no_sense_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         Sampling(**settings)

@@ -106,7 +106,7 @@ def test_neighbors_and_padding_rows_change_nothing(three):
 
 
 def test_what_never_ends_is_cut_off_and_flagged(plain, three):
-    """Row 34 of the faults: a decoder that never says EOS stops at the bound, and the answer says so."""
+    """A decoder that never produces EOS stops at the bound, and the result is marked as truncated."""
     endless = jnp.zeros((2, WORDS, WORDS)).at[:, :, EOS].set(-jnp.inf).at[:, :, UNK].set(1.0)
     for found in (plain(endless, SOURCE), three(endless, SOURCE)):
         assert bool(found.truncated.all())
@@ -114,12 +114,12 @@ def test_what_never_ends_is_cut_off_and_flagged(plain, three):
         assert bool((found.tokens != PAD).all())
 
 
-def test_pad_and_bos_are_never_said(three):
+def test_pad_and_bos_are_never_chosen(three):
     tempting = jnp.zeros((2, WORDS, WORDS)).at[:, :, PAD].set(50.0).at[:, :, BOS].set(60.0)
-    said = np.asarray(three(tempting, SOURCE).tokens)
-    assert not (said == BOS).any()
-    ended = np.maximum.accumulate(said == EOS, axis=-1)
-    assert not (said[~ended] == PAD).any()
+    tokens = np.asarray(three(tempting, SOURCE).tokens)
+    assert not (tokens == BOS).any()
+    ended = np.maximum.accumulate(tokens == EOS, axis=-1)
+    assert not (tokens[~ended] == PAD).any()
 
 
 def test_a_row_of_padding_ends_at_once(plain):
@@ -134,7 +134,7 @@ def test_length_divisor_is_gnmts():
 
 @pytest.mark.parametrize("width", [7, 640, 1000, 5000])
 def test_the_largest_are_those_of_top_k_equals_in_order_too(width):
-    """Whole numbers, so that many are equal; and -inf, as of tokens that may not be said."""
+    """Whole numbers, so that many are equal; and -inf, as of tokens that are not allowed."""
     random = np.random.default_rng(width)
     x = jnp.array(random.geometric(0.3, (20, 2, width)).astype(np.float32)).at[..., :2].set(-jnp.inf)
     for ours, wanted in zip(blocked_top_k(x, 5), jax.lax.top_k(x, 5), strict=True):

@@ -29,7 +29,7 @@ LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"method": "beem"}, "search.method must be one of beam, sample, stochastic, got 'beem'; did you mean 'beam'?"),
         (
@@ -44,13 +44,13 @@ LINES = ["a", "", "aa", "aaaa", "a" * 9, "aaa", "aa"]
         ({"n_best": -1}, "search.n_best must be zero or more, got -1"),
     ],
 )
-def test_values_of_no_sense_are_refused_while_building(settings, said):
-    with pytest.raises(ValueError, match=said.replace("?", r"\?")):
+def test_invalid_values_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         SearchConfig(**settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"beam": 6, "groups": 4}, "search.groups must divide search.beam=6, got 4; take one of 1, 2, 3, 6."),
         ({"beam": 4, "n_best": 5}, "search.n_best must be at most the 4 hypotheses of a beam"),
@@ -76,8 +76,8 @@ def test_values_of_no_sense_are_refused_while_building(settings, said):
         ({"method": "stochastic", "beam": 4, "stopping": "never"}, "search.stopping is for search.method=beam, got"),
     ],
 )
-def test_pairs_of_no_sense_are_refused_while_building(settings, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_contradictory_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         SearchConfig(**settings)
 
 
@@ -108,7 +108,7 @@ def answers(params=None, **settings) -> list:
     ],
     ids=lambda value: value.get("method", "beam") if isinstance(value, dict) else "",
 )
-def test_every_method_answers_every_line_in_order_whatever_the_batches(settings, count):
+def test_every_method_translates_every_line_in_order_whatever_the_batches(settings, count):
     found = answers(**settings)
     assert [answer.source for answer in found] == LINES
     assert found[1].hypotheses == ()
@@ -127,8 +127,8 @@ def test_every_method_answers_every_line_in_order_whatever_the_batches(settings,
     ],
     ids=lambda settings: settings.get("method", f"beam {settings.get('beam', 1)}"),
 )
-def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(settings):
-    """Of 64 sentences the last 32 go on together, and of these the last 16."""
+def test_compaction_changes_no_result(settings):
+    """Of 64 sentences the last 32 continue in a smaller batch, and of these the last 16."""
     random = np.random.default_rng(0)
     source = np.zeros((64, 5), np.int32)
     for row, length in enumerate(random.integers(0, 5, 64)):
@@ -148,34 +148,37 @@ def test_rows_that_are_put_together_on_the_way_say_what_they_would_have_said(set
         np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
 
 
-def test_a_sentence_that_goes_on_alone_is_told_the_time(monkeypatch):
-    """Steps count on from loop to loop, and none is taken for what is done."""
+def test_a_compacted_sentence_continues_at_its_time(monkeypatch):
+    """Time continues from loop to loop, and no step is taken for finished sentences."""
     monkeypatch.setattr(compaction, "MIN_SENTENCES", 1)
     ends = jax.numpy.array([1, 5, 2, 9, 3, 7, 4, 2])
 
     def advance(ends, now, time):
-        taken, told, ends_carried = now
+        taken, times, ends_carried = now
         goes_on = (taken < ends).astype("int32")
-        return taken + goes_on, told + goes_on * 10 ** (time % 8), ends_carried
+        return taken + goes_on, times + goes_on * 10 ** (time % 8), ends_carried
 
     begun = jax.numpy.zeros(8, "int32"), jax.numpy.zeros(8, "int32"), ends
-    taken, told, _ = compaction.loop_until_done(
+    taken, times, _ = compaction.loop_until_done(
         advance, lambda now: now[0] >= now[2], ends, begun, steps=8, compactions=2
     )
     assert taken.tolist() == [1, 5, 2, 8, 3, 7, 4, 2]
-    assert told.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
+    assert times.tolist() == [int("1" * steps) for steps in taken.tolist()]  # times 0, 1, 2, ... once each
 
 
-def test_long_work_halves_its_batches_and_says_the_same():
-    """From a first full window on; what few lines ask for compiles no more than they need."""
+def test_many_lines_are_compacted_with_the_same_translations():
+    """From a first full window on; few lines compile no compacted loop."""
     lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16 + 5)]  # a letter unknown: the other table
-    one, asked = translator(batch_size=16), []
-    find, one._search = one._search, lambda *given, **more: asked.append(more["compactions"]) or find(*given, **more)
+    one, requested = translator(batch_size=16), []
+    find, one._search = (
+        one._search,
+        lambda *given, **more: requested.append(more["compactions"]) or find(*given, **more),
+    )
     found = [answer.text for answer in one.translate(table(4), lines)]
-    assert asked == [COMPACTIONS] * (WINDOW + 1)
-    asked.clear()
+    assert requested == [COMPACTIONS] * (WINDOW + 1)
+    requested.clear()
     assert found == [answer.text for answer in one.translate(table(4), lines, window=20)]
-    assert set(asked) == {0}
+    assert set(requested) == {0}
 
 
 def test_the_seed_and_the_line_number_decide_a_sample():
@@ -187,7 +190,7 @@ def test_the_seed_and_the_line_number_decide_a_sample():
     assert one[2] != one[6]  # the same line in another place
 
 
-def test_consensus_puts_first_what_agrees_with_most():
+def test_consensus_puts_the_most_frequent_sample_first():
     plain = answers(method="sample", samples=15, rules=LogitsRules(unknown=False))
     agreed = answers(method="sample", samples=15, rules=LogitsRules(unknown=False), mbr_metric="exact")
     for before, after in zip(plain, agreed, strict=True):
@@ -197,7 +200,7 @@ def test_consensus_puts_first_what_agrees_with_most():
             assert sorted({*texts}) == sorted(one.text for one in after.hypotheses)
 
 
-def test_what_is_found_is_the_same_program_for_every_line_number():
+def test_one_program_serves_every_line_number():
     """Line numbers are an argument: they compile nothing anew."""
     search = compiled_search(MODEL, SearchConfig(method="sample"), 4)
     source = jax.numpy.array([[4, 2, 0]], "int32")
@@ -206,7 +209,7 @@ def test_what_is_found_is_the_same_program_for_every_line_number():
     assert search._cache_size() == 1  # pyright: ignore
 
 
-def test_every_field_has_its_meaning():
+def test_every_field_has_a_description():
     known = {setting.name: setting.description for setting in settings(SearchConfig())}
     assert {"rules.no_repeat_ngram", "sampling.top_p"} <= set(known)
     assert len(known) >= len(dataclasses.fields(SearchConfig))

@@ -23,22 +23,27 @@ def quality(texts, references, **options):
     return measure(predictions) | signatures(predictions)
 
 
-def slow_distance(said, wanted):
-    if not said or not wanted:
-        return len(said) + len(wanted)
+def slow_distance(hypothesis, reference):
+    if not hypothesis or not reference:
+        return len(hypothesis) + len(reference)
     return min(
-        slow_distance(said[1:], wanted) + 1,
-        slow_distance(said, wanted[1:]) + 1,
-        slow_distance(said[1:], wanted[1:]) + (said[0] != wanted[0]),
+        slow_distance(hypothesis[1:], reference) + 1,
+        slow_distance(hypothesis, reference[1:]) + 1,
+        slow_distance(hypothesis[1:], reference[1:]) + (hypothesis[0] != reference[0]),
     )
 
 
 @settings(max_examples=40, deadline=None)
 @given(LINE, LINE)
-def test_the_edit_distance_of_tokens(said, wanted):
-    said_tokens, wanted_tokens = tuple(said.split(" ")), tuple(wanted.split(" "))
-    said_tokens, wanted_tokens = [tuple(t for t in side if t) for side in (said_tokens, wanted_tokens)]
-    assert edit_distance(said, wanted) == (slow_distance(said_tokens, wanted_tokens), len(wanted_tokens))
+def test_the_edit_distance_of_tokens(hypothesis, reference):
+    hypothesis_tokens, reference_tokens = tuple(hypothesis.split(" ")), tuple(reference.split(" "))
+    hypothesis_tokens, reference_tokens = [
+        tuple(t for t in side if t) for side in (hypothesis_tokens, reference_tokens)
+    ]
+    assert edit_distance(hypothesis, reference) == (
+        slow_distance(hypothesis_tokens, reference_tokens),
+        len(reference_tokens),
+    )
 
 
 def test_tokens_are_cut_at_the_ascii_space_only():
@@ -127,9 +132,11 @@ def test_what_equals_a_reference_is_perfect(items, unit):
 @settings(max_examples=40, deadline=None)
 @given(ITEMS, some.randoms(use_true_random=False), some.sampled_from(["word", "phone"]))
 def test_the_order_of_items_and_of_references_does_not_matter(items, random, unit):
-    shuffled = [(said, random.sample(lines, len(lines))) for said, lines in random.sample(items, len(items))]
-    first = quality([said for said, _ in items], [lines for _, lines in items], unit=unit)
-    second = quality([said for said, _ in shuffled], [lines for _, lines in shuffled], unit=unit)
+    shuffled = [
+        (hypothesis, random.sample(lines, len(lines))) for hypothesis, lines in random.sample(items, len(items))
+    ]
+    first = quality([hypothesis for hypothesis, _ in items], [lines for _, lines in items], unit=unit)
+    second = quality([hypothesis for hypothesis, _ in shuffled], [lines for _, lines in shuffled], unit=unit)
     assert {name: first[name] for name in RATES if name != "chrf"} == {
         name: second[name] for name in RATES if name != "chrf"
     }  # of references that tie, sacrebleu's chrF takes the first, and they need not be of one length
@@ -139,8 +146,8 @@ def test_the_order_of_items_and_of_references_does_not_matter(items, random, uni
 @given(some.lists(some.tuples(LINE, some.lists(LINE, min_size=2, max_size=2, unique=True)), min_size=1, max_size=5))
 def test_the_closest_reference_is_never_further_than_every_line(items):
     """Holds where all sources have as many references; uneven numbers weigh the sources differently."""
-    said, lines = [said for said, _ in items], [lines for _, lines in items]
-    words, phones = quality(said, lines), quality(said, lines, unit="phone")
+    hypothesis, lines = [hypothesis for hypothesis, _ in items], [lines for _, lines in items]
+    words, phones = quality(hypothesis, lines), quality(hypothesis, lines, unit="phone")
     assert words["exact_match"] >= words["exact_match_per_line"]
     assert phones["wer"] <= phones["wer_per_line"]
     best = sum(min(edit_distance(one, line).distance for line in choices) for one, choices in items)
@@ -173,7 +180,7 @@ def test_by_length_by_hand():
     ],
 )
 def test_lists_that_do_not_belong_together_are_refused(hypotheses, references, message):
-    for refuse in (quality, lambda said, lines: by_length(Predictions(said, lines), [1])):
+    for refuse in (quality, lambda hypothesis, lines: by_length(Predictions(hypothesis, lines), [1])):
         with pytest.raises(ValueError, match=message):
             refuse(hypotheses, references)
 

@@ -13,7 +13,7 @@ from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rul
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import argmax
 from s2s_jax.model.interface import Model, Params, State
-from s2s_jax.shapes import BOS, EOS, PAD, real
+from s2s_jax.shapes import BOS, EOS, PAD, Size, real
 
 # (logits after the rules [N, V], row_inputs, time) -> tokens [N]
 ChooseToken = Callable[[Array, Any, Array], Array]
@@ -57,6 +57,31 @@ def decode_autoregressively(
     limits = limits_of(rules, source, max_length=max_length, prefix=prefix, repeats=hypotheses)
     mask = jnp.repeat(real(source), hypotheses, axis=0)
     empty = ~mask.any(-1)  # rows that only fill up a batch end at once
+    last = loop_until_done(
+        decode_step(model, params, rules, choose),
+        lambda loop: loop.done.reshape(-1, hypotheses).all(-1),
+        (memory, limits, row_inputs),
+        initial_loop(state, empty, max_length=max_length, source_length=source.shape[1]),
+        steps=max_length,
+        compactions=compactions,
+    )
+    lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
+    coverage = log_coverage(last.alignment.sum(1), mask) if scoring.coverage else jnp.zeros(empty.shape)
+    result = SearchResult(
+        last.tokens,
+        last.log_probs,
+        last.alignment,
+        scoring.score(last.total, lengths, coverage),
+        ~(last.tokens == EOS).any(-1) & ~empty,
+        last.total,
+    )
+    return SearchResult(*(leaf.reshape(source.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
+
+
+def decode_step(
+    model: Model, params: Params, rules: LogitsRules, choose: ChooseToken
+) -> Callable[[tuple[Any, Limits, Any], DecodeLoop, Array], DecodeLoop]:
+    """One step of the decoder with the choice of the next tokens, for `loop_until_done`."""
 
     def advance(fixed: tuple[Any, Limits, Any], loop: DecodeLoop, time: Int[Array, ""]) -> DecodeLoop:
         memory, limits, row_inputs = fixed
@@ -79,28 +104,10 @@ def decode_autoregressively(
             loop.total + log_probs[1],
         )
 
-    last = loop_until_done(
-        advance,
-        lambda loop: loop.done.reshape(-1, hypotheses).all(-1),
-        (memory, limits, row_inputs),
-        initial_loop(state, empty, max_length=max_length, source_length=source.shape[1]),
-        steps=max_length,
-        compactions=compactions,
-    )
-    lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
-    coverage = log_coverage(last.alignment.sum(1), mask) if scoring.coverage else jnp.zeros(empty.shape)
-    result = SearchResult(
-        last.tokens,
-        last.log_probs,
-        last.alignment,
-        scoring.score(last.total, lengths, coverage),
-        ~(last.tokens == EOS).any(-1) & ~empty,
-        last.total,
-    )
-    return SearchResult(*(leaf.reshape(source.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
+    return advance
 
 
-def initial_loop(state: State, empty: Bool[Array, " N"], *, max_length: int, source_length: int) -> DecodeLoop:
+def initial_loop(state: State, empty: Bool[Array, " N"], *, max_length: int, source_length: Size) -> DecodeLoop:
     """The loop before the first step; rows without a sentence are done."""
     rows = empty.shape[0]
     return DecodeLoop(
