@@ -92,7 +92,7 @@ def test_attention_of_every_kind_is_one_program_for_all_shapes(choices):
     model = build(config, source_vocabulary=8, target_vocabulary=8)
     params, search = model.init(jax.random.key(0)), SearchConfig(max_length=4, beam=2)
     parameters = {path.replace("/", "."): value for path, value in on_host(params).items()}
-    run_it = jax.jit(
+    exported = jax.jit(
         export.deserialize(bytearray(serialized_search(model, search, parameters, **source_lengths(attention)))).call
     )
     for rows, tokens in ((3, 12), (2, 16)):
