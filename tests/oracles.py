@@ -1,7 +1,7 @@
-"""What do the papers say, in slow NumPy loops? Written from the formulas, before the code was read.
+"""The formulas of the papers in slow NumPy loops, written from the papers and not from the code.
 
 One sentence at a time, in float64, without padding: a wrong mask, axis or precision in the code has nothing here to
-agree with. Weights have the layout that the model documents: `vector @ weight`, rows `[inputs | fed inputs | state]`.
+agree with. Weights have the layout that the model documents: `vector @ weight`, rows `[inputs | extra inputs | state]`.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-# The tests wait for the compiler far longer than for the numbers. jax 0.12 no longer knows the slower of two emitters.
+# The compiler takes far longer than the computation. jax 0.12 no longer knows the slower of two emitters.
 QUICK = {"xla_backend_optimization_level": 0}
 QUICK |= {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 compiled = functools.partial(jax.jit, compiler_options=QUICK)
@@ -28,12 +28,12 @@ def normal(x):
 
 
 def rows(cell):
-    """`[inputs | fed inputs | state]`, which the code keeps in two matrices."""
+    """`[inputs | extra inputs | state]`, which the code keeps in two matrices."""
     return np.concatenate([cell[name] for name in ("input_kernel", "weight") if name in cell])
 
 
 def blocks(cell, size):
-    """The weights of the input and of the state, and the bias, one of each a gate."""
+    """The weights of the input and of the state, and the bias, one of each per gate."""
     feeding, recurrent = rows(cell)[:-size], rows(cell)[-size:]
     gates = cell["bias"].size // size
     return (np.split(matrix, gates, axis=-1) for matrix in (feeding, recurrent, cell["bias"]))
@@ -95,7 +95,7 @@ LEAVES = {"rnn": 1, "gru": 1, "gru-reset-before": 1, "lstm": 2, "layer-norm-lstm
 
 
 def encode(encoder, config, sentence):
-    """Outputs [n, M] and one carry a layer, the directions side by side, of the vectors [n, E] of one sentence."""
+    """Outputs [n, M] and one carry per layer, directions concatenated, of the vectors [n, E] of one sentence."""
     read, carries = sentence, []
     for layer in range(config.layers):
         outputs, ends = [], []
@@ -103,10 +103,10 @@ def encode(encoder, config, sentence):
             cell = {name: array[direction] for name, array in encoder["cells"][layer].items()}
             order = range(len(sentence))[::-1] if backward else range(len(sentence))
             carry = (np.zeros(config.size),) * LEAVES[config.cell]
-            said = np.zeros((len(sentence), config.size))
+            states = np.zeros((len(sentence), config.size))
             for position in order:
-                carry, said[position] = CELLS[config.cell](cell, carry, read[position])
-            outputs.append(said)
+                carry, states[position] = CELLS[config.cell](cell, carry, read[position])
+            outputs.append(states)
             ends.append(carry)
         output = np.concatenate(outputs, axis=-1)
         carries.append(tuple(np.concatenate(leaves) for leaves in zip(*ends, strict=True)))
@@ -115,7 +115,7 @@ def encode(encoder, config, sentence):
     return read, carries
 
 
-# Scores are told where the token stands; most do not ask.
+# Every score gets the position of the token; most ignore it.
 def dot(score, query, memory, *_):
     return query @ memory
 
@@ -148,8 +148,8 @@ def biaffine(score, query, memory, *_):
 
 
 def tanh_dot(score, query, memory, *_):
-    asked = np.tanh(query @ score["query_kernel"] + score["query_bias"])
-    return asked @ np.tanh(memory @ score["memory_kernel"] + score["memory_bias"])
+    projected = np.tanh(query @ score["query_kernel"] + score["query_bias"])
+    return projected @ np.tanh(memory @ score["memory_kernel"] + score["memory_bias"])
 
 
 def concat(score, query, memory, *_):
@@ -207,7 +207,7 @@ def attend(score, name, query, memory):
 
 
 def bridge(weight, name, config, memory, ends):
-    """One carry a decoder layer: zeros, copies, tanh(W last) or tanh(W mean)."""
+    """One carry per decoder layer: zeros, copies, tanh(W last) or tanh(W mean)."""
     mean = memory.mean(0) if len(memory) else np.zeros(memory.shape[-1])
     carries = []
     for layer in range(config.layers):
@@ -225,7 +225,7 @@ def bridge(weight, name, config, memory, ends):
 
 
 def decoder_start(decoder, config, memory, ends):
-    """The state before the first token: what the bridge gives, nothing fed yet, and no states before it."""
+    """The state before the first token: the bridge's carries, no feedback, and no earlier states."""
     carries = bridge(decoder.get("bridge", {}).get("weight"), config.bridge, config, memory, ends)
     return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds_back else 0), []
 
@@ -233,39 +233,42 @@ def decoder_start(decoder, config, memory, ends):
 def decoder_step(decoder, config, score, memory, state, token, drops=None):
     """The next state, and (logits, alignment, context) of one step of one sentence."""
     carries, fed, before = state
-    # Dropped once, for all that read it: the cell and the vector that predicts.
+    # One dropout mask for all that read it: the cell and the readout.
     embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
     of_score = decoder.get("attention", {}).get("score", {})
     if config.architecture in ("bahdanau", "bahdanau-new-state"):  # Bahdanau et al. 2015, A.1.2 and A.2.2
         context, alignment = attend(of_score, score, carries[-1][0], memory)
         before_top = carries[-1][0]
         carries, after_top = stack(decoder["cells"], config, carries, embedded, context, drops)
-        asking = before_top if config.architecture == "bahdanau" else after_top
+        state_out = before_top if config.architecture == "bahdanau" else after_top
     elif (
         config.architecture == "gnmt"
     ):  # Wu et al. 2016, section 3: y_{i-1} of the bottom layer; a_i goes to all layers
         context, alignment = attend(of_score, score, carries[0][0], memory)
-        carries, asking = stack(decoder["cells"], config, carries, embedded, context, drops, context)
+        carries, state_out = stack(decoder["cells"], config, carries, embedded, context, drops, context)
     elif config.architecture == "conditional":  # Sennrich et al. 2017, eq. 4-9: two cells with attention between them
         (lowest,), below = stack(decoder["cells"], config, carries[:1], embedded, np.zeros(0), drops)
         context, alignment = attend(of_score, score, below, memory)
         keep_state = 1.0 if drops is None else drops.states[0]
         lowest, below = CELLS[config.cell](decoder["architecture"]["second_cell"], lowest, context, keep_state)
-        upper, asking = stack(decoder["cells"], config, carries[1:], below, np.zeros(0), drops, lowest=1)
+        upper, state_out = stack(decoder["cells"], config, carries[1:], below, np.zeros(0), drops, lowest=1)
         carries = [lowest, *upper]
     else:
         extra = fed if config.input_feeding else np.zeros(0)
-        carries, asking = stack(decoder["cells"], config, carries, embedded, extra, drops)
-        context, alignment = attend(of_score, score, asking, memory)
-    seen = asking
+        carries, state_out = stack(decoder["cells"], config, carries, embedded, extra, drops)
+        context, alignment = attend(of_score, score, state_out, memory)
+    seen = state_out
     if config.self_attention_window:
         seen = np.concatenate(
-            [asking, own_past(decoder["self_attention"]["weight"], asking, before[-config.self_attention_window :])]
+            [
+                state_out,
+                own_past(decoder["self_attention"]["weight"], state_out, before[-config.self_attention_window :]),
+            ]
         )
-    vector = predicting(decoder.get("readout", {}), config, context, seen, embedded)
+    vector = readout_vector(decoder.get("readout", {}), config, context, seen, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
-    return (carries, vector, [*before, asking]), (vector @ out_of + decoder["output_bias"], alignment, context)
+    return (carries, vector, [*before, state_out]), (vector @ out_of + decoder["output_bias"], alignment, context)
 
 
 def own_past(weight, state, before):
@@ -275,22 +278,22 @@ def own_past(weight, state, before):
     return sum((share / shares.sum() * old for share, old in zip(shares, before, strict=True)), np.zeros(state.size))
 
 
-def predicting(readout, config, context, asking, embedded):
+def readout_vector(readout, config, context, state_out, embedded):
     """The vector that predicts the token."""
-    whole = np.concatenate([context, asking, embedded])
+    whole = np.concatenate([context, state_out, embedded])
     if config.context_gate != "none":  # Tu et al. 2017: z weighs source and target, or one of the two
         gate = sigmoid(whole @ readout["weight"])
-        target = np.concatenate([asking, embedded]) @ readout["target_kernel"]
+        target = np.concatenate([state_out, embedded]) @ readout["target_kernel"]
         source = context @ readout["source_kernel"]
         shares = {"both": (1 - gate, gate), "source": (1, gate), "target": (gate, 1)}[config.context_gate]
         return np.tanh(shares[0] * target + shares[1] * source)
     if config.architecture == "gnmt":  # figure 1: the softmax reads the top state
-        return asking
+        return state_out
     if config.architecture in ("bahdanau", "bahdanau-new-state"):
         # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbors.
         pairs = whole @ readout["weight"]
         return np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
-    seen = whole if config.architecture == "conditional" else whole[: context.size + asking.size]
+    seen = whole if config.architecture == "conditional" else whole[: context.size + state_out.size]
     return np.tanh(seen @ readout["weight"])
 
 
@@ -323,11 +326,11 @@ def transitions(cell, config, carry, reads, keep_state):
 
 def decoder_steps(decoder, config, score, memory, state, tokens, drops=None):
     """The last state, and logits [T, V], alignments [T, n] and contexts [T, M] of one sentence."""
-    said = []
+    steps = []
     for token in tokens:
         state, step = decoder_step(decoder, config, score, memory, state, token, drops)
-        said.append(step)
-    return state, tuple(np.array(part) for part in zip(*said, strict=True))
+        steps.append(step)
+    return state, tuple(np.array(part) for part in zip(*steps, strict=True))
 
 
 def precise(tree):
@@ -363,23 +366,25 @@ def slope(function, at, along, *, step=1e-5):
     """The central difference of a function of a tree, a tree of arrays, in a direction."""
     ahead, back = (
         function(
-            jax.tree.map(lambda x, d, way=way: np.asarray(x, np.float64) + way * np.asarray(d, np.float64), at, along)
+            jax.tree.map(
+                lambda x, d, sign=sign: np.asarray(x, np.float64) + sign * np.asarray(d, np.float64), at, along
+            )
         )
-        for way in (step, -step)
+        for sign in (step, -step)
     )
     return jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, back)
 
 
-def weighed(said, *, seed=9):
-    """One number that hangs on every number said: its gradient shows every slope at once."""
-    weights = drawn(said, seed=seed)
-    return sum((weight * leaf).sum() for weight, leaf in zip(*map(jax.tree.leaves, (weights, said)), strict=True))
+def weighed(outputs, *, seed=9):
+    """A weighted sum of all outputs: its gradient depends on the gradient of each of them."""
+    weights = drawn(outputs, seed=seed)
+    return sum((weight * leaf).sum() for weight, leaf in zip(*map(jax.tree.leaves, (weights, outputs)), strict=True))
 
 
 def rounding():
-    """How far two programs that say the same may differ: by nothing, as users compile them.
+    """The tolerance between two equal programs: zero as users compile them.
 
-    Without fusion emitters, as conftest compiles on jax 0.10 to save time, by a rounding; jax 0.12 asks for the bits.
+    Without fusion emitters, as conftest compiles on jax 0.10 to save time, by a rounding; jax 0.12 is compared bit by bit.
     """
     return 1e-6 if "use_fusion_emitters=false" in os.environ.get("XLA_FLAGS", "") else 0.0
 
@@ -397,8 +402,8 @@ def gradient(function, at, *, step=1e-5):
     for leaf, out in zip(leaves, slopes, strict=True):
         for index in np.ndindex(leaf.shape):
             kept, sides = leaf[index], []
-            for way in (step, -step):
-                leaf[index] = kept + way
+            for sign in (step, -step):
+                leaf[index] = kept + sign
                 sides.append(function(jax.tree.unflatten(shape, leaves)))
             leaf[index] = kept
             out[index] = (sides[0] - sides[1]) / (2 * step)

@@ -219,7 +219,7 @@ def model_by_hand(params, copy, order, source, target):
             extra = np.concatenate([fed, read])
             carries, state = oracles.stack(decoder["cells"], settings.decoder, carries, embedded, extra, None)
             context, alignment = attend(state, memory)
-        vector = oracles.predicting(decoder["readout"], settings.decoder, context, state, embedded)
+        vector = oracles.readout_vector(decoder["readout"], settings.decoder, context, state, embedded)
         fed = vector if order == "fed" else fed
         logits = decoder["output"] @ vector + decoder["output_bias"]
         if copy == "pointer":

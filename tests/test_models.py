@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from s2s_jax.config import Experiment, override
+from s2s_jax.model.compatibility import effective, without_effect
 from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.model.seq2seq import MODELS, BuilderName, ModelConfig, PrecisionName, build
 
@@ -36,7 +37,9 @@ def test_rules_of_our_own_model_do_not_bind_another(own_builder):
     illegal = "model.attention.score=location-aware"
     with pytest.raises(ValueError, match="model.attention"):
         override(Experiment(), illegal)
-    override(Experiment(), "model.builder=mine", illegal)
+    other = override(Experiment(), "model.builder=mine", illegal, "model.attention.window=3").model
+    assert without_effect(other) == []
+    assert effective(other) == other
 
 
 @pytest.mark.parametrize(

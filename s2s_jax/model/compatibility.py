@@ -48,6 +48,11 @@ class ModelSettings(Protocol):
     """What the rules read of a model's config."""
 
     @property
+    def builder(self) -> str:
+        """What builds the model; the rules are those of `seq2seq`."""
+        ...
+
+    @property
     def embedding(self) -> int:
         """Width of the token embeddings."""
         ...
@@ -75,6 +80,7 @@ class Draft(NamedTuple):
     encoder: EncoderConfig = EncoderConfig()
     attention: AttentionConfig = AttentionConfig()
     decoder: DecoderConfig = DecoderConfig()
+    builder: str = "seq2seq"
 
 
 class Violation(NamedTuple):
@@ -540,6 +546,8 @@ Config = TypeVar("Config", bound=ModelSettings)
 
 def without_effect(config: ModelSettings) -> list[str]:
     """The settings, by full name, that differ from their default and change nothing in this combination."""
+    if config.builder != "seq2seq":
+        return []  # a builder of the user's may read any setting
     return [name for name in _ineffective(config) if _value(config, name) != _default(config, name)]
 
 
