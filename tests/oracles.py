@@ -259,12 +259,8 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         context, alignment = attend(of_score, score, state_out, memory)
     seen = state_out
     if config.self_attention_window:
-        seen = np.concatenate(
-            [
-                state_out,
-                own_past(decoder["self_attention"]["weight"], state_out, before[-config.self_attention_window :]),
-            ]
-        )
+        last = before[-config.self_attention_window :]
+        seen = np.concatenate([state_out, own_past(decoder["self_attention"]["weight"], state_out, last)])
     vector = readout_vector(decoder.get("readout", {}), config, context, seen, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
@@ -364,14 +360,11 @@ def made(module, *, seed):
 
 def slope(function, at, along, *, step=1e-5):
     """The central difference of a function of a tree, a tree of arrays, in a direction."""
-    ahead, back = (
-        function(
-            jax.tree.map(
-                lambda x, d, sign=sign: np.asarray(x, np.float64) + sign * np.asarray(d, np.float64), at, along
-            )
-        )
-        for sign in (step, -step)
-    )
+
+    def moved(shift):
+        return jax.tree.map(lambda x, d: np.asarray(x, np.float64) + shift * np.asarray(d, np.float64), at, along)
+
+    ahead, back = function(moved(step)), function(moved(-step))
     return jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, back)
 
 
@@ -384,7 +377,7 @@ def weighed(outputs, *, seed=9):
 def rounding():
     """The tolerance between two equal programs: zero as users compile them.
 
-    Without fusion emitters, as conftest compiles on jax 0.10 to save time, by a rounding; jax 0.12 is compared bit by bit.
+    Without fusion emitters, as conftest compiles on jax 0.10 to save time, a rounding; on jax 0.12 zero.
     """
     return 1e-6 if "use_fusion_emitters=false" in os.environ.get("XLA_FLAGS", "") else 0.0
 
