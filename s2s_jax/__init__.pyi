@@ -31,6 +31,10 @@ from s2s_jax.model.attention.scores import Score as Score
 from s2s_jax.model.bridge import BRIDGES as BRIDGES
 from s2s_jax.model.bridge import Bridge as Bridge
 from s2s_jax.model.cells import CELLS as CELLS
+from s2s_jax.model.cells import Cell as Cell
+from s2s_jax.model.decoder.architectures import ARCHITECTURES as ARCHITECTURES
+from s2s_jax.model.decoder.architectures import Advanced as Advanced
+from s2s_jax.model.decoder.architectures import Architecture as Architecture
 from s2s_jax.model.decoder.config import DecoderConfig as DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig as EncoderConfig
 from s2s_jax.model.interface import Memory as Memory

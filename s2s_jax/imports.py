@@ -20,6 +20,7 @@ TABLES = {
     "CONSTRAINTS": "s2s_jax.model.attention.constraints",
     "CELLS": "s2s_jax.model.cells",
     "BRIDGES": "s2s_jax.model.bridge",
+    "ARCHITECTURES": "s2s_jax.model.decoder.architectures",
     "MODELS": "s2s_jax.model.seq2seq",
     "SEARCHES": "s2s_jax.decode.search",
     "METRICS": "s2s_jax.evaluate.metrics",

@@ -21,8 +21,8 @@ def encode(params, source, key=None):
 def step(params, memory, state, token):
     time, which = state.carry
     logits = params[which, token] + 0.3 * jnp.sin(time.astype(jnp.float32))[:, None] * jnp.arange(float(WORDS))[None]
-    looked = jax.nn.one_hot((token + time) % memory.mask.shape[1], memory.mask.shape[1])
-    return State((time + 1, which), (), ()), StepOutput(logits, looked, jnp.zeros((len(token), 1)))
+    alignment = jax.nn.one_hot((token + time) % memory.mask.shape[1], memory.mask.shape[1])
+    return State((time + 1, which), (), ()), StepOutput(logits, alignment, jnp.zeros((len(token), 1)))
 
 
 def log_probs(table: np.ndarray, which: int, time: int, token: int) -> np.ndarray:

@@ -159,6 +159,20 @@ def test_a_weight_that_is_returned_once_per_product_may_have_several():
     oracles.same(jax.grad(delayed)(weight), jax.grad(direct)(weight), tolerance=1e-5)
 
 
+def test_a_weight_may_be_passed_on_by_vmap():
+    """As several attention heads do, which have one matrix each."""
+    _, carry, xs = one_weight()
+    heads = oracles.drawn(np.zeros((2, SIZE, SIZE)), seed=3)
+
+    def body(weights, carry, x):
+        each = jax.vmap(lambda weight, x: matmul(x, weight, jnp.float32), in_axes=(0, None))(weights[0], carry)
+        return jnp.tanh(each.sum(0) + x), ()
+
+    delayed = lambda weight: scan(body, (weight,), carry, xs, rows=(BATCH,), dtype=jnp.float32)[0].sum()  # noqa: E731
+    direct = lambda weight: lax.scan(lambda carry, x: body((weight,), carry, x), carry, xs)[0].sum()  # noqa: E731
+    oracles.same(jax.grad(delayed)(heads), jax.grad(direct)(heads), tolerance=1e-5)
+
+
 def hessian_vector_product(way, at):
     """d/dt of the gradient at `at + t v`, by differentiating the gradient backward once more."""
     direction = oracles.drawn(at, seed=5)
