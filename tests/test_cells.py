@@ -1,4 +1,4 @@
-"""Does each cell compute what its paper says? Values and slopes against oracles; what the initial weights promise."""
+"""Every cell computes the formula of its paper: values and gradients against oracles; and its initial weights."""
 
 import typing
 
@@ -20,14 +20,14 @@ DIRECTIONS, BATCH, INPUTS, EXTRA, SIZE, STEPS = 2, 2, 3, 2, 4, 3
 
 def run(graph, given):
     """The carries and outputs of a few steps; `given` holds cell, state, the inputs of each step and the dropped."""
-    cell, carry, said = nnx.merge(graph, given["cell"]), given["carry"], []
-    projected = jnp.stack([cell.project(given["x"], direction=way) for way in range(DIRECTIONS)], axis=1)
+    cell, carry, result = nnx.merge(graph, given["cell"]), given["carry"], []
+    projected = jnp.stack([cell.project(given["x"], direction=direction) for direction in range(DIRECTIONS)], axis=1)
     weights = cell.step_weights(hoisted=given["x"].shape[-1])
     for step in range(STEPS):
         extra = given["extra"][step] if "extra" in given else None
         carry, output = cell(weights, carry, projected[step], extra, drop=given.get("drop"))
-        said.append((carry, output))
-    return said
+        result.append((carry, output))
+    return result
 
 
 def oracle(name, given):
@@ -35,7 +35,7 @@ def oracle(name, given):
     params = oracles.precise(nnx.to_pure_dict(given["cell"]))
     x = np.repeat(given["x"][:, None], DIRECTIONS, axis=1)  # what is known before the scan is one for all directions
     x = np.concatenate([x, given["extra"]], axis=-1) if "extra" in given else x
-    said = []
+    result = []
     for direction, row in np.ndindex(DIRECTIONS, BATCH):
         cell = {name: leaf[direction] for name, leaf in params.items()}
         carry = tuple(leaf[direction, row] for leaf in given["carry"])
@@ -43,8 +43,8 @@ def oracle(name, given):
         for step in range(STEPS):
             carry, output = oracles.CELLS[name](cell, carry, x[step, direction, row], keep)
             steps.append((carry, output))
-        said.append(steps)
-    return jax.tree.map(lambda *rows: np.reshape(rows, (DIRECTIONS, BATCH, -1)), *said)
+        result.append(steps)
+    return jax.tree.map(lambda *rows: np.reshape(rows, (DIRECTIONS, BATCH, -1)), *result)
 
 
 def given_for(name, *, fed):
@@ -71,11 +71,11 @@ def test_values_and_slopes_are_the_papers(name, fed):
     along = oracles.drawn(given, seed=3)
 
     def judged(given):
-        said = run(graph, given)
-        return oracles.weighed(said), said
+        result = run(graph, given)
+        return oracles.weighed(result), result
 
-    (_, said), gradient = oracles.compiled(jax.value_and_grad(judged, has_aux=True))(given)
-    oracles.same(said, oracle(name, oracles.precise(given)), tolerance=1e-5)
+    (_, result), gradient = oracles.compiled(jax.value_and_grad(judged, has_aux=True))(given)
+    oracles.same(result, oracle(name, oracles.precise(given)), tolerance=1e-5)
     wanted = oracles.weighed(oracles.slope(lambda given: oracle(name, given), given, along))
     oracles.same(oracles.along_gradient(gradient, along), wanted, tolerance=1e-4)
 
@@ -107,7 +107,7 @@ def test_initial_weights(initial, name):
     cell, gates = initial[name], CELLS[name].gates
     weight = np.concatenate([cell["input_kernel"], cell["weight"]], axis=1)
     assert weight.shape == (DIRECTIONS, INPUTS + EXTRA + SIZE, gates * SIZE)
-    recurrent = [block for way in weight for block in np.split(way[-SIZE:], gates, axis=-1)]
+    recurrent = [block for direction in weight for block in np.split(direction[-SIZE:], gates, axis=-1)]
     for block in recurrent:
         np.testing.assert_allclose(block @ block.T, np.eye(SIZE), atol=1e-5)
     apart = [np.abs(one - other).max() for i, one in enumerate(recurrent) for other in recurrent[:i]]

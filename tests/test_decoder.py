@@ -23,7 +23,7 @@ from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig
 from s2s_jax.model.interface import scan_of_step
 from s2s_jax.model.readout import GATES, ContextGateName
 
-LENGTHS, SAID, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), (0, 1, 4), 3, 4, 7, 5
+LENGTHS, STEPS_BEFORE, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), (0, 1, 4), 3, 4, 7, 5
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
 TOKENS = np.array([[1, 5], [6, 2], [1, 4]])  # two steps from any state stand for all that follow
 ENCODER = EncoderConfig(cell="gru", size=3)  # the memory is 6 wide
@@ -64,12 +64,12 @@ def given_for(graph, weights, *, dropped):
 
 
 def both(graph, given):
-    """What `unroll` says, and what one `step` after the other says."""
+    """The outputs of `unroll`, and of one `step` after the other."""
     memory, state = start(graph, given)
     memory = memory._replace(noise=given["drops"])
     state = state._replace(carry=given["carry"], feedback=given["fed"])
     if state.self_attention:
-        count = jnp.minimum(jnp.array(SAID), state.self_attention.states.shape[1])
+        count = jnp.minimum(jnp.array(STEPS_BEFORE), state.self_attention.states.shape[1])
         state = state._replace(self_attention=SelfAttentionState(given["past"], count))
     decoder, tokens = nnx.merge(graph, given["weights"]), jnp.asarray(TOKENS)
     one_by_one = scan_of_step(lambda _, memory, state, token: decoder.step(memory, state, token))
@@ -77,14 +77,14 @@ def both(graph, given):
 
 
 def oracle(config, score, given):
-    """What the papers say: sentence by sentence, without padding."""
+    """The formulas of the papers: sentence by sentence, without padding."""
     decoder, rows = oracles.precise(nnx.to_pure_dict(given["weights"])), []
     for row, length in enumerate(LENGTHS):
         memory, carries, fed, drops, past = jax.tree.map(
             lambda leaf, row=row: np.asarray(leaf[row], np.float64),
             (given["encoded"].outputs, given["carry"], given["fed"], given["drops"], given["past"]),
         )
-        before = list(past[max(0, config.self_attention_window - SAID[row]) :])
+        before = list(past[max(0, config.self_attention_window - STEPS_BEFORE[row]) :])
         state, (logits, alignments, contexts) = oracles.decoder_steps(
             decoder, config, score, memory[:length], (carries, fed, before), TOKENS[row], drops or None
         )
@@ -98,8 +98,8 @@ def oracle(config, score, given):
     return jax.tree.map(lambda *leaves: np.array(leaves), *rows)
 
 
-def in_order(said):
-    state, step = said
+def in_order(result):
+    state, step = result
     return state.carry, state.feedback, state.self_attention.states if state.self_attention else (), *step
 
 
@@ -200,7 +200,7 @@ def test_slopes_through_the_own_past_are_the_papers(input_feeding):
     oracles.same(oracles.along_gradient(of_stepped, along), oracles.along_gradient(weights, slopes), tolerance=2e-4)
     oracles.same(of_unrolled, of_stepped, tolerance=1e-5)
     reached = np.abs(of_unrolled["past"]).max(-1) > 0
-    np.testing.assert_array_equal(reached, np.arange(3) >= 3 - np.minimum(SAID, 3)[:, None])
+    np.testing.assert_array_equal(reached, np.arange(3) >= 3 - np.minimum(STEPS_BEFORE, 3)[:, None])
 
 
 @pytest.mark.parametrize("fill", [np.nan, np.inf])
@@ -214,13 +214,13 @@ def test_what_an_encoder_left_on_padding_changes_nothing(fill):
         for filling in (0.0, fill)
     )
 
-    def told(given):
+    def results(given):
         memory, state = start(graph, given)
-        said = unroll(nnx.merge(graph, given["weights"]), memory, state, jnp.asarray(TOKENS))
-        return oracles.weighed((memory.values, *said))
+        result = unroll(nnx.merge(graph, given["weights"]), memory, state, jnp.asarray(TOKENS))
+        return oracles.weighed((memory.values, *result))
 
     with jax.disable_jit():
-        wanted, ours = (jax.value_and_grad(told)(given) for given in (clean, dirty))
+        wanted, ours = (jax.value_and_grad(results)(given) for given in (clean, dirty))
     jax.tree.map(np.testing.assert_array_equal, ours, wanted)
 
 

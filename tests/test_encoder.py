@@ -53,51 +53,51 @@ def test_a_ragged_batch_is_its_sentences_one_by_one(shape):
     along = oracles.drawn((weights, embedded), seed=3)
 
     def judged(at):
-        said = read(graph, *at)
-        return oracles.weighed(said), said
+        result = read(graph, *at)
+        return oracles.weighed(result), result
 
-    (_, said), gradient = oracles.compiled(jax.value_and_grad(judged, has_aux=True))((weights, embedded))
+    (_, result), gradient = oracles.compiled(jax.value_and_grad(judged, has_aux=True))((weights, embedded))
     wanted = oracle(config, weights, np.asarray(embedded, np.float64))
-    oracles.same(said, wanted, tolerance=1e-5)
+    oracles.same(result, wanted, tolerance=1e-5)
     slopes = oracles.slope(lambda at: oracle(config, *at), (weights, embedded), along)
     oracles.same(oracles.along_gradient(gradient, along), oracles.weighed(slopes), tolerance=2e-4)
-    np.testing.assert_array_equal(np.asarray(said[0])[~MASK], 0.0)  # exactly, in value ...
+    np.testing.assert_array_equal(np.asarray(result[0])[~MASK], 0.0)  # exactly, in value ...
     np.testing.assert_array_equal(np.asarray(gradient[1])[~MASK], 0.0)  # ... and in slope
-    for leaf in jax.tree.leaves(said[1]):
+    for leaf in jax.tree.leaves(result[1]):
         np.testing.assert_array_equal(leaf[2], 0.0)  # length 0: the initial state itself
 
 
 @pytest.fixture(scope="module")
 def deep():
-    """Two layers both ways, the upper one residual; a ragged batch, its padding far from zero; what comes out."""
+    """Two bidirectional layers, the upper one residual; a ragged batch with padding far from zero; and the outputs."""
     _, graph, weights = made(cell="lstm", size=3, layers=2, residual_from=2)
     embedded = np.array(oracles.drawn(np.zeros((len(LENGTHS), WIDTH, INPUTS)), seed=2))
     return graph, weights, embedded, encoded(graph, weights, embedded)
 
 
 def test_wider_padding_changes_nothing(deep):
-    graph, weights, embedded, said = deep
+    graph, weights, embedded, result = deep
     wider = np.concatenate([embedded, np.full((len(LENGTHS), 2, INPUTS), 9.0, np.float32)], axis=1)
     outputs, carries = encoded(graph, weights, wider, np.pad(MASK, ((0, 0), (0, 2))))
-    oracles.same(outputs[:, :WIDTH], said.outputs, tolerance=1e-6)
+    oracles.same(outputs[:, :WIDTH], result.outputs, tolerance=1e-6)
     np.testing.assert_array_equal(outputs[:, WIDTH:], 0.0)
-    oracles.same(carries, said.carries, tolerance=1e-6)
+    oracles.same(carries, result.carries, tolerance=1e-6)
 
 
 def test_what_stands_on_padding_changes_nothing(deep):
-    graph, weights, embedded, said = deep
+    graph, weights, embedded, result = deep
     nonsense = np.where(MASK[..., None], embedded, np.float32(1e3))
-    oracles.same(encoded(graph, weights, nonsense), said, tolerance=1e-6)
+    oracles.same(encoded(graph, weights, nonsense), result, tolerance=1e-6)
 
 
 def test_the_order_of_a_batch_and_the_neighbors_change_nothing(deep):
-    graph, weights, embedded, said = deep
+    graph, weights, embedded, result = deep
     order = np.array([2, 0, 1])
     turned = encoded(graph, weights, embedded[order], MASK[order])
-    oracles.same(turned, jax.tree.map(lambda leaf: leaf[order], said), tolerance=1e-6)
+    oracles.same(turned, jax.tree.map(lambda leaf: leaf[order], result), tolerance=1e-6)
     others = np.concatenate([embedded[:1], embedded[1:] + 1], axis=0)
     beside_others = encoded(graph, weights, others, np.array([MASK[0], [True] * 3, [True] * 3]))
-    for ours, wanted in zip(jax.tree.leaves(beside_others), jax.tree.leaves(said), strict=True):
+    for ours, wanted in zip(jax.tree.leaves(beside_others), jax.tree.leaves(result), strict=True):
         oracles.same(ours[0], wanted[0], tolerance=1e-6)
 
 
@@ -124,7 +124,9 @@ def seen_dropout():
     for key in keys:
         outputs = np.asarray(encoded(graph, blank, x, mask, key).outputs, np.float64)
         forward, backward = outputs[..., :SIZE], outputs[:, ::-1, SIZE:]
-        of_states.append([(np.arctanh(way[:, 1:]) - 0.5) / way[:, :-1] for way in (forward, backward)])
+        of_states.append(
+            [(np.arctanh(direction[:, 1:]) - 0.5) / direction[:, :-1] for direction in (forward, backward)]
+        )
     return of_inputs, of_states
 
 
@@ -143,10 +145,10 @@ def test_an_input_is_dropped_at_every_step_or_at_none(seen_dropout):
 
 def test_a_state_is_dropped_at_every_step_or_at_none(seen_dropout):
     _, ((forward, backward), again, other) = seen_dropout
-    for way in (forward, backward):
-        kept = way[:, 0] > 0.5
+    for direction in (forward, backward):
+        kept = direction[:, 0] > 0.5
         for step in range(WIDTH - 1):
-            np.testing.assert_allclose(way[:, step], kept / (1 - RATE), atol=1e-4)
+            np.testing.assert_allclose(direction[:, step], kept / (1 - RATE), atol=1e-4)
         assert kept.any()
         assert not kept.all()
         assert (kept[0] != kept[1]).any()
@@ -156,13 +158,13 @@ def test_a_state_is_dropped_at_every_step_or_at_none(seen_dropout):
 
 
 def test_no_key_means_no_noise(deep):
-    _, weights, embedded, said = deep
+    _, weights, embedded, result = deep
     _, noisy, _ = made(cell="lstm", size=3, layers=2, residual_from=2, dropout=0.9, recurrent_dropout=0.9)
     without, within = oracles.compiled(
         lambda weights, key: [read(noisy, weights, jnp.asarray(embedded), MASK, noise) for noise in (None, key)]
     )(weights, jax.random.key(0))
-    oracles.same(without, said, tolerance=0)
-    assert np.abs(within.outputs - said.outputs).max() > 0.01
+    oracles.same(without, result, tolerance=0)
+    assert np.abs(within.outputs - result.outputs).max() > 0.01
 
 
 def test_dropout_keeps_the_mean():

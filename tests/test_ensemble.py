@@ -33,7 +33,7 @@ def mixed(average: str, which: int, time: int, token: int) -> np.ndarray:
 
 
 def shallow(weight: float, which: int, time: int, token: int) -> np.ndarray:
-    """What a token counts with a language model beside; of an empty source it sees the end token, which is even."""
+    """The score of a token with a language model, whose empty source is the end token, an even number."""
     own, other = (np.asarray(one) for one in TABLES[:2])
     return log_probs(own, which, time, token) + weight * log_probs(other, EOS % 2, time, token)
 
@@ -65,7 +65,7 @@ def is_exact(model, params, of) -> None:
 
 
 @pytest.mark.parametrize("average", sorted(ENSEMBLE_AVERAGES))
-def test_an_ensemble_says_what_its_members_say_on_the_mean(average):
+def test_an_ensemble_averages_its_members(average):
     is_exact(ensemble([MODEL] * 3, average=average), TABLES, functools.partial(mixed, average))
 
 
@@ -84,7 +84,7 @@ def test_a_greedy_step_counts_the_same_as_a_beam_of_one():
 
 @pytest.mark.parametrize("average", sorted(ENSEMBLE_AVERAGES))
 def test_an_ensemble_of_a_model_with_itself_is_the_model(average):
-    """In search, and in what it says of given targets; where it looks, too."""
+    """In search and in scoring, alignments included."""
     twice = ensemble([MODEL, MODEL], average=average)
     find = jax.jit(lambda model, params: beam(model, params, SOURCE, width=3, max_length=6), static_argnums=0)
     for seed in range(5):
@@ -113,14 +113,14 @@ def test_models_of_different_kinds_go_together():
     batch = Batch(SOURCE, jnp.array([[3, 4, 2], [4, 2, 0], [2, 0, 0]]))
 
     @jax.jit
-    def said_by(params):
+    def outputs_of(params):
         alone = [unroll_targets(model, own, batch) for model, own in zip(models, params, strict=True)]
         return alone, unroll_targets(together, params, batch)
 
-    each, said = said_by(params)
+    each, result = outputs_of(params)
     wanted = np.mean([jax.nn.softmax(one.logits) for one in each], axis=0)
-    np.testing.assert_allclose(jax.nn.softmax(said.logits), wanted, atol=1e-6)
-    np.testing.assert_allclose(said.alignment, each[0].alignment / 2, atol=1e-6)
+    np.testing.assert_allclose(jax.nn.softmax(result.logits), wanted, atol=1e-6)
+    np.testing.assert_allclose(result.alignment, each[0].alignment / 2, atol=1e-6)
 
 
 def config_of(changes: dict) -> ModelConfig:

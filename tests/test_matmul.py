@@ -14,7 +14,7 @@ STEPS, BATCH, SIZE = 7, 3, 4
 
 
 def body(weights, carry, x):
-    """Two products a step, one of them of the other's result."""
+    """Two products per step, one of them of the other's result."""
     carry = jnp.tanh(matmul(jnp.concatenate([carry, x], -1), weights["cell"], jnp.float32))
     return carry, matmul(carry, weights["out"], jnp.float32)
 
@@ -36,17 +36,18 @@ def plain(given):
     return lax.scan(lambda carry, x: body(given["weights"], carry, x), given["carry"], given["xs"])
 
 
-def judged(way, given):
-    said = way(given)
-    return oracles.weighed(said), said
+def judged(function, given):
+    result = function(given)
+    return oracles.weighed(result), result
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3, 7, 9])
 def test_a_scan_with_delayed_gradients_is_a_scan(chunk):
     """Chunks that divide the steps, that do not, of one step and of more than there are."""
-    ways = [lambda given: ours(given, chunk), plain]
+    functions = [lambda given: ours(given, chunk), plain]
     one, other = (
-        oracles.compiled(jax.value_and_grad(lambda at, way=way: judged(way, at), has_aux=True)) for way in ways
+        oracles.compiled(jax.value_and_grad(lambda at, function=function: judged(function, at), has_aux=True))
+        for function in functions
     )
     oracles.same(one(given()), other(given()), tolerance=1e-5)
 
@@ -64,14 +65,17 @@ def carried(program, inside=()):
 
 
 def test_no_gradient_of_a_weight_is_added_up_inside_the_scan():
-    gradient = lambda way: jax.make_jaxpr(jax.grad(lambda at: judged(way, at)[0]))(given()).jaxpr  # noqa: E731
+
+    def gradient(function):
+        return jax.make_jaxpr(jax.grad(lambda at: judged(function, at)[0]))(given()).jaxpr
+
     assert (2 * SIZE, SIZE) in carried(gradient(plain))
     assert (2 * SIZE, SIZE) not in carried(gradient(ours))
     assert (SIZE, 5) not in carried(gradient(ours))
 
 
 def kept(chunk):
-    """Floats that the way back needs of the way there."""
+    """Floats that the backward pass needs of the forward pass."""
     long = given() | {"xs": jnp.zeros((400, BATCH, SIZE))}
     pulled = jax.eval_shape(lambda at: jax.vjp(lambda carry: ours(at | {"carry": carry}, chunk), at["carry"])[1], long)
     return sum(leaf.size for leaf in jax.tree.leaves(pulled))
@@ -85,13 +89,13 @@ def bf16(x):
     return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
 
 
-@pytest.mark.parametrize("way", ["product", "matched"])
-def test_bfloat16_rounds_every_factor_and_no_sum(way):
+@pytest.mark.parametrize("function", ["product", "matched"])
+def test_bfloat16_rounds_every_factor_and_no_sum(function):
     """Forward and backward: of x, of the weight, and of the cotangent; the gradients themselves are float32."""
     shapes = {"x": np.zeros((6, 50)), "weight": np.zeros((50, 8)), "cotangent": np.zeros((6, 8))}
     x, weight, cotangent = (oracles.drawn(shapes, seed=1)[name] for name in ("x", "weight", "cotangent"))
-    ways = {"product": matmul, "matched": lambda x, weight, dtype: matmul_transposed(x, weight.T, dtype)}
-    y, pull = jax.vjp(lambda x, weight: ways[way](x, weight, jnp.bfloat16), x, weight)
+    functions = {"product": matmul, "matched": lambda x, weight, dtype: matmul_transposed(x, weight.T, dtype)}
+    y, pull = jax.vjp(lambda x, weight: functions[function](x, weight, jnp.bfloat16), x, weight)
     of_x, of_weight = pull(cotangent)
     oracles.same(y, bf16(x) @ bf16(weight), tolerance=1e-6)
     oracles.same(of_x, bf16(cotangent) @ bf16(weight).T, tolerance=1e-6)
@@ -110,8 +114,8 @@ def test_a_delayed_product_rounds_like_any_other():
     delayed = lambda weights: scan(rounded, weights, at["carry"], at["xs"], rows=(BATCH,), dtype=jnp.bfloat16)  # noqa: E731
     direct = lambda weights: lax.scan(lambda carry, x: rounded(weights, carry, x), at["carry"], at["xs"])  # noqa: E731
     one, other = (
-        oracles.compiled(jax.value_and_grad(lambda at, way=way: judged(way, at), has_aux=True))(weights)
-        for way in (delayed, direct)
+        oracles.compiled(jax.value_and_grad(lambda at, function=function: judged(function, at), has_aux=True))(weights)
+        for function in (delayed, direct)
     )
     oracles.same(one, other, tolerance=1e-5)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(one[1]))
@@ -173,10 +177,10 @@ def test_a_weight_may_be_passed_on_by_vmap():
     oracles.same(jax.grad(delayed)(heads), jax.grad(direct)(heads), tolerance=1e-5)
 
 
-def hessian_vector_product(way, at):
+def hessian_vector_product(function, at):
     """d/dt of the gradient at `at + t v`, by differentiating the gradient backward once more."""
     direction = oracles.drawn(at, seed=5)
-    gradient = jax.grad(lambda at: judged(way, at)[0])
+    gradient = jax.grad(lambda at: judged(function, at)[0])
     products = lambda at: sum(map(jnp.vdot, jax.tree.leaves(gradient(at)), jax.tree.leaves(direction)))  # noqa: E731
     return jax.grad(products)(at)
 

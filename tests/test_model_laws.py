@@ -50,7 +50,7 @@ def drawn_for(model, *, seed=1):
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def told(request):
+def results(request):
     """A model and all that is compared of it, from one compilation.
 
     `plain` is teacher forcing without a key, `noise` what a key draws. `noisy` and `pulled` are, with that noise, the
@@ -63,11 +63,13 @@ def told(request):
     shares = np.array(oracles.drawn(np.zeros((len(FED), STEPS, SIZES["target_vocabulary"])), seed=2))
     one_by_one = np.einsum("btv,tu,wx->xuwbtv", shares, np.eye(STEPS), np.eye(2)).astype(np.float32)
 
-    def tell(params, key):
+    def compute(params, key):
         def both(decoder, memory, state):
             memory = memory._replace(mask=mask, noise=noise)
-            ways = (model.unroll, scan_of_step(model.step))
-            return jnp.stack([way({**params, "decoder": decoder}, memory, state, fed)[1].logits for way in ways])
+            functions = (model.unroll, scan_of_step(model.step))
+            return jnp.stack(
+                [unroll({**params, "decoder": decoder}, memory, state, fed)[1].logits for unroll in functions]
+            )
 
         memory, state = model.encode(params, BATCH.source)
         _, plain = model.unroll(params, memory, state, fed)
@@ -76,7 +78,7 @@ def told(request):
         pulled = jax.vmap(jax.vmap(pull))(jnp.asarray(one_by_one))
         return {"plain": plain, "noise": noise, "noisy": noisy, "pulled": pulled}
 
-    return config, params, jax.tree.map(np.asarray, oracles.compiled(tell)(params, jax.random.key(3)))
+    return config, params, jax.tree.map(np.asarray, oracles.compiled(compute)(params, jax.random.key(3)))
 
 
 def oracle(config, params):
@@ -93,35 +95,35 @@ def oracle(config, params):
     return tuple(np.array(part) for part in zip(*rows, strict=True))
 
 
-def test_teacher_forcing_is_the_papers_from_token_to_logits(told):
-    config, params, said = told
-    oracles.same(tuple(said["plain"][:3]), oracle(config, params), tolerance=1e-5)
+def test_teacher_forcing_is_the_papers_from_token_to_logits(results):
+    config, params, result = results
+    oracles.same(tuple(result["plain"][:3]), oracle(config, params), tolerance=1e-5)
 
 
-def test_unroll_is_the_scan_of_step_in_value_and_gradient(told):
-    *_, said = told
-    oracles.same(said["noisy"][0], said["noisy"][1], tolerance=1e-5)
-    unrolled, stepped = (jax.tree.map(lambda leaf, way=way: leaf[way], said["pulled"]) for way in range(2))
+def test_unroll_is_the_scan_of_step_in_value_and_gradient(results):
+    *_, result = results
+    oracles.same(result["noisy"][0], result["noisy"][1], tolerance=1e-5)
+    unrolled, stepped = (jax.tree.map(lambda leaf, index=index: leaf[index], result["pulled"]) for index in range(2))
     oracles.same(unrolled, stepped, tolerance=1e-5)
 
 
-def test_no_gradient_comes_from_the_future(told):
-    *_, said = told
-    of_decoder, *_ = said["pulled"]
+def test_no_gradient_comes_from_the_future(results):
+    *_, result = results
+    of_decoder, *_ = result["pulled"]
     by_token = np.abs(of_decoder["embedding"]).sum(-1)  # [2, T, V]
-    for way, step in np.ndindex(2, STEPS):
-        np.testing.assert_array_equal(by_token[way, step, FED[:, step + 1 :]], 0.0)
-        assert by_token[way, step, FED[:, : step + 1]].max(0).all()  # from every step up to now, in some sentence
+    for index, step in np.ndindex(2, STEPS):
+        np.testing.assert_array_equal(by_token[index, step, FED[:, step + 1 :]], 0.0)
+        assert by_token[index, step, FED[:, : step + 1]].max(0).all()  # from every step up to now, in some sentence
 
 
-def test_a_key_draws_the_masks_that_the_rates_ask_for(told):
-    *_, said = told
-    noise = said["noise"]
+def test_a_key_draws_the_masks_that_the_rates_ask_for(results):
+    *_, result = results
+    noise = result["noise"]
     for masks, rate in ((noise.inputs, RATE), (noise.states, STATE_RATE), ((noise.readout,), RATE)):
         seen = np.concatenate([np.ravel(mask) for mask in masks])
         assert set(np.round(seen, 5)) <= {0.0, round(1 / (1 - rate), 5)}
         assert seen.any()
-    assert np.abs(said["noisy"][0] - said["plain"].logits).max() > 0.01
+    assert np.abs(result["noisy"][0] - result["plain"].logits).max() > 0.01
     assert (noise.inputs[0][0] != noise.inputs[0][1]).any() or (noise.readout[0] != noise.readout[1]).any()
 
 
