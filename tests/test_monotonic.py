@@ -162,7 +162,7 @@ def objective(name, coefficients, mask=MASK):
 
 def test_every_function_has_an_oracle():
     public = {name for name, thing in vars(monotonic).items() if getattr(thing, "__module__", "") == monotonic.__name__}
-    assert {name for name in public if not name.startswith("_")} == {*CASES, "first"}
+    assert {name for name in public if not name.startswith("_")} == {*CASES, "first_token"}
 
 
 @EVERY
@@ -338,7 +338,7 @@ def test_a_chosen_token_gives_the_softmax_over_its_chunk():
 def test_a_chunk_without_width_is_refused():
     with pytest.raises(ValueError) as refusal:
         monotonic.chunkwise(*inputs_for("chunkwise"), jnp.asarray(MASK), width=0)
-    assert str(refusal.value) == "width must be at least 1, got 0; width=1 attends to the small_config token alone."
+    assert str(refusal.value) == "width must be at least 1, got 0; width=1 attends to the chosen token alone."
 
 
 LONG = 1000

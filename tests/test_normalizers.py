@@ -113,21 +113,21 @@ def constrained_softmax(scores, bound):
     return best((p for p in tried if (p <= bound + 1e-12).all()), cost)
 
 
-def fusedmax(scores, strength):
-    """argmin 1/2 |p - e|^2 + strength sum |p_(s+1) - p_s|, by trying every partition of the row into runs.
+def fusedmax(scores, fusedmax_strength):
+    """argmin 1/2 |p - e|^2 + fusedmax_strength sum |p_(s+1) - p_s|, by trying every partition of the row into runs.
 
     For fixed signs of the differences between runs and a fixed support, the weight of a run is the mean of its scores,
     plus the pull of its neighbors, minus the constant that makes the sum 1.
     """
 
     def cost(p):
-        return ((p - scores) ** 2).sum() / 2 + strength * np.abs(np.diff(p)).sum()
+        return ((p - scores) ** 2).sum() / 2 + fusedmax_strength * np.abs(np.diff(p)).sum()
 
     def tried():
         for steps in itertools.product([-1, 0, 1], repeat=scores.size - 1):
             run = np.cumsum([0, *np.abs(steps)])
             pull = np.array([*steps, 0]) - np.array([0, *steps])
-            means = np.array([(scores + strength * pull)[run == r].mean() for r in range(run[-1] + 1)])[run]
+            means = np.array([(scores + fusedmax_strength * pull)[run == r].mean() for r in range(run[-1] + 1)])[run]
             for support in subsets(run[-1] + 1):
                 if support.any():
                     yield np.where(support[run], means - (means[support[run]].sum() - 1) / support[run].sum(), 0)

@@ -186,24 +186,14 @@ def test_cosine_stays_within_its_temperature_and_reaches_it():
     assert np.abs(compute({**with_weights(inputs, temperature=10.0), "memory": along})[0]).max() <= 10.0 * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("name", ONE_SIZE)
-def test_a_dot_product_of_different_sizes_is_refused(name):
-    with pytest.raises(ValueError, match="score=") as refusal:
-        inputs_for(name, memory=MEMORY)
-    assert str(refusal.value) == (
-        f"score='{name}' needs query and memory of one size, got query 4 and memory 5; "
-        "use score='general', which learns the map between them."
-    )
-
-
 def test_a_source_with_more_tokens_than_positions_is_refused():
     compute, inputs = inputs_for("location")
     longest = {**inputs, "memory": jnp.zeros((BATCH, 5, MEMORY))}
     with pytest.raises(ValueError, match="model.attention.positions") as refusal:
         jax.eval_shape(compute, longest)
     assert str(refusal.value) == (
-        "model.attention.positions must be at least 5 for score='location' to read sources padded to 5 tokens, got 4; "
-        "raise it, or leave longer sources out."
+        "model.attention.positions must be at least 5, because model.attention.score=location reads sources padded to "
+        "5 tokens, got 4; use --model.attention.positions 5, or leave longer sources out."
     )
 
 
