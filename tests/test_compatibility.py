@@ -460,8 +460,8 @@ def test_settings_with_effect_change_the_program():
         "learned_alpha": ({"normalizer": "alpha-entmax"}, True),
         "renormalized": ({"constraint": "local-p"}, True),
     }
-    small_config = {*AXES, "heads", "values"}
-    assert {*cases, *small_config} == {field.name for field in dataclasses.fields(AttentionConfig)}
+    names = {*AXES, "heads", "values"}
+    assert {*cases, *names} == {field.name for field in dataclasses.fields(AttentionConfig)}
     for setting, (choices, value) in cases.items():
         changed = AttentionConfig(**choices, **{setting: value})
         assert f"model.attention.{setting}" not in without_effect(compatibility.Draft(attention=changed)), setting

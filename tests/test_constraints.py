@@ -110,9 +110,9 @@ def test_with_saturated_probabilities_the_expectation_is_the_choice(constraint):
     hard, soft = (harness.legal_config(constraint=constraint, monotonic_hard=hard) for hard in (True, False))
     inputs = harness.inputs_for(hard)
     saturated = {**inputs, "queries": 1e5 * inputs["queries"]}
-    small_config = harness.forward_and_gradient(hard)(saturated)[0]
-    oracles.same(harness.forward_and_gradient(soft)(saturated)[0], small_config, tolerance=1e-4)
-    assert small_config.alignment[:, :2].any()
+    choice = harness.forward_and_gradient(hard)(saturated)[0]
+    oracles.same(harness.forward_and_gradient(soft)(saturated)[0], choice, tolerance=1e-4)
+    assert choice.alignment[:, :2].any()
 
 
 @EVERY_MONOTONIC

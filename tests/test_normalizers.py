@@ -168,8 +168,8 @@ def test_every_normalizer_has_an_oracle():
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients_are_the_papers(name):
     """Gradients with respect to the scores and to every number that may be learned."""
-    inputs, (coefficients, looking) = inputs_for(name), compute(name)
-    gradient, weights = looking(inputs, MASK)
+    inputs, (coefficients, function) = inputs_for(name), compute(name)
+    gradient, weights = function(inputs, MASK)
     assert weights.dtype == jnp.float32
     oracles.same(weights, by_row(ORACLES[name], oracles.precise(inputs)), tolerance=1e-6)
     expected = oracles.gradient(
@@ -205,17 +205,17 @@ def test_weights_sum_as_documented(name):
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("name", NAMES)
 def test_values_on_padding_affect_nothing(name, junk):
-    inputs, (_, looking) = inputs_for(name), compute(name)
+    inputs, (_, function) = inputs_for(name), compute(name)
     poisoned = jax.tree.map(lambda x: jnp.where(MASK, x, np.float32(junk)) if x.ndim else x, inputs)
-    oracles.same(looking(poisoned, MASK), looking(inputs, MASK), tolerance=0)
+    oracles.same(function(poisoned, MASK), function(inputs, MASK), tolerance=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_huge_scores_stay_finite(name):
-    inputs, (_, looking) = inputs_for(name), compute(name)
+    inputs, (_, function) = inputs_for(name), compute(name)
     signs = np.where(np.random.default_rng(0).random(MASK.shape) < 0.5, -1, 1)
     for huge in (signs, np.ones_like(signs), -np.ones_like(signs)):
-        gradient, weights = looking({**inputs, "scores": jnp.asarray((1e4 * huge).astype(np.float32))}, MASK)
+        gradient, weights = function({**inputs, "scores": jnp.asarray((1e4 * huge).astype(np.float32))}, MASK)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, weights)))
         if name not in (*SUMS_TO_ANYTHING, "constrained-softmax"):
             oracles.same(weights.sum(-1), MASK.any(-1).astype(float), tolerance=1e-6)
@@ -225,11 +225,11 @@ def test_huge_scores_stay_finite(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_rows_of_the_batch_change_nothing(name):
-    inputs, other, (_, looking) = inputs_for(name), inputs_for(name, seed=5), compute(name)
+    inputs, other, (_, function) = inputs_for(name), inputs_for(name, seed=5), compute(name)
     for row in range(len(LENGTHS)):
         mixed = jax.tree.map(lambda a, b, row=row: a.at[row].set(b[row]) if a.ndim else a, other, inputs)
         mask = np.where((np.arange(len(LENGTHS)) == row)[:, None], MASK, ~MASK[:, ::-1])
-        mine, alone = looking(mixed, mask), looking(inputs, MASK)
+        mine, alone = function(mixed, mask), function(inputs, MASK)
         oracles.same(mine[1][row], np.asarray(alone[1])[row], tolerance=1e-6)
         oracles.same(mine[0]["scores"][row], np.asarray(alone[0]["scores"])[row], tolerance=1e-6)
 
@@ -332,9 +332,9 @@ def test_a_row_that_cancels_is_still_exact(threshold):
 @pytest.mark.parametrize("alpha", [1.0, 1.0001, 1.4, 2.0, 2.6])
 def test_alpha_can_be_learned(alpha):
     """Also at 1, where the paper's formula is 0 / 0, and beyond sparsemax."""
-    inputs, (coefficients, looking) = inputs_for("alpha-entmax"), compute("alpha-entmax")
+    inputs, (coefficients, function) = inputs_for("alpha-entmax"), compute("alpha-entmax")
     inputs["numbers"]["alpha"] = jnp.float32(alpha)
-    gradient, weights = looking(inputs, MASK)
+    gradient, weights = function(inputs, MASK)
     precise = oracles.precise(inputs)
     oracles.same(weights, by_row(alpha_entmax, precise), tolerance=1e-6)
 
@@ -435,10 +435,10 @@ def test_bounds_that_sum_to_less_than_one():
 
 def test_a_bound_of_0_can_be_raised():
     """The weight of a token at a bound of 0 is exactly 0; the gradient there is the one-sided one of raising it."""
-    inputs, (coefficients, looking) = inputs_for("constrained-softmax"), compute("constrained-softmax")
+    inputs, (coefficients, function) = inputs_for("constrained-softmax"), compute("constrained-softmax")
     bound = np.array([0.0, 0.4, 0.3, 0.9], np.float32)
     inputs["numbers"]["bound"] = inputs["numbers"]["bound"].at[0].set(bound)
-    gradient, _ = looking(inputs, MASK)
+    gradient, _ = function(inputs, MASK)
     now, then = (
         constrained_softmax(np.asarray(inputs["scores"][0], np.float64), bound + np.array([more, 0, 0, 0]))
         for more in (0, 1e-6)
