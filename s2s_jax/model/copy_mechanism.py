@@ -99,7 +99,7 @@ def _pad_slots(logits, slots: int):
     return jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, slots)], constant_values=IMPOSSIBLE)
 
 
-class Sizes(NamedTuple):
+class CopyWidths(NamedTuple):
     """The widths of what copying reads."""
 
     outputs: int  # of the encoder
@@ -114,9 +114,9 @@ class Pointer(nnx.Module):
     reads = False  # whether what was copied last is read at the next step
     needs_distribution = True  # the attention weights are read as probabilities, which must sum to 1
 
-    def __init__(self, sizes: Sizes, *, slots: int, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, widths: CopyWidths, *, slots: int, dtype: DTypeLike, rngs: nnx.Rngs):
         self.slots, self.dtype, self.width = slots, dtype, 0
-        inputs = sizes.values + sizes.state + sizes.embedding
+        inputs = widths.values + widths.state + widths.embedding
         self.weight = nnx.Param(initializers.glorot(rngs.params(), inputs, 1))
         self.bias = nnx.Param(jnp.zeros(()))
 
@@ -128,7 +128,7 @@ class Pointer(nnx.Module):
         """(), since there is no state."""
         return ()
 
-    def look(self, copyable: Copyable, state: Float[Array, "*B H"]) -> Float[Array, "*B H"]:
+    def features(self, copyable: Copyable, state: Float[Array, "*B H"]) -> Float[Array, "*B H"]:
         """What a step keeps in order to compute later what it copies: the decoder state."""
         return state
 
@@ -155,9 +155,9 @@ class CopyNet(nnx.Module):
     reads = True
     needs_distribution = False
 
-    def __init__(self, sizes: Sizes, *, slots: int, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.slots, self.dtype, self.width = slots, dtype, sizes.values
-        self.weight = nnx.Param(initializers.glorot(rngs.params(), sizes.outputs, sizes.state))
+    def __init__(self, widths: CopyWidths, *, slots: int, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.slots, self.dtype, self.width = slots, dtype, widths.values
+        self.weight = nnx.Param(initializers.glorot(rngs.params(), widths.outputs, widths.state))
 
     def prepare(self, outputs: Float[Array, "B S M"], target_ids: Int[Array, "B S"]) -> Copyable:
         """The keys tanh(W h) of all tokens."""
@@ -167,7 +167,7 @@ class CopyNet(nnx.Module):
         """The scores before the first step, which are never read, because no token has the id of BOS."""
         return jnp.zeros(target_ids.shape)
 
-    def look(self, copyable: Copyable, state: Float[Array, "B H"]) -> Float[Array, "B S"]:
+    def features(self, copyable: Copyable, state: Float[Array, "B H"]) -> Float[Array, "B S"]:
         """The copy scores, one per token."""
         factors = copyable.keys.astype(self.dtype), state.astype(self.dtype)
         return jnp.einsum("bsh,bh->bs", *factors, preferred_element_type=jnp.float32)

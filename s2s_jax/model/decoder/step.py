@@ -14,7 +14,7 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.bridge import BRIDGES
 from s2s_jax.model.cells import CELLS, make_cell
-from s2s_jax.model.copy_mechanism import COPYING, Copied, Sizes, clip_to_vocabulary
+from s2s_jax.model.copy_mechanism import COPYING, Copied, CopyWidths, clip_to_vocabulary
 from s2s_jax.model.decoder.architectures import ARCHITECTURES, DropoutMasks, Layers, StepWeights, apply_mask
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.decoder_self_attention import DecoderSelfAttention
@@ -59,7 +59,7 @@ class Decoder(nnx.Module):
         self.readout_size = config.readout_width(embedding)
         window = config.self_attention_window
         self.self_attention = DecoderSelfAttention(size, window, dtype=dtype, rngs=rngs) if window else None
-        sizes = Sizes(encoder.width, self.attention.width, config.state_width, embedding)
+        sizes = CopyWidths(encoder.width, self.attention.width, config.state_width, embedding)
         slots, copies = config.copy_slots, config.copy != "none"
         self.copying = COPYING[config.copy](sizes, slots=slots, dtype=dtype, rngs=rngs) if copies else None
         self.vocabulary, self.width = vocabulary, vocabulary + slots * copies
@@ -177,7 +177,7 @@ class Decoder(nnx.Module):
         carries, attended, predicting = self.architecture.advance(layers, state.carry, attend)
         last_states, predicting = self.self_attend(weights, state, predicting)
         vector = self.read_out(weights, memory, attended.context, predicting, embedded)
-        copy_features = self.copying.look(memory.copyable, predicting) if self.copying else ()
+        copy_features = self.copying.features(memory.copyable, predicting) if self.copying else ()
         copying = copy_features if self.copying and self.copying.reads else ()
         output = DecoderOutput(vector, attended.alignment, attended.context, attended.heads, copy_features)
         return State(carries, vector if self.config.feeds_back else (), attended.state, copying, last_states), output

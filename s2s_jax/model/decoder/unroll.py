@@ -94,7 +94,7 @@ def run_parallel(
     attended = jax.vmap(lambda query: decoder.attend(weights, memory, state, query))(outputs)
     last_states, predicting = decoder.self_attend(weights, state, outputs)
     vectors = decoder.read_out(weights, memory, attended.context, predicting, embedded)
-    copy_features = decoder.copying.look(memory.copyable, predicting) if decoder.copying else ()
+    copy_features = decoder.copying.features(memory.copyable, predicting) if decoder.copying else ()
     output = DecoderOutput(vectors, attended.alignment, attended.context, attended.heads, copy_features)
     return State(tuple(carries), (), (), self_attention=last_states), output
 
