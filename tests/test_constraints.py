@@ -95,8 +95,8 @@ def test_wait_k_reads_one_more_token_per_step():
 def test_the_choice_never_goes_back_and_is_one_token_or_none(constraint):
     config = harness.legal_config(constraint=constraint)
     inputs = harness.inputs_for(config)
-    for loud in (1.0, -1.0, 5.0):
-        alignment = harness.forward_and_gradient(config)({**inputs, "queries": loud * inputs["queries"]})[0].alignment
+    for scale in (1.0, -1.0, 5.0):
+        alignment = harness.forward_and_gradient(config)({**inputs, "queries": scale * inputs["queries"]})[0].alignment
         assert set(np.unique(alignment)) <= {0.0, 1.0}
         assert set(np.unique(alignment.sum(-1))) <= {0.0, 1.0}
         positions = np.where(alignment.any(-1), alignment.argmax(-1), harness.SOURCE)[:, :3]

@@ -488,7 +488,7 @@ def test_a_word_beyond_the_slots_is_unknown():
     assert both.drop_absent_slots(source, target).tolist() == [7, UNK, 5]
 
 
-# --- the whole road ---------------------------------------------------------------------------------------------------
+# --- end to end ------------------------------------------------------------------------------------------------------
 
 KNOWN = ("to", "from", "and", "by", "of", "in")
 

@@ -100,4 +100,4 @@ def test_no_token_gets_more_than_its_fertility(history):
     most = keys.history if history == "coverage-fertility" else np.full(harness.MASK.shape, 1.2)
     total = outputs.alignment.sum(0)
     assert (total <= most + 1e-5).all()
-    assert np.isclose(total, most, atol=1e-5)[harness.MASK].any()  # the limit was felt
+    assert np.isclose(total, most, atol=1e-5)[harness.MASK].any()  # the limit is reached

@@ -238,9 +238,9 @@ def test_other_rows_of_the_batch_change_nothing(name):
 def test_weights_are_equivariant_under_permutations_of_tokens(name):
     order = np.array([2, 0, 3, 1])
     inputs = inputs_for(name)
-    turned = jax.tree.map(lambda x: x[:, order] if x.ndim else x, inputs)
+    permuted = jax.tree.map(lambda x: x[:, order] if x.ndim else x, inputs)
     _, weights = compute(name)[1](inputs, MASK)
-    _, trace = compute(name)[1](turned, MASK[:, order])
+    _, trace = compute(name)[1](permuted, MASK[:, order])
     oracles.same(trace, np.asarray(weights)[:, order], tolerance=1e-6)
 
 

@@ -18,7 +18,7 @@ BATCH, SOURCE, QUERY, MEMORY = 2, 3, 4, 5
 CONFIG = AttentionConfig(size=6, positions=4)
 BIASED = dataclasses.replace(CONFIG, bias=True)
 ONE_SIZE = ("dot", "scaled-dot", "cosine", "linear")  # the query must be as wide as the memory
-ADDITIVE = ("additive", "concat", "additive-layer-norm")  # a bias inside the tanh, where it is asked for
+ADDITIVE = ("additive", "concat", "additive-layer-norm")  # a bias inside the tanh, where it is configured
 STATELESS = sorted(name for name, score in SCORES.items() if not score.needs_history and not score.stateful)
 OF_CONTENT = sorted(set(STATELESS) - {"location"})
 CASES = [(name, CONFIG) for name in STATELESS] + [(name, BIASED) for name in ADDITIVE]
@@ -108,7 +108,7 @@ def test_scores_start_where_their_papers_do():
     def start(name, weight):
         return getattr(SCORES[name](QUERY, QUERY, BIASED, dtype=jnp.float32, rngs=oracles.OneKey()), weight)[...]
 
-    # in one program and with nothing drawn: what is drawn is not asked for
+    # in one program and with nothing drawn, since drawn values are not compared
     oracles.same(
         oracles.compiled(lambda: [start(*which) for which in expected])(), list(expected.values()), tolerance=1e-7
     )
@@ -170,8 +170,8 @@ def test_normalized_additive_does_not_depend_on_the_length_of_its_vector():
 
 def test_layer_norm_does_not_depend_on_the_scale_of_either_projection():
     compute, inputs = inputs_for("additive-layer-norm")
-    louder = {name: 7 * inputs["weights"][name][...] for name in ("query_kernel", "memory_kernel")}
-    oracles.same(compute(with_weights(inputs, **louder))[0], compute(inputs)[0], tolerance=1e-5)
+    scaled = {name: 7 * inputs["weights"][name][...] for name in ("query_kernel", "memory_kernel")}
+    oracles.same(compute(with_weights(inputs, **scaled))[0], compute(inputs)[0], tolerance=1e-5)
 
 
 def test_cosine_stays_within_its_temperature_and_reaches_it():

@@ -190,12 +190,12 @@ def _unknown_names(config: AttentionConfig) -> Iterator[Violation]:
 
 
 def _with_tried_remedies(config: ModelSettings, rules: "tuple[Rule, ...]") -> list[Violation]:
-    found = list(_violations(config, rules))
-    before = {violation.rule for violation in found}
+    broken = list(_violations(config, rules))
+    before = {violation.rule for violation in broken}
     tried = []
-    for violation in found:
-        left = [(remedy, _broken_after(config, remedy, rules)) for remedy in violation.remedies]
-        helpful = [(remedy, after) for remedy, after in left if violation.rule not in after]
+    for violation in broken:
+        outcomes = [(remedy, _broken_after(config, remedy, rules)) for remedy in violation.remedies]
+        helpful = [(remedy, after) for remedy, after in outcomes if violation.rule not in after]
         harmless = [remedy for remedy, after in helpful if after <= before]
         remedies = harmless or [remedy for remedy, _ in helpful]
         smallest = [remedy for remedy in remedies if not any(other.items() < remedy.items() for other in remedies)]
