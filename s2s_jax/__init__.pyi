@@ -72,8 +72,8 @@ from s2s_jax.train.loop import ValidationConfig as ValidationConfig
 from s2s_jax.train.metrics_writer import RecordConfig as RecordConfig
 from s2s_jax.train.objectives import OBJECTIVES as OBJECTIVES
 from s2s_jax.train.objectives import LossConfig as LossConfig
+from s2s_jax.train.objectives import LossSums as LossSums
 from s2s_jax.train.objectives import Objective as Objective
-from s2s_jax.train.objectives import Sums as Sums
 from s2s_jax.train.objectives import cross_entropy as cross_entropy
 from s2s_jax.train.optimizer import OPTIMIZERS as OPTIMIZERS
 from s2s_jax.train.optimizer import SCHEDULES as SCHEDULES

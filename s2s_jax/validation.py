@@ -1,4 +1,4 @@
-"""Checks of settings. Each raises one line that names the setting, its value and what was wanted."""
+"""Checks of settings. Each raises one line that names the setting, its value and what is allowed."""
 
 import dataclasses
 import difflib
@@ -71,7 +71,7 @@ def check_fields(config: Any, group: str) -> None:
         group: the dotted name of the config in an experiment, such as `model.decoder`; empty for the experiment.
 
     Raises:
-        ValueError: naming the setting, what was wanted and the value.
+        ValueError: naming the setting, what is allowed and the value.
     """
     for name, kind in field_types(type(config)).items():
         value = getattr(config, name)

@@ -21,7 +21,7 @@ from s2s_jax.text.batches import BatchConfig, BatchPlan
 from s2s_jax.train import alignment_losses, devices, objectives
 from s2s_jax.train.devices import DeviceConfig
 from s2s_jax.train.metrics_writer import MetricsWriter, RecordConfig, StepSums
-from s2s_jax.train.objectives import LossConfig, Sums, alignment_terms, batch_sums, make_loss
+from s2s_jax.train.objectives import LossConfig, LossSums, alignment_terms, batch_sums, make_loss
 from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
 from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.train.step import initial_state, make_step
@@ -290,7 +290,7 @@ def test_a_term_that_is_not_finite_stops_the_step():
     """Even where everything else is finite, the gradient too."""
 
     def broken(params, batch, step, key):
-        return Sums(params.sum(), params.sum(), jnp.ones(()), jnp.zeros(()), jnp.full((), jnp.inf))
+        return LossSums(params.sum(), params.sum(), jnp.ones(()), jnp.zeros(()), jnp.full((), jnp.inf))
 
     optimizer = make_optimizer(OptimizerConfig(), 10)
     state, metrics = make_step(broken, optimizer)(initial_state(jnp.ones(2), optimizer, seed=0, ema=0.0), BATCH)

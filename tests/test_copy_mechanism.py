@@ -585,5 +585,5 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files):
 
 def test_replacing_unknown_words_needs_attention(trained):
     blind = override(trained.experiment, "model.attention.score=none", "search.replace_unknown=true")
-    with pytest.raises(ValueError, match="search.replace_unknown needs to know where the model looks"):
+    with pytest.raises(ValueError, match="search.replace_unknown needs attention weights"):
         dataclasses.replace(trained, experiment=blind).translator()

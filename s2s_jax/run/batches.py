@@ -68,7 +68,7 @@ def _gold_links(
 
 
 def _short_enough(pairs: Pairs, config: DataConfig, report: DataReport, tokenizers: PairTokenizer) -> Pairs:
-    """The pairs within data.max_length; the longer ones are dropped or truncated as data.too_long says."""
+    """The pairs within data.max_length; the longer ones are dropped or truncated, by data.too_long."""
     longest, policy = config.max_length, config.too_long
     over = np.any(pairs.lengths() - 1 > longest, axis=1)
     if policy == "error" and over.mean() > 0.05:

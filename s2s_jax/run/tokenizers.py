@@ -21,7 +21,7 @@ from s2s_jax.text.tokenizers import (
 def make_tokenizers(
     config: TokenizersConfig, examples: Sequence[Example], directory: Path, *, copy_slots: int
 ) -> PairTokenizer:
-    """The tokenizers of a run directory, where it has some, else as the config says."""
+    """The tokenizers of a run directory, where it has some, else new ones or those of files, as configured."""
     return PairTokenizer(
         **{side: _make_tokenizer(config, examples, directory, side) for side in SIDES}, slots=copy_slots
     )

@@ -1,7 +1,7 @@
-"""The way of a run: check -> data -> tokenizers -> batches -> model -> state -> loop, new or resumed.
+"""From an experiment to a trained run: check -> data -> tokenizers -> batches -> model -> state -> loop, new or resumed.
 
-Each step is a module of this package, is given its own config, and returns what the next ones need. `train` goes all
-the way, `check_trainable` only checks, replicas go the same way side by side and share data, tokenizers and model.
+Each stage is a module of this package, is given its own config, and returns what the next ones need. `train` passes
+through all of them, `check_trainable` checks without data; replicas share data, tokenizers and model.
 """
 
 import contextlib
@@ -204,7 +204,7 @@ class _Shared(NamedTuple):
 
 
 class _PreparedRun(NamedTuple):
-    """A run that has gone all the way to the loop."""
+    """A run that is ready for the loop."""
 
     context: TrainerContext
     state: TrainState

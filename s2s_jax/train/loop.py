@@ -73,7 +73,7 @@ class BudgetConfig:
         at_least("budget.seconds", self.seconds, 0)
 
 
-class NotFinite(ArithmeticError):  # noqa: N818 - the name says what is wrong
+class NotFinite(ArithmeticError):  # noqa: N818
     """The loss or the gradient of a step is NaN or infinite; the step was not taken."""
 
 

@@ -62,7 +62,7 @@ class LossConfig:
         return [name for name in ("coverage", "fertility", "entropy", "diagonal", "guided") if getattr(self, name)]
 
 
-class Sums(NamedTuple):
+class LossSums(NamedTuple):
     """Sums over one or more batches."""
 
     nats: Float[Array, ""]  # negative log-probability of all real target tokens
@@ -112,11 +112,11 @@ def mean_of_possible_logits(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
     return jnp.mean(logits, axis=-1, where=logits > IMPOSSIBLE / 2)
 
 
-def sum_losses(losses: Losses, target: Int[Array, "B T"]) -> Sums:
+def sum_losses(losses: Losses, target: Int[Array, "B T"]) -> LossSums:
     """The losses of real tokens, summed."""
     weight = real(target).astype(jnp.float32)
     nats, smoothed, correct = ((loss * weight).sum() for loss in losses)
-    return Sums(nats, smoothed, weight.sum(), correct)
+    return LossSums(nats, smoothed, weight.sum(), correct)
 
 
 def batch_sums(
@@ -127,7 +127,7 @@ def batch_sums(
     *,
     config: LossConfig,
     policy: InputPolicy | None = None,
-) -> Sums:
+) -> LossSums:
     """The sums of a batch under teacher forcing, or under an input policy."""
     losses = functools.partial(token_losses, label_smoothing=config.label_smoothing)
     reader = LogitsReader(losses, batch.target, config.vocabulary_chunk) if config.vocabulary_chunk else None
@@ -164,11 +164,11 @@ def alignment_terms(
     return functools.reduce(jnp.add, each)
 
 
-Loss = Callable[[Params, Batch, Int[Array, ""], Key[Array, ""]], Sums]
+Loss = Callable[[Params, Batch, Int[Array, ""], Key[Array, ""]], LossSums]
 
 
 class Objective(Protocol):
-    """The signature of a training objective: the sums of a batch, of which `Sums.objective` is minimized."""
+    """The signature of a training objective: the sums of a batch, of which `LossSums.objective` is minimized."""
 
     def __call__(
         self,
@@ -181,7 +181,7 @@ class Objective(Protocol):
         *,
         loss: LossConfig,
         sampling: ScheduledSamplingConfig,
-    ) -> Sums:
+    ) -> LossSums:
         """The sums of a batch at a training step; `key` is for dropout and sampling."""
         ...
 
@@ -195,7 +195,7 @@ def cross_entropy(
     *,
     loss: LossConfig,
     sampling: ScheduledSamplingConfig,
-) -> Sums:
+) -> LossSums:
     """Cross-entropy with label smoothing and alignment terms, under teacher forcing or scheduled sampling."""
     policy = None
     if not sampling.is_teacher_forcing:
@@ -210,12 +210,12 @@ def make_loss(model: Model, config: LossConfig, sampling: ScheduledSamplingConfi
     """The training loss of a batch at a step, with noise."""
     objective = OBJECTIVES[config.objective]
 
-    def loss(params: Params, batch: Batch, step: Int[Array, ""], key: Key[Array, ""]) -> Sums:
+    def loss(params: Params, batch: Batch, step: Int[Array, ""], key: Key[Array, ""]) -> LossSums:
         return objective(model, params, batch, step, key, loss=config, sampling=sampling)
 
     return loss
 
 
-def plain_sums(model: Model, params: Params, batch: Batch, *, chunk: int = 0) -> Sums:
+def plain_sums(model: Model, params: Params, batch: Batch, *, chunk: int = 0) -> LossSums:
     """The sums of a batch under teacher forcing, without noise, label smoothing and alignment terms: validation."""
     return batch_sums(model, params, batch, config=LossConfig(vocabulary_chunk=chunk))

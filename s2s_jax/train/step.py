@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import Batch, real
-from s2s_jax.train.objectives import Loss, Sums
+from s2s_jax.train.objectives import Loss, LossSums
 
 
 class TrainState(NamedTuple):
@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
 class Metrics(NamedTuple):
     """Sums of a step's batch, its gradient's norm, and whether the step was taken."""
 
-    sums: Sums
+    sums: LossSums
     norm: Float[Array, ""]  # of the gradient of the mean loss, before clipping
     finite: Bool[Array, ""]  # False: the step was not taken
 
@@ -56,12 +56,12 @@ def make_step(
     metrics say so.
     """
 
-    def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], Sums]:
+    def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], LossSums]:
         """The objective of a part of the batch over the tokens of the whole batch."""
         sums = loss(params, batch, step, key)
         return sums.objective / tokens, sums
 
-    def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, Sums]:
+    def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, LossSums]:
         of_part = jax.grad(mean_objective, has_aux=True)
         tokens = jnp.maximum(real(batch.target).sum(), 1).astype(jnp.float32)
         if accumulate == 1:
