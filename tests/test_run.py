@@ -117,9 +117,9 @@ def test_settings_of_a_search_are_for_one_question_and_compiled_once(loaded):
     before = loaded.translate(lines)
     wide = loaded.translate(lines, beam=3, rules={"min_length": 2}, length_penalty=1.0)
     assert [len(one.hypotheses) for one in wide] == [3, 3]
-    programs = loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._find._cache_size()
+    programs = loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._search._cache_size()
     assert loaded.translate(lines, beam=3, rules={"min_length": 2}, length_penalty=1.0)[0].tokens == wide[0].tokens
-    assert loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._find._cache_size() == programs
+    assert loaded.translator(beam=3, rules={"min_length": 2}, length_penalty=1.0)._search._cache_size() == programs
     assert [one.text for one in loaded.translate(lines)] == [one.text for one in before]
     one = wide[0]
     assert (one.score, one.tokens, one.log_probs, one.truncated) == (
