@@ -114,7 +114,7 @@ def test_one_flipped_bit_anywhere_is_restored_identically_or_refused_by_name(cop
             refusals += restored_or_refused(copy)
         file.write_bytes(whole)
     assert any(line.startswith("step 2: leaf 'params/kernel': its checksum is ") for line in refusals)
-    assert any("_CHECKPOINT_METADATA is damaged: its checksum does not match what it says" in line for line in refusals)
+    assert any("_CHECKPOINT_METADATA is damaged: its checksum does not match its content" in line for line in refusals)
 
 
 def test_every_file_can_be_missing_or_cut_short(copy: Path):
@@ -410,8 +410,8 @@ def test_the_record_is_plain_json(two_steps: Path):
     ("metrics", "about", "said"),
     [
         ({"bleu": 1.0}, {}, r"metrics must hold 'loss', by which the best checkpoint is chosen, got \['bleu'\]"),
-        (None, {"path": Path("x")}, "about must be what JSON can say, got .*PosixPath"),
-        (None, {"rate": float("nan")}, "about must be what JSON can say, got .*nan"),
+        (None, {"path": Path("x")}, "about must be what JSON can represent, got .*PosixPath"),
+        (None, {"rate": float("nan")}, "about must be what JSON can represent, got .*nan"),
     ],
 )
 def test_what_cannot_be_said_is_refused(

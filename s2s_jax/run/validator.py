@@ -110,7 +110,12 @@ def _link_counter(
         )
     scorer = PairScorer(model, tokenizers, search)
     gold = [token_links(example, tokenizers.source, tokenizers.target) for example in aligned]
-    return lambda params: link_counts([pair.alignment for pair in scorer.score(params, aligned)], gold)
+
+    def count_links(params: Params) -> np.ndarray:
+        counts = link_counts([pair.alignment for pair in scorer.score(params, aligned)], gold)
+        return counts.sum(0, keepdims=True)  # of the whole split, as the sums of forced decoding are
+
+    return count_links
 
 
 def _sample(translations: Sequence[Translation], references: Sequence[Sequence[str]]) -> list[str]:
