@@ -338,7 +338,8 @@ def bigrams(config, *, source_vocabulary, target_vocabulary, copy_table=None):
         return Memory((), jnp.zeros((rows, length, 1)), source != 0), State(jnp.zeros(rows), (), ())
 
     def step(params, memory, state, token):
-        alignment = memory.mask / jnp.maximum(memory.mask.sum(1, keepdims=True), 1).astype(jnp.float32)
+        mask = memory.mask.astype(jnp.float32)
+        alignment = mask / jnp.maximum(mask.sum(1, keepdims=True), 1)
         return state, StepOutput(params["table"][token], alignment, jnp.zeros((len(token), 1)))
 
     return Model(init, encode, step)

@@ -1,4 +1,4 @@
-"""From an experiment to a trained run: check -> data -> tokenizers -> batches -> model -> state -> loop, new or resumed.
+"""From an experiment to a trained run: check -> data -> tokenizers -> batches -> model -> state -> loop.
 
 Each stage is a module of this package, is given its own config, and returns what the next ones need. `train` passes
 through all of them, `check_trainable` checks without data; replicas share data, tokenizers and model.
