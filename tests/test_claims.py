@@ -47,7 +47,7 @@ SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every
          "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "form"), SWEEPS)
+@pytest.mark.parametrize(("name", "function"), SWEEPS)
 def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
     made = loaded(name)[function]()
     assert len(list(grid_trials(made))) == len(grid_points(made)) * len(made.seeds)
@@ -56,7 +56,7 @@ def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "label"),
+    ("name", "function", "label"),
     [
         ("bottleneck", "sweep", "attention"),
         ("forcing", "sweep", "linear, Gumbel"),
