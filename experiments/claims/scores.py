@@ -84,12 +84,12 @@ def scores_of(experiment: s2s.Experiment, *metrics: str) -> s2s.Sweep:
 
 
 def sweep() -> s2s.Sweep:
-    """SCAN."""
+    """The scores on SCAN."""
     return scores_of(base(), "exact_match", "token_accuracy")
 
 
 def dates() -> s2s.Sweep:
-    """Dates, where the gold alignment is known."""
+    """The scores on dates, where the gold alignment is known."""
     changes = (
         "data.train=task:dates",
         "tokenizer.source.type=char",
@@ -106,7 +106,7 @@ def on_sounds() -> s2s.Experiment:
 
 
 def sounds() -> s2s.Sweep:
-    """CMUdict."""
+    """The scores on CMUdict."""
     return scores_of(on_sounds(), "wer", "per", "token_accuracy")
 
 

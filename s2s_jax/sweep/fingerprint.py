@@ -71,7 +71,7 @@ def _counts(name: str, value: Any) -> bool:
 
 
 def trial_fingerprint(identity: dict[str, Any]) -> str:
-    """Eight hexadecimal digits."""
+    """The fingerprint of an identity: eight hexadecimal digits."""
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 

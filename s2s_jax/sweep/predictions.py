@@ -43,7 +43,9 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     predictions["gallery"] = [_gallery_record(translation, references) for translation, references in first]
     if trained.experiment.model.attention.score == "none":
         return predictions
-    predictions["alignment_counts"] = _alignment_counts(translations)
+    predictions["alignment_counts"] = _alignment_counts(
+        translations, items.references, unit=trained.experiment.evaluation.unit
+    )
     if all(example.links is not None for example in examples):
         gold = [token_links(example, **trained.tokenizers) for example in examples]
         counts = link_counts([pair.alignment for pair in pairs], gold)
@@ -51,14 +53,20 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     return predictions
 
 
-def _alignment_counts(translations: Sequence[Translation]) -> dict[str, list]:
-    """The counts of all metrics that are computed from alignments alone, so that the alignments need not be stored."""
-    alignments = [np.asarray(translation.alignment, np.float64) for translation in translations]
-    predictions = Predictions(alignments=alignments)
+def _alignment_counts(
+    translations: Sequence[Translation], references: Sequence[Sequence[str]], *, unit: str
+) -> dict[str, list]:
+    """The counts of all metrics that need alignments, so that the alignments themselves need not be stored."""
+    predictions = Predictions(
+        texts=[translation.text for translation in translations],
+        references=references,
+        unit=unit,
+        alignments=[np.asarray(translation.alignment, np.float64) for translation in translations],
+    )
     return {
         name: metric.counts(predictions).tolist()
         for name, metric in METRICS.items()
-        if tuple(metric.needs) == ("alignments",)
+        if "alignments" in metric.needs and predictions.inputs.issuperset(metric.needs)
     }
 
 
