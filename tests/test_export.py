@@ -92,9 +92,8 @@ def test_attention_of_every_kind_is_one_program_for_all_shapes(choices):
     model = build(config, source_vocabulary=8, target_vocabulary=8)
     params, search = model.init(jax.random.key(0)), SearchConfig(max_length=4, beam=2)
     parameters = {path.replace("/", "."): value for path, value in on_host(params).items()}
-    exported = jax.jit(
-        export.deserialize(bytearray(serialized_search(model, search, parameters, **source_lengths(attention)))).call
-    )
+    program = serialized_search(model, search, parameters, **source_lengths(attention))
+    exported = jax.jit(export.deserialize(bytearray(program)).call)
     for rows, tokens in ((3, 12), (2, 16)):
         source = np.full((rows, tokens), 5, np.int32)
         source[0, 5:], source[1] = [EOS, *[PAD] * (tokens - 6)], PAD
