@@ -55,5 +55,5 @@ def test_the_command_shows_and_cites(capsys):
     assert main(["attention", "--cite", "softmx"]) == 2
     assert "did you mean 'softmax'?" in capsys.readouterr().err
     assert main(["attention", "--json"]) == 0
-    record = next(one for one in json.loads(capsys.readouterr().out) if one["name"] == "concat")
+    record = next(one for one in json.loads(capsys.readouterr().out)["choices"] if one["name"] == "concat")
     assert record["formula"] == "score = v . tanh(W [q; k])"

@@ -99,7 +99,7 @@ def test_help_of_an_experiment_shows_every_setting_with_description_and_value(s2
     assert code == 0
     assert "--model.attention.score additive" in out
     assert "--optimizer.clip-norm 2.5" in out
-    assert "Highest learning rate, reached after warm-up." in out
+    assert "Peak learning rate, reached after warm-up." in out
     assert s2s("train", "--help", "dates", "--optimizer.clip-norm", "2.5")[1] == out
 
 
@@ -270,7 +270,7 @@ def test_pairs_that_are_none_are_refused_with_their_line(s2s, directory, tmp_pat
     two.write_text("a\n")
     code, out, errors = s2s("score", str(directory), "--input", f"{one},{two}")
     assert (code, out) == (2, "")
-    assert "two ends before line 2, the other file goes on" in errors
+    assert "two ends before line 2, the other file does not" in errors
     code, out, errors = s2s("score", str(directory), "--input", str(one))
     assert (code, out) == (2, "")
     assert "one:1: 1 tab-separated columns, 2 are wanted" in errors

@@ -22,7 +22,7 @@ def attention(given: Given) -> None:
     if given.options.cite:
         entries = _with_name(given.options.cite, entries)
     if given.options.json:
-        print(json.dumps([_record(entry) for entry in entries], ensure_ascii=False))
+        print(json.dumps({"choices": [_record(entry) for entry in entries]}, ensure_ascii=False))
     elif given.options.cite:
         print("\n".join(line for entry in entries for line in _citation(entry)))
     else:

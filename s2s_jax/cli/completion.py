@@ -9,9 +9,9 @@ from s2s_jax.cli.experiments import known_experiments
 from s2s_jax.cli.settings import choices, command_settings
 from s2s_jax.cli.suggestions import flag
 
-FILES = ("imports", "input", "prefix", "constraints", "file", "n_best", "python")  # options that name a file
-DIRECTORIES = ("run", "ensemble", "profile", "output", "out")
-EXPERIMENTS = {
+FILE_OPTIONS = ("imports", "input", "prefix", "constraints", "file", "n_best", "python")
+DIRECTORY_OPTIONS = ("run", "ensemble", "profile", "output", "out")
+EXPERIMENT_FUNCTIONS = {
     "bash": '_s2s_experiments() {{ compgen -W \'{names}\' -- "$1"; compgen -f -- "$1"; }}',
     "zsh": "_s2s_experiments() {{ _alternative 'names:experiment:({names})' 'files:file:_files' }}",
     "tcsh": "",
@@ -26,17 +26,17 @@ def completion(given: Given) -> None:
         _add_completers(command)
         if name in WITH_SETTINGS:
             _add_settings(name, command)
-    preamble = {shell: EXPERIMENTS[shell].format(names=" ".join(known_experiments()))}
-    print(shtab.complete(parser, shell, preamble=preamble))
+    functions = EXPERIMENT_FUNCTIONS[shell].format(names=" ".join(known_experiments()))
+    print(shtab.complete(parser, shell, preamble=functions))
 
 
 def _add_completers(command: argparse.ArgumentParser) -> None:
     for action in command._actions:
         if action.dest == "experiment":
             action.complete = {"bash": "_s2s_experiments", "zsh": "_s2s_experiments", "tcsh": "f"}  # type: ignore[attr-defined]
-        elif action.dest in FILES and action.type is not int:
+        elif action.dest in FILE_OPTIONS and action.type is not int:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-        elif action.dest in DIRECTORIES:
+        elif action.dest in DIRECTORY_OPTIONS:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
 
 
