@@ -115,12 +115,12 @@ def test_help_of_a_group_shows_its_settings_alone_and_the_values_of_choices(s2s)
 
 
 def test_options_may_stand_before_the_experiment_and_have_hyphens_or_underscores():
-    given = parse(["train", "--steps", "5", "--model.attention.learned-alpha=true", "reverse"])
-    assert given.options.experiment == "reverse"
-    assert given.overrides == ["steps=5", "model.attention.learned_alpha=true"]
-    given = parse(["translate", "--n_best", "2", "--search.length_penalty", "-1", "runs/x"])
-    assert (given.options.run, given.options.n_best) == ("runs/x", 2)
-    assert given.overrides == ["search.length_penalty=-1"]
+    arguments = parse(["train", "--steps", "5", "--model.attention.learned-alpha=true", "reverse"])
+    assert arguments.options.experiment == "reverse"
+    assert arguments.overrides == ["steps=5", "model.attention.learned_alpha=true"]
+    arguments = parse(["translate", "--n_best", "2", "--search.length_penalty", "-1", "runs/x"])
+    assert (arguments.options.run, arguments.options.n_best) == ("runs/x", 2)
+    assert arguments.overrides == ["search.length_penalty=-1"]
 
 
 def test_every_synonym_leads_to_a_flag_that_exists():

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.command_line import parse
 from s2s_jax.cli.errors import DONE, INTERRUPTED, explain
 
@@ -43,19 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    given = parse(words)
-    _import_users_code(getattr(given.options, "imports", []))
-    code = _function(given)(given)
+    arguments = parse(words)
+    _import_users_code(getattr(arguments.options, "imports", []))
+    code = _function(arguments)(arguments)
     sys.stdout.flush()
     return code or DONE
 
 
-def _function(given: Given) -> Callable[[Given], int | None]:
+def _function(arguments: Arguments) -> Callable[[Arguments], int | None]:
     """The function of a command, imported only now: help and usage errors do without jax, `translate` without flax."""
-    if given.help is not None:
+    if arguments.help is not None:
         return importlib.import_module("s2s_jax.cli.help").show_help
-    module = given.command if given.command in MODULES else "commands"
-    return getattr(importlib.import_module(f"s2s_jax.cli.{module}"), given.command)
+    module = arguments.command if arguments.command in MODULES else "commands"
+    return getattr(importlib.import_module(f"s2s_jax.cli.{module}"), f"{arguments.command}_command")
 
 
 def _import_users_code(names: Sequence[str]) -> None:

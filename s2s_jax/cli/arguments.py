@@ -25,7 +25,7 @@ SETTINGS_HELP = (
     "--help GROUP, such as --help model.attention, describes the settings of a group"
 )
 HELP_WIDTH = 80
-SPLITS = ("train", "validation", "test")
+_SPLITS = ("train", "validation", "test")
 
 
 class UsageError(ValueError):
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class Arguments:
     """A parsed command line."""
 
     command: str
@@ -145,7 +145,7 @@ def _translate(parser: Parser) -> None:
 def _evaluate(parser: Parser) -> None:
     _add_run(parser)
     _add_beam(parser)
-    parser.add_argument("--split", default="test", choices=SPLITS, help="split of the data (default: test)")
+    parser.add_argument("--split", default="test", choices=_SPLITS, help="split of the data (default: test)")
 
 
 def _score(parser: Parser) -> None:
@@ -176,7 +176,7 @@ def _align(parser: Parser) -> None:
     _add_run(parser)
     _add_beam(parser)
     parser.add_argument("--input", metavar="FILE", help="lines to translate and draw (default: pairs of the split)")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="split of the data (default: test)")
+    parser.add_argument("--split", default="test", choices=_SPLITS, help="split of the data (default: test)")
     parser.add_argument("--count", type=int, default=4, metavar="N", help="how many pairs to draw (default: 4)")
     parser.add_argument("--output", metavar="FILE", help="the picture (default: alignment.png in the run)")
 

@@ -8,22 +8,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.model.attention.catalogue import CatalogueEntry, catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.compatibility import axis_names
 
 
-def attention(given: Given) -> None:
+def attention_command(arguments: Arguments) -> None:
     """Show all choices, or the papers of one (`--cite`)."""
-    if given.overrides:
-        raise UsageError(f"attention takes no settings, got --{given.overrides[0]}")
+    if arguments.overrides:
+        raise UsageError(f"attention takes no settings, got --{arguments.overrides[0]}")
     entries = list(catalogue())
-    if given.options.cite:
-        entries = _with_name(given.options.cite, entries)
-    if given.options.json:
+    if arguments.options.cite:
+        entries = _with_name(arguments.options.cite, entries)
+    if arguments.options.json:
         print(json.dumps({"choices": [_record(entry) for entry in entries]}, ensure_ascii=False))
-    elif given.options.cite:
+    elif arguments.options.cite:
         print("\n".join(line for entry in entries for line in _citation(entry)))
     else:
         _show(entries)

@@ -12,16 +12,16 @@ from s2s_jax.bench.measure import BenchConfig, compare_replicas, compare_setting
 from s2s_jax.bench.profile import profile_step
 from s2s_jax.bench.roofline import Roofline, measure_roofline
 from s2s_jax.bench.workloads import WORKLOADS, Workload
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.suggestions import field_name
 from s2s_jax.config import override
 from s2s_jax.train.devices import keep_freed_memory
 
 
-def bench(given: Given) -> None:
+def bench_command(arguments: Arguments) -> None:
     """Measure the limit of the machine, then each workload."""
-    options, workloads = given.options, _workloads(given)
-    config = _config(given)
+    options, workloads = arguments.options, _workloads(arguments)
+    config = _config(arguments)
     variants = {name: _variants(workload, options.compare) for name, workload in workloads.items() if options.compare}
     keep_freed_memory()
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
@@ -32,8 +32,8 @@ def bench(given: Given) -> None:
         console.print(f"page: {options.profile}")
     rows = []
     for name, workload in workloads.items() if not options.profile else ():
-        console.print(", ".join([f"{name}: {workload.description}", *given.overrides]))
-        for row in _rows(name, workload, variants.get(name, {}), given, config, roofline):
+        console.print(", ".join([f"{name}: {workload.description}", *arguments.overrides]))
+        for row in _rows(name, workload, variants.get(name, {}), arguments, config, roofline):
             rows.append(row)
             console.print("  " + _row_line(row))
     if options.json:
@@ -42,8 +42,8 @@ def bench(given: Given) -> None:
         print(json.dumps({"machine": describe_machine(), "limit": limit, "rows": rows}))
 
 
-def _config(given: Given) -> BenchConfig:
-    options = given.options
+def _config(arguments: Arguments) -> BenchConfig:
+    options = arguments.options
     return BenchConfig(
         phases=tuple(options.phases.split(",")),
         precisions=tuple(options.precisions.split(",")),
@@ -55,14 +55,14 @@ def _config(given: Given) -> BenchConfig:
     )
 
 
-def _workloads(given: Given) -> dict[str, Workload]:
+def _workloads(arguments: Arguments) -> dict[str, Workload]:
     """The workloads of the command line, with its overrides."""
-    for name in given.options.workloads:
+    for name in arguments.options.workloads:
         if name not in WORKLOADS:
             near = [known for known in WORKLOADS if known in name.upper()]
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UsageError(f"no workload {name!r}{hint} (there are {', '.join(WORKLOADS)})")
-    return {name: override(WORKLOADS[name], *given.overrides) for name in given.options.workloads}
+    return {name: override(WORKLOADS[name], *arguments.overrides) for name in arguments.options.workloads}
 
 
 def _variants(workload: Workload, text: str) -> dict[str, Workload]:
@@ -79,15 +79,15 @@ def _rows(
     name: str,
     workload: Workload,
     variants: dict[str, Workload],
-    given: Given,
+    arguments: Arguments,
     config: BenchConfig,
     roofline: Roofline,
 ) -> Iterator[dict[str, Any]]:
     """The measurements that the options ask for, one by one."""
     if variants:
-        yield from compare_setting(name, field_name(given.options.compare.partition("=")[0]), variants, config)
-    elif given.options.replicas:
-        yield compare_replicas(name, workload, given.options.replicas, config)
+        yield from compare_setting(name, field_name(arguments.options.compare.partition("=")[0]), variants, config)
+    elif arguments.options.replicas:
+        yield compare_replicas(name, workload, arguments.options.replicas, config)
     else:
         yield from measure_workload(name, workload, config, roofline)
 

@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Iterator, Sequence
 
-from s2s_jax.cli.arguments import COMMANDS, WITH_SETTINGS, Given, UsageError, command_parsers, make_parser
+from s2s_jax.cli.arguments import COMMANDS, WITH_SETTINGS, Arguments, UsageError, command_parsers, make_parser
 from s2s_jax.cli.suggestions import did_you_mean, field_name, flag, nearest_flag
 
 
-def parse(words: Sequence[str]) -> Given:
+def parse(words: Sequence[str]) -> Arguments:
     """The parsed command line; options may stand anywhere, hyphens and underscores are the same in flags.
 
     Raises:
@@ -22,11 +22,11 @@ def parse(words: Sequence[str]) -> Given:
     command = command_parsers(parser)[name]
     words_of_command, overrides, group = _split(rest, name, command)
     if group is not None and name != "train":
-        return Given(name, argparse.Namespace(), overrides, group)
+        return Arguments(name, argparse.Namespace(), overrides, group)
     options, unexpected = command.parse_known_args(words_of_command)
     if unexpected:
         raise UsageError(f"unexpected argument {unexpected[0]!r}; see s2s {name} --help")
-    return Given(name, options, overrides, group)
+    return Arguments(name, options, overrides, group)
 
 
 def _split(

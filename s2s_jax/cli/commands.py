@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from s2s_jax import config, run
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.experiments import find
 from s2s_jax.cli.inputs import input_lines, load_run
 from s2s_jax.cli.output import formatted, print_json, rounded
@@ -19,13 +19,13 @@ from s2s_jax.text.sources import read_split
 from s2s_jax.train.devices import keep_freed_memory
 
 
-def train(given: Given) -> None:
+def train_command(arguments: Arguments) -> None:
     """Train an experiment, or resume a run."""
-    options = given.options
+    options = arguments.options
     if options.experiment is None:
         raise UsageError("train needs an EXPERIMENT: a Python file with experiment(), its name, or a run to resume")
     experiment, directory = find(options.experiment, options.run)
-    experiment = config.override(experiment, *given.overrides)
+    experiment = config.override(experiment, *arguments.overrides)
     imports = tuple(dict.fromkeys([*experiment.imports, *options.imports]))
     experiment = dataclasses.replace(experiment, imports=imports)
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
@@ -38,14 +38,14 @@ def train(given: Given) -> None:
         print(f"the run is {directory}; next: echo 'your line' | s2s translate {directory}")
 
 
-def evaluate(given: Given) -> None:
+def evaluate_command(arguments: Arguments) -> None:
     """Print the metrics of a split."""
-    loaded = load_run(given)
-    metrics = loaded.evaluate(given.options.split)
-    about = {"run": given.options.run, "step": loaded.step, "split": given.options.split}
-    combined = {"averaged": loaded.averaged, "with": given.options.ensemble}
+    loaded = load_run(arguments)
+    metrics = loaded.evaluate(arguments.options.split)
+    about = {"run": arguments.options.run, "step": loaded.step, "split": arguments.options.split}
+    combined = {"averaged": loaded.averaged, "with": arguments.options.ensemble}
     metrics = {**about, **{name: value for name, value in combined.items() if value}, **metrics}
-    if given.options.json:
+    if arguments.options.json:
         print_json(metrics)
         return
     for name, value in metrics.items():
@@ -57,12 +57,12 @@ def evaluate(given: Given) -> None:
             print(f"{name.replace('_', ' ')}: {formatted(value)}")
 
 
-def align(given: Given) -> None:
+def align_command(arguments: Arguments) -> None:
     """Draw alignments, and write them as JSON beside the picture."""
-    options = given.options
+    options = arguments.options
     if options.count < 1:
         raise UsageError(f"--count must be positive, got {options.count}")
-    loaded = load_run(given)
+    loaded = load_run(arguments)
     if loaded.experiment.model.attention.score == "none":
         raise UsageError(f"{options.run} has no attention (model.attention.score=none), so there is nothing to draw")
     if options.input:
@@ -93,10 +93,10 @@ def _alignment_record(pair: Any) -> dict[str, Any]:
     }
 
 
-def info(given: Given) -> None:
+def info_command(arguments: Arguments) -> None:
     """Print step, parameters, data and checkpoints of a run."""
-    facts = run.info(Path(given.options.run))
-    if given.options.json:
+    facts = run.info(Path(arguments.options.run))
+    if arguments.options.json:
         print_json(facts)
         return
     for line in facts["refused"]:

@@ -4,7 +4,7 @@ import argparse
 
 import shtab
 
-from s2s_jax.cli.arguments import WITH_SETTINGS, Given, command_parsers, make_parser
+from s2s_jax.cli.arguments import WITH_SETTINGS, Arguments, command_parsers, make_parser
 from s2s_jax.cli.experiments import known_experiments
 from s2s_jax.cli.settings import choices, command_settings
 from s2s_jax.cli.suggestions import flag
@@ -18,9 +18,9 @@ EXPERIMENT_FUNCTIONS = {
 }
 
 
-def completion(given: Given) -> None:
+def completion_command(arguments: Arguments) -> None:
     """Print the script; `eval "$(s2s completion bash)"` in a startup file makes a shell read it."""
-    shell = given.options.shell
+    shell = arguments.options.shell
     parser = make_parser()
     for name, command in command_parsers(parser).items():
         _add_completers(command)

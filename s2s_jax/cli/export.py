@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import load_run
 from s2s_jax.cli.output import print_json
 from s2s_jax.export.exporter import export_run
 from s2s_jax.export.manifest import read_manifest
 
 
-def export(given: Given) -> None:
+def export_command(arguments: Arguments) -> None:
     """Write the files and list them."""
-    options = given.options
+    options = arguments.options
     for name, least in (("beam", 1), ("max_length", 0)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")
     directory = Path(options.output)
     export_run(
-        load_run(given),
+        load_run(arguments),
         directory,
         beam=options.beam,
         max_length=options.max_length,

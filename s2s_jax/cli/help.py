@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from s2s_jax.cli.arguments import HELP_WIDTH, WITH_SETTINGS, Given, UsageError, command_parsers, make_parser
+from s2s_jax.cli.arguments import HELP_WIDTH, WITH_SETTINGS, Arguments, UsageError, command_parsers, make_parser
 from s2s_jax.cli.suggestions import did_you_mean, field_name, flag
 
 if TYPE_CHECKING:
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from s2s_jax.config import Setting
 
 
-def show_help(given: Given) -> None:
+def show_help(arguments: Arguments) -> None:
     """Print the help of a command: its options, or the settings of a group; of `train` both."""
-    if given.command not in WITH_SETTINGS and given.help:
-        raise UsageError(f"{given.command} takes no settings; see s2s {given.command} --help")
+    if arguments.command not in WITH_SETTINGS and arguments.help:
+        raise UsageError(f"{arguments.command} takes no settings; see s2s {arguments.command} --help")
     lines = []
-    if given.command == "train" or given.help:
-        lines = list(_settings_help(given))
-    if not given.help or lines[0].startswith("Settings"):  # not for a single group
-        lines = [*command_parsers(make_parser())[given.command].format_help().splitlines(), "", *lines]
+    if arguments.command == "train" or arguments.help:
+        lines = list(_settings_help(arguments))
+    if not arguments.help or lines[0].startswith("Settings"):  # not for a single group
+        lines = [*command_parsers(make_parser())[arguments.command].format_help().splitlines(), "", *lines]
     print("\n".join(lines).rstrip())
 
 
-def _settings_help(given: Given) -> Iterator[str]:
+def _settings_help(arguments: Arguments) -> Iterator[str]:
     """The lines about the settings that were asked for."""
     from s2s_jax.cli.experiments import is_experiment  # only now: these import jax
     from s2s_jax.cli.settings import command_settings, setting_groups
 
-    experiment, group = getattr(given.options, "experiment", None), field_name(given.help or "")
-    if given.command == "train" and experiment is None and is_experiment(given.help or ""):
-        experiment, group = given.help, ""  # s2s train --help EXPERIMENT
-    known = {setting.name for setting in command_settings(given.command)}
-    groups = [one for one in setting_groups(_config(given, experiment)) if known & {it.name for it in one.settings}]
+    experiment, group = getattr(arguments.options, "experiment", None), field_name(arguments.help or "")
+    if arguments.command == "train" and experiment is None and is_experiment(arguments.help or ""):
+        experiment, group = arguments.help, ""  # s2s train --help EXPERIMENT
+    known = {setting.name for setting in command_settings(arguments.command)}
+    groups = [one for one in setting_groups(_config(arguments, experiment)) if known & {it.name for it in one.settings}]
     chosen = [one for one in groups if not group or f"{one.name}.".startswith(group + ".")]
     if not chosen:
         names = [one.name for one in groups if one.name]
@@ -45,19 +45,19 @@ def _settings_help(given: Given) -> Iterator[str]:
         yield from _group_help(one)
 
 
-def _config(given: Given, experiment: str | None) -> Any:
+def _config(arguments: Arguments, experiment: str | None) -> Any:
     """The experiment or workload whose values are shown."""
     from s2s_jax.config import Experiment, override
 
-    if given.command == "bench":
+    if arguments.command == "bench":
         from s2s_jax.bench.workloads import WORKLOADS
 
-        return override(WORKLOADS["W1"], *given.overrides)
+        return override(WORKLOADS["W1"], *arguments.overrides)
     if experiment is None:
-        return override(Experiment(), *given.overrides)
+        return override(Experiment(), *arguments.overrides)
     from s2s_jax.cli.experiments import find
 
-    return override(find(experiment, None)[0], *given.overrides)
+    return override(find(experiment, None)[0], *arguments.overrides)
 
 
 def _group_help(group: "SettingGroup") -> Iterator[str]:

@@ -5,17 +5,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from s2s_jax.cli.arguments import Given
+from s2s_jax.cli.arguments import Arguments
 from s2s_jax.cli.inputs import load_run
 from s2s_jax.cli.output import print_json, print_line, rounded
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.text.pairs import stream_pairs
 
 
-def score(given: Given) -> None:
+def score_command(arguments: Arguments) -> None:
     """Print each pair with its log-probability in nats, or each n-best list ordered by the score of the search."""
-    options = given.options
-    run = load_run(given)
+    options = arguments.options
+    run = load_run(arguments)
     pairs = run.score(stream_pairs(options.n_best or options.input or "", stdin=sys.stdin.buffer))
     for pair in _reranked(pairs) if options.n_best else pairs:
         if options.json:

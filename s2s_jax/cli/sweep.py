@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.cli.sweep_file import NamedSweep, find_sweep
 from s2s_jax.sweep.fingerprint import TrialDir
@@ -24,19 +24,19 @@ from s2s_jax.sweep.tuning import Tuning
 from s2s_jax.sweep.verify import verify_trial
 
 
-def sweep(given: Given) -> int:
+def sweep_command(arguments: Arguments) -> int:
     """Run the command; returns its exit code."""
-    named = find_sweep(given)
+    named = find_sweep(arguments)
     if isinstance(named.sweep, Tuning):
-        return _tune(named.sweep, named.folder, given)
-    return ACTIONS[given.options.action](named.sweep, named, given)
+        return _tune(named.sweep, named.folder, arguments)
+    return ACTIONS[arguments.options.action](named.sweep, named, arguments)
 
 
-def _tune(tuning: Tuning, folder: Path, given: Given) -> int:
-    options = given.options
+def _tune(tuning: Tuning, folder: Path, arguments: Arguments) -> int:
+    options = arguments.options
     if options.action != "run":
         raise UsageError(f"a tuning has no {options.action}, only run; its trials are in {folder}")
-    console = _console(given)
+    console = _console(arguments)
     tuned = tune(tuning, folder, console.print)
     if tuned.signal:
         return _stopped(console, tuned.signal)
@@ -50,8 +50,8 @@ def _tune(tuning: Tuning, folder: Path, given: Given) -> int:
     return 0 if tuned.value is not None else 1
 
 
-def _console(given: Given) -> Console:
-    return Console(stderr=given.options.json, soft_wrap=True, highlight=False, markup=False)
+def _console(arguments: Arguments) -> Console:
+    return Console(stderr=arguments.options.json, soft_wrap=True, highlight=False, markup=False)
 
 
 def _stopped(console: Console, signal: int) -> int:
@@ -59,10 +59,10 @@ def _stopped(console: Console, signal: int) -> int:
     return 128 + signal
 
 
-def _plan(sweep: Sweep, named: NamedSweep, given: Given) -> int:
+def _plan(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     plan = make_plan(sweep, named.folder)
     folders = [str(trial_dir.folder) for trial_dir in plan.trial_dirs]
-    if given.options.json:
+    if arguments.options.json:
         record = {name: getattr(plan, name) for name in ("done", "failed", "seconds", "megabytes", "power")}
         print(json.dumps({"trials": folders, **record, "identical": [group._asdict() for group in plan.identical]}))
         return 0
@@ -74,9 +74,9 @@ def _plan(sweep: Sweep, named: NamedSweep, given: Given) -> int:
     return 0
 
 
-def _run(sweep: Sweep, named: NamedSweep, given: Given) -> int:
-    options, folder = given.options, named.folder
-    console = _console(given)
+def _run(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
+    options, folder = arguments.options, named.folder
+    console = _console(arguments)
     slurm = dict(pair.split("=", 1) for pair in options.slurm)
     executor = ExecutorConfig(name=options.executor, jobs=options.jobs, address=options.address, options=slurm)
     outcome = launch(sweep, folder, executor, console.print)
@@ -92,15 +92,15 @@ def _run(sweep: Sweep, named: NamedSweep, given: Given) -> int:
     return 1 if outcome.failed else 0
 
 
-def _status(sweep: Sweep, named: NamedSweep, given: Given) -> int:
+def _status(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     trial_dirs = make_plan(sweep, named.folder).trial_dirs
     metric = sweep.metrics[0]
     rows = status_rows(trial_dirs, metric)
-    if given.options.json:
+    if arguments.options.json:
         print(json.dumps({"trials": [row._asdict() for row in rows]}))
         return 0
     console = Console(highlight=False)
-    if given.options.watch and console.is_terminal:
+    if arguments.options.watch and console.is_terminal:
         rows = _watch(trial_dirs, metric, console)
     console.print(status_table(rows, metric))
     print(status_summary(rows))
@@ -118,9 +118,9 @@ def _watch(trial_dirs: list[TrialDir], metric: str, console: Console) -> list[St
     return rows
 
 
-def _report(sweep: Sweep, named: NamedSweep, given: Given) -> int:
+def _report(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     folder = _write_report(sweep, named, make_plan(sweep, named.folder).trial_dirs)
-    print(json.dumps({"report": str(folder)}) if given.options.json else f"report: {folder / 'report.html'}")
+    print(json.dumps({"report": str(folder)}) if arguments.options.json else f"report: {folder / 'report.html'}")
     return 0
 
 
@@ -131,16 +131,16 @@ def _write_report(sweep: Sweep, named: NamedSweep, trial_dirs: list[TrialDir]) -
     return folder
 
 
-def _verify(sweep: Sweep, named: NamedSweep, given: Given) -> int:
+def _verify(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     trial_dirs = make_plan(sweep, named.folder).trial_dirs
-    name = given.options.trial
+    name = arguments.options.trial
     selected = [trial_dir for trial_dir in trial_dirs if name in ("", trial_dir.folder.name)]
     if not selected:
         raise UsageError(f"no trial {name!r}{did_you_mean(name, [trial_dir.folder.name for trial_dir in trial_dirs])}")
     single = dataclasses.replace(sweep, replicas=False)
     spec = trial_groups(single, selected, also_done=True)[0][0]
     verification = verify_trial(spec)
-    if given.options.json:
+    if arguments.options.json:
         print(json.dumps({"trial": spec.folder.name, "same": verification.same, **verification._asdict()}))
     elif verification.same:
         print(f"{spec.folder.name}: the same bits again (parameters {verification.digests[0][:16]}), the same metrics")

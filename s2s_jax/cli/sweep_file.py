@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.experiments import FOLDERS
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.config import override
@@ -27,13 +27,13 @@ class NamedSweep(NamedTuple):
     command: str
 
 
-def find_sweep(given: Given) -> NamedSweep:
+def find_sweep(arguments: Arguments) -> NamedSweep:
     """The sweep that a file or a name stands for, with overrides and options applied.
 
     Raises:
         UsageError: there is none.
     """
-    options = given.options
+    options = arguments.options
     path = Path(options.file)
     if path.suffix != ".py":
         path = _shipped_file(options.file)
@@ -42,13 +42,13 @@ def find_sweep(given: Given) -> NamedSweep:
             f"no sweep {path}; give a Python file with {options.function}(), or one of {', '.join(_shipped_names())}"
         )
     module = import_once(str(path))
-    sweep = _change(_call(module, path, options.function), given)
+    sweep = _change(_call(module, path, options.function), arguments)
     imports = [*sweep.base.imports, *options.imports, *[str(path)] * extends_tables(str(path))]
     base = dataclasses.replace(sweep.base, imports=tuple(dict.fromkeys(imports)))
     sweep = dataclasses.replace(sweep, base=base)
     name = path.stem if options.function == "sweep" else f"{path.stem}-{options.function}"
     folder = Path(options.out) if options.out else Path("runs") / "sweeps" / name
-    return NamedSweep(sweep, folder, name, _claim(module), _command(given))
+    return NamedSweep(sweep, folder, name, _claim(module), _command(arguments))
 
 
 def _call(module: ModuleType, path: Path, function: str) -> Sweep | Tuning:
@@ -68,10 +68,10 @@ def _functions(module: ModuleType) -> str:
     return f" (there are {', '.join(names)})" if names else ""
 
 
-def _change(sweep: Sweep | Tuning, given: Given) -> Sweep | Tuning:
+def _change(sweep: Sweep | Tuning, arguments: Arguments) -> Sweep | Tuning:
     """The sweep with the settings and options of the command line."""
-    options = given.options
-    sweep = dataclasses.replace(sweep, base=override(sweep.base, *given.overrides))
+    options = arguments.options
+    sweep = dataclasses.replace(sweep, base=override(sweep.base, *arguments.overrides))
     if isinstance(sweep, Tuning):
         if options.replicas:
             raise UsageError("a tuning tries one setting at a time; leave out --replicas")
@@ -94,15 +94,15 @@ def _claim(module: ModuleType) -> str:
     return "\n\n".join(claim[:1].upper() + claim[1:] for claim in claims)
 
 
-def _command(given: Given) -> str:
+def _command(arguments: Arguments) -> str:
     """The command that runs the sweep as it was named."""
-    options = given.options
+    options = arguments.options
     words = ["s2s", "sweep", "run", options.file]
     words += [] if options.function == "sweep" else ["--function", options.function]
     words += ["--seeds", str(options.seeds)] if options.seeds else []
     words += ["--replicas"] * options.replicas
     words += [word for name in options.imports for word in ("--import", name)]
-    for change in given.overrides:
+    for change in arguments.overrides:
         name, _, value = change.partition("=")
         words += [f"--{name}", value]
     return shlex.join(words)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s2s_jax.cli.arguments import Given, UsageError
+from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import constrained_lines, load_run
 from s2s_jax.cli.output import print_json, print_line, rounded
 from s2s_jax.decode.translate import Translation
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from s2s_jax.run import Run
 
 
-def translate(given: Given) -> None:
+def translate_command(arguments: Arguments) -> None:
     """Print the best translation of each line, its n best with their scores, or all about it as JSON."""
-    options = given.options
+    options = arguments.options
     if options.n_best < 1:
         raise UsageError(f"--n-best must be positive, got {options.n_best}")
     exported = is_exported(Path(options.run))
-    translator, settings = _exported(given) if exported else (_run(given), {})
+    translator, settings = _exported(arguments) if exported else (_run(arguments), {})
     hypotheses = translator.search(**settings).hypotheses
     if options.n_best > hypotheses:
         raise UsageError(f"--n-best {options.n_best} exceeds the {hypotheses} hypotheses of the search; widen --beam")
     interactive = options.input is None and sys.stdin.isatty()  # a person waits for the answer to each line
-    translations = translator.stream(constrained_lines(given), window=1 if interactive else 0, **settings)
+    translations = translator.stream(constrained_lines(arguments), window=1 if interactive else 0, **settings)
     for number, translation in enumerate(translations, 1):
         if translation.unread:
             _warn(f"{options.input or 'stdin'}:{number}", translation)
@@ -39,21 +39,21 @@ def translate(given: Given) -> None:
             _print_n_best(translation, options.n_best)
 
 
-def _run(given: Given) -> "Run":
+def _run(arguments: Arguments) -> "Run":
     """The run; without --beam, the beam is as wide as --n-best needs."""
-    widened = given.options.n_best > 1 and given.options.beam is None
-    return load_run(given, *([f"search.beam={given.options.n_best}"] if widened else []))
+    widened = arguments.options.n_best > 1 and arguments.options.beam is None
+    return load_run(arguments, *([f"search.beam={arguments.options.n_best}"] if widened else []))
 
 
-def _exported(given: Given) -> tuple[Exported, dict[str, Any]]:
+def _exported(arguments: Arguments) -> tuple[Exported, dict[str, Any]]:
     """The exported run, and the beam of the command line: no other setting can be changed after the export."""
-    if given.overrides:
-        name = given.overrides[0].split("=")[0]
-        raise UsageError(f"{name} was settled when {given.options.run} was exported; set it in s2s export")
+    if arguments.overrides:
+        name = arguments.overrides[0].split("=")[0]
+        raise UsageError(f"{name} was settled when {arguments.options.run} was exported; set it in s2s export")
     keep_freed_memory()
-    exported = load_exported(given.options.run)
+    exported = load_exported(arguments.options.run)
     use_compilation_cache(DeviceConfig(**exported.manifest["config"]["device"]))
-    beam = given.options.beam
+    beam = arguments.options.beam
     return exported, {} if beam is None else {"beam": beam}
 
 

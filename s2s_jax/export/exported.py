@@ -15,7 +15,7 @@ from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.export.manifest import PARAMETERS, SIDES, read_manifest, tokenizer_file
+from s2s_jax.export.manifest import PARAMETERS, TOKENIZER_SIDES, read_manifest, tokenizer_file
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import load_tokenizer
 
@@ -71,7 +71,9 @@ def load_exported(directory: str | Path) -> Exported:
     manifest = read_manifest(directory)
     if not manifest["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
-    pair = PairTokenizer(*(load_tokenizer(directory / tokenizer_file(side)) for side in SIDES), slots=manifest["slots"])
+    pair = PairTokenizer(
+        *(load_tokenizer(directory / tokenizer_file(side)) for side in TOKENIZER_SIDES), slots=manifest["slots"]
+    )
     translators = {
         search["settings"]["beam"]: Translator(
             _load_search(directory / search["program"], **manifest["source_tokens"]),

@@ -21,7 +21,7 @@ import s2s_jax
 from s2s_jax import config as configs
 from s2s_jax.decode.batching import rounded_length
 from s2s_jax.decode.search import SearchConfig, compiled_search
-from s2s_jax.export.manifest import PARAMETERS, SIDES, tokenizer_file, write_manifest
+from s2s_jax.export.manifest import PARAMETERS, TOKENIZER_SIDES, tokenizer_file, write_manifest
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model
 from s2s_jax.run.loaded_run import Run
@@ -50,7 +50,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
     draft.mkdir(parents=True)
     parameters = named_parameters(run)
     _save(parameters, draft / PARAMETERS)
-    for side in SIDES:
+    for side in TOKENIZER_SIDES:
         save_tokenizer(run.tokenizers[side], draft / tokenizer_file(side))
     tokens = source_lengths(run.experiment.model.attention)
     described = [_write_program(run, search, parameters, tokens, draft) for search in searches]
@@ -59,7 +59,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
         "jax": jax.__version__,
         "platforms": PLATFORMS,
         "step": run.step,
-        "vocabularies": {side: run.tokenizers[side].size for side in SIDES},
+        "vocabularies": {side: run.tokenizers[side].size for side in TOKENIZER_SIDES},
         "slots": run.pair.slots,
         "parameters": {name: form_of(value) for name, value in parameters.items()},
         "source_tokens": tokens,

@@ -8,7 +8,7 @@ from typing import Any
 EXPORT_FORMAT = 4
 MANIFEST = "export.json"
 PARAMETERS = "parameters.safetensors"
-SIDES = ("source", "target")
+TOKENIZER_SIDES = ("source", "target")
 
 
 def is_exported(directory: Path) -> bool:
