@@ -1,36 +1,27 @@
-"""Anyone's own two files: translation with subwords.
+"""Your own two parallel files: translation with subwords.
 
 Command: s2s train parallel_text --data.train train.en,train.de --data.validation dev.en,dev.de --run runs/mine
-A TSV or JSON-lines file of pairs serves as well: --data.train pairs.tsv. Small data wants smaller vocabularies
+A TSV or JSON-lines file of pairs serves as well: --data.train pairs.tsv. Small data needs smaller vocabularies
 (--tokenizer.source.size 2000 --tokenizer.target.size 2000) and more dropout.
 """
 
-from s2s_jax.config import Experiment
-from s2s_jax.decode.search import SearchConfig
-from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.decoder.config import DecoderConfig
-from s2s_jax.model.encoder import EncoderConfig
-from s2s_jax.model.seq2seq import ModelConfig
-from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
-from s2s_jax.train.objectives import LossConfig
-from s2s_jax.train.optimizer import OptimizerConfig
+import s2s_jax as s2s
 
 
-def experiment() -> Experiment:
+def experiment() -> s2s.Experiment:
     """A bidirectional LSTM of 256, a decoder of 512 with general attention and input feeding."""
-    pieces = TokenizerConfig(type="bpe", size=8000)
-    return Experiment(
+    pieces = s2s.TokenizerConfig(type="bpe", size=8000)
+    return s2s.Experiment(
         steps=20_000,
-        data=DataConfig(max_length=80, too_long="drop"),
-        tokenizer=TokenizersConfig(source=pieces, target=pieces),
-        model=ModelConfig(
+        data=s2s.DataConfig(max_length=80, too_long="drop"),
+        tokenizer=s2s.TokenizersConfig(source=pieces, target=pieces),
+        model=s2s.ModelConfig(
             embedding=256,
-            encoder=EncoderConfig(cell="lstm", size=256, dropout=0.3),
-            attention=AttentionConfig(score="general"),
-            decoder=DecoderConfig(cell="lstm", size=512, dropout=0.3),
+            encoder=s2s.EncoderConfig(cell="lstm", size=256, dropout=0.3),
+            attention=s2s.AttentionConfig(score="general"),
+            decoder=s2s.DecoderConfig(cell="lstm", size=512, dropout=0.3),
         ),
-        loss=LossConfig(label_smoothing=0.1),
-        optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=500),
-        search=SearchConfig(beam=5),
+        loss=s2s.LossConfig(label_smoothing=0.1),
+        optimizer=s2s.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=500),
+        search=s2s.SearchConfig(beam=5),
     )
