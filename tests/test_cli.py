@@ -376,7 +376,7 @@ def test_train_as_json_says_where_it_got(s2s, directory, tmp_path):
         ("def experiment(): return 3\n", "returned int, an Experiment is wanted"),
         ("x = 1\nimport no_such_sibling\n", "own.py:2: ModuleNotFoundError: No module named 'no_such_sibling'"),
         ("def experiment():\n    return 1 / 0\n", "own.py:2: ZeroDivisionError: division by zero"),
-        ("import sibling\ndef experiment():\n    return sibling.wrong()\n", "sibling.py:2: NameError: "),
+        ("import broken_sibling\ndef experiment():\n    return broken_sibling.wrong()\n", "broken_sibling.py:2: NameError: "),
         (
             "from s2s_jax.config import Experiment\ndef experiment():\n    return Experiment(stepz=3)\n",
             "got an unexpected keyword argument 'stepz'",
@@ -389,10 +389,10 @@ def test_train_as_json_says_where_it_got(s2s, directory, tmp_path):
 )
 def test_mistakes_in_the_users_own_file_are_told_with_its_line(s2s, tmp_path, monkeypatch, text, message):
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "sibling", raising=False)
+    monkeypatch.delitem(sys.modules, "broken_sibling", raising=False)
     file = tmp_path / "own.py"
     file.write_text(text)
-    (tmp_path / "sibling.py").write_text("def wrong():\n    return unknown\n")
+    (tmp_path / "broken_sibling.py").write_text("def wrong():\n    return unknown\n")
     code, out, errors = s2s("train", str(file))
     assert (code, out) == (2, "")
     assert message in errors

@@ -584,6 +584,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files):
 
 
 def test_replacing_unknown_words_needs_attention(trained):
-    blind = override(trained.experiment, "model.attention.score=none", "search.replace_unknown=true")
+    changes = "model.attention.score=none", "model.decoder.copy=none", "search.replace_unknown=true"
+    blind = override(trained.experiment, *changes)
     with pytest.raises(ValueError, match="search.replace_unknown needs attention weights"):
         dataclasses.replace(trained, experiment=blind).translator()

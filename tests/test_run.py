@@ -394,11 +394,11 @@ def test_what_never_came_to_a_checkpoint_binds_nobody(tmp_path):
     with pytest.raises(ValueError, match="data.max_length=1 would drop"):
         run.train(tiny.experiment("data.max_length=1"), directory, QUIET)
     run.train(tiny.experiment("steps=1", "tokenizer.source.type=char"), directory, QUIET)
-    assert json.loads((directory / "source.tokenizer.json").read_text())["kind"] == "char"
+    assert json.loads((directory / "source.tokenizer.json").read_text())["type"] == "char"
 
 
 def test_impossible_pairs_are_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(ValueError, match="score='dot' needs query and memory of one size, got query 31 and memory 32"):
+    with pytest.raises(ValueError, match="model.attention.score=dot multiplies a decoder state"):
         run.train(tiny.experiment("model.attention.score=dot", "model.decoder.size=31"), tmp_path / "r", QUIET)
     assert not (tmp_path / "r").exists()
 

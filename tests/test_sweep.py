@@ -143,7 +143,7 @@ def test_a_sweep_that_makes_no_sense_is_refused_in_one_line(changes, message):
 
 def test_a_trial_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
     made = sweep(axes={SCORE: ["dot"], "model.decoder.size": [33]}, baseline="dot")  # dot needs equal widths
-    with pytest.raises(ValueError, match="dot-33-seed0: "):
+    with pytest.raises(ValueError, match="the point model.attention.score=dot, model.decoder.size=33: "):
         make_plan(made, tmp_path)
     assert not (tmp_path / "trials").exists()
 

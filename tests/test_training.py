@@ -400,7 +400,7 @@ def test_optimizers_that_make_no_sense_are_refused(options, message):
 
 
 def test_more_devices_than_there_are_is_refused():
-    with pytest.raises(ValueError, match=r"device.count=64, but there are 2 \(cpu\)"):
+    with pytest.raises(ValueError, match=r"device.count=64, but jax found 2 \(cpu\)"):
         devices.make_mesh(DeviceConfig(count=64))
     with pytest.raises(ValueError, match="device.platform=gpu, but jax found cpu"):
         devices.make_mesh(DeviceConfig(platform="gpu"))
