@@ -65,19 +65,19 @@ from s2s_jax.text.synthetic_tasks import TASKS as TASKS
 from s2s_jax.text.tokenizers import TOKENIZERS as TOKENIZERS
 from s2s_jax.text.tokenizers import TokenizerConfig as TokenizerConfig
 from s2s_jax.text.tokenizers import TokenizersConfig as TokenizersConfig
-from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig as CheckpointConfig
-from s2s_jax.train.devices import DeviceConfig as DeviceConfig
-from s2s_jax.train.loop import BudgetConfig as BudgetConfig
-from s2s_jax.train.loop import ValidationConfig as ValidationConfig
-from s2s_jax.train.metrics_writer import RecordConfig as RecordConfig
-from s2s_jax.train.objectives import OBJECTIVES as OBJECTIVES
-from s2s_jax.train.objectives import LossConfig as LossConfig
-from s2s_jax.train.objectives import LossSums as LossSums
-from s2s_jax.train.objectives import Objective as Objective
-from s2s_jax.train.objectives import cross_entropy as cross_entropy
-from s2s_jax.train.optimizer import OPTIMIZERS as OPTIMIZERS
-from s2s_jax.train.optimizer import SCHEDULES as SCHEDULES
-from s2s_jax.train.optimizer import OptimizerConfig as OptimizerConfig
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig as ScheduledSamplingConfig
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig as CheckpointConfig
+from s2s_jax.training.devices import DeviceConfig as DeviceConfig
+from s2s_jax.training.loop import BudgetConfig as BudgetConfig
+from s2s_jax.training.loop import ValidationConfig as ValidationConfig
+from s2s_jax.training.metrics_writer import RecordConfig as RecordConfig
+from s2s_jax.training.objectives import OBJECTIVES as OBJECTIVES
+from s2s_jax.training.objectives import LossConfig as LossConfig
+from s2s_jax.training.objectives import LossSums as LossSums
+from s2s_jax.training.objectives import Objective as Objective
+from s2s_jax.training.objectives import cross_entropy as cross_entropy
+from s2s_jax.training.optimizer import OPTIMIZERS as OPTIMIZERS
+from s2s_jax.training.optimizer import SCHEDULES as SCHEDULES
+from s2s_jax.training.optimizer import OptimizerConfig as OptimizerConfig
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig as ScheduledSamplingConfig
 
 __version__: str

@@ -18,13 +18,13 @@ from s2s_jax.model.seq2seq import build
 from s2s_jax.run.trainer import prepare as prepare_run
 from s2s_jax.shapes import EOS, Batch, real
 from s2s_jax.text.batches import BatchConfig, BatchPlan
-from s2s_jax.train import alignment_losses, devices, objectives
-from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.metrics_writer import MetricsWriter, RecordConfig, StepSums
-from s2s_jax.train.objectives import LossConfig, LossSums, alignment_terms, batch_sums, make_loss
-from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
-from s2s_jax.train.step import initial_state, make_step
+from s2s_jax.training import alignment_losses, devices, objectives
+from s2s_jax.training.devices import DeviceConfig
+from s2s_jax.training.metrics_writer import MetricsWriter, RecordConfig, StepSums
+from s2s_jax.training.objectives import LossConfig, LossSums, alignment_terms, batch_sums, make_loss
+from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.step import initial_state, make_step
 
 TERMS = ("coverage", "fertility", "entropy", "diagonal", "guided")
 LENGTHS = [(4, 3), (1, 2), (3, 5), (5, 1), (0, 0)]  # target, source; the last row is no sentence

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.train.checkpoint import checkpoints as checkpoints_module
-from s2s_jax.train.checkpoint import disk
-from s2s_jax.train.checkpoint import format as checkpoint_format
-from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, Checkpoints, kept_steps
-from s2s_jax.train.checkpoint.format import CheckpointError
+from s2s_jax.training.checkpoint import checkpoints as checkpoints_module
+from s2s_jax.training.checkpoint import disk
+from s2s_jax.training.checkpoint import format as checkpoint_format
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig, Checkpoints, kept_steps
+from s2s_jax.training.checkpoint.format import CheckpointError
 
 
 class State(NamedTuple):
@@ -438,7 +438,7 @@ RUN = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, Checkpoints
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig, Checkpoints
 directory, end = Path(sys.argv[1]), sys.argv[2]
 with Checkpoints(directory, CheckpointConfig()) as checkpoints:
     checkpoints.save(1, {"w": np.arange(3)}, metrics=None, about={})

@@ -376,7 +376,10 @@ def test_train_as_json_says_where_it_got(s2s, directory, tmp_path):
         ("def experiment(): return 3\n", "returned int, an Experiment is wanted"),
         ("x = 1\nimport no_such_sibling\n", "own.py:2: ModuleNotFoundError: No module named 'no_such_sibling'"),
         ("def experiment():\n    return 1 / 0\n", "own.py:2: ZeroDivisionError: division by zero"),
-        ("import broken_sibling\ndef experiment():\n    return broken_sibling.wrong()\n", "broken_sibling.py:2: NameError: "),
+        (
+            "import broken_sibling\ndef experiment():\n    return broken_sibling.wrong()\n",
+            "broken_sibling.py:2: NameError: ",
+        ),
         (
             "from s2s_jax.config import Experiment\ndef experiment():\n    return Experiment(stepz=3)\n",
             "got an unexpected keyword argument 'stepz'",

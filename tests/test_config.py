@@ -15,9 +15,9 @@ from s2s_jax import config
 from s2s_jax.config import Experiment, differences, from_json, override, settings, to_json
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.train.loop import MetricName
-from s2s_jax.train.objectives import OBJECTIVES, ObjectiveName
-from s2s_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName
+from s2s_jax.training.loop import MetricName
+from s2s_jax.training.objectives import OBJECTIVES, ObjectiveName
+from s2s_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName
 
 
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():

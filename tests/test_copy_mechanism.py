@@ -32,8 +32,8 @@ from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
 from s2s_jax.text.copy_vocabulary import NO_COPY, PairTokenizer
 from s2s_jax.text.tokenizers import Subwords, Words
-from s2s_jax.train.checkpoint.pytree_io import digest
-from s2s_jax.train.objectives import token_losses
+from s2s_jax.training.checkpoint.pytree_io import digest
+from s2s_jax.training.objectives import token_losses
 
 V, SLOTS = 7, 3
 WIDTH = V + SLOTS

@@ -22,8 +22,8 @@ from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, PAD, Batch, real
-from s2s_jax.train.objectives import LossConfig, make_loss
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.objectives import LossConfig, make_loss
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 
 STEPS, BEAM, LENGTH = 20, 3, 6
 ROTATION = tuple(

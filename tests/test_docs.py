@@ -68,6 +68,38 @@ def test_a_run_with_code_of_its_own_names_the_missing_import(score_page):
     assert "--import my_score.py" in result.stderr
 
 
+FILES = {
+    "add-a-cell.md": "my_cell.py",
+    "add-a-search.md": "my_search.py",
+    "add-an-objective.md": "my_objective.py",
+    "add-anything-else.md": "mine.py",
+}
+IN_ONE_PROCESS = """
+import shlex, sys
+from s2s_jax.cli import main
+for line in sys.stdin.read().splitlines():
+    assert main(shlex.split(line.removeprefix("s2s "))) == 0, line
+"""
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_the_code_of_every_page_trains_and_is_used(page, tmp_path):
+    """One process per page, since a start of jax takes seconds."""
+    (tmp_path / FILES[page]).write_text(blocks(page, "python"), encoding="utf-8")
+    commands = "".join(line + "\n" for line in blocks(page, "sh").splitlines() if line.strip())
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ONE_PROCESS],
+        input=commands,
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert commands.count("--import") == commands.count(f"--import {FILES[page]}") > 0
+
+
 def test_the_class_of_the_score_page_is_ten_lines_without_its_docstrings():
     body = blocks("add-a-score.md", "python").partition("class Distance")[2].partition("s2s.SCORES[")[0]
     code = [line for line in body.splitlines() if line.strip() and not line.strip().startswith('"""')]

@@ -17,8 +17,8 @@ from s2s_jax.cli import main
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import DataConfig, read_split
-from s2s_jax.train.checkpoint.average import newest_average
-from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig, CheckpointError, Checkpoints
+from s2s_jax.training.checkpoint.average import newest_average
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig, CheckpointError, Checkpoints
 
 QUIET = Console(quiet=True)
 

@@ -23,7 +23,7 @@ from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.run.model import make_model
 from s2s_jax.run.trainer import prepare
 from s2s_jax.shapes import EOS, PAD
-from s2s_jax.train.checkpoint.pytree_io import on_host
+from s2s_jax.training.checkpoint.pytree_io import on_host
 
 LINES = ["a b c", "", "z", " \u00a0", "d e f g h", "unheard of", "a b c d e f g h i j"]  # of two shapes
 SHORT = LINES[:3]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from s2s_jax.train.lock import Lock, RunLockedError
+from s2s_jax.training.lock import Lock, RunLockedError
 
 OWNER = """
 import os, signal, sys
 from pathlib import Path
-from s2s_jax.train.lock import Lock
+from s2s_jax.training.lock import Lock
 with Lock(Path(sys.argv[1])):
     if sys.argv[2:] and os.fork() == 0:
         print(f"{os.getpid()}\\n", end="", flush=True)

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from s2s_jax.train.profile import BEFORE, TRACED, Profile
+from s2s_jax.training.profile import BEFORE, TRACED, Profile
 
 
 @pytest.fixture

@@ -54,11 +54,9 @@ def test_the_public_names_are_those_that_editors_see():
 
 
 def test_train_is_the_function_whatever_was_imported_before(tmp_path):
-    code = (
-        "import s2s_jax.train.loop, s2s_jax as s2s, inspect; print(list(inspect.signature(s2s.train).parameters)[:2])"
-    )
+    code = "import s2s_jax.training.loop, s2s_jax as s2s, inspect; print(*inspect.signature(s2s.train).parameters)"
     done = python(code, tmp_path)
-    assert done.stdout == "['experiment', 'directory']\n", done.stderr
+    assert done.stdout.startswith("experiment directory"), done.stderr
 
 
 def test_a_run_is_trained_without_a_console_and_fits_one_line(tmp_path):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.train.checkpoint.pytree_io import (
+from s2s_jax.training.checkpoint.pytree_io import (
     check_same_structure,
     described,
     digest,

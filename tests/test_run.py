@@ -25,10 +25,10 @@ from s2s_jax.model.seq2seq import MODELS
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
-from s2s_jax.train import objectives
-from s2s_jax.train.checkpoint.pytree_io import digest
-from s2s_jax.train.loop import NotFinite
-from s2s_jax.train.signals import Interrupted
+from s2s_jax.training import objectives
+from s2s_jax.training.checkpoint.pytree_io import digest
+from s2s_jax.training.loop import NotFinite
+from s2s_jax.training.signals import Interrupted
 
 QUIET = Console(quiet=True)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, predicted_token, probability
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, predicted_token, probability
 
 
 def value(config: ScheduledSamplingConfig, step: int) -> float:

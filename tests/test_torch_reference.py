@@ -23,10 +23,10 @@ from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
-from s2s_jax.train.objectives import LossConfig, make_loss
-from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
-from s2s_jax.train.step import initial_state, make_step
+from s2s_jax.training.objectives import LossConfig, make_loss
+from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.step import initial_state, make_step
 
 FILE = Path(__file__).parent.parent / "experiments" / "bench" / "torch_reference.py"
 SOURCE, TARGET, LENGTH, WIDTH, CLIP, RATE = 19, 21, 6, 5, 0.5, 1e-2

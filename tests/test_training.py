@@ -17,12 +17,12 @@ from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, shift_right, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
-from s2s_jax.train import devices
-from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
-from s2s_jax.train.optimizer import OptimizerConfig, learning_rate, make_optimizer
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
-from s2s_jax.train.step import initial_state, make_step
+from s2s_jax.training import devices
+from s2s_jax.training.devices import DeviceConfig
+from s2s_jax.training.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
+from s2s_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
+from s2s_jax.training.step import initial_state, make_step
 
 HOST = Batch(
     np.array([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0], [0, 0, 0, 0]], np.int32),

@@ -14,8 +14,8 @@ from s2s_jax import run
 from s2s_jax.config import override
 from s2s_jax.run.run_dir import read_json
 from s2s_jax.shapes import Batch
-from s2s_jax.train.signals import Interrupted
-from s2s_jax.train.vmapped_runs import stacked
+from s2s_jax.training.signals import Interrupted
+from s2s_jax.training.vmapped_runs import stacked
 
 QUIET = Console(quiet=True)
 SEEDS = (3, 4)

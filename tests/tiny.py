@@ -8,11 +8,11 @@ from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
 from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
-from s2s_jax.train.checkpoint.checkpoints import CheckpointConfig
-from s2s_jax.train.devices import DeviceConfig
-from s2s_jax.train.loop import ValidationConfig
-from s2s_jax.train.metrics_writer import RecordConfig
-from s2s_jax.train.optimizer import OptimizerConfig
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
+from s2s_jax.training.devices import DeviceConfig
+from s2s_jax.training.loop import ValidationConfig
+from s2s_jax.training.metrics_writer import RecordConfig
+from s2s_jax.training.optimizer import OptimizerConfig
 
 
 def experiment(*changes: str) -> config.Experiment:

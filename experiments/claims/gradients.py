@@ -41,10 +41,10 @@ from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, SPECIAL, Batch
 from s2s_jax.text.synthetic_tasks import make_examples
-from s2s_jax.train.objectives import LossConfig, make_loss, plain_sums
-from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
-from s2s_jax.train.step import initial_state, make_step
+from s2s_jax.training.objectives import LossConfig, make_loss, plain_sums
+from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.step import initial_state, make_step
 from s2s_jax.validation import at_least
 
 CELLS: tuple[CellName, ...] = ("rnn", "gru", "lstm")

@@ -12,9 +12,9 @@ from s2s_jax.bench.workloads import Workload, build_workload, without_eos
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.shapes import Batch
-from s2s_jax.train.objectives import make_loss
-from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
-from s2s_jax.train.step import initial_state, make_step
+from s2s_jax.training.objectives import make_loss
+from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.training.step import initial_state, make_step
 
 
 class Runner:

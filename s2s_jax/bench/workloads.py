@@ -16,8 +16,8 @@ from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
-from s2s_jax.train.objectives import LossConfig
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.objectives import LossConfig
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 
 TRAINING_SHAPES = 8
 FIRST_WORD = 4  # below it are PAD, BOS, EOS, UNK

@@ -15,7 +15,7 @@ from s2s_jax.bench.workloads import WORKLOADS, Workload
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.suggestions import field_name
 from s2s_jax.config import override
-from s2s_jax.train.devices import keep_freed_memory
+from s2s_jax.training.devices import keep_freed_memory
 
 
 def bench_command(arguments: Arguments) -> None:

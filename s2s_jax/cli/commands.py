@@ -16,7 +16,7 @@ from s2s_jax.cli.inputs import input_lines, load_run
 from s2s_jax.cli.output import formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.sources import read_split
-from s2s_jax.train.devices import keep_freed_memory
+from s2s_jax.training.devices import keep_freed_memory
 
 
 def train_command(arguments: Arguments) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def load_run(arguments: Arguments, *defaults: str) -> "Run":
     """The run of a command with the settings of the command line; `defaults` are overrides that give way to those."""
     from s2s_jax import load  # only now: an exported run is translated without flax
-    from s2s_jax.train.devices import keep_freed_memory, use_compilation_cache
+    from s2s_jax.training.devices import keep_freed_memory, use_compilation_cache
 
     keep_freed_memory()
     beam = getattr(arguments.options, "beam", None)

@@ -10,7 +10,7 @@ from s2s_jax.cli.output import print_json, print_line, rounded
 from s2s_jax.decode.translate import Translation
 from s2s_jax.export.exported import Exported, load_exported
 from s2s_jax.export.manifest import is_exported
-from s2s_jax.train.devices import DeviceConfig, keep_freed_memory, use_compilation_cache
+from s2s_jax.training.devices import DeviceConfig, keep_freed_memory, use_compilation_cache
 
 if TYPE_CHECKING:
     from s2s_jax.run import Run

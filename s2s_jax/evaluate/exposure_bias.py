@@ -11,8 +11,8 @@ from s2s_jax.decode.batching import pad_rows, run_batches
 from s2s_jax.model.interface import Model, Params, shift_right
 from s2s_jax.shapes import Batch, real
 from s2s_jax.text.batches import Pairs
-from s2s_jax.train.objectives import token_losses
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
+from s2s_jax.training.objectives import token_losses
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
 
 
 def free_running_nats(model: Model, params: Params, batch: Batch) -> Float[Array, " B"]:

@@ -26,7 +26,7 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model
 from s2s_jax.run.loaded_run import Run
 from s2s_jax.text.tokenizers import save_tokenizer
-from s2s_jax.train.checkpoint.pytree_io import form_of, nested, on_host
+from s2s_jax.training.checkpoint.pytree_io import form_of, nested, on_host
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -12,10 +12,10 @@ from s2s_jax.run.model import copy_slots
 from s2s_jax.run.state import abstract_state
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import unequal_types
-from s2s_jax.train.objectives import make_loss
-from s2s_jax.train.optimizer import make_optimizer
-from s2s_jax.train.scheduled_sampling import SOFT_PREDICTIONS
-from s2s_jax.train.step import TrainState, TrainStep, make_step
+from s2s_jax.training.objectives import make_loss
+from s2s_jax.training.optimizer import make_optimizer
+from s2s_jax.training.scheduled_sampling import SOFT_PREDICTIONS
+from s2s_jax.training.step import TrainState, TrainStep, make_step
 
 
 def check_experiment(experiment: Experiment) -> None:

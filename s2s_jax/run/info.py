@@ -9,9 +9,9 @@ from s2s_jax import config as configs
 from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.model import count_parameters
 from s2s_jax.run.state import abstract_state
-from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.checkpoint.pytree_io import digest
-from s2s_jax.train.step import TrainState
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.checkpoint.pytree_io import digest
+from s2s_jax.training.step import TrainState
 
 
 def info(directory: str | Path) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenizers import Tokenizer, tokenizer_fingerprint
-from s2s_jax.train.checkpoint.average import newest_average
-from s2s_jax.train.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.checkpoint.average import newest_average
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

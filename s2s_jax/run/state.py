@@ -7,11 +7,11 @@ import jax
 from jax.sharding import Mesh
 
 from s2s_jax.model.interface import Model
-from s2s_jax.train import devices
-from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.loop import TrainProgress
-from s2s_jax.train.optimizer import OptimizerConfig, make_optimizer
-from s2s_jax.train.step import TrainState, initial_state
+from s2s_jax.training import devices
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.loop import TrainProgress
+from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.training.step import TrainState, initial_state
 
 
 def abstract_state(model: Model, config: OptimizerConfig, *, steps: int) -> TrainState:

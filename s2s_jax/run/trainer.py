@@ -32,13 +32,13 @@ from s2s_jax.run.validator import make_validator
 from s2s_jax.shapes import Batch
 from s2s_jax.text.batches import BatchPlan, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.train import devices
-from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.lock import Lock
-from s2s_jax.train.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
-from s2s_jax.train.metrics_writer import MetricsWriter
-from s2s_jax.train.step import Metrics, TrainState
-from s2s_jax.train.vmapped_runs import vmapped_program
+from s2s_jax.training import devices
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.lock import Lock
+from s2s_jax.training.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
+from s2s_jax.training.metrics_writer import MetricsWriter
+from s2s_jax.training.step import Metrics, TrainState
+from s2s_jax.training.vmapped_runs import vmapped_program
 
 
 def train(

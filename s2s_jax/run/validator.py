@@ -19,9 +19,9 @@ from s2s_jax.run.batches import encode
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
-from s2s_jax.train import devices
-from s2s_jax.train.loop import ValidationResult
-from s2s_jax.train.objectives import plain_sums
+from s2s_jax.training import devices
+from s2s_jax.training.loop import ValidationResult
+from s2s_jax.training.objectives import plain_sums
 
 OF_LOSS = ("loss", "token_accuracy")  # measured at each validation
 OF_TRANSLATIONS = ("exact_match", "bleu")  # measured at each validation with translations

@@ -9,8 +9,8 @@ from s2s_jax.sweep.plan import SweepPlan, make_plan, trial_groups
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup
 from s2s_jax.sweep.trial_files import read_outcome
-from s2s_jax.train.devices import gpus
-from s2s_jax.train.lock import Lock
+from s2s_jax.training.devices import gpus
+from s2s_jax.training.lock import Lock
 from s2s_jax.validation import at_least, one_of
 
 ExecutorName = Literal["local", "ray", "slurm"]

@@ -13,7 +13,7 @@ from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.trial_files import COUNTS_FILE, SCORES_FILE, TRANSLATIONS_FILE, launch_mode, read_outcome
-from s2s_jax.train.lock import is_held
+from s2s_jax.training.lock import is_held
 
 TrialStatus = Literal["waiting", "running", "done", "failed", "diverged"]
 STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)

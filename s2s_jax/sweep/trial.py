@@ -29,10 +29,10 @@ from s2s_jax.sweep.trial_files import (
     record_failure,
     record_success,
 )
-from s2s_jax.train.checkpoint.pytree_io import digest
-from s2s_jax.train.devices import keep_freed_memory
-from s2s_jax.train.loop import NotFinite
-from s2s_jax.train.signals import Interrupted, SignalGuard
+from s2s_jax.training.checkpoint.pytree_io import digest
+from s2s_jax.training.devices import keep_freed_memory
+from s2s_jax.training.loop import NotFinite
+from s2s_jax.training.signals import Interrupted, SignalGuard
 
 SCORING_VERSION = 1  # raised when the scores of the same translations change, so that they are computed again
 

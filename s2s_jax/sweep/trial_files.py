@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.run.run_dir import read_json, write_json
-from s2s_jax.train.loop import NotFinite
+from s2s_jax.training.loop import NotFinite
 
 TRIAL_FILE, OUTCOME_FILE, LOG_FILE = "trial.json", "outcome.json", "log.txt"
 TRANSLATIONS_FILE, SCORES_FILE, COUNTS_FILE = "translations.json", "scores.json", "counts.npz"

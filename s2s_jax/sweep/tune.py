@@ -15,8 +15,8 @@ from s2s_jax.sweep.results import read_metrics, validation_curves
 from s2s_jax.sweep.trial import TrialSpec
 from s2s_jax.sweep.trial_files import read_outcome
 from s2s_jax.sweep.tuning import SAMPLERS, Range, Tuning
-from s2s_jax.train.lock import Lock
-from s2s_jax.train.signals import SignalGuard
+from s2s_jax.training.lock import Lock
+from s2s_jax.training.signals import SignalGuard
 
 
 class TuningResult(NamedTuple):

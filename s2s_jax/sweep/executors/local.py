@@ -15,8 +15,8 @@ from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import read_outcome, record_failure
-from s2s_jax.train.devices import limit_memory_fraction
-from s2s_jax.train.signals import SignalGuard
+from s2s_jax.training.devices import limit_memory_fraction
+from s2s_jax.training.signals import SignalGuard
 
 
 def run_local(groups: Sequence[TrialGroup], report: ReportStatus, *, jobs: int, retries: int) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import record_failure
-from s2s_jax.train.devices import gpus
-from s2s_jax.train.signals import SignalGuard
+from s2s_jax.training.devices import gpus
+from s2s_jax.training.signals import SignalGuard
 
 
 def run_on_ray(groups: Sequence[TrialGroup], report: ReportStatus, *, address: str, jobs: int, retries: int) -> int:

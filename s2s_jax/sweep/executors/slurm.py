@@ -8,7 +8,7 @@ from typing import Any
 
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import record_failure
-from s2s_jax.train.signals import SignalGuard
+from s2s_jax.training.signals import SignalGuard
 
 
 def run_on_slurm(

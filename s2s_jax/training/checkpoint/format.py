@@ -19,7 +19,7 @@ import numpy as np
 import tensorstore
 from orbax.checkpoint import v1 as orbax
 
-from s2s_jax.train.checkpoint.pytree_io import checksum, described, empty, form_text
+from s2s_jax.training.checkpoint.pytree_io import checksum, described, empty, form_text
 
 CHECKPOINT_FORMAT = 2  # raised whenever a checkpoint of one format cannot be read by code of another
 BEST_BY = "loss"  # the metric, lower is better, by which the best steps are kept

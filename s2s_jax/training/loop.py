@@ -12,11 +12,11 @@ import numpy as np
 
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
-from s2s_jax.train.checkpoint.checkpoints import Checkpoints
-from s2s_jax.train.metrics_writer import MetricsWriter, StepSums
-from s2s_jax.train.profile import Profile
-from s2s_jax.train.signals import Interrupted, SignalGuard
-from s2s_jax.train.step import Metrics, TrainState, TrainStep
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.metrics_writer import MetricsWriter, StepSums
+from s2s_jax.training.profile import Profile
+from s2s_jax.training.signals import Interrupted, SignalGuard
+from s2s_jax.training.step import Metrics, TrainState, TrainStep
 from s2s_jax.validation import at_least, check_fields
 
 # the names of `evaluate.metrics.METRICS`, which is a floor above this one; the experiment checks the name

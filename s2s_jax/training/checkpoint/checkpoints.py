@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s2s_jax.train.checkpoint.disk import discard, missing_megabytes, remove_unfinished, try_writing
-from s2s_jax.train.checkpoint.format import (
+from s2s_jax.training.checkpoint.disk import discard, missing_megabytes, remove_unfinished, try_writing
+from s2s_jax.training.checkpoint.format import (
     CheckpointError,
     DamageError,
     error_line,
@@ -27,7 +27,7 @@ from s2s_jax.train.checkpoint.format import (
     record_of,
     start_writing,
 )
-from s2s_jax.train.checkpoint.pytree_io import check_same_structure, nested, on_host, rebuilt
+from s2s_jax.training.checkpoint.pytree_io import check_same_structure, nested, on_host, rebuilt
 from s2s_jax.validation import check_fields
 
 _absl = logging.getLogger("absl")  # the one Orbax logs to

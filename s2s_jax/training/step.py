@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import Batch, real
-from s2s_jax.train.objectives import Loss, LossSums
+from s2s_jax.training.objectives import Loss, LossSums
 
 
 class TrainState(NamedTuple):

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int, Key
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
 from s2s_jax.shapes import Batch, real
-from s2s_jax.train.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss
-from s2s_jax.train.scheduled_sampling import ScheduledSamplingConfig, probability, scheduled_sampling
+from s2s_jax.training.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, probability, scheduled_sampling
 from s2s_jax.validation import Traced, at_least, check_fields, fraction, one_of, traced_value
 
 ObjectiveName = Literal["cross-entropy"]

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from s2s_jax.shapes import Batch
-from s2s_jax.train.loop import StepProgram
-from s2s_jax.train.step import Metrics, TrainState
+from s2s_jax.training.loop import StepProgram
+from s2s_jax.training.step import Metrics, TrainState
 
 TracedStep = Callable[[dict[str, Any], TrainState, Batch], tuple[TrainState, Metrics]]
 

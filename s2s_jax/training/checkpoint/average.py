@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from s2s_jax.model.interface import Params
-from s2s_jax.train.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.validation import at_least
 
 
