@@ -125,6 +125,23 @@ def one_weight():
     return given()["weights"]["cell"][:SIZE], given()["carry"], given()["xs"]
 
 
+def product(x, weight):
+    return jnp.tanh(matmul(x, weight, jnp.float32))
+
+
+def repeated(function):
+    """The second call finds the function traced already."""
+    return lambda x, weight: function(function(x, weight), weight)
+
+
+def carried_along(x, weight):
+    (x, _), _ = lax.scan(lambda at, _: ((product(*at), at[1]), ()), (x, weight), length=3)
+    return x
+
+
+INSIDE = "multiplied inside another loop, branch or transformation of the scan's body"
+JITTED = jax.jit(product)
+BY_HEAD = jax.vmap(product, in_axes=(None, 0))
 MISUSES = {
     "twice": (
         lambda x, weight: matmul(matmul(x, weight, jnp.float32), weight, jnp.float32),
@@ -133,9 +150,25 @@ MISUSES = {
     "never": (lambda x, weight: x, "used in no ops.matmul, so its gradient would be zero"),
     "in-a-loop": (
         lambda x, weight: lax.fori_loop(0, 3, lambda _, x: jnp.tanh(matmul(x, weight, jnp.float32)), x),
-        "multiplied inside another loop, branch or transformation of the scan's body",
+        INSIDE,
+    ),
+    "in-a-jitted-function-twice": (repeated(JITTED), INSIDE),
+    "in-a-checkpoint-twice": (repeated(jax.checkpoint(product)), INSIDE),
+    "for-several-inputs": (
+        lambda x, weight: jax.vmap(product, in_axes=(0, None))(jnp.stack([x, -x]), weight).sum(0),
+        INSIDE,
+    ),
+    "carried-by-a-scan": (carried_along, INSIDE),
+    "carried-by-a-loop": (
+        lambda x, weight: lax.fori_loop(0, 3, lambda _, at: (product(*at), at[1]), (x, weight))[0],
+        INSIDE,
+    ),
+    "in-a-map-of-a-jitted-function": (
+        lambda x, weight: lax.map(lambda x: JITTED(x, weight), jnp.stack([x, -x])).sum(0),
+        INSIDE,
     ),
     "of-another-shape": (lambda x, weight: matmul(x[None], weight, jnp.float32)[0], "instead of (3, 4)"),
+    "of-one-row": (lambda x, weight: matmul(x[:1], weight, jnp.float32), "by an input (1, 4) instead of (3, 4)"),
 }
 
 
@@ -175,6 +208,36 @@ def test_a_weight_may_be_passed_on_by_vmap():
     delayed = lambda weight: scan(body, (weight,), carry, xs, rows=(BATCH,), dtype=jnp.float32)[0].sum()  # noqa: E731
     direct = lambda weight: lax.scan(lambda carry, x: body((weight,), carry, x), carry, xs)[0].sum()  # noqa: E731
     oracles.same(jax.grad(delayed)(heads), jax.grad(direct)(heads), tolerance=1e-5)
+
+
+def for_several_inputs(x, weight):
+    each = jax.vmap(product, in_axes=(0, None))
+    return jax.vmap(each, in_axes=(None, 0))(jnp.stack([x, -x]), weight).sum((0, 1))
+
+
+def differentiated(x, weight):
+    slope = jax.grad(lambda x, weight: product(x, weight).sum())
+    return jax.vmap(slope, in_axes=(None, 0))(x, weight).sum(0)
+
+
+HEAD_MISUSES = {
+    "jitted-inside-twice": repeated(lambda x, weight: jax.vmap(JITTED, in_axes=(None, 0))(x, weight).sum(0)),
+    "jitted-outside-twice": repeated(jax.jit(lambda x, weight: BY_HEAD(x, weight).sum(0))),
+    "for-several-inputs": lambda x, weight: jax.vmap(BY_HEAD, in_axes=(0, None))(x[None], weight).sum((0, 1)),
+    "for-several-inputs-per-head": for_several_inputs,
+    "carried-by-a-loop": lambda x, weight: lax.fori_loop(0, 3, lambda _, at: (BY_HEAD(*at)[0], at[1]), (x, weight))[0],
+    "in-a-gradient": differentiated,
+}
+
+
+@pytest.mark.parametrize("name", HEAD_MISUSES)
+def test_a_weight_of_heads_is_refused_in_anything_but_a_vmap_over_it(name):
+    """The gradients were wrong, without an error."""
+    _, carry, xs = one_weight()
+    heads = oracles.drawn(np.zeros((2, SIZE, SIZE)), seed=3)
+    body = lambda weights, carry, x: (HEAD_MISUSES[name](carry, weights[0]) + x, ())  # noqa: E731
+    with pytest.raises(ValueError, match="each weight that step_weights"):
+        scan(body, (heads,), carry, xs, rows=(BATCH,), dtype=jnp.float32)
 
 
 def hessian_vector_product(function, at):

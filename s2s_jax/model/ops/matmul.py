@@ -31,6 +31,7 @@ class Uses:
 
     def __init__(self, name: str):
         self.name, self.count = name, 0
+        self.body = get_opaque_trace_state()
 
     def check_once(self, shape: tuple[Size, ...]) -> None:
         """Refuse a weight that was not used.
@@ -52,7 +53,8 @@ class Delayed:
     The values of `inputs` and `outputs` are zeros and never read. Their cotangents carry what the gradient needs out of
     the backward scan: that of `inputs` is this step's factor, that of `outputs` the cotangent of this step's product.
     Two products with one weight would add up in the same places, and the gradient would be wrong without an error, so
-    that the second one is refused.
+    that the second one is refused, and so is one inside a transformation, which is traced once and may run twice. Only
+    vmap over the weight's first axis, as of attention heads, gives every product its own places.
     """
 
     def __init__(
@@ -63,7 +65,6 @@ class Delayed:
         uses: Uses,
     ):
         self.weight, self.inputs, self.outputs, self.uses = weight, inputs, outputs, uses
-        self._trace = get_opaque_trace_state()
 
     def tree_flatten(self):
         """As `jax.tree_util` wants it: vmap over attention heads hands the weight on."""
@@ -71,12 +72,9 @@ class Delayed:
 
     @classmethod
     def tree_unflatten(cls, uses: Uses, leaves: Any) -> "Delayed":
-        """The inverse of `tree_flatten`; belongs to the transformation that calls it."""
+        """The inverse of `tree_flatten`."""
         weight, inputs, outputs = leaves
-        delayed = object.__new__(cls)
-        delayed.weight, delayed.inputs, delayed.outputs, delayed.uses = weight, inputs, outputs, uses
-        delayed._trace = get_opaque_trace_state()
-        return delayed
+        return cls(weight, inputs, outputs, uses)
 
     def multiply(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """x @ weight.
@@ -87,9 +85,9 @@ class Delayed:
         self.uses.count += 1
         if self.uses.count > 1:
             problem = "was multiplied twice in one step"
-        elif self._trace != get_opaque_trace_state():
+        elif not self._runs_once(x):
             problem = "was multiplied inside another loop, branch or transformation of the scan's body"
-        elif x.ndim != self.inputs.ndim or x.shape[-1] != self.inputs.shape[-1]:
+        elif x.shape != self.inputs.shape:
             problem = f"was multiplied by an input {x.shape} instead of {self.inputs.shape}"
         else:
             return _delayed_product(x, self.weight, self.inputs, self.outputs)
@@ -98,6 +96,31 @@ class Delayed:
             f"{ONE_PRODUCT}"
         )
 
+    def _runs_once(self, x) -> bool:
+        """Whether this is the scan's body itself, or a part of it under nothing but vmaps over the weight."""
+        arrived = []
+
+        def is_body():
+            return get_opaque_trace_state() == self.uses.body
+
+        @jax.custom_batching.custom_vmap
+        def leave(x, weight, inputs, outputs):
+            return ()
+
+        @leave.def_vmap
+        def leave_vmap(size, batched, *leaves):  # runs outside the vmap; no other transformation calls it
+            if all(batched[1:]):
+                if is_body():
+                    arrived.append(True)
+                else:
+                    leave(*leaves)
+            return (), ()
+
+        if is_body():
+            return True
+        leave(x, self.weight, self.inputs, self.outputs)
+        return bool(arrived)
+
 
 def matmul(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dtype: DTypeLike) -> Float[Array, "*B O"]:
     """x @ weight with factors in `dtype` and a float32 sum.
@@ -105,7 +128,7 @@ def matmul(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dt
     With directions, weight is [D, I, O] and x is [D, B, I].
 
     Raises:
-        ValueError: a weight of a scan is used twice in one step; see `Delayed`.
+        ValueError: a weight of a scan is used twice in one step, or might be; see `Delayed`.
     """
     return weight.multiply(x) if isinstance(weight, Delayed) else _product(x, weight, dtype)
 

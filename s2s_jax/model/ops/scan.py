@@ -48,7 +48,8 @@ def scan(
     """`lax.scan` of `body(weights, carry, x)`, the gradients of `weights` computed after the backward scan.
 
     A gradient accumulated inside the scan is read and written whole at every step; computed after it, it is one large
-    product. Every weight [*D, I, O] must be used in exactly one `matmul` per step, with an input [*D, *rows, I].
+    product. Every weight [*D, I, O] must be used in exactly one `matmul` per step, with an input [*D, *rows, I], in
+    `body` itself or under vmap over D: not in a function that `body` compiles, recomputes or differentiates.
 
     Args:
         rows: the axes of an input between the directions and the features, usually (batch,).
@@ -56,7 +57,8 @@ def scan(
             them: long sequences in little memory; 0 keeps all.
 
     Raises:
-        ValueError: a weight is used in no product or in more than one.
+        ValueError: a weight is used in no product or in more than one, or inside another transformation than vmap over
+            the weight.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]  # a symbol while a program is exported
     scan_steps = functools.partial(_scan, body, weights, rows=rows, dtype=dtype)
