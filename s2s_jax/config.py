@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.evaluate.evaluation import EvaluationConfig
-from s2s_jax.evaluate.metrics import METRICS, check_metric
+from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig
 from s2s_jax.text.sources import DataConfig
@@ -27,7 +27,7 @@ from s2s_jax.training.metrics_writer import RecordConfig
 from s2s_jax.training.objectives import LossConfig
 from s2s_jax.training.optimizer import OptimizerConfig
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
-from s2s_jax.validation import Traced, at_least, check_fields, field_types
+from s2s_jax.validation import Traced, at_least, check_fields, field_types, one_of
 
 # settings that may differ when a run is resumed: none of them changes what is learned up to a step
 RUNTIME_SETTINGS = (
@@ -39,7 +39,7 @@ RUNTIME_SETTINGS = (
         "checkpoint",
         "search",
         "evaluation",
-        "validation",
+        *("validation.every", "validation.sentences", "validation.patience"),  # costs of two metrics do not compare
         "budget",
         "batch.prefetch",
     ),
@@ -102,20 +102,7 @@ class Experiment:
         check_fields(self, "")
         at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 1)
-        self._check_validation_metric()
-
-    def _check_validation_metric(self) -> None:
-        """Refuse a metric that a validation cannot compute."""
-        metric, inputs = self.validation.metric, {"nats", "tokens", "correct"}
-        if self.model.attention.score != "none":
-            inputs |= {"link_counts"}  # where the data has gold alignments
-        if self.validation.sentences:
-            inputs |= {"texts", "references"} | ({"alignments"} if "link_counts" in inputs else set())
-        elif metric in METRICS and "texts" in METRICS[metric].needs:
-            raise ValueError(f"validation.metric={metric} needs translations; set validation.sentences above 0.")
-        check_metric("validation.metric", metric, inputs=inputs, unit=self.evaluation.unit)
-        if METRICS[metric].higher_is_better is None:
-            raise ValueError(f"validation.metric={metric} has no better and worse values; choose another metric.")
+        one_of("validation.metric", self.validation.metric, METRICS)
 
 
 class Setting(NamedTuple):

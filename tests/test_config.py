@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from s2s_jax import config
 from s2s_jax.config import Experiment, differences, from_json, override, settings, to_json
 from s2s_jax.evaluate.metrics import METRICS
+from s2s_jax.run.check import check_experiment
 from s2s_jax.text.sources import DataConfig
 from s2s_jax.training.loop import MetricName
 from s2s_jax.training.objectives import OBJECTIVES, ObjectiveName
@@ -106,6 +107,8 @@ def test_what_may_change_under_a_run_is_no_difference():
     before = tiny.experiment()
     harmless = tiny.experiment("steps=7", "record.log_every=1", "device.count=2", "search.beam=5", "batch.prefetch=9")
     assert differences(before, harmless) == []
+    validation = tiny.experiment("validation.every=7", "validation.sentences=3", "validation.patience=2")
+    assert differences(before, validation) == []
     assert differences(before, tiny.experiment("model.encoder.size=17")) == ["model.encoder.size: 16 before, 17 now"]
 
 
@@ -125,11 +128,17 @@ def test_a_metric_that_validation_cannot_compute_is_refused():
         ("validation.metric=attention_entropy", "has no better and worse values; choose another metric"),
     ):
         with pytest.raises(ValueError, match=message):
-            tiny.experiment(change)
+            check_experiment(tiny.experiment(change))
     with pytest.raises(ValueError, match="validation.metric=chrf needs translations; set validation.sentences above 0"):
-        tiny.experiment("validation.metric=chrf", "validation.sentences=0")
+        check_experiment(tiny.experiment("validation.metric=chrf", "validation.sentences=0"))
     with pytest.raises(ValueError, match="validation.metric=aer needs a model with attention"):
-        tiny.experiment("validation.metric=aer", "model.attention.score=none")
+        check_experiment(tiny.experiment("validation.metric=aer", "model.attention.score=none"))
+
+
+def test_the_unit_of_an_evaluation_need_not_suit_the_validation_metric():
+    """`s2s evaluate RUN --evaluation.unit word` of a run that was validated by PER."""
+    trained = tiny.experiment("validation.metric=per", "evaluation.unit=phone")
+    assert override(trained, "evaluation.unit=word").evaluation.unit == "word"
 
 
 def test_a_name_that_a_user_adds_to_a_table_is_accepted(monkeypatch):

@@ -1,6 +1,7 @@
 """Sums of counts give the metrics of sacrebleu and of the formulas, over any multiset of the sources."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, sure_of
-from s2s_jax.evaluate.evaluation import error_of_alignments
+from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, error_of_alignments, forced_sums
 from s2s_jax.evaluate.metrics import (
     INPUTS,
     METRICS,
@@ -23,6 +25,7 @@ from s2s_jax.evaluate.metrics import (
     value,
 )
 from s2s_jax.evaluate.text_counts import bleu_scorer, chrf_scorer, references_by_rank
+from s2s_jax.text.example import Example
 
 TOKEN = some.sampled_from(["a", "b", "cc", "d\u00a0d", "é", "日本", "."])
 LINE = some.lists(TOKEN, max_size=7).map(" ".join)
@@ -53,6 +56,99 @@ def test_bleu_and_chrf_are_those_of_sacrebleu(items, unit):
     bleu = bleu_scorer(unit[1]).corpus_score(texts, ranked).score
     assert found["bleu"] == pytest.approx(min(bleu, 100.0), rel=1e-15, abs=1e-12)
     assert found["chrf"] == pytest.approx(chrf_scorer().corpus_score(texts, ranked).score, rel=1e-15, abs=1e-12)
+
+
+def distance(left, right):
+    """Levenshtein's recursion, from its definition."""
+
+    @functools.cache
+    def between(i, j):
+        if not i or not j:
+            return i + j
+        replaced = between(i - 1, j - 1) + (left[i - 1] != right[j - 1])
+        return min(replaced, between(i - 1, j) + 1, between(i, j - 1) + 1)
+
+    return between(len(left), len(right))
+
+
+def ratio(numerator, denominator):
+    return pytest.approx(numerator / denominator) if denominator else None
+
+
+@settings(max_examples=50, deadline=None)
+@given(some.lists(ITEM, min_size=1, max_size=6))
+def test_error_rates_and_exact_match_are_those_of_their_definitions(items):
+    """The nearest reference counts, of equally near ones the longest; the unit phone makes WER a rate of items."""
+    edits = length = all_edits = all_lengths = exact = exact_lines = lines = 0
+    for text, references in items:
+        hypothesis = [token for token in text.split(" ") if token]
+        targets = [[token for token in reference.split(" ") if token] for reference in references]
+        pairs = [(distance(hypothesis, target), len(target)) for target in targets]
+        nearest = min(pair[0] for pair in pairs)
+        edits, length = edits + nearest, length + max(size for far, size in pairs if far == nearest)
+        all_edits, all_lengths = all_edits + sum(far for far, _ in pairs), all_lengths + sum(size for _, size in pairs)
+        exact += any(hypothesis == target for target in targets)
+        exact_lines, lines = exact_lines + sum(hypothesis == target for target in targets), lines + len(targets)
+    texts, references = map(list, zip(*items, strict=True))
+    words = measure(Predictions(texts, references, "word"))
+    phones = measure(Predictions(texts, references, "phone"))
+    assert words["wer"] == phones["per"] == ratio(edits, length)
+    assert words["wer_per_line"] == phones["per_per_line"] == ratio(all_edits, all_lengths)
+    assert words["exact_match"] == phones["exact_match"] == ratio(exact, len(items))
+    assert words["exact_match_per_line"] == ratio(exact_lines, lines)
+    assert phones["wer"] == ratio(len(items) - exact, len(items))
+    assert phones["wer_per_line"] == ratio(lines - exact_lines, lines)
+
+
+LIKELIHOODS = some.lists(some.tuples(some.floats(-20, 0), some.booleans()), min_size=1, max_size=6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(some.lists(LIKELIHOODS, min_size=1, max_size=5))
+def test_perplexity_and_token_accuracy_are_means_over_all_tokens(pairs):
+    scored = [
+        ScoredPair(
+            example=Example("a", "b"),
+            source_tokens=(),
+            tokens=("b",) * len(tokens),
+            log_probs=np.array([log_prob for log_prob, _ in tokens]),
+            alignment=np.zeros((len(tokens), 0)),
+            correct=sum(likeliest for _, likeliest in tokens),
+            score=0.0,
+        )
+        for tokens in pairs
+    ]
+    values = measure(Predictions(**dict(zip(FORCED_COLUMNS, forced_sums(scored).T, strict=False))))
+    tokens = [token for tokens in pairs for token in tokens]
+    product = math.prod(math.exp(-log_prob / len(tokens)) for log_prob, _ in tokens)  # a geometric mean of 1 / p
+    assert values["perplexity"] == pytest.approx(product)
+    assert values["loss"] == pytest.approx(math.log(product), abs=1e-12)
+    assert values["token_accuracy"] == ratio(sum(likeliest for _, likeliest in tokens), len(tokens))
+
+
+LINK = some.tuples(some.integers(0, 3), some.integers(0, 2))
+ALIGNED = some.tuples(some.integers(0, 2**32 - 1), some.sets(LINK, max_size=5))
+
+
+@settings(max_examples=50, deadline=None)
+@given(some.lists(ALIGNED, min_size=1, max_size=5))
+def test_alignment_error_rate_is_that_of_its_definition(pairs):
+    """1 - (|A & S| + |A & P|) / (|A| + |S|), Och & Ney 2003, where A holds target tokens with a gold link alone."""
+    alignments = [np.random.default_rng(seed).random((3, 4)) for seed, _ in pairs]
+    agreed = total = 0
+    for weights, (_, gold) in zip(alignments, pairs, strict=True):
+        for target in range(3):
+            linked = [source for source, other in gold if other == target]
+            sure = linked if len(linked) == 1 else []
+            total += len(sure)
+            if not linked:
+                continue
+            chosen = max(range(4), key=lambda source, row=weights[target]: row[source])
+            total += 1
+            agreed += (chosen in sure) + (chosen in linked)
+    counts = link_counts(alignments, [gold for _, gold in pairs])
+    expected = None if not total else pytest.approx(1 - agreed / total)
+    assert measure(Predictions(link_counts=counts), ["aer"])["aer"] == expected
 
 
 def test_closest_reference_by_hand():

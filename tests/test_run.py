@@ -20,6 +20,7 @@ from rich.console import Console
 import s2s_jax
 from s2s_jax import run
 from s2s_jax.decode.batching import WINDOW
+from s2s_jax.evaluate.metrics import METRICS, Metric
 from s2s_jax.model.interface import Memory, Model, State, StepOutput
 from s2s_jax.model.seq2seq import MODELS
 from s2s_jax.text.batches import BatchPlan
@@ -66,6 +67,7 @@ def test_every_number_of_an_evaluation_is_there(loaded):
     assert found["per"] is None
     assert 0 <= found["aer"] < 0.6
     assert sum(row["sources"] for row in found["by_source_length"]) == found["sources"]
+    assert 0 <= found["attention_entropy"] < np.log(6)  # at most five tokens and the end token
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -304,6 +306,35 @@ def test_the_best_checkpoint_is_that_of_the_validation_metric(tmp_path):
         assert values[loaded.step] == min(values.values())
         # what `evaluate` computes of the same split by the same function
         assert loaded.evaluate("validation")[metric] == pytest.approx(values[loaded.step], abs=1e-6)
+
+
+def test_a_run_is_not_resumed_with_another_validation_metric(tmp_path):
+    """The best checkpoint is that of the lowest cost, and the costs of two metrics cannot be compared."""
+    changes = ("steps=4", "validation.every=2")
+    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    with pytest.raises(ValueError, match=r"validation.metric: 'loss' before, 'wer' now\); resume it with the same"):
+        run.train(tiny.experiment("steps=8", "validation.metric=wer"), tmp_path / "run", QUIET)
+    resumed = run.train(tiny.experiment("steps=8", "validation.every=2"), tmp_path / "run", QUIET)
+    assert resumed.step in (2, 4, 6, 8)
+
+
+def test_a_metric_of_the_users_own_may_read_alignments_and_forced_decoding(tmp_path, monkeypatch):
+    """All inputs have one row per source in `evaluate`, also where a source has several references."""
+
+    def attended(predictions):
+        rows = [len(alignment) for alignment in predictions.alignments]
+        return np.stack([np.array(rows, np.float64), predictions.tokens], 1)
+
+    needs = ("alignments", "tokens")
+    monkeypatch.setitem(METRICS, "attended", Metric("Attended", None, "", attended, METRICS["wer"].values, needs))
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a\tx\na\ty\nb\tz\n")
+    changes = ("steps=1", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
+    loaded = run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    tokens = sum(len(translation.tokens) for translation in loaded.translate(["a", "b"]))
+    assert loaded.evaluate("test")["attended"] == tokens / 6  # one token and the end token per target
+    other = run.train(tiny.experiment(*changes, "model.attention.score=none"), tmp_path / "none", QUIET)
+    assert not {"attended", "attention_entropy"} & set(other.evaluate("test"))
 
 
 def test_aer_of_data_without_gold_alignments_is_refused(tmp_path):

@@ -386,6 +386,31 @@ def test_a_metric_of_the_user_is_scored_and_reported(finished, tmp_path, monkeyp
         make_plan(sweep(metrics=("per",)), folder)
 
 
+def test_a_metric_of_alignments_and_other_inputs_is_scored(finished, tmp_path, monkeypatch):
+    """Alignments are not stored, so such a metric is counted with the translations, and with all their inputs."""
+
+    def counts(predictions):
+        return np.stack([[len(rows) for rows in predictions.alignments], predictions.tokens], 1).astype(float)
+
+    needs = ("alignments", "tokens", "correct", "exposure_nats", "texts")
+    own = Metric("Attended", None, "", counts, METRICS["wer"].values, needs)
+    monkeypatch.setitem(METRICS, "attended", own)
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    for file in folder.glob("trials/*/translations.json"):
+        file.unlink()
+    plan = run_all(sweep(), folder)
+    for trial_dir in plan.trial_dirs:
+        attends = trial_dir.trial.experiment.model.attention.score != "none"
+        predictions = read_json(trial_dir.folder / "translations.json")
+        assert ("alignment_counts" in predictions) == attends
+        metrics = read_json(trial_dir.folder / "scores.json")["metrics"]
+        assert ("attended" in metrics) == ("attention_entropy" in metrics) == attends
+        if attends:
+            rows = np.array(predictions["alignment_counts"]["attended"])
+            assert rows[:, 1].tolist() == np.array(predictions["forced"])[:, 1].tolist()
+            assert metrics["attended"] == rows[:, 0].sum() / rows[:, 1].sum()
+
+
 def test_the_code_of_the_user_is_part_of_the_fingerprint(tmp_path):
     file = own_score_files(tmp_path)
     base = override(sweep().base, f'imports=["{tmp_path / "halved.py"}"]')

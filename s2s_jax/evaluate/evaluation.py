@@ -10,11 +10,13 @@ from jaxtyping import Float
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
-from s2s_jax.evaluate.metrics import Predictions, by_length, measure, signatures
+from s2s_jax.evaluate.metrics import Predictions, by_length, by_source, measure, signatures
 from s2s_jax.evaluate.text_counts import BLEU_TOKENIZERS, UnitName
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import Tokenizer
 from s2s_jax.validation import check_fields, one_of
+
+FORCED_COLUMNS = ("nats", "tokens", "correct", "exposure_nats")  # inputs of metrics that come from given targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,31 +46,67 @@ def group_by_source(examples: Sequence[Example]) -> Grouped:
     return Grouped(list(by_source), list(by_source.values()))
 
 
+def forced_sums(pairs: Sequence[ScoredPair]) -> Float[np.ndarray, "P 3"]:
+    """The sums of forced decoding of each pair: nats, tokens and correct tokens."""
+    rows = [(-pair.log_probability, len(pair.tokens), pair.correct) for pair in pairs]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def predictions_of(
+    translations: Sequence[Translation] | None,
+    references: Sequence[Sequence[str]],
+    forced: Float[np.ndarray, "N K"],
+    *,
+    unit: str,
+    attends: bool,
+    links: Float[np.ndarray, "_ 2"] | None = None,
+) -> Predictions:
+    """All inputs of metrics that a model's outputs hold, for validation, `s2s evaluate` and sweeps alike.
+
+    Args:
+        translations: one per source; None where nothing is translated.
+        references: the references of each source.
+        forced: the first K of `FORCED_COLUMNS`, one row per source, pair or batch.
+        unit: as in EvaluationConfig.
+        attends: whether the model has attention; without it there are no alignments.
+        links: `link_counts` of pairs or sources; None where there is no gold alignment or no attention.
+    """
+    texts = None if translations is None else [translation.text for translation in translations]
+    alignments = None
+    if attends and translations is not None:
+        alignments = [np.asarray(translation.alignment, np.float64) for translation in translations]
+    return Predictions(
+        texts,
+        None if translations is None else references,
+        unit,
+        **dict(zip(FORCED_COLUMNS, forced.T, strict=False)),
+        alignments=alignments,
+        link_counts=links,
+    )
+
+
 def evaluate_split(
     translations: Sequence[Translation],
     grouped: Grouped,
     pairs: Sequence[ScoredPair],
     *,
     unit: str,
+    attends: bool,
     links: Float[np.ndarray, "P 2"] | None = None,
 ) -> dict[str, Any]:
     """All numbers of a split: every entry of `METRICS` that its inputs allow, BLEU's signature, quality by length.
+
+    The exposure gap is left out: it costs one more decoding of the split, and a sweep reports it.
 
     Args:
         translations: one per source of `grouped`.
         pairs: the split's pairs under forced decoding.
         unit: as in EvaluationConfig.
+        attends: whether the model has attention.
         links: `link_counts` of the pairs; None where there is no gold alignment or no attention.
     """
-    predictions = Predictions(
-        [translation.text for translation in translations],
-        grouped.references,
-        unit,
-        nats=np.array([-pair.log_probability for pair in pairs], np.float64),
-        tokens=np.array([len(pair.tokens) for pair in pairs], np.float64),
-        correct=np.array([pair.correct for pair in pairs], np.float64),
-        link_counts=links,
-    )
+    forced = by_source(forced_sums(pairs), [pair.example.source for pair in pairs])
+    predictions = predictions_of(translations, grouped.references, forced, unit=unit, attends=attends, links=links)
     lengths = [max(0, len(translation.source_tokens) - 1) for translation in translations]
     return {
         **measure(predictions),

@@ -149,8 +149,11 @@ def check_metric(setting: str, metric: str, *, inputs: Collection[str], unit: st
         raise ValueError(f"{setting}={metric} needs evaluation.unit={units}, got evaluation.unit={unit}.")
 
 
-def counts_of(predictions: Predictions) -> dict[str, Counts]:
+def counts_of(predictions: Predictions, metrics: Collection[str] | None = None) -> dict[str, Counts]:
     """The counts of every metric that the predictions allow, one row per source.
+
+    Args:
+        metrics: names of `METRICS`; None for all.
 
     Raises:
         ValueError: predictions that do not belong together, an unknown unit or tokenizer.
@@ -160,7 +163,7 @@ def counts_of(predictions: Predictions) -> dict[str, Counts]:
     return {
         name: metric.counts(predictions)
         for name, metric in METRICS.items()
-        if inputs.issuperset(metric.needs) and predictions.unit in metric.units
+        if (metrics is None or name in metrics) and inputs.issuperset(metric.needs) and predictions.unit in metric.units
     }
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from s2s_jax.config import Experiment
+from s2s_jax.evaluate.metrics import METRICS, check_metric
 from s2s_jax.model.interface import Model
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.model import copy_slots
@@ -54,7 +55,25 @@ def training_step(experiment: Experiment, model: Model) -> TrainStep:
     return make_step(loss, optimizer, ema=experiment.optimizer.ema, accumulate=experiment.optimizer.accumulate)
 
 
+def _check_validation_metric(experiment: Experiment) -> None:
+    """Refuse a metric that a validation during training cannot compute or that cannot choose a checkpoint."""
+    metric, inputs = experiment.validation.metric, {"nats", "tokens", "correct"}
+    if experiment.model.attention.score != "none":
+        inputs |= {"link_counts"}  # where the data has gold alignments
+    if experiment.validation.sentences:
+        inputs |= {"texts", "references"} | ({"alignments"} if "link_counts" in inputs else set())
+    elif "texts" in METRICS[metric].needs:
+        raise ValueError(f"validation.metric={metric} needs translations; set validation.sentences above 0.")
+    check_metric("validation.metric", metric, inputs=inputs, unit=experiment.evaluation.unit)
+    if METRICS[metric].higher_is_better is None:
+        raise ValueError(f"validation.metric={metric} has no better and worse values; choose another metric.")
+
+
 def _problems(experiment: Experiment) -> Iterator[str]:
+    try:
+        _check_validation_metric(experiment)
+    except ValueError as error:
+        yield str(error)
     terms, copy = experiment.loss.terms, experiment.model.decoder.copy
     if terms and experiment.model.attention.score == "none":
         weight = getattr(experiment.loss, terms[0])

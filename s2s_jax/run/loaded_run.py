@@ -86,7 +86,8 @@ class Run:
         scored = list(self.score(examples))
         aligned, gold = self._gold_links(scored)
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
-        return evaluate_split(translations, grouped, scored, unit=self.experiment.evaluation.unit, links=links)
+        unit, attends = self.experiment.evaluation.unit, self.experiment.model.attention.score != "none"
+        return evaluate_split(translations, grouped, scored, unit=unit, attends=attends, links=links)
 
     def alignment_error(self, pairs: Sequence[ScoredPair]) -> float | None:
         """AER of forced alignments; None without gold alignments or without attention."""

@@ -12,8 +12,8 @@ from s2s_jax.config import Experiment
 from s2s_jax.decode.forced_decoding import PairScorer
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.evaluate.evaluation import group_by_source, token_links
-from s2s_jax.evaluate.metrics import METRICS, Predictions, link_counts, measure
+from s2s_jax.evaluate.evaluation import group_by_source, predictions_of, token_links
+from s2s_jax.evaluate.metrics import METRICS, link_counts, measure
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import encode
 from s2s_jax.text.batches import BatchPlan
@@ -54,21 +54,15 @@ def make_validator(
 
     def validate(params: Params) -> ValidationResult:
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
-        totals = (
-            np.array([sum(float(getattr(part, name)) for part in sums)]) for name in ("nats", "tokens", "correct")
-        )
-        nats, tokens, correct = totals
+        totals = [sum(float(getattr(part, name)) for part in sums) for name in ("nats", "tokens", "correct")]
         translations = list(translator.translate(params, grouped.sources))
-        attends = experiment.model.attention.score != "none"
-        predictions = Predictions(
-            [translation.text for translation in translations] if translations else None,
-            grouped.references if translations else None,
-            unit,
-            nats=nats,
-            tokens=tokens,
-            correct=correct,
-            alignments=[translation.best.alignment for translation in translations] if attends else None,
-            link_counts=None if links_of is None else links_of(params),
+        predictions = predictions_of(
+            translations or None,
+            grouped.references,
+            np.array([totals]),
+            unit=unit,
+            attends=experiment.model.attention.score != "none",
+            links=None if links_of is None else links_of(params),
         )
         values = measure(predictions, list(metrics))
         return ValidationResult(values, _sample(translations, grouped.references), _cost(config.metric, values))

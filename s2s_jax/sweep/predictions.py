@@ -7,7 +7,7 @@ import numpy as np
 
 from s2s_jax import run
 from s2s_jax.decode.translate import Translation
-from s2s_jax.evaluate.evaluation import group_by_source, token_links
+from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, forced_sums, group_by_source, predictions_of, token_links
 from s2s_jax.evaluate.exposure_bias import free_running_losses
 from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
 from s2s_jax.run.batches import encode
@@ -29,45 +29,32 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     items = group_by_source(examples)
     translations = trained.translate(items.sources)
     pairs = list(trained.score(examples))
-    forced = np.array([(-pair.log_probability, len(pair.tokens), pair.correct) for pair in pairs], np.float64)
+    forced = forced_sums(pairs)
     exposed = _free_running_nats(trained, examples) - forced[:, :1]
-    forced = np.concatenate([forced, exposed], axis=1)
+    forced = by_source(np.concatenate([forced, exposed], axis=1), [example.source for example in examples])
     predictions: dict[str, Any] = {
         "sources": items.sources,
         "references": items.references,
         "texts": [translation.text for translation in translations],
         "lengths": [max(0, len(translation.source_tokens) - 1) for translation in translations],
-        "forced": by_source(forced, [example.source for example in examples]).tolist(),
+        "forced": forced.tolist(),
     }
     first = list(zip(translations, items.references, strict=True))[:gallery]
     predictions["gallery"] = [_gallery_record(translation, references) for translation, references in first]
     if trained.experiment.model.attention.score == "none":
         return predictions
-    predictions["alignment_counts"] = _alignment_counts(
-        translations, items.references, unit=trained.experiment.evaluation.unit
-    )
+    links = None
     if all(example.links is not None for example in examples):
         gold = [token_links(example, **trained.tokenizers) for example in examples]
         counts = link_counts([pair.alignment for pair in pairs], gold)
-        predictions["link_counts"] = by_source(counts, [example.source for example in examples]).tolist()
+        links = by_source(counts, [example.source for example in examples])
+        predictions["link_counts"] = links.tolist()
+    unit = trained.experiment.evaluation.unit
+    measured = predictions_of(translations, items.references, forced, unit=unit, attends=True, links=links)
+    # counted now, so that the alignments need not be stored
+    aligned = [name for name, metric in METRICS.items() if "alignments" in metric.needs]
+    predictions["alignment_counts"] = {name: rows.tolist() for name, rows in counts_of(measured, aligned).items()}
     return predictions
-
-
-def _alignment_counts(
-    translations: Sequence[Translation], references: Sequence[Sequence[str]], *, unit: str
-) -> dict[str, list]:
-    """The counts of all metrics that need alignments, so that the alignments themselves need not be stored."""
-    predictions = Predictions(
-        texts=[translation.text for translation in translations],
-        references=references,
-        unit=unit,
-        alignments=[np.asarray(translation.alignment, np.float64) for translation in translations],
-    )
-    return {
-        name: metric.counts(predictions).tolist()
-        for name, metric in METRICS.items()
-        if "alignments" in metric.needs and predictions.inputs.issuperset(metric.needs)
-    }
 
 
 def _free_running_nats(trained: run.Run, examples: Sequence[Example]) -> np.ndarray:
@@ -101,16 +88,13 @@ def score_predictions(
         predictions: as `predict_split` returns them.
         unit: `evaluation.unit`.
     """
-    nats, tokens, correct, exposure_nats = np.array(predictions["forced"], np.float64).T
+    forced = np.array(predictions["forced"], np.float64)
     counts = counts_of(
         Predictions(
             texts=predictions["texts"],
             references=predictions["references"],
             unit=unit,
-            nats=nats,
-            tokens=tokens,
-            correct=correct,
-            exposure_nats=exposure_nats,
+            **dict(zip(FORCED_COLUMNS, forced.T, strict=True)),
             link_counts=np.array(predictions["link_counts"], np.float64) if "link_counts" in predictions else None,
         )
     )
