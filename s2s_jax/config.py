@@ -227,7 +227,7 @@ def _parsed(text: str, annotation: Any) -> Any:
         text = text.replace("_", "")
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of thousands of digits
         return text
 
 

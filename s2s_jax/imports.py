@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +40,7 @@ def import_code(names: Iterable[str]) -> None:
     """Import files (`my_score.py`) or modules (`lab.scores`), each once per process.
 
     The folder of a file is put on `sys.path`, so that it can import its siblings, and the file is imported under its
-    own name, so that a sibling that imports it gets the same module.
+    own name, so that a sibling that imports it gets the same module. A module is looked up in the current folder first.
 
     Raises:
         FileNotFoundError: no such file.
@@ -52,12 +53,18 @@ def import_code(names: Iterable[str]) -> None:
 def import_once(name: str) -> ModuleType:
     """The module of a file or of a module's name, imported at most once per process.
 
+    An import that fails leaves the tables as they were.
+
     Raises:
         FileNotFoundError, ModuleNotFoundError: as `import_code`.
     """
     if name not in LOADED:
-        before = _entries()
-        LOADED[name] = _import_file(Path(name)) if is_file_name(name) else importlib.import_module(name)
+        before, loaded, modules = _entries(), dict(LOADED), set(sys.modules)
+        try:
+            LOADED[name] = _import_file(Path(name)) if is_file_name(name) else _import_module(name)
+        except BaseException:
+            _undo(before, loaded, modules)
+            raise
         if _entries() != before:
             _extending.add(name)
     return LOADED[name]
@@ -72,6 +79,17 @@ def extends_tables(name: str) -> bool:
 def is_file_name(name: str) -> bool:
     """Whether a name is that of a file and not of a module."""
     return name.endswith(".py") or "/" in name
+
+
+def merged_names(recorded: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:
+    """The names that an experiment records and those given now; a file given now stands for one of the same base name.
+
+    The path of a recorded file is relative to the folder in which it was given then.
+    """
+    given = tuple(given)
+    files = {Path(name).name for name in given if is_file_name(name)}
+    kept = [name for name in recorded if not (is_file_name(name) and Path(name).name in files)]
+    return tuple(dict.fromkeys([*kept, *given]))
 
 
 def missing_code(names: Iterable[str]) -> list[str]:
@@ -89,7 +107,40 @@ def _is_imported(name: str, files: set[str]) -> bool:
 
 def _entries() -> dict[str, Mapping]:
     """A copy of each table."""
-    return {name: dict(getattr(importlib.import_module(module), name)) for name, module in TABLES.items()}
+    return {name: dict(_table(name)) for name in TABLES}
+
+
+def _table(name: str) -> dict:
+    return getattr(importlib.import_module(TABLES[name]), name)
+
+
+def _undo(entries: dict[str, Mapping], loaded: dict[str, ModuleType], modules: set[str]) -> None:
+    """Take back what a failed import did: the tables, and the modules that a second try has to import once more."""
+    for name, before in entries.items():
+        table = _table(name)
+        if table != before:
+            table.clear()
+            table.update(before)
+    dropped = [LOADED.pop(name) for name in set(LOADED) - set(loaded)]
+    _extending.intersection_update(LOADED)
+    for name in set(sys.modules) - modules:
+        if sys.modules[name] in dropped or _is_users(sys.modules[name]):
+            del sys.modules[name]
+
+
+def _is_users(module: ModuleType) -> bool:
+    """Whether a module is neither ours nor of an installed library nor of Python itself."""
+    file = Path(getattr(module, "__file__", None) or sys.executable)
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    if file == Path(sys.executable) or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    return not any(file.is_relative_to(folder) for folder in [Path(__file__).parent, *libraries])
+
+
+def _import_module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:  # the script `s2s` has its own folder there instead
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(name)
 
 
 def _import_file(path: Path) -> ModuleType:

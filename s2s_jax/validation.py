@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
@@ -91,7 +92,7 @@ def checked_value(setting: str, value: Any, kind: Any) -> Any:
     """The value in the type of its field.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: it is of another type, or too large a number for it.
     """
     if typing.get_origin(kind) is Literal:
         kind = str
@@ -104,6 +105,9 @@ def checked_value(setting: str, value: Any, kind: Any) -> Any:
     elif kind is float and isinstance(value, Traced):
         return value
     elif kind in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        largest = LARGEST[kind]
+        if (kind is int or isinstance(value, int)) and (value > largest or value < -largest):
+            raise ValueError(f"{setting} must be at most {largest} in magnitude, got a larger number")
         number = float(value)
         if kind is float:
             return number

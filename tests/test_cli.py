@@ -3,6 +3,7 @@
 import io
 import json
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from s2s_jax.cli.command_line import parse
 from s2s_jax.cli.settings import CHOICE_TABLES, choices, command_settings
 from s2s_jax.cli.suggestions import SYNONYMS, field_name
 from s2s_jax.config import Experiment, settings
+from s2s_jax.training.signals import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,10 @@ def test_options_may_stand_before_the_experiment_and_have_hyphens_or_underscores
     arguments = parse(["translate", "--n_best", "2", "--search.length_penalty", "-1", "runs/x"])
     assert (arguments.options.run, arguments.options.n_best) == ("runs/x", 2)
     assert arguments.overrides == ["search.length_penalty=-1"]
+    arguments = parse(["bench", "W1", "--json", "W2", "--rounds", "3", "--", "W3"])
+    assert (arguments.options.workloads, arguments.options.rounds) == (["W1", "W2", "W3"], 3)
+    arguments = parse(["sweep", "plan", "--seeds", "2", "scores"])
+    assert (arguments.options.action, arguments.options.file) == ("plan", "scores")
 
 
 def test_every_synonym_leads_to_a_flag_that_exists():
@@ -153,6 +159,8 @@ def test_bash_completes_commands_experiments_settings_and_choices(s2s, tmp_path)
     assert "dates" in complete(tmp_path / "s2s.sh", "s2s", "train", "dat")
     assert complete(tmp_path / "s2s.sh", "s2s", "train", "dates", "--optimizer.cl") == ["--optimizer.clip-norm"]
     assert complete(tmp_path / "s2s.sh", "s2s", "evaluate", "r", "--split", "te") == ["test"]
+    executors = complete(tmp_path / "s2s.sh", "s2s", "sweep", "run", "scores", "--executor", "")
+    assert executors == ["local", "ray", "slurm"]
     cells = complete(tmp_path / "s2s.sh", "s2s", "train", "dates", "--model.encoder.bidirectional", "")
     assert cells == ["true", "false"]
 
@@ -320,6 +328,15 @@ def test_special_tokens_that_are_typed_are_words_like_others(s2s, directory, mon
     assert cut["hypotheses"][0]["truncated"] is True
 
 
+def test_a_run_may_be_named_from_a_folder_beside_it(s2s, directory, monkeypatch):
+    (directory.parent / "beside").mkdir()
+    monkeypatch.chdir(directory.parent / "beside")
+    type_in(monkeypatch, b"a b c\n")
+    code, out, errors = s2s("translate", f"../{directory.name}")
+    assert code == 0, errors
+    assert out == "a b c\n"
+
+
 def test_an_export_is_made_and_translated(s2s, directory, tmp_path, monkeypatch):
     folder = str(tmp_path / "out")
     code, out, errors = s2s("export", str(directory), folder, "--beam", "2", "--search.batch-size", "1", "--json")
@@ -410,6 +427,21 @@ def test_an_internal_error_keeps_its_traceback(monkeypatch, broken, error):
     monkeypatch.setattr("s2s_jax.cli.commands.Path", broken)
     with pytest.raises(error):
         main(["info", "x"])
+
+
+def test_only_an_interrupted_training_chooses_its_exit_code(s2s, monkeypatch):
+    class PageError(OSError):
+        code = 404
+
+    for error, expected in ((PageError("no such page"), 2), (Interrupted(signal.SIGTERM, 3), 143)):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr("s2s_jax.run.info", fail)
+        code, out, errors = s2s("info", "x")
+        assert (code, out) == (expected, "")
+        assert errors.endswith(f"{error}\n")
 
 
 OWN_SCORE = """

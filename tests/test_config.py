@@ -69,6 +69,11 @@ def test_an_override_changes_one_setting_and_nothing_else():
         ("model.encoder.size=-8", "model.encoder.size must be positive, got -8"),
         ("model.attention.score=dto", "did you mean 'dot'?"),
         ("steps=0", "steps must be positive, got 0"),
+        ("seed=" + "1" * 30, "seed must be at most 9223372036854775807 in magnitude, got a larger number"),
+        ("seed=1e30", "seed must be at most 9223372036854775807"),
+        ("seed=" + "1" * 400, "seed must be at most 9223372036854775807"),
+        ("seed=" + "1" * 5000, "seed must be a whole number, got '111"),
+        ("optimizer.learning_rate=" + "1" * 400, "optimizer.learning_rate must be at most 1.79"),
     ],
 )
 def test_mistakes_get_one_clear_line(assignment, message):

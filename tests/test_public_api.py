@@ -123,3 +123,75 @@ def test_a_file_that_adds_nothing_is_not_recorded(tmp_path):
     assert imports.import_once(str(file)).VALUE == 3
     with pytest.raises(FileNotFoundError, match="there is no such file; give a Python file"):
         s2s.import_code([str(tmp_path / "absent.py")])
+
+
+def test_an_import_that_fails_leaves_the_tables_as_they_were_and_can_be_tried_again(own_score):
+    """Also what a sibling added that was imported on the way."""
+    importer = Path(own_score).with_name("importer.py")
+    importer.write_text("import own_score\nfrom s2s_jax import METRICS\nMETRICS['half'] = None\n1 / 0\n")
+    tables = {name: (getattr(s2s, name), dict(getattr(s2s, name))) for name in imports.TABLES}
+    try:
+        with pytest.raises(ZeroDivisionError):
+            s2s.import_code([str(importer)])
+        for name, (table, before) in tables.items():
+            assert getattr(s2s, name) is table
+            assert table == before, name
+        importer.write_text("import own_score\n")
+        s2s.import_code([str(importer)])
+        assert "mine" in s2s.SCORES
+        assert imports.extends_tables(str(importer))
+    finally:
+        imports.LOADED.pop(str(importer), None)
+        sys.modules.pop("importer", None)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "merged"),
+    [
+        (["a.py", "lab.b"], ["../a.py"], ["lab.b", "../a.py"]),
+        (["a.py", "b.py"], ["a.py"], ["b.py", "a.py"]),
+        (["lab.a"], ["lab.a", "x/a.py", "y/a.py"], ["lab.a", "x/a.py", "y/a.py"]),
+        (["a.py"], [], ["a.py"]),
+    ],
+)
+def test_a_given_file_stands_for_a_recorded_one_of_the_same_base_name(recorded, given, merged):
+    assert imports.merged_names(recorded, given) == tuple(merged)
+
+
+def test_a_run_with_own_code_is_used_from_other_folders(tmp_path):
+    """Each command in a process of its own, with the code as a file and as a module of the current folder."""
+    lab, other = tmp_path / "lab", tmp_path / "other"
+    lab.mkdir()
+    other.mkdir()
+    (lab / "sibling.py").write_text("NAME = 'mine'\n")
+    (lab / "my_score.py").write_text(SCORE)
+    command = f"""
+import sys
+sys.path[:] = [{str(Path(__file__).parent)!r}, *[path for path in sys.path if path]]  # as in the script `s2s`
+from s2s_jax.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+    def s2s_in(folder: Path, *words: str, text: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", command, *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=folder,
+            input=text,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    (lab / "small.py").write_text("from tiny import experiment\n")
+    settings = ["--steps", "1", "--model.attention.score", "mine", "--model.decoder.size", "32"]
+    s2s_in(lab, "train", "small.py", *settings, "--import", "my_score.py", "--run", "r")
+    given = ["--import", "../lab/my_score.py"]
+    s2s_in(other, "train", "../lab/r", *given)
+    assert read_json(lab / "r" / "config.json")["imports"] == ["../lab/my_score.py"]
+    s2s_in(lab, "train", "r", "--import", "my_score.py")
+    translated = s2s_in(other, "translate", "../lab/r", *given, text="a b\n")
+    assert translated.count("\n") == 1
+    assert s2s_in(lab, "translate", "r", "--import", "my_score", text="a b\n") == translated

@@ -17,6 +17,7 @@ import pytest
 import tiny
 
 from s2s_jax.cli import main
+from s2s_jax.cli.arguments import command_parsers, make_parser
 from s2s_jax.config import override
 from s2s_jax.evaluate.metrics import METRICS, Metric
 from s2s_jax.run.run_dir import read_json
@@ -35,7 +36,8 @@ from s2s_jax.sweep.trial_files import launch_mode, read_outcome
 from s2s_jax.sweep.tune import tune
 from s2s_jax.sweep.tuning import SAMPLERS, Range, SamplerName, Tuning
 from s2s_jax.sweep.verify import verify_trial
-from s2s_jax.text.sources import SPLITS
+from s2s_jax.text.example import Example
+from s2s_jax.text.sources import SOURCES, SPLITS
 
 SCORE = "model.attention.score"
 
@@ -112,7 +114,8 @@ def test_the_grid_is_every_combination_that_is_kept():
 
 
 def test_named_choices_are_those_of_their_tables():
-    assert set(typing.get_args(ExecutorName)) == set(EXECUTORS)
+    (executor,) = (action for action in command_parsers(make_parser())["sweep"]._actions if action.dest == "executor")
+    assert set(typing.get_args(ExecutorName)) == set(EXECUTORS) == set(executor.choices or ())
     assert set(typing.get_args(SamplerName)) == set(SAMPLERS)
     assert typing.get_args(SplitName) == SPLITS
 
@@ -411,6 +414,33 @@ def test_a_metric_of_alignments_and_other_inputs_is_scored(finished, tmp_path, m
             assert metrics["attended"] == rows[:, 0].sum() / rows[:, 1].sum()
 
 
+def test_a_changed_file_of_targets_changes_the_fingerprint(tmp_path):
+    for split in SPLITS:
+        (tmp_path / split).write_text("a b\n")
+    base = override(sweep().base, *(f"data.{split}=lines:{tmp_path / split}" for split in SPLITS))
+    known = {}
+    before = trial_identity(base, known)["data"]
+    assert trial_identity(base, known)["data"] == before
+    assert len(known) == 1, "unchanged files are not read again"
+    (tmp_path / "train").write_text("a b\nc d\n")
+    assert trial_identity(base, known)["data"] != before
+
+
+def test_a_source_of_the_user_is_read_for_every_fingerprint(tmp_path, monkeypatch):
+    file = tmp_path / "rows.txt"
+
+    def rows(name, split, config, report):
+        return [(Example("a", file.read_text()), "mine:1")]
+
+    monkeypatch.setitem(SOURCES, "mine:", rows)
+    base, known = override(sweep().base, "data.train=mine:rows"), {}
+    file.write_text("b")
+    before = trial_identity(base, known)["data"]
+    file.write_text("c")
+    assert trial_identity(base, known)["data"] != before
+    assert known == {}
+
+
 def test_the_code_of_the_user_is_part_of_the_fingerprint(tmp_path):
     file = own_score_files(tmp_path)
     base = override(sweep().base, f'imports=["{tmp_path / "halved.py"}"]')
@@ -467,7 +497,7 @@ def test_a_trial_that_is_trained_again_has_the_same_bits(finished):
         ),
         (["plan", "FILE", "--function", "wrong"], "wrong() in FILE returned int, a Sweep or a Tuning is wanted"),
         (["plan", "FILE", "--function", "other"], "FILE has no function other()"),
-        (["run", "FILE", "--executor", "moon"], "executor must be one of local, ray, slurm, got 'moon'"),
+        (["run", "FILE", "--executor", "moon"], "argument --executor: invalid choice: 'moon'"),
         (["plan", "FILE", "--modle.embedding", "3"], "did you mean --model.embedding"),
         (["plan", "FILE", "--function", "failing"], "missing.tsv"),
         (["plan", "FILE", "--seeds", "3"], "--seeds must be from 1 to 1, the seeds of the sweep, got 3"),

@@ -194,7 +194,9 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=0, help="use only the first so many seeds (default: all)")
     parser.add_argument("--out", help="folder of the sweep (default: runs/sweeps/FILE)")
     parser.add_argument("--jobs", type=int, default=0, help="trials at a time (default: one per GPU, else one)")
-    parser.add_argument("--executor", default="local", help="local (default), ray or slurm")
+    parser.add_argument(
+        "--executor", default="local", choices=("local", "ray", "slurm"), help="what runs the trials (default: local)"
+    )
     parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
     parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
     parser.add_argument(

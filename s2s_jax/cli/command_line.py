@@ -32,15 +32,15 @@ def parse(words: Sequence[str]) -> Arguments:
 def _split(
     words: Sequence[str], name: str, command: argparse.ArgumentParser
 ) -> tuple[list[str], list[str], str | None]:
-    """The words that belong to the command, the overrides `name=value`, and the group that help is wanted for."""
+    """The words of the command, options first, the overrides `name=value`, and the group that help is wanted for."""
     options = {option: action for action in command._actions for option in action.option_strings}
-    own, overrides, group = [], [], None
+    own, positional, overrides, group = [], [], [], None
     remaining = _Remaining(words)
     for word in remaining:
         typed, equals, value = word.partition("=")
         option = flag(field_name(typed)) if typed.startswith("--") else typed
         if word == "--":
-            own += [word, *remaining]
+            positional += [word, *remaining]
         elif option in ("-h", "--help"):
             group = value or remaining.optional_value()
         elif option in options and options[option].nargs == 0:
@@ -51,8 +51,8 @@ def _split(
             _check_setting(field_name(typed), name, [field_name(known) for known in options])
             overrides.append(f"{field_name(typed)}={value if equals else remaining.value_of(typed)}")
         else:
-            own.append(word)
-    return own, overrides, group
+            positional.append(word)
+    return own + positional, overrides, group
 
 
 class _Remaining(Iterator[str]):

@@ -15,6 +15,7 @@ from s2s_jax.cli.experiments import find
 from s2s_jax.cli.inputs import input_lines, load_run
 from s2s_jax.cli.output import formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
+from s2s_jax.imports import merged_names
 from s2s_jax.text.sources import read_split
 from s2s_jax.training.devices import keep_freed_memory
 
@@ -26,8 +27,7 @@ def train_command(arguments: Arguments) -> None:
         raise UsageError("train needs an EXPERIMENT: a Python file with experiment(), its name, or a run to resume")
     experiment, directory = find(options.experiment, options.run)
     experiment = config.override(experiment, *arguments.overrides)
-    imports = tuple(dict.fromkeys([*experiment.imports, *options.imports]))
-    experiment = dataclasses.replace(experiment, imports=imports)
+    experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     keep_freed_memory()
     state = run.fit(experiment, directory, console, profile=Path(options.profile) if options.profile else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s2s_jax.cli.arguments import UsageError
+from s2s_jax.training.signals import Interrupted
 
 DONE, INTERNAL_ERROR, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 PACKAGE = Path(__file__).parent.parent
@@ -25,11 +26,10 @@ def explain(error: Exception) -> Explanation | None:
     """The message and exit code of an exception; None for an internal error, which deserves its traceback.
 
     Exceptions that our own code raises with a `raise` statement are messages to the user, and so are the errors of
-    the operating system. An exception that comes out of a file of the user's is told with that file and line.
+    the operating system. The message of an exception that comes out of a file of the user's has that file and line.
     """
-    code = getattr(error, "code", None)  # training that was interrupted by a signal
-    if isinstance(code, int):
-        return Explanation(_message(error), code)
+    if isinstance(error, Interrupted):
+        return Explanation(_message(error), error.code)
     if isinstance(error, ArithmeticError) and _raised_by_us(error):  # training that diverged
         return Explanation(_message(error), INTERNAL_ERROR)
     if isinstance(error, UsageError):

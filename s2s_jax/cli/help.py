@@ -25,7 +25,7 @@ def show_help(arguments: Arguments) -> None:
 
 
 def _settings_help(arguments: Arguments) -> Iterator[str]:
-    """The lines about the settings that were asked for."""
+    """The lines about the settings that help is wanted for."""
     from s2s_jax.cli.experiments import is_experiment  # only now: these import jax
     from s2s_jax.cli.settings import command_settings, setting_groups
 

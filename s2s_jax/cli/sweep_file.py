@@ -10,7 +10,7 @@ from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.experiments import FOLDERS
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.config import override
-from s2s_jax.imports import extends_tables, import_once
+from s2s_jax.imports import extends_tables, import_once, merged_names
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tuning import Tuning
 
@@ -43,7 +43,7 @@ def find_sweep(arguments: Arguments) -> NamedSweep:
         )
     module = import_once(str(path))
     sweep = _change(_call(module, path, options.function), arguments)
-    imports = [*sweep.base.imports, *options.imports, *[str(path)] * extends_tables(str(path))]
+    imports = [*merged_names(sweep.base.imports, options.imports), *[str(path)] * extends_tables(str(path))]
     base = dataclasses.replace(sweep.base, imports=tuple(dict.fromkeys(imports)))
     sweep = dataclasses.replace(sweep, base=base)
     name = path.stem if options.function == "sweep" else f"{path.stem}-{options.function}"

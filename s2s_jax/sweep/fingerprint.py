@@ -12,7 +12,7 @@ from s2s_jax.config import Experiment, settings
 from s2s_jax.imports import LOADED, is_file_name
 from s2s_jax.run.run_dir import RUN_FORMAT, read_json, write_json
 from s2s_jax.sweep.sweep import Trial
-from s2s_jax.text.sources import SPLITS, DataConfig, read_split
+from s2s_jax.text.sources import SPLITS, TARGETS_ONLY, DataConfig, has_splits, read_split
 
 # Settings that decide where and how a trial runs, and not what is trained.
 RUNTIME_GROUPS = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir", "imports")
@@ -109,23 +109,31 @@ def _source_of(name: str) -> Path | None:
 
 
 def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
-    """A fingerprint of all pairs of all splits; files are read again only after they have changed."""
-    specs = [data.spec(split) for split in SPLITS]
+    """A fingerprint of all pairs of all splits; files are read again only after they have changed.
+
+    A source of the user's own is read each time: what it reads is not known.
+    """
+    specs = [spec for spec in map(data.spec, SPLITS) if not spec.startswith(("task:", "tfds:"))]
+    if any(map(has_splits, specs)):  # no file, and no source of ours
+        return _data_digest(data)
     names = [
         name
-        for spec in specs
-        if not spec.startswith(("task:", "tfds:"))
+        for spec in (spec.removeprefix(TARGETS_ONLY) for spec in specs)
         for name in ([spec] if Path(spec).exists() else spec.split(","))
     ]
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, names) if path.exists()]
     key = f"{data!r} {stats}"
     if key not in known:
-        hashed = hashlib.blake2b(digest_size=16)
-        for split in SPLITS:
-            for example in read_split(data, split)[0]:
-                hashed.update(f"{split}\0{example.source}\0{example.target}\n".encode())
-        known[key] = hashed.hexdigest()
+        known[key] = _data_digest(data)
     return known[key]
+
+
+def _data_digest(data: DataConfig) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for split in SPLITS:
+        for example in read_split(data, split)[0]:
+            hashed.update(f"{split}\0{example.source}\0{example.target}\n".encode())
+    return hashed.hexdigest()
 
 
 def _check_no_drift(trial_dirs: Sequence[TrialDir]) -> None:

@@ -184,7 +184,7 @@ class TrainingLoop:
             per run None, or the step that could not be taken.
 
         Raises:
-            Interrupted: a signal asked to stop; all states are saved.
+            Interrupted: a signal stopped the training; all states are saved.
         """
         reason = self._after_step(self.first, saving=False, interrupted=False) if self._is_overdue() else None
         reason = reason or self.policy.reason(self.first, self.progress[0])

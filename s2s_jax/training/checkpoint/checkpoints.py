@@ -83,7 +83,7 @@ class Checkpoints:
             FileNotFoundError: it does not exist, and is to be read only.
             CheckpointError: it cannot be written.
         """
-        self.directory = Path(directory).absolute()
+        self.directory = Path(directory).resolve()  # TensorStore refuses `..`
         self.refused: list[str] = []
         self._config = config
         self._damaged: set[int] = set()  # steps that `restore` refused

@@ -4,7 +4,7 @@ Orbax writes a step: its arrays as Zarr 3 in an OCDBT store, and beside them `_C
 kept (format, step, metrics, about, and the dtype, shape and CRC-32 of each leaf), and a CRC-32 of the record, the seal.
 
 Arrays are read by TensorStore, the library beneath Orbax. Orbax itself returns a flipped bit without a word, casts to
-whatever dtype it is asked for, takes any shape, and meets damage with tracebacks from its threads.
+any requested dtype, takes any shape, and meets damage with tracebacks from its threads.
 """
 
 import json
