@@ -41,10 +41,14 @@ def test_every_file_documents_its_claim_and_command(name):
 SWEEPS = [
     (path.stem, function)
     for path in sorted(FOLDER.glob("[!_]*.py"))
-    for function in re.findall(r"^def (\w+)\(\) -> Sweep:", path.read_text(), re.MULTILINE)
+    for function in re.findall(r"^def (\w+)\(\) -> (?:s2s\.)?Sweep:", path.read_text(), re.MULTILINE)
 ]
 SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "device.cache=",
          "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
+
+
+def test_the_sweeps_are_found():
+    assert {name for name, _ in SWEEPS} == {"bottleneck", "forcing", "init_and_order", "scores"}
 
 
 @pytest.mark.parametrize(("name", "function"), SWEEPS)

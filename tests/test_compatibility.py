@@ -233,11 +233,11 @@ BROKEN = [
     ),
     ("effect of model.decoder.residual_from", {"decoder.residual_from": 2}, None),
     (
-        "effect of model.decoder.input_feeding",
-        {"decoder.input_feeding": False, "decoder.architecture": "bahdanau"},
-        "model.decoder.input_feeding=false has no effect with model.decoder.architecture=bahdanau; use "
-        "--model.decoder.input-feeding true.",
+        "effect of model.decoder.residual_from",
+        {"attention.score": "none", "decoder.residual_from": 5},
+        "model.decoder.residual_from=5 has no effect with model.decoder.layers=1; use --model.decoder.residual-from 0.",
     ),
+    ("effect of model.encoder.residual_from", {"attention.score": "none", "encoder.residual_from": 5}, None),
 ]
 EVERY_BROKEN = pytest.mark.parametrize(
     ("rule", "settings", "message"), BROKEN, ids=[f"{rule}-{number}" for number, (rule, *_) in enumerate(BROKEN)]
@@ -288,6 +288,7 @@ def test_every_remedy_works_when_it_is_pasted_into_the_command_line(rule, settin
 
 
 def test_every_rule_has_a_broken_case():
+    """So that the remedies of every rule are pasted."""
     reached = {rule for rule, *_ in BROKEN}
     names = {
         match
@@ -297,6 +298,18 @@ def test_every_rule_has_a_broken_case():
     assert {name for name in names if not any(rule.startswith(name) for rule in reached)} == set()
     refused = {f"effect of {setting}" for setting in compatibility.REFUSED_WITHOUT_EFFECT}
     assert refused <= reached
+    broken = [draft(settings) for _, settings, _ in BROKEN]
+    assert [rule.__name__ for rule in compatibility.RULES if not any(any(rule(config)) for config in broken)] == []
+
+
+def test_every_remedy_of_a_rule_is_offered_in_a_broken_case():
+    written, offered = set(), set()
+    for _, settings, _ in BROKEN:
+        config = draft(settings)
+        raw = [violation for rule in compatibility.RULES for violation in rule(config)]
+        for remedies, found in ((written, raw), (offered, violations(config))):
+            remedies |= {(violation.rule, *sorted(remedy)) for violation in found for remedy in violation.remedies}
+    assert written == offered
 
 
 def test_all_violations_are_listed_at_once():
@@ -324,6 +337,20 @@ def test_a_remedy_that_breaks_another_rule_is_not_offered():
             after = {name.rpartition("model.")[2]: value for name, value in remedy.items()}
             changed = {"attention.score": "location", "attention.history": "coverage", "attention.constraint": "mocha"}
             assert violation.rule not in {left.rule for left in violations(draft({**changed, **after}))}
+
+
+def test_a_remedy_whose_value_is_out_of_range_is_not_offered():
+    settings = {
+        "encoder.bidirectional": False,
+        "encoder.size": 1,
+        "attention.score": "dot",
+        "attention.values": "split",
+    }
+    widths, even = violations(draft(settings))
+    assert (widths.rule, even.rule) == ("score needs equal widths", "values split evenly")
+    assert widths.remedies == ({"model.attention.score": "general"},)
+    remedies = {**settings, "attention.score": "general", "encoder.size": even.remedies[0]["model.encoder.size"]}
+    override(Experiment(), *assignments({f"model.{name}": value for name, value in remedies.items()}))
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
@@ -465,6 +492,17 @@ def test_settings_with_effect_change_the_program():
     for setting, (choices, value) in cases.items():
         changed = AttentionConfig(**choices, **{setting: value})
         assert f"model.attention.{setting}" not in without_effect(compatibility.Draft(attention=changed)), setting
+
+
+@pytest.mark.parametrize("architecture", ["bahdanau", "conditional", "gnmt"])
+@pytest.mark.parametrize("score", ["general", "none"])
+def test_no_input_feeding_is_legal_in_an_architecture_without_it(architecture, score):
+    fields = (f"model.decoder.architecture={architecture}", "model.decoder.input_feeding=false")
+    config = override(Experiment(), f"model.attention.score={score}", *fields).model
+    assert without_effect(config) == ["model.decoder.input_feeding"]
+    assert effective(config) == dataclasses.replace(
+        config, decoder=dataclasses.replace(config.decoder, input_feeding=True)
+    )
 
 
 def test_bahdanau_with_the_default_input_feeding_is_legal():

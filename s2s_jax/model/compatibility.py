@@ -29,15 +29,14 @@ AXES: dict[str, dict[str, Any]] = {
     "history": HISTORIES,
     "constraint": CONSTRAINTS,
 }
-# Settings of which a value other than the default is refused where it has no effect (unless the model has no attention
-# at all), and the setting that makes it ineffective.
+# Settings of which a value other than the default is refused where it has no effect, and the setting that makes it
+# ineffective. Not among them: model.decoder.input_feeding=false, which is true of every architecture without one.
 REFUSED_WITHOUT_EFFECT = {
     "model.attention.temperature": "model.attention.normalizer",
     "model.attention.learned_alpha": "model.attention.normalizer",
     "model.attention.renormalized": "model.attention.constraint",
     "model.encoder.residual_from": "model.encoder.layers",
     "model.decoder.residual_from": "model.decoder.layers",
-    "model.decoder.input_feeding": "model.decoder.architecture",
 }
 
 Remedy = dict[str, Any]  # values by full setting name, as on the command line
@@ -149,7 +148,10 @@ def check_model(config: ModelSettings) -> None:
 
 
 def violations(config: ModelSettings) -> list[Violation]:
-    """All violations of a model's settings. Each remedy has been tried: it removes its violation and adds none."""
+    """All violations of a model's settings.
+
+    Each remedy has been tried: it removes its violation, and adds another only if every remedy does.
+    """
     return _with_tried_remedies(config, RULES)
 
 
@@ -195,7 +197,7 @@ def _with_tried_remedies(config: ModelSettings, rules: "tuple[Rule, ...]") -> li
     tried = []
     for violation in broken:
         outcomes = [(remedy, _broken_after(config, remedy, rules)) for remedy in violation.remedies]
-        helpful = [(remedy, after) for remedy, after in outcomes if violation.rule not in after]
+        helpful = [(remedy, after) for remedy, after in outcomes if after is not None and violation.rule not in after]
         harmless = [remedy for remedy, after in helpful if after <= before]
         remedies = harmless or [remedy for remedy, _ in helpful]
         smallest = [remedy for remedy in remedies if not any(other.items() < remedy.items() for other in remedies)]
@@ -203,8 +205,13 @@ def _with_tried_remedies(config: ModelSettings, rules: "tuple[Rule, ...]") -> li
     return tried
 
 
-def _broken_after(config: ModelSettings, remedy: Remedy, rules: "tuple[Rule, ...]") -> set[str]:
-    return {violation.rule for violation in _violations(_changed(config, remedy), rules)}
+def _broken_after(config: ModelSettings, remedy: Remedy, rules: "tuple[Rule, ...]") -> set[str] | None:
+    """The rules that are broken with a remedy; None if its value is out of range."""
+    try:
+        changed = _changed(config, remedy)
+    except ValueError:
+        return None
+    return {violation.rule for violation in _violations(changed, rules)}
 
 
 def _changed(config: ModelSettings, remedy: Remedy) -> Draft:
@@ -495,9 +502,9 @@ def _copying_needs_distribution(config: ModelSettings) -> Iterator[Violation]:
 
 
 def _settings_have_effect(config: ModelSettings) -> Iterator[Violation]:
-    if config.attention.score not in SCORES:
-        return
     for setting in without_effect(config):
+        if config.attention.score not in SCORES and setting.startswith("model.attention."):
+            continue  # a model without attention may keep the settings of one with attention
         if setting in REFUSED_WITHOUT_EFFECT:
             cause = REFUSED_WITHOUT_EFFECT[setting]
             yield Violation(
