@@ -1,8 +1,10 @@
 """Exported runs: the same translations bit for bit, without flax, and every damaged file is refused."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from s2s_jax import run
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.export.exported import load_exported
 from s2s_jax.export.exporter import export_run, named_parameters, serialized_search, source_lengths
+from s2s_jax.imports import import_once
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -27,6 +30,7 @@ from s2s_jax.training.checkpoint.pytree_io import on_host
 
 LINES = ["a b c", "", "z", " \u00a0", "d e f g h", "unheard of", "a b c d e f g h i j"]  # of two shapes
 SHORT = LINES[:3]
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +130,33 @@ def test_parameters_have_names_and_are_those_of_the_run(trained, folder):
     assert {"embedding", "decoder.attention.score.weight"} <= set(stored)
     for name, value in own.items():
         np.testing.assert_array_equal(stored[name], value)
+
+
+def test_the_page_lists_the_parameters_of_dates():
+    """Each name with the shape that its axes stand for."""
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| `\[(.*)\]` \|", page, re.MULTILINE)
+    config = vars(import_once(str(ROOT / "experiments" / "dates.py")))["experiment"]().model
+    model = build(config, source_vocabulary=11, target_vocabulary=13)
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape), jax.eval_shape(model.init, jax.random.key(0)))
+    size, memory = config.decoder.size, config.encoder.directions * config.encoder.size
+    widths = {
+        "source words": 11,
+        "target words": 13,
+        "layers": 1,
+        "states": 1,
+        "directions": 2,
+        "embedding": config.embedding,
+        "size": size,
+        "gates": 3 * size,
+        "attention": config.attention.size,
+        "memory": memory,
+        "memory + size": memory + size,
+    }
+    listed = {name: tuple(widths[axis] for axis in axes.split(", ")) for name, axes in rows}
+    assert config.encoder.size == size
+    assert len(listed) == len(rows)
+    assert listed == {path.replace("/", "."): value.shape for path, value in on_host(shapes).items()}
 
 
 def test_every_damaged_file_is_named(folder):
