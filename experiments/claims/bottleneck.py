@@ -13,7 +13,7 @@ letters both are near 0: attention does not make a GRU count further than in tra
 import s2s_jax as s2s
 
 VARIANTS = {
-    "single vector": {"model.attention.score": "none"},
+    "thought vector": {"model.attention.score": "none"},
     "attention": {"model.attention.score": "general"},
 }
 
@@ -45,7 +45,7 @@ def sweep() -> s2s.Sweep:
         base=base(),
         axes={"connection": VARIANTS},
         compare="connection",
-        baseline="single vector",
+        baseline="thought vector",
         seeds=range(6),
         metrics=("exact_match", "token_accuracy"),
     )
@@ -59,7 +59,7 @@ def dates() -> s2s.Sweep:
         base=on_dates,
         axes={"connection": VARIANTS},
         compare="connection",
-        baseline="single vector",
+        baseline="thought vector",
         seeds=range(6),
         metrics=("exact_match", "token_accuracy"),
     )
@@ -78,7 +78,7 @@ def sounds() -> s2s.Sweep:
         base=s2s.override(base(), *changes, *sizes, "steps=2000"),
         axes={"connection": VARIANTS},
         compare="connection",
-        baseline="single vector",
+        baseline="thought vector",
         seeds=range(6),
         metrics=("wer", "per"),
     )

@@ -103,7 +103,7 @@ def letters(budget: Budget, *, split: str, count: int) -> Batch:
 
 
 def model_config(budget: Budget, cell: CellName, score: ScoreName) -> ModelConfig:
-    """The model with a score, or with `none` for the single vector."""
+    """The model with a score, or with `none` for the thought vector."""
     return ModelConfig(
         embedding=budget.size // 2,
         encoder=EncoderConfig(cell=cell, size=budget.size, bidirectional=False),

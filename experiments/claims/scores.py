@@ -1,6 +1,6 @@
 """Attention scores compared.
 
-Claim: without any score (a single vector) quality is far below all others; among the scores differences are small
+Claim: without any score (a thought vector) quality is far below all others; among the scores differences are small
 (Britz et al. 2017, arXiv:1703.03906, find additive slightly ahead of multiplicative). The unscaled dot product suffers
 as the width grows, and scaling prevents that (Vaswani et al. 2017, arXiv:1706.03762).
 Command: s2s sweep run scores --jobs 2 --data.manual-dir DIR  (SCAN; CMUdict: --function sounds --data.manual-dir DIR;
