@@ -7,16 +7,14 @@ import jax.numpy as jnp
 
 from s2s_jax.config import Experiment
 from s2s_jax.evaluate.metrics import METRICS, check_metric
-from s2s_jax.model.interface import Model
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.model import copy_slots
 from s2s_jax.run.state import abstract_state
+from s2s_jax.run.step import training_step
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import unequal_types
-from s2s_jax.training.objectives import make_loss
-from s2s_jax.training.optimizer import make_optimizer
 from s2s_jax.training.scheduled_sampling import SOFT_PREDICTIONS
-from s2s_jax.training.step import TrainState, TrainStep, make_step
+from s2s_jax.training.step import TrainState
 
 
 def check_experiment(experiment: Experiment) -> None:
@@ -44,15 +42,11 @@ def check_trainable(experiment: Experiment) -> TrainState:
     state = abstract_state(model, experiment.optimizer, steps=experiment.steps)
     lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
     links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
-    jax.eval_shape(training_step(experiment, model), state, Batch(lines, lines, links))  # type: ignore[arg-type]
+    step = training_step(
+        model, experiment.loss, experiment.scheduled_sampling, experiment.optimizer, steps=experiment.steps
+    )
+    jax.eval_shape(step, state, Batch(lines, lines, links))  # type: ignore[arg-type]
     return state
-
-
-def training_step(experiment: Experiment, model: Model) -> TrainStep:
-    """The compiled training step."""
-    loss = make_loss(model, experiment.loss, experiment.scheduled_sampling)
-    optimizer = make_optimizer(experiment.optimizer, experiment.steps)
-    return make_step(loss, optimizer, ema=experiment.optimizer.ema, accumulate=experiment.optimizer.accumulate)
 
 
 def _check_validation_metric(experiment: Experiment) -> None:

@@ -1,7 +1,8 @@
-"""From an experiment to a trained run: check -> data -> tokenizers -> batches -> model -> state -> loop.
+"""From an experiment to a trained run: check -> data -> tokenizers -> batches -> model -> state -> step -> loop.
 
 Each stage is a module of this package, is given its own config, and returns what the next ones need. `train` passes
-through all of them, `check_trainable` checks without data; replicas share data, tokenizers and model.
+through all of them; `check_trainable` through check, model, state and step, on shapes alone; replicas share data,
+tokenizers and model.
 """
 
 import contextlib
@@ -21,12 +22,13 @@ from s2s_jax.config import Experiment
 from s2s_jax.imports import import_code
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length, encode_training, facts_of
-from s2s_jax.run.check import check_experiment, training_step
+from s2s_jax.run.check import check_experiment
 from s2s_jax.run.data import RunData, read_data
 from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.model import copy_slots, count_parameters, make_model
 from s2s_jax.run.run_dir import SIDES, check_same_facts, open_run_dir, write_config, write_json
 from s2s_jax.run.state import start_state
+from s2s_jax.run.step import training_step
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
 from s2s_jax.run.validator import make_validator
 from s2s_jax.shapes import Batch
@@ -37,7 +39,7 @@ from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
 from s2s_jax.training.metrics_writer import MetricsWriter
-from s2s_jax.training.step import Metrics, TrainState
+from s2s_jax.training.step import Metrics, TrainState, TrainStep
 from s2s_jax.training.vmapped_runs import vmapped_program
 
 
@@ -76,7 +78,7 @@ def fit(
     with _prepared(experiment, Path(directory), console or Console(), mesh) as run:
         if run.stopped:
             return run.state
-        step = training_step(experiment, run.shared.model)
+        step = _step(experiment, run.shared.model)
         program = single_program(step, functools.partial(devices.put, mesh=mesh))
         loop = TrainingLoop([run.context], program, [run.state], profile=None if profile is None else Path(profile))
         (failure,) = loop.run()
@@ -121,13 +123,19 @@ def train_replicas(
         return failures
 
 
+def _step(experiment: Experiment, model: Model) -> TrainStep:
+    return training_step(
+        model, experiment.loss, experiment.scheduled_sampling, experiment.optimizer, steps=experiment.steps
+    )
+
+
 def _replica_program(experiments: Sequence[Experiment], tokenizers: PairTokenizer):
     """The program of replicas, with the settings in which they differ as traced numbers."""
     placement = devices.along(devices.make_mesh(experiments[0].device, replicas=len(experiments)), "replica")
 
     def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         experiment = configs.with_traced(experiments[0], numbers)
-        return training_step(experiment, make_model(experiment.model, tokenizers))(state, batch)
+        return _step(experiment, make_model(experiment.model, tokenizers))(state, batch)
 
     return vmapped_program(step, _differing(experiments), functools.partial(jax.device_put, device=placement))
 
