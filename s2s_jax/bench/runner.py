@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,11 +20,22 @@ from s2s_jax.training.step import initial_state, make_step
 class Runner:
     """A workload whose programs are compiled, so that only their execution is timed.
 
-    With `replicas`, a train step is one of so many models at once, each initialized from its own seed.
+    Args:
+        replicas: so many models are trained at once, each initialized from its own seed; 0 for one that is not mapped.
+        compiler_options: of XLA.
     """
 
-    def __init__(self, workload: Workload, phase: str, batches: Sequence[Batch], *, replicas: int = 0):
+    def __init__(
+        self,
+        workload: Workload,
+        phase: str,
+        batches: Sequence[Batch],
+        *,
+        replicas: int = 0,
+        compiler_options: Mapping[str, Any] | None = None,
+    ):
         self.model, params = build_workload(workload)
+        self.compiler_options = dict(compiler_options or {})
         self.batches = [jax.tree.map(jnp.asarray, batch) for batch in batches]
         self.compile_seconds = 0.0
         self.peak_megabytes = 0.0
@@ -59,7 +70,7 @@ class Runner:
             if shape in programs:
                 continue
             began = time.perf_counter()
-            programs[shape] = lower(batch).compile()
+            programs[shape] = lower(batch).compile(self.compiler_options)
             self.compile_seconds = max(self.compile_seconds, time.perf_counter() - began)
             used = programs[shape].memory_analysis()
             needed = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
