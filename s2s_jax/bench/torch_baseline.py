@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from s2s_jax.bench.workloads import Workload, build_workload, without_eos
+from s2s_jax.extras import needs_extra
 from s2s_jax.shapes import Batch
 from s2s_jax.shipped import EXPERIMENTS
 
@@ -77,6 +78,8 @@ class TorchBaseline:
         self._process.wait()
         last = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.strip()][-1:]
         self.close()
+        if any("No module named 'torch'" in line for line in last):
+            raise ValueError(f"{needs_extra('--against torch', 'bench')[:-1]}, or name a --python that has them.")
         raise ValueError(f"--against torch: {' '.join(last) or 'the program ended without a message'}")
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.export.manifest import PARAMETERS, TOKENIZER_SIDES, read_manifest, tokenizer_file
+from s2s_jax.extras import needs_extra
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import load_tokenizer
 
@@ -86,8 +87,10 @@ def load_exported(directory: str | Path) -> Exported:
 
 
 def _parameters(path: Path) -> dict[str, jax.Array]:
-    from safetensors.numpy import load_file  # an extra
-
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise ValueError(needs_extra("an exported run", "export")) from None
     return jax.device_put(load_file(path))
 
 

@@ -22,6 +22,7 @@ from s2s_jax import config as configs
 from s2s_jax.decode.batching import rounded_length
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.export.manifest import PARAMETERS, TOKENIZER_SIDES, tokenizer_file, write_manifest
+from s2s_jax.extras import needs_extra
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.interface import Model
 from s2s_jax.run.loaded_run import Run
@@ -79,7 +80,7 @@ def _save(parameters: dict[str, np.ndarray], path: Path) -> None:
     try:
         from safetensors.numpy import save_file
     except ImportError:
-        raise ValueError('an export needs safetensors and flatbuffers; install "s2s_jax[export]".') from None
+        raise ValueError(needs_extra("an export", "export")) from None
     save_file(parameters, path, metadata={"s2s_jax": s2s_jax.__version__})
 
 

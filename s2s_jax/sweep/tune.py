@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from s2s_jax.config import with_settings
 from s2s_jax.evaluate.metrics import METRICS
+from s2s_jax.extras import needs_extra
 from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.executors.local import Worker
 from s2s_jax.sweep.fingerprint import trial_fingerprint, trial_identity
@@ -40,7 +41,7 @@ def tune(tuning: Tuning, folder: Path, log: Callable[[str], None]) -> TuningResu
     try:
         import optuna
     except ImportError:
-        raise ValueError("a tuning needs Optuna; pip install 's2s_jax[tune]'.") from None
+        raise ValueError(needs_extra("a tuning", "tune")) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     with Lock(folder), SignalGuard() as interrupt:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from s2s_jax.extras import needs_extra
 from s2s_jax.validation import at_least, check_fields
 
 
@@ -196,5 +197,5 @@ def _board(directory: Path) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        raise ValueError("record.tensorboard needs tensorboardX; pip install 's2s_jax[tensorboard]'.") from None
+        raise ValueError(needs_extra("record.tensorboard", "tensorboard")) from None
     return SummaryWriter(str(directory / "tensorboard"))

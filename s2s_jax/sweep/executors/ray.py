@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from s2s_jax.extras import needs_extra
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import record_failure
 from s2s_jax.training.devices import gpus
@@ -27,7 +28,7 @@ def run_on_ray(groups: Sequence[TrialGroup], report: ReportStatus, *, address: s
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
-        raise ValueError("--executor ray needs Ray; pip install 's2s_jax[ray]'.") from None
+        raise ValueError(needs_extra("--executor ray", "ray")) from None
     _check_listener(address)
     try:
         ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)

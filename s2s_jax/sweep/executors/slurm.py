@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from s2s_jax.extras import needs_extra
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import record_failure
 from s2s_jax.training.signals import SignalGuard
@@ -29,7 +30,7 @@ def run_on_slurm(
     try:
         import submitit
     except ImportError:
-        raise ValueError("--executor slurm needs submitit; pip install 's2s_jax[slurm]'.") from None
+        raise ValueError(needs_extra("--executor slurm", "slurm")) from None
     parameters = {name: _parse(value) for name, value in options.items()}
     logs = groups[0][0].folder.parent.parent / "slurm"
     try:
