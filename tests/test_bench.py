@@ -1,5 +1,6 @@
 """The benchmark: operations counted by hand, batches, measurements, and the command as a user runs it."""
 
+import argparse
 import dataclasses
 import json
 import re
@@ -13,10 +14,12 @@ import pytest
 from s2s_jax.bench import measure, torch_baseline, workloads
 from s2s_jax.bench.flops import product_flops
 from s2s_jax.bench.measure import BenchConfig
-from s2s_jax.bench.profile import profile_step
+from s2s_jax.bench.profile import PartTime, StepProfile, profile_step
 from s2s_jax.bench.roofline import Roofline
 from s2s_jax.bench.runner import Runner
 from s2s_jax.cli import main
+from s2s_jax.cli.arguments import Arguments
+from s2s_jax.cli.bench import _write_profile
 from s2s_jax.config import override, settings
 from s2s_jax.shapes import EOS, real
 
@@ -125,6 +128,8 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
     assert "no setting --lengths.men; did you mean --lengths.mean?" in capsys.readouterr().err
     assert main(["bench", "W1", "--compare", "loss.vocabulary_chunk"]) == 2
     assert "--compare must be SETTING=VALUE,VALUE" in capsys.readouterr().err
+    assert main(["bench", "W1", "--profile", "page.md", "--precisions", "bfloat16"]) == 2
+    assert "give --model.precision bfloat16 in place of --precisions bfloat16" in capsys.readouterr().err
     words = "bench W1 --phases greedy --batches 1 --precisions float32 --rounds 1 --json"
     assert main(words.split()) == 0
     found = json.loads(capsys.readouterr().out)
@@ -176,6 +181,19 @@ def test_the_last_line_of_a_failed_torch_process_is_shown(fake):
     (fake / "torch_reference.py").write_text("raise SystemExit('no torch here')")
     with pytest.raises(ValueError, match="--against torch: no torch here"):
         torch_baseline.TorchBaseline(TINY, "train", [workloads.median_batch(TINY)], style="fast")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_page_of_a_profile_names_its_command_and_precision(monkeypatch, tmp_path, precision):
+    monkeypatch.setattr("s2s_jax.cli.bench.profile_step", lambda *_: StepProfile(2.0, [PartTime("loss", "rest", 1.0)]))
+    overrides = [] if precision == "float32" else [f"model.precision={precision}"]
+    page = tmp_path / "page.md"
+    _write_profile({"W1": override(TINY, *overrides)}, page, Arguments("bench", argparse.Namespace(), overrides))
+    text = page.read_text()
+    flags = "".join(f"--model.precision {precision} " for _ in overrides)
+    assert f"Made by `s2s bench W1 {flags}--profile {page}` on " in text
+    assert f"\nIn {precision}, a batch of median length." in text
+    assert "| loss | rest | 1.0 | 100.0% |" in text
 
 
 def test_a_profile_names_the_parts_of_the_model(tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ def bench_command(arguments: Arguments) -> None:
     """Measure the limit of the machine, then each workload."""
     options, workloads = arguments.options, _workloads(arguments)
     config = _config(arguments)
+    if options.profile and config.precisions != BenchConfig().precisions:
+        remedy = f"--model.precision {config.precisions[0]} in place of --precisions {options.precisions}"
+        raise UsageError(f"--profile shows one precision, that of the workload; give {remedy}")
     variants = {name: _variants(workload, options.compare) for name, workload in workloads.items() if options.compare}
     keep_freed_memory()
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     roofline = measure_roofline()
     console.print(f"{_machine_line()}; limit {_limit_line(roofline)}")
     if options.profile:
-        _write_profile(workloads, Path(options.profile), _machine_line())
+        _write_profile(workloads, Path(options.profile), arguments)
         console.print(f"page: {options.profile}")
     rows = []
     for name, workload in workloads.items() if not options.profile else ():
@@ -92,10 +95,8 @@ def _rows(
         yield from measure_workload(name, workload, config, roofline)
 
 
-def _write_profile(workloads: dict[str, Workload], page: Path, machine: str) -> None:
-    lines = ["# Where the time of a train step goes", ""]
-    lines += [f"Made by `s2s bench {' '.join(workloads)} --profile {page}` on {machine}."]
-    lines += ["Float32, a batch of median length. Times are added over the threads that worked.", ""]
+def _write_profile(workloads: dict[str, Workload], page: Path, arguments: Arguments) -> None:
+    lines = _profile_head(workloads, page, arguments.overrides)
     for name, workload in workloads.items():
         with tempfile.TemporaryDirectory() as folder:
             profile = profile_step(workload, Path(folder))
@@ -108,6 +109,20 @@ def _write_profile(workloads: dict[str, Workload], page: Path, machine: str) -> 
         ]
         lines += [""]
     page.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _profile_head(workloads: dict[str, Workload], page: Path, overrides: Sequence[str]) -> list[str]:
+    """The command that made the page, and in what precision."""
+    flags = [f"--{name} {value}" for name, _, value in (override.partition("=") for override in overrides)]
+    command = " ".join(["s2s bench", *workloads, *flags, f"--profile {page}"])
+    precisions = " and ".join(dict.fromkeys(workload.model.precision for workload in workloads.values()))
+    return [
+        "# Where the time of a train step goes",
+        "",
+        f"Made by `{command}` on {_machine_line()}.",
+        f"In {precisions}, a batch of median length. Times are added over the threads that worked.",
+        "",
+    ]
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
