@@ -281,7 +281,7 @@ def test_pairs_that_are_none_are_refused_with_their_line(s2s, directory, tmp_pat
     assert "two ends before line 2, the other file does not" in errors
     code, out, errors = s2s("score", str(directory), "--input", str(one))
     assert (code, out) == (2, "")
-    assert "one:1: 1 tab-separated columns, 2 are wanted" in errors
+    assert "one:1: 1 tab-separated column, 2 are wanted" in errors
 
 
 def test_a_person_who_types_is_answered_line_by_line(s2s, directory, monkeypatch, capfdbinary):

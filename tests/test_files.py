@@ -121,11 +121,14 @@ def test_gzip_without_its_name_is_recognized(file):
     assert refusal(file(gzip.compress(b"a\n"))) == expected
 
 
-@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_utf_16_is_recognized_with_and_without_its_mark(file, codec):
-    text = refusal(file("ein Haus\nein Hund\n".encode(codec)))
-    assert text.startswith("FILE is UTF-16")
-    assert text.endswith("; convert it: iconv -f utf-16 -t utf-8.")
+@pytest.mark.parametrize("end", ["", "-le", "-be"])
+@pytest.mark.parametrize("codec", ["utf-16", "utf-32"])
+def test_utf_16_and_utf_32_are_recognized_with_and_without_their_mark(file, codec, end):
+    text = refusal(file("ein Haus\nein Hund\n".encode(codec + end)))
+    assert text.startswith(f"FILE is {codec.upper()}")
+    assert text.endswith(f"; convert it: iconv -f {codec} -t utf-8.")
+    marked = refusal(file("\ufeffein Haus\n".encode(codec + (end or "-be"))))
+    assert marked.startswith(f"FILE is {codec.upper()}, not UTF-8 text")
 
 
 def test_one_nul_in_a_line_does_not_make_it_binary(file):

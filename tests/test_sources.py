@@ -91,8 +91,13 @@ def test_three_columns_are_refused_unless_two_are_named(file):
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [
-        ("ein one\n", {}, ":1: 1 tab-separated columns, 2 are wanted"),
-        ("ein\tone\n", {"target": "3"}, ":1: 2 tab-separated columns"),
+        ("ein one\n", {}, ":1: 1 tab-separated column, 2 are wanted"),
+        (
+            "ein\tone\n",
+            {"target": "3"},
+            ":1: 2 tab-separated columns, and column 3 is wanted (source is column 1, target column 3); set "
+            "data.source and data.target to columns that every line has.",
+        ),
         (
             "ein\tone\n",
             {"source": "de"},

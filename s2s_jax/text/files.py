@@ -26,6 +26,8 @@ MAGIC_BYTES = {
     b"BZh91AY&SY": ("bzip2", "unpack it first"),
     b"\xfd7zXZ\0": ("xz", "unpack it first"),
     b"\x28\xb5\x2f\xfd": ("zstd", "unpack it first"),
+    b"\xff\xfe\0\0": ("UTF-32", "convert it: iconv -f utf-32 -t utf-8"),  # before UTF-16, whose mark begins alike
+    b"\0\0\xfe\xff": ("UTF-32", "convert it: iconv -f utf-32 -t utf-8"),
     b"\xff\xfe": ("UTF-16", "convert it: iconv -f utf-16 -t utf-8"),
     b"\xfe\xff": ("UTF-16", "convert it: iconv -f utf-16 -t utf-8"),
 }
@@ -99,8 +101,10 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
     for magic, (name, remedy) in MAGIC_BYTES.items():
         if start.startswith(magic):
             raise ValueError(f"{path} is {name}, not UTF-8 text; {remedy.format(name=path.name)}.")
-    if len(start) > 3 and start[:64].count(b"\0") * 3 > len(start[:64]):
-        raise ValueError(f"{path} is UTF-16 or binary, not UTF-8 text; convert it: iconv -f utf-16 -t utf-8.")
+    zeros = start[:64].count(b"\0") / max(1, len(start[:64]))
+    if len(start) > 3 and zeros > 1 / 3:  # of letters of Latin scripts half the bytes are 0 in UTF-16, 3/4 in UTF-32
+        width = 32 if zeros > 2 / 3 else 16
+        raise ValueError(f"{path} is UTF-{width} or binary, not UTF-8 text; convert it: iconv -f utf-{width} -t utf-8.")
 
 
 def _decode(line: bytes, path: Path, number: int, policy: str, report: DataReport) -> str | None:

@@ -61,10 +61,16 @@ def parse_tsv_line(line: str, place: str, *, columns: tuple[int, int] = (1, 2), 
         ValueError: it has too few columns, or more than two.
     """
     cells = line.split("\t")
+    if len(cells) < max(columns) and not exact:
+        raise ValueError(
+            f"{place}: {len(cells)} tab-separated column{'s' * (len(cells) > 1)}, and column {max(columns)} is wanted "
+            f"(source is column {columns[0]}, target column {columns[1]}); set data.source and data.target to columns "
+            "that every line has."
+        )
     if len(cells) < max(columns) or (len(cells) > 2 and exact):
         raise ValueError(
-            f"{place}: {len(cells)} tab-separated columns, 2 are wanted (source, target); for other "
-            "columns set data.source=1 data.target=3, for two parallel files name them as A,B."
+            f"{place}: {len(cells)} tab-separated column{'s' * (len(cells) > 1)}, 2 are wanted (source, target); for "
+            "other columns set data.source=1 data.target=3, for two parallel files name them as A,B."
         )
     return Example(cells[columns[0] - 1], cells[columns[1] - 1])
 
