@@ -1,4 +1,5 @@
 import gzip
+import io
 import time
 import unicodedata
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2s_jax.text.data_report import DataReport
-from s2s_jax.text.files import has_control, is_blank, read_lines
+from s2s_jax.text.files import has_control, is_blank, read_lines, stream_lines
 
 BOM = "\ufeff".encode()
 LETTERS = [chr(code) for code in (*range(0x3100), *range(0xFE00, 0x10000))]  # all controls, spaces and joiners are here
@@ -65,15 +66,22 @@ def test_cr_lf_is_an_end_where_all_lines_end_so(file, end):
     assert list(report.counts) == ["CR inside a line, kept as a character"]
 
 
-def test_mixed_ends_are_kept_and_reported(file):
+def test_mixed_ends_are_removed_and_reported(file):
     path = file(b"a\nb\r\nc\r\nd\n")
     lines, report = read(path)
-    assert lines == ["a", "b\r", "c\r", "d"]
-    assert report.places == {"mixed line ends (2 of 4 lines end in CR LF): the CR was kept": [f"{path}:2"]}
+    assert lines == ["a", "b", "c", "d"]
+    assert report.places == {"mixed line ends (2 of 4 lines end in CR LF): the CR was removed": [f"{path}:2"]}
+
+
+@pytest.mark.parametrize("data", [b"a\nb\r\nc\r\nd", b"a\r\nb\r\n", b"a\r\r\nb\n", b"a\rb\nc\r", BOM + b"a\r\n\r\n"])
+def test_training_and_translation_end_lines_by_one_rule(file, data):
+    assert read(file(data))[0] == list(stream_lines(io.BytesIO(data), "x"))
 
 
 def test_only_one_cr_is_part_of_an_end(file):
-    assert read(file(b"a\r\r\nb\r\n"))[0] == ["a\r", "b"]
+    lines, report = read(path := file(b"a\r\r\nb\r\n"))
+    assert lines == ["a\r", "b"]
+    assert report.places == {"CR inside a line, kept as a character": [f"{path}:1"]}
 
 
 def test_a_byte_order_mark_is_removed_only_at_the_start(file):

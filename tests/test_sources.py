@@ -13,6 +13,7 @@ from s2s_jax.run.trainer import prepare
 from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.example import Example
+from s2s_jax.text.pairs import stream_pairs
 from s2s_jax.text.sources import SOURCES, DataConfig, read_split
 
 PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085dogs"), Example("drei", "three")]
@@ -131,7 +132,8 @@ def test_fields_of_json_are_named_and_alignments_become_character_links(file):
             "{",
             "not JSON (Expecting property name enclosed in double quotes at column 2); one object per line is wanted.",
         ),
-        ("", "not JSON (Expecting value at column 1); one object per line is wanted."),
+        ("\n{}", "a blank line, one object per line is wanted; remove it."),
+        ("nothing", "not JSON (Expecting value at column 1); one object per line is wanted."),
         ("[1]", "a JSON list, one object per line is wanted."),
         ("[" * 100_000, "not JSON (maximum recursion depth exceeded"),
         ("1" * 9999, "not JSON (Exceeds the limit (4300 digits)"),
@@ -153,6 +155,32 @@ def test_unsuitable_json_is_refused_with_its_line(file, line, message):
     good = '{"source": "a", "target": "\\ud83d\\ude00"}'  # a whole surrogate pair is one character
     path = file("a.jsonl", f"{good}\n{line}\n")
     assert refusal(path).startswith(f"{path}:2: {message}")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.tsv"])
+@pytest.mark.parametrize("blank", ["\n", " \n\n", "\u00a0"])
+def test_blank_lines_at_the_end_are_no_records_and_are_reported(file, name, blank):
+    record = '{"source": "a", "target": "b"}\n' if name.endswith("l") else "a\tb\n"
+    path = file(name, record + blank)
+    examples, report = read(path)
+    assert examples == [Example("a", "b")]
+    count = len(blank.splitlines())
+    assert report.places == {"blank line at the end, ignored": [f"{path}:{line + 2}" for line in range(count)]}
+    assert list(stream_pairs(str(path), stdin=())) == examples
+
+
+def test_a_tab_at_the_end_is_a_pair_with_blank_sides(file):
+    assert read(file("a.tsv", "a\tb\n\t\n"))[1].counts == {"blank source and target, pair dropped": 1}
+
+
+@pytest.mark.parametrize("head", ["source\ttarget", "en\tde", "Word\tPronunciation"])
+def test_a_line_that_names_the_columns_is_reported(file, head):
+    path = file("a.tsv", f"{head}\na\tb\n")
+    examples, report = read(path)
+    assert len(examples) == 2
+    reason = "first line that may be a header, used as a pair (remove it if it is one)"
+    assert report.places == {reason: [f"{path}:1"]}
+    assert read(file("b.tsv", f"a\tb\n{head}\n"))[1].counts == {}
 
 
 # --- gold alignments in a separate file -------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict
 
 
 def stream_lines(raw: Iterable[bytes], name: str) -> Iterator[str]:
-    """Lines without their ends, as they arrive; CR LF ends each line that has it, since later lines are not known.
+    """Lines without their ends, as they arrive, by the same rule as `read_lines`: `\\n` or `\\r\\n` is an end.
 
     Raises:
         ValueError: a line is not UTF-8, with its number.
@@ -68,16 +68,14 @@ def stream_lines(raw: Iterable[bytes], name: str) -> Iterator[str]:
 
 
 def _without_ends(raw: list[bytes], path: Path, report: DataReport) -> list[bytes]:
-    """The lines without `\\n`, and without `\\r\\n` where all of them end so."""
+    """The lines without `\\n` or `\\r\\n`."""
     lines = [line.removesuffix(b"\n") for line in raw]
     returns = [number for number, line in enumerate(lines, 1) if line.endswith(b"\r")]
     unended = bool(raw) and not raw[-1].endswith((b"\n", b"\r"))  # a last line without an end does not count
-    if len(returns) == len(lines) - unended:
-        return [line.removesuffix(b"\r") for line in lines]
-    if returns:
+    if 0 < len(returns) < len(lines) - unended:
         share = f"{len(returns)} of {len(lines)} lines end in CR LF"
-        report.add(f"mixed line ends ({share}): the CR was kept", f"{path}:{returns[0]}")
-    return lines
+        report.add(f"mixed line ends ({share}): the CR was removed", f"{path}:{returns[0]}")
+    return [line.removesuffix(b"\r") for line in lines]
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
@@ -119,7 +117,7 @@ def _decode(line: bytes, path: Path, number: int, policy: str, report: DataRepor
             ) from None
         report.add(f"line that is not UTF-8 ({policy})", f"{path}:{number}")
         return line.decode("utf-8", errors="replace") if policy == "replace" else None
-    if "\r" in text.removesuffix("\r"):
+    if "\r" in text:
         report.add("CR inside a line, kept as a character", f"{path}:{number}")
     return text
 

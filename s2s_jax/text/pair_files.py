@@ -11,7 +11,17 @@ from pathlib import Path
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import read_lines
-from s2s_jax.text.pairs import parse_alignment, parse_json_line, parse_tsv_line
+from s2s_jax.text.pairs import parse_alignment, parse_json_line, parse_tsv_line, without_trailing_blank
+
+# what the first line of a TSV file has where it names the columns: names of sides, and codes and names of languages
+_NAMES = (
+    "source target src tgt trg input output x y question answer query response text summary sentence translation "
+    "original reference word words pronunciation phonemes phones graphemes ipa command action lemma form inflection "
+    "ar bg cs da de el en es et fa fi fr he hi hu id it ja ko lt lv nl no pl pt ro ru sk sl sv th tr uk vi zh "
+    "arabic czech chinese dutch english finnish french german greek hindi italian japanese korean polish portuguese "
+    "romanian russian spanish swedish turkish ukrainian vietnamese deutsch français español"
+)
+COLUMN_NAMES = frozenset(_NAMES.split())
 
 Placed = tuple[Example, str]  # an example and its place, such as file:line
 
@@ -22,18 +32,36 @@ def read_tsv(
     """One pair per line, in two columns, counted from 1; `exact` refuses lines of more than two columns."""
     if columns[0] == columns[1]:
         raise ValueError(f"source and target are both column {columns[0]} of {path}; set data.source=1 data.target=2.")
-    for number, line in enumerate(read_lines(path, report, encoding_errors=encoding_errors), 1):
+    for number, line in _records(path, report, encoding_errors):
         place = f"{path}:{number}"
-        yield None if line is None else (parse_tsv_line(line, place, columns=columns, exact=exact), place)
+        pair = None if line is None else parse_tsv_line(line, place, columns=columns, exact=exact)
+        if number == 1 and pair and _are_column_names(pair):
+            report.add("first line that may be a header, used as a pair (remove it if it is one)", place)
+        yield None if pair is None else (pair, place)
 
 
 def read_json_lines(
     path: Path, report: DataReport, *, encoding_errors: str, names: tuple[str, str]
 ) -> Iterator[Placed | None]:
     """One pair per line, in two fields of a JSON object."""
-    for number, line in enumerate(read_lines(path, report, encoding_errors=encoding_errors), 1):
+    for number, line in _records(path, report, encoding_errors):
         place = f"{path}:{number}"
         yield None if line is None else (parse_json_line(line, place, names=names), place)
+
+
+def _records(path: Path, report: DataReport, encoding_errors: str) -> Iterator[tuple[int, str | None]]:
+    """The lines of TSV or JSON with their numbers; blank lines at the end are reported and left out."""
+    lines = read_lines(path, report, encoding_errors=encoding_errors)
+    number = 0
+    for number, line in without_trailing_blank(lines):
+        yield number, line
+    for blank in range(number + 1, len(lines) + 1):
+        report.add("blank line at the end, ignored", f"{path}:{blank}")
+
+
+def _are_column_names(pair: Example) -> bool:
+    names = pair.source.strip().lower(), pair.target.strip().lower()
+    return names[0] != names[1] and COLUMN_NAMES.issuperset(names)
 
 
 def read_parallel(spec: str, report: DataReport, *, encoding_errors: str) -> Iterator[Placed | None]:

@@ -4,12 +4,14 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from s2s_jax.text.example import Example, WordLinks
-from s2s_jax.text.files import raw_lines, stream_lines
+from s2s_jax.text.files import is_blank, raw_lines, stream_lines
+
+_Line = TypeVar("_Line", str, str | None)
 
 
 def stream_pairs(spec: str, *, stdin: Iterable[bytes]) -> Iterator[Example]:
@@ -19,11 +21,12 @@ def stream_pairs(spec: str, *, stdin: Iterable[bytes]) -> Iterator[Example]:
         FileNotFoundError, ValueError: with file and line where data is at fault.
     """
     if not spec:
-        return (parse_tsv_line(line, f"stdin:{number}") for number, line in enumerate(stream_lines(stdin, "stdin"), 1))
+        lines = without_trailing_blank(stream_lines(stdin, "stdin"))
+        return (parse_tsv_line(line, f"stdin:{number}") for number, line in lines)
     if is_parallel(spec):
         return _stream_parallel(*spec.split(",", 1))
     parse = parse_json_line if is_json(Path(spec)) else parse_tsv_line
-    return (parse(line, f"{spec}:{number}") for number, line in enumerate(_stream_file(spec), 1))
+    return (parse(line, f"{spec}:{number}") for number, line in without_trailing_blank(_stream_file(spec)))
 
 
 def _stream_file(name: str) -> Iterator[str]:
@@ -38,6 +41,21 @@ def _stream_parallel(source: str, target: str) -> Iterator[Example]:
                 f"{shorter} ends before line {number}, the other file does not; make them the same length."
             )
         yield Example(*sides)
+
+
+def without_trailing_blank(lines: Iterable[_Line]) -> Iterator[tuple[int, _Line]]:
+    """Each line of TSV or JSON with its number; blank ones at the end of a file are no records and are left out."""
+    waiting = []
+    for numbered in enumerate(lines, 1):
+        waiting.append(numbered)
+        if not is_blank_record(numbered[1]):
+            yield from waiting
+            waiting = []
+
+
+def is_blank_record(line: str | None) -> bool:
+    """Whether a line holds nothing; a tab alone is a pair with blank sides, and a skipped line is None."""
+    return line is not None and "\t" not in line and is_blank(line)
 
 
 def is_parallel(spec: str) -> bool:
@@ -87,6 +105,8 @@ def parse_json_line(line: str, place: str, *, names: tuple[str, str] = ("source"
 
 
 def _record(line: str, place: str) -> dict[str, Any]:
+    if is_blank_record(line):
+        raise ValueError(f"{place}: a blank line, one object per line is wanted; remove it.")
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # RecursionError: ten thousand brackets
