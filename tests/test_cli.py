@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -15,9 +16,11 @@ from s2s_jax import run
 from s2s_jax.cli import main
 from s2s_jax.cli.arguments import COMMANDS, command_parsers, make_parser
 from s2s_jax.cli.command_line import parse
+from s2s_jax.cli.experiments import named_file
 from s2s_jax.cli.settings import CHOICE_TABLES, choices, command_settings
 from s2s_jax.cli.suggestions import SYNONYMS, field_name
 from s2s_jax.config import Experiment, settings
+from s2s_jax.shipped import EXPERIMENTS
 from s2s_jax.training.signals import Interrupted
 
 
@@ -312,6 +315,22 @@ def test_a_line_that_is_far_too_long_is_read_in_part_and_said(s2s, directory, mo
         errors
         == "stdin:2: 500,000 tokens, only the first 15 were read (search.max_source); cut the line into sentences.\n"
     )
+
+
+@pytest.mark.parametrize("name", ["dates", "claims/scores"])
+def test_a_file_of_yours_that_hides_a_shipped_one_is_named(monkeypatch, tmp_path, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    shipped = EXPERIMENTS / f"{name}.py"
+    assert named_file(name) == shipped
+    assert capsys.readouterr().err == ""
+    own = Path("experiments", f"{name}.py")
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    assert named_file(name) == own
+    assert capsys.readouterr().err == f"{name} is your {own}, and not the shipped {shipped}\n"
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    assert named_file(name) == own
+    assert capsys.readouterr().err == ""
 
 
 def test_special_tokens_that_are_typed_are_words_like_others(s2s, directory, monkeypatch):

@@ -1,6 +1,7 @@
 """The experiment that a name stands for, and the directory of its run."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,19 @@ def known_experiments() -> list[str]:
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("[!_]*.py")})
 
 
+def named_file(name: str) -> Path | None:
+    """The file of a name such as `dates`; one in your own `experiments/` that hides a shipped one is told on stderr."""
+    own, shipped = (folder / f"{name}.py" for folder in FOLDERS)
+    if not own.is_file():
+        return shipped if shipped.is_file() else None
+    if shipped.is_file() and not own.samefile(shipped):
+        print(f"{name} is your {own}, and not the shipped {shipped}", file=sys.stderr)
+    return own
+
+
 def _named(name: str) -> Path:
-    for folder in FOLDERS:
-        if (folder / f"{name}.py").is_file():
-            return folder / f"{name}.py"
+    if path := named_file(name):
+        return path
     known = known_experiments()
     names = f"there are {', '.join(known)}, or give a Python file or a run"
     raise UsageError(f"no experiment {name!r}{did_you_mean(name, known)} ({names})")

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.experiments import FOLDERS
+from s2s_jax.cli.experiments import FOLDERS, named_file
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.config import override
 from s2s_jax.imports import extends_tables, import_once, merged_names
@@ -109,9 +109,8 @@ def _command(arguments: Arguments) -> str:
 
 
 def _shipped_file(name: str) -> Path:
-    for folder in FOLDERS:
-        if (folder / CLAIMS / f"{name}.py").is_file():
-            return folder / CLAIMS / f"{name}.py"
+    if path := named_file(f"{CLAIMS}/{name}"):
+        return path
     known = _shipped_names()
     raise UsageError(
         f"no sweep {name!r}{did_you_mean(name, known)} (there are {', '.join(known)}, or give a Python file)"
