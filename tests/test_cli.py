@@ -224,6 +224,18 @@ def test_evaluate_as_json_has_the_keys_that_scripts_rely_on(s2s, directory):
     assert "exact match:" in out
 
 
+def test_evaluate_names_the_split_that_it_read(s2s, directory, tmp_path):
+    path = tmp_path / "held.tsv"
+    path.write_text("a b\ta b\n")
+    files = ("--data.train", str(path), "--data.validation", str(path), "--data.lengths", "[0,0]")
+    _, out, errors = s2s("evaluate", str(directory), "--json", *files)
+    assert json.loads(out)["split"] == "validation"
+    assert "no test data is named (data.test), so the validation data is evaluated" in errors
+    _, out, errors = s2s("evaluate", str(directory), "--json", *files, "--data.test", str(path))
+    assert json.loads(out)["split"] == "test"
+    assert "no test data" not in errors
+
+
 def test_info_as_json_has_the_keys_that_scripts_rely_on(s2s, directory):
     code, out, _ = s2s("info", str(directory), "--json")
     found = json.loads(out)

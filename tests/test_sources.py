@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from s2s_jax.run.batches import encode
 from s2s_jax.run.trainer import prepare
 from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import BatchPlan
+from s2s_jax.text.data_report import Places
 from s2s_jax.text.example import Example
 from s2s_jax.text.pairs import stream_pairs
 from s2s_jax.text.sources import SOURCES, DataConfig, read_split
@@ -409,7 +411,9 @@ def lengths(file, tmp_path):
         held = file("held.tsv", tsv([Example("z", ""), Example(" ".join("abcabcabc"), "a"), Example("a", "b")]))
         files = (f"data.train={train}", f"data.validation={held}", "data.lengths=[0, 0]")
         (tmp_path / "run").mkdir()
-        return prepare(tiny.experiment(*files, *changes), tmp_path / "run", lambda _: None)
+        printed = []
+        inputs = prepare(tiny.experiment(*files, *changes), tmp_path / "run", printed.append)
+        return types.SimpleNamespace(**inputs._asdict(), printed=printed)
 
     return prepared
 
@@ -421,7 +425,11 @@ def test_over_long_training_pairs_are_dropped_or_truncated_and_reported(lengths,
     assert prepared.training.lengths().max() == (5 if policy == "truncate" else 3)  # EOS counts one
     report = json.loads((tmp_path / "run" / "data_report.json").read_text())["train"]
     assert (report["read"], report["kept"]) == (20, kept)
-    assert report["counts"] == {f"longer than data.max_length=4, {policy}": 1}
+    reason = f"longer than data.max_length=4, pair {'truncated' if policy == 'truncate' else 'dropped'}"
+    assert report["counts"] == {reason: 1}
+    assert report["places"] == {reason: [f"{tmp_path / 'train.tsv'}:20"]}
+    assert f"training data: {kept} of 20 pairs kept" in prepared.printed
+    assert f"training data: 1 x {reason} ({tmp_path / 'train.tsv'}:20)" in prepared.printed
 
 
 def test_more_than_a_few_over_long_training_pairs_are_refused(lengths):
@@ -435,6 +443,77 @@ def test_over_long_and_empty_validation_pairs_are_kept_and_have_a_bucket(lengths
     batches = list(plan.in_order())
     assert sum(int(batch.source.any(1).sum()) for batch in batches) == 3
     assert max(batch.source.shape[1] for batch in batches) == 10
+
+
+def test_a_place_is_named_after_earlier_pairs_were_dropped(file, tmp_path):
+    train = file("train.tsv", "\tblank\na\tb\n\0\tcontrol\na a a a\tb\n")
+    (tmp_path / "run").mkdir()
+    files = (f"data.train={train}", f"data.validation={train}", "data.lengths=[0, 0]")
+    prepare(tiny.experiment(*files, "data.max_length=3", "data.too_long=drop"), tmp_path / "run", print)
+    report = json.loads((tmp_path / "run" / "data_report.json").read_text())["train"]
+    assert report["places"]["longer than data.max_length=3, pair dropped"] == [f"{train}:4"]
+    assert (report["read"], report["kept"]) == (4, 1)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_pair_too_long_for_any_batch_is_refused_before_training(file, tmp_path, split):
+    """Rows 14 and 16 of the faults: it would end training hours later, at the first validation."""
+    long = f"{split}.tsv"
+    paths = {name: file(f"{name}.tsv", "a\tb\na\tb\n") for name in ("train", "validation")}
+    paths[split] = file(long, "a\tb\n\tb\n" + "a " * 600_000 + "\tb\na\t" + "b " * 20_000 + "\n")
+    files = (f"data.train={paths['train']}", f"data.validation={paths['validation']}", "data.lengths=[0, 0]")
+    with pytest.raises(ValueError) as refused:
+        prepare(tiny.experiment(*files), tmp_path, print)
+    assert str(refused.value).startswith(
+        f"{paths[split]}:3: a pair of 600,001 and 2 tokens (and 1 more), over the 16,384 positions of batch.tokens; "
+        "split or remove it, or raise batch.tokens, which takes memory"
+    )
+    assert str(refused.value).endswith("set data.max_length and data.too_long." if split == "train" else "memory.")
+
+
+def test_suspicious_pairs_are_reported_as_shares_in_one_line(file, tmp_path):
+    """Row 27 of the faults."""
+    train = file("train.tsv", f"a\tb\na\tb\nc\tc\nd\t{'e ' * 20}\nx\ty\n")
+    held, test = file("held.tsv", "a\tb\na\tz\nq\tr\ns\tt\n"), file("test.tsv", "u\tv\n")
+    (tmp_path / "run").mkdir()
+    files = (f"data.train={train}", f"data.validation={held}", f"data.test={test}", "data.lengths=[0, 0]")
+    printed = []
+    prepare(tiny.experiment(*files), tmp_path / "run", printed.append)
+    report = json.loads((tmp_path / "run" / "data_report.json").read_text())
+    assert report["train"]["shares"] == pytest.approx(
+        {"duplicates": 0.2, "with source = target": 0.2, "with one side over 9 times as long": 0.2}
+    )
+    overlap = {"of the pairs in the training data": 0.25, "of the sources in the training data": 0.5}
+    assert report["validation"]["shares"] == overlap
+    assert report["test"]["shares"] == dict.fromkeys(overlap, 0.0)
+    assert printed == [
+        "training data: 5 pairs read",
+        "training data: 5 of 5 pairs kept",
+        "training data: 20.00% duplicates, 20.00% with source = target, 20.00% with one side over 9 times as long",
+        "validation data: 4 of 4 pairs kept",
+        "validation data: 25.00% of the pairs in the training data, 50.00% of the sources in the training data",
+        "test data: 1 of 1 pairs kept",
+    ]
+
+
+def test_places_of_many_pairs_are_those_that_were_added():
+    places, added = Places(), ["a.tsv:1", "a.tsv:20", "b:c:3", "odd", "odd:x", "a:07", "a:-1", "a.tsv:3", ""]
+    for place in added:
+        places.append(place)
+    assert [places[index] for index in range(len(places))] == added
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({"train": "a.tsv", "validation": "b.tsv"}, "validation"),
+        ({"train": "a.tsv", "validation": "b.tsv", "test": "c.tsv"}, "test"),
+        ({"train": "task:copy", "validation": "b.tsv"}, "test"),
+        ({"train": "a.tsv"}, "test"),
+    ],
+)
+def test_the_split_that_stands_for_a_missing_test_split_is_named(settings, used):
+    assert DataConfig(**settings).split_used("test") == used
 
 
 def test_vocabularies_come_from_training_lines_alone(lengths):

@@ -42,7 +42,9 @@ def evaluate_command(arguments: Arguments) -> None:
     """Print the metrics of a split."""
     loaded = load_run(arguments)
     metrics = loaded.evaluate(arguments.options.split)
-    about = {"run": arguments.options.run, "step": loaded.step, "split": arguments.options.split}
+    if metrics["split"] != arguments.options.split:
+        print("no test data is named (data.test), so the validation data is evaluated", file=sys.stderr)
+    about = {"run": arguments.options.run, "step": loaded.step}
     combined = {"averaged": loaded.averaged, "with": arguments.options.ensemble}
     metrics = {**about, **{name: value for name, value in combined.items() if value}, **metrics}
     if arguments.options.json:

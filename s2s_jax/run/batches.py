@@ -1,7 +1,7 @@
 """Examples as pairs of ids, ready to be batched: the same ones whenever the run is resumed."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import s2s_jax
 from s2s_jax.evaluate.evaluation import token_links
 from s2s_jax.run.data import RunData
 from s2s_jax.run.run_dir import RUN_FORMAT, SIDES
-from s2s_jax.text.batches import Pairs
+from s2s_jax.text.batches import BatchConfig, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
@@ -26,16 +26,49 @@ def encode(examples: Sequence[Example], tokenizers: PairTokenizer) -> Pairs:
     )
 
 
-def encode_training(data: RunData, tokenizers: PairTokenizer, config: DataConfig, *, guided: float) -> Pairs:
+def encode_training(
+    data: RunData, tokenizers: PairTokenizer, config: DataConfig, batch: BatchConfig, *, guided: float
+) -> Pairs:
     """The training pairs within data.max_length, with gold links where loss.guided (`guided`) has a weight.
 
     Raises:
-        ValueError: there are no gold alignments, or data.max_length leaves too few pairs.
+        ValueError: there are no gold alignments, data.max_length leaves too few pairs, or a pair is too long for a
+            batch.
     """
-    pairs = encode(data.training, tokenizers)
+    pairs, places = encode(data.training, tokenizers), data.reports["train"].kept_places
     if guided:
         pairs = pairs._replace(links=_gold_links(data.training, tokenizers, config, guided))
-    return _short_enough(pairs, config, data.reports["train"], tokenizers) if config.max_length else pairs
+    kept = np.arange(len(pairs.sources))
+    if config.max_length:
+        pairs, kept = _short_enough(pairs, config, data.reports["train"], tokenizers)
+    _check_fit(
+        pairs, batch, lambda index: places[int(kept[index])], remedy=", or set data.max_length and data.too_long"
+    )
+    return pairs
+
+
+def encode_validation(data: RunData, tokenizers: PairTokenizer, batch: BatchConfig) -> Pairs:
+    """The validation pairs, none of which is dropped.
+
+    Raises:
+        ValueError: one is too long for a batch, which would end training at the first validation.
+    """
+    pairs = encode(data.validation, tokenizers)
+    _check_fit(pairs, batch, data.reports["validation"].kept_places.__getitem__)
+    return pairs
+
+
+def _check_fit(pairs: Pairs, batch: BatchConfig, place: Callable[[int], str], *, remedy: str = "") -> None:
+    """Refuse pairs that alone have more positions than a batch may have."""
+    lengths = pairs.lengths()
+    over = np.flatnonzero(lengths.sum(1) > batch.tokens)
+    if len(over):
+        source, target = lengths[over[0]]
+        others = f" (and {len(over) - 1:,} more)" if len(over) > 1 else ""
+        raise ValueError(
+            f"{place(int(over[0]))}: a pair of {source:,} and {target:,} tokens{others}, over the {batch.tokens:,} "
+            f"positions of batch.tokens; split or remove it, or raise batch.tokens, which takes memory{remedy}."
+        )
 
 
 def facts_of(pairs: Pairs, tokenizers: PairTokenizer) -> dict[str, Any]:
@@ -67,8 +100,10 @@ def _gold_links(
     return [np.array(pair, np.int32).reshape(-1, 2) for pair in links]
 
 
-def _short_enough(pairs: Pairs, config: DataConfig, report: DataReport, tokenizers: PairTokenizer) -> Pairs:
-    """The pairs within data.max_length; the longer ones are dropped or truncated, by data.too_long."""
+def _short_enough(
+    pairs: Pairs, config: DataConfig, report: DataReport, tokenizers: PairTokenizer
+) -> tuple[Pairs, np.ndarray]:
+    """The pairs within data.max_length, and their indices; longer ones are dropped or truncated, by data.too_long."""
     longest, policy = config.max_length, config.too_long
     over = np.any(pairs.lengths() - 1 > longest, axis=1)
     if policy == "error" and over.mean() > 0.05:
@@ -76,16 +111,18 @@ def _short_enough(pairs: Pairs, config: DataConfig, report: DataReport, tokenize
             f"data.max_length={longest} would drop {over.mean():.0%} of the training pairs; raise it, or set "
             "data.too_long=drop or truncate."
         )
+    done = "truncated" if policy == "truncate" else "dropped"
     for number in np.flatnonzero(over):
-        report.add(f"longer than data.max_length={longest}, {policy}", f"pair {number + 1}")
+        report.add(f"longer than data.max_length={longest}, pair {done}", report.kept_places[int(number)])
     if policy == "truncate":
         cut = pairs.truncate(longest)
         targets = [tokenizers.drop_absent_slots(*both) for both in zip(cut.sources, cut.targets, strict=True)]
-        return cut._replace(targets=targets)
+        return cut._replace(targets=targets), np.arange(len(over))
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
-    return pairs.select(np.flatnonzero(~over))
+    kept = np.flatnonzero(~over)
+    return pairs.select(kept), kept
 
 
 def _fingerprint(pairs: Pairs) -> str:

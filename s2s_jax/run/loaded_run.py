@@ -79,7 +79,7 @@ class Run:
         return self._scorer.score(self.params, examples)
 
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
-        """All numbers of a split of the run's data."""
+        """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`)."""
         examples, _ = read_split(self.experiment.data, split)
         grouped = group_by_source(examples)
         translations = self.translate(grouped.sources, **search)
@@ -87,7 +87,8 @@ class Run:
         aligned, gold = self._gold_links(scored)
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
         unit, attends = self.experiment.evaluation.unit, self.experiment.model.attention.score != "none"
-        return evaluate_split(translations, grouped, scored, unit=unit, attends=attends, links=links)
+        metrics = evaluate_split(translations, grouped, scored, unit=unit, attends=attends, links=links)
+        return {"split": self.experiment.data.split_used(split), **metrics}
 
     def alignment_error(self, pairs: Sequence[ScoredPair]) -> float | None:
         """AER of forced alignments; None without gold alignments or without attention."""

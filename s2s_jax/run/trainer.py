@@ -6,7 +6,6 @@ tokenizers and model.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.imports import import_code
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.run.batches import default_max_length, encode_training, facts_of
+from s2s_jax.run.batches import default_max_length, encode_training, encode_validation, facts_of
 from s2s_jax.run.check import check_experiment
-from s2s_jax.run.data import RunData, read_data
+from s2s_jax.run.data import RunData, print_reports, read_data
 from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.model import copy_slots, count_parameters, make_model
 from s2s_jax.run.run_dir import SIDES, check_same_facts, open_run_dir, write_config, write_json
@@ -169,6 +168,7 @@ class Inputs(NamedTuple):
     data: RunData
     tokenizers: PairTokenizer
     training: Pairs
+    validation: Pairs
     facts: dict[str, Any]  # what must not change when the run is resumed
 
 
@@ -181,8 +181,11 @@ def prepare(experiment: Experiment, directory: Path, print_line: Callable[[str],
     data = read_data(experiment.data, print_line)
     slots = copy_slots(experiment.model)
     tokenizers = make_tokenizers(experiment.tokenizer, data.training, directory, copy_slots=slots)
-    pairs = encode_training(data, tokenizers, experiment.data, guided=experiment.loss.guided)
-    inputs = Inputs(data, tokenizers, pairs, facts_of(pairs, tokenizers))
+    batch = experiment.batch
+    pairs = encode_training(data, tokenizers, experiment.data, batch, guided=experiment.loss.guided)
+    validation = encode_validation(data, tokenizers, batch)
+    print_reports(data.reports, print_line)
+    inputs = Inputs(data, tokenizers, pairs, validation, facts_of(pairs, tokenizers))
     save_inputs(inputs, directory)
     return inputs
 
@@ -193,7 +196,7 @@ def save_inputs(inputs: Inputs, directory: Path) -> None:
     Raises:
         ValueError: the directory has a run on other data.
     """
-    reports = {split: dataclasses.asdict(report) for split, report in inputs.data.reports.items()}
+    reports = {split: report.record() for split, report in inputs.data.reports.items()}
     write_json(directory / "data_report.json", reports)
     save_tokenizers(inputs.tokenizers, directory)
     check_same_facts(directory / "facts.json", inputs.facts)
@@ -267,8 +270,8 @@ def _share(experiment: Experiment, directory: Path, mesh: Mesh, print_line: Call
     """Inputs, model and validator of a run."""
     inputs = prepare(experiment, directory, print_line)
     model = make_model(experiment.model, inputs.tokenizers)
-    validation, max_length = inputs.data.validation, default_max_length(inputs.facts)
-    validate = make_validator(experiment, model, inputs.tokenizers, validation, mesh, max_length=max_length)
+    validation, max_length = (inputs.data.validation, inputs.validation), default_max_length(inputs.facts)
+    validate = make_validator(experiment, model, inputs.tokenizers, *validation, mesh, max_length=max_length)
     return _Shared(inputs, model, validate)
 
 

@@ -15,8 +15,7 @@ from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.evaluation import group_by_source, predictions_of, token_links
 from s2s_jax.evaluate.metrics import METRICS, link_counts, measure
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.run.batches import encode
-from s2s_jax.text.batches import BatchPlan
+from s2s_jax.text.batches import BatchPlan, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.training import devices
@@ -32,6 +31,7 @@ def make_validator(
     model: Model,
     tokenizers: PairTokenizer,
     examples: Sequence[Example],
+    pairs: Pairs,
     mesh: Mesh,
     *,
     max_length: int,
@@ -39,10 +39,11 @@ def make_validator(
     """The function that validates parameters; it computes the metrics above and validation.metric.
 
     Args:
+        pairs: the examples, encoded.
         max_length: most tokens of a translation.
     """
     config, unit = experiment.validation, experiment.evaluation.unit
-    plan = BatchPlan(encode(examples, tokenizers), experiment.batch, seed=0)
+    plan = BatchPlan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
     grouped = group_by_source(examples[: config.sentences])
     search = _greedy(experiment.search)

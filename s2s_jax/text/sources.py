@@ -37,7 +37,8 @@ class DataConfig:
     validation: str = ""
     """The same for validation; empty: the validation split of a source that has splits, such as task: and tfds:."""
     test: str = ""
-    """The same for the final test; empty: the test split of a source that has splits, else the validation data."""
+    """The same for the final test; empty: the test split of a source that has splits, else the validation data is
+    read in its place, and the results say so."""
     source: str = ""
     """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
     target: str = ""
@@ -66,7 +67,7 @@ class DataConfig:
     encoding_errors: EncodingErrors = "strict"
     """Lines that are not UTF-8: strict (refuse), replace (by U+FFFD) or skip."""
     max_length: int = 0
-    """Longest training line in tokens, on either side; 0 for no bound."""
+    """Longest training line in tokens, on either side; 0 for no bound. A pair longer than batch.tokens is refused."""
     too_long: TooLong = "error"
     """Training pairs over max_length: error (refuse where they are over 5 %, else drop), drop or truncate."""
 
@@ -80,6 +81,12 @@ class DataConfig:
         at_least("data.eval_size", self.eval_size, 1)
         at_least("data.max_length", self.max_length, 0)
 
+    def split_used(self, split: str) -> str:
+        """The split that is read: validation in place of test where no test data is named and the source has none."""
+        one_of("split", split, SPLITS)
+        absent = split == "test" and not self.test and not has_splits(self.train)
+        return "validation" if absent and self.validation else split
+
     def spec(self, split: str) -> str:
         """The source of a split: its own setting, or the training source where that has splits.
 
@@ -89,11 +96,9 @@ class DataConfig:
         one_of("split", split, SPLITS)
         if not self.train:
             raise ValueError("data.train is empty; name a source: task:dates, tfds:NAME, pairs.tsv or a.txt,b.txt.")
-        own = {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        own = getattr(self, self.split_used(split))
         if own or has_splits(self.train):
             return own or (self.train.split("@")[0] if self.train.startswith("tfds:") else self.train)
-        if split == "test" and self.validation:
-            return self.validation
         raise ValueError(f"data.{split} is empty; name a file of pairs like data.train={self.train}.")
 
 
@@ -112,6 +117,7 @@ def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataRepor
         report.read += 1
         if split != "train" or _is_usable(example, place, config, report):
             kept.append(example)
+            report.kept_places.append(place)
     report.kept = len(kept)
     if not kept:
         reasons = "; ".join(report.lines()[1:]) or "it is empty"
