@@ -225,32 +225,40 @@ def bridge(weight, name, config, memory, ends):
 
 
 def decoder_start(decoder, config, memory, ends):
-    """The state before the first token: the bridge's carries, no feedback, and no earlier states."""
+    """The state before the first token: the bridge's carries, no feedback, no earlier states, and an output.
+
+    The output is the last one of the layer that queries in Bahdanau's order and in GNMT; at first that layer's state.
+    """
     carries = bridge(decoder.get("bridge", {}).get("weight"), config.bridge, config, memory, ends)
-    return carries, np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds_back else 0), []
+    fed = np.zeros(decoder["readout"]["weight"].shape[-1] if config.feeds_back else 0)
+    return carries, fed, [], carries[0 if config.architecture == "gnmt" else -1][0]
 
 
 def decoder_step(decoder, config, score, memory, state, token, drops=None):
     """The next state, and (logits, alignment, context) of one step of one sentence."""
-    carries, fed, before = state
+    carries, fed, before, last = state
     # One dropout mask for all that read it: the cell and the readout.
     embedded = decoder["embedding"][token] * (1.0 if drops is None else drops.inputs[0])
     of_score = decoder.get("attention", {}).get("score", {})
     if config.architecture in ("bahdanau", "bahdanau-new-state"):  # Bahdanau et al. 2015, A.1.2 and A.2.2
-        context, alignment = attend(of_score, score, carries[-1][0], memory)
-        before_top = carries[-1][0]
-        carries, after_top = stack(decoder["cells"], config, carries, embedded, context, drops)
-        state_out = before_top if config.architecture == "bahdanau" else after_top
+        context, alignment = attend(of_score, score, last, memory)
+        carries, top = stack(decoder["cells"], config, carries, embedded, context, drops)
+        state_out, last = last if config.architecture == "bahdanau" else top, top
     elif (
         config.architecture == "gnmt"
     ):  # Wu et al. 2016, section 3: y_{i-1} of the bottom layer; a_i goes to all layers
-        context, alignment = attend(of_score, score, carries[0][0], memory)
-        carries, state_out = stack(decoder["cells"], config, carries, embedded, context, drops, context)
+        context, alignment = attend(of_score, score, last, memory)
+        (lowest,), last = stack(decoder["cells"], config, carries[:1], embedded, context, drops)
+        upper, state_out = stack(
+            decoder["cells"], config, carries[1:], last, np.zeros(0), drops, context=context, lowest=1
+        )
+        carries = [lowest, *upper]
     elif config.architecture == "conditional":  # Sennrich et al. 2017, eq. 4-9: two cells with attention between them
-        (lowest,), below = stack(decoder["cells"], config, carries[:1], embedded, np.zeros(0), drops)
-        context, alignment = attend(of_score, score, below, memory)
+        (lowest,), _ = stack(decoder["cells"], config, carries[:1], embedded, np.zeros(0), drops)
+        context, alignment = attend(of_score, score, lowest[0], memory)
         keep_state = 1.0 if drops is None else drops.states[0]
         lowest, below = CELLS[config.cell](decoder["architecture"]["second_cell"], lowest, context, keep_state)
+        below = below + embedded if config.residual_from == 1 else below
         upper, state_out = stack(decoder["cells"], config, carries[1:], below, np.zeros(0), drops, lowest=1)
         carries = [lowest, *upper]
     else:
@@ -259,12 +267,12 @@ def decoder_step(decoder, config, score, memory, state, token, drops=None):
         context, alignment = attend(of_score, score, state_out, memory)
     seen = state_out
     if config.self_attention_window:
-        last = before[-config.self_attention_window :]
-        seen = np.concatenate([state_out, own_past(decoder["self_attention"]["weight"], state_out, last)])
+        recent = before[-config.self_attention_window :]
+        seen = np.concatenate([state_out, own_past(decoder["self_attention"]["weight"], state_out, recent)])
     vector = readout_vector(decoder.get("readout", {}), config, context, seen, embedded)
     vector = vector * (1 if drops is None else drops.readout)
     out_of = (decoder["embedding"] if config.tied_embeddings else decoder["output"]).T
-    return (carries, vector, [*before, state_out]), (vector @ out_of + decoder["output_bias"], alignment, context)
+    return (carries, vector, [*before, state_out], last), (vector @ out_of + decoder["output_bias"], alignment, context)
 
 
 def own_past(weight, state, before):

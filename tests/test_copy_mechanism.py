@@ -195,7 +195,7 @@ def model_by_hand(params, copy, order, source, target):
     memory, ends = oracles.encode(
         params["encoder"], settings.encoder, params["embedding"][[known(token) for token in source]]
     )
-    carries, fed, _ = oracles.decoder_start(decoder, settings.decoder, memory, ends)
+    carries, fed, *_ = oracles.decoder_start(decoder, settings.decoder, memory, ends)
     target_ids, scores, outputs = (
         [WIDTH if token in (BOS, UNK) else token for token in source],
         np.zeros(len(source)),

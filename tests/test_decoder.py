@@ -60,6 +60,7 @@ def given_for(graph, weights, *, dropped):
     memory, state = jax.eval_shape(lambda given: start(graph, given, jax.random.key(0)), given)
     past = state.self_attention.states if state.self_attention else ()
     shapes = {"carry": state.carry, "fed": state.feedback, "drops": memory.noise if dropped else (), "past": past}
+    shapes["output"] = state.output
     return {**given, **oracles.drawn(shapes, seed=3)}
 
 
@@ -67,7 +68,7 @@ def both(graph, given):
     """The outputs of `unroll`, and of one `step` after the other."""
     memory, state = start(graph, given)
     memory = memory._replace(noise=given["drops"])
-    state = state._replace(carry=given["carry"], feedback=given["fed"])
+    state = state._replace(carry=given["carry"], feedback=given["fed"], output=given["output"])
     if state.self_attention:
         count = jnp.minimum(jnp.array(STEPS_BEFORE), state.self_attention.states.shape[1])
         state = state._replace(self_attention=SelfAttentionState(given["past"], count))
@@ -80,13 +81,16 @@ def oracle(config, score, given):
     """The formulas of the papers: sentence by sentence, without padding."""
     decoder, rows = oracles.precise(nnx.to_pure_dict(given["weights"])), []
     for row, length in enumerate(LENGTHS):
-        memory, carries, fed, drops, past = jax.tree.map(
+        names = ("carry", "fed", "drops", "past", "output")
+        memory, carries, fed, drops, past, output = jax.tree.map(
             lambda leaf, row=row: np.asarray(leaf[row], np.float64),
-            (given["encoded"].outputs, given["carry"], given["fed"], given["drops"], given["past"]),
+            (given["encoded"].outputs, *(given[name] for name in names)),
         )
+        if isinstance(output, tuple):  # not kept, because it is the state
+            output = carries[0 if config.architecture == "gnmt" else -1][0]
         before = list(past[max(0, config.self_attention_window - STEPS_BEFORE[row]) :])
         state, (logits, alignments, contexts) = oracles.decoder_steps(
-            decoder, config, score, memory[:length], (carries, fed, before), TOKENS[row], drops or None
+            decoder, config, score, memory[:length], (carries, fed, before, output), TOKENS[row], drops or None
         )
         alignments = np.pad(alignments, ((0, 0), (0, SOURCE - length)))
         kept = (
@@ -94,13 +98,15 @@ def oracle(config, score, given):
             if config.self_attention_window
             else ()
         )
-        rows.append((tuple(state[0]), state[1] if config.feeds_back else (), kept, logits, alignments, contexts))
+        last = state[3] if len(given["output"]) else ()
+        rows.append((tuple(state[0]), state[1] if config.feeds_back else (), kept, last, logits, alignments, contexts))
     return jax.tree.map(lambda *leaves: np.array(leaves), *rows)
 
 
 def in_order(result):
     state, step = result
-    return state.carry, state.feedback, state.self_attention.states if state.self_attention else (), *step
+    past = state.self_attention.states if state.self_attention else ()
+    return state.carry, state.feedback, past, state.output, *step
 
 
 ORDERS = {
@@ -158,6 +164,11 @@ OTHERS = {
     "residual-from-1": {"residual_from": 1, "layers": 2},
     "residual-from-1-unfed": {"residual_from": 1, "layers": 2, "input_feeding": False},
     "residual-from-1-bahdanau": {"residual_from": 1, "layers": 2, "architecture": "bahdanau"},
+    "residual-at-the-top-bahdanau": {"residual_from": 2, "layers": 2, "architecture": "bahdanau", "cell": "lstm"},
+    "residual-of-one-layer-bahdanau": {"residual_from": 1, "architecture": "bahdanau"},
+    "residual-from-1-conditional": {"residual_from": 1, "layers": 2, "architecture": "conditional"},
+    "residual-of-one-layer-conditional": {"residual_from": 1, "architecture": "conditional", "cell": "lstm"},
+    "residual-from-1-gnmt": {"residual_from": 1, "layers": 2, "architecture": "gnmt", "cell": "lstm"},
     "conditional": {"architecture": "conditional", "layers": 2},
     "conditional-lstm": {"architecture": "conditional", "cell": "lstm", "context_gate": "target"},
     "bahdanau-new-state": {"architecture": "bahdanau-new-state", "layers": 2},
@@ -183,6 +194,31 @@ def test_every_other_choice_is_the_papers(name):
     wanted = oracle(config, OTHERS[name].get("score", "general"), given)
     oracles.same(in_order(stepped), wanted, tolerance=1e-5)
     oracles.same(in_order(unrolled), wanted, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "luong"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_every_residual_connection_changes_the_logits_and_has_the_slopes_of_its_formula(architecture, layer):
+    """The connection at one layer, by its difference from a decoder with one connection fewer."""
+    settings = {"cell": "gru", "bridge": "zero", "layers": 2, "architecture": architecture}
+    config, graph, weights = made(residual_from=layer, **settings)
+    given = given_for(graph, weights, dropped=True)
+    _, graph_without, _ = made(residual_from=(layer + 1) % 3, **settings)
+    start_of = {"output": jax.eval_shape(lambda given: start(graph_without, given)[1].output, given)}
+    fewer = {**given, **({} if jax.tree.leaves(start_of) else {"output": ()})}
+    with jax.disable_jit():
+        (unrolled, stepped), pull = jax.vjp(lambda given: both(graph, given), given)
+        (_, plain) = both(graph_without, fewer)
+        weights, zero = oracles.drawn(stepped, seed=9), jax.tree.map(jnp.zeros_like, stepped)
+        (of_unrolled,), (of_stepped,) = pull((weights, zero)), pull((zero, weights))
+    assert np.abs(stepped[1].logits - plain[1].logits)[:, 1:].min(-1).max() > 1e-4
+    along = oracles.drawn(given, seed=4)
+    slopes = oracles.slope(lambda given: oracle(config, "general", given), given, along)
+    oracles.same(
+        oracles.along_gradient(of_stepped, along), oracles.along_gradient(in_order(weights), slopes), tolerance=2e-4
+    )
+    oracles.same(unrolled, stepped, tolerance=1e-5)
+    oracles.same(of_unrolled, of_stepped, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("input_feeding", [True, False])

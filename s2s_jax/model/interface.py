@@ -38,6 +38,7 @@ class State(NamedTuple):
     attention: PyTree  # the state of the attention, such as its coverage; () in an attention without state
     copying: PyTree = ()  # the last copy scores, where they are read at the next step; () elsewhere
     self_attention: PyTree = ()  # the decoder's last states, where it attends to them; () elsewhere
+    output: PyTree = ()  # of the layer that queries next, where a residual makes it differ from its state; () elsewhere
 
 
 class StepOutput(NamedTuple):

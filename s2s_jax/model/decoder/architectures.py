@@ -48,6 +48,7 @@ class Layers(NamedTuple):
     projected: Float[Array, "B G"]  # its product with the lowest cell's input weights
     feedback: Float[Array, "B R"] | None  # the last readout vector, with input feeding
     copied: Float[Array, "B M"] | None  # what the copy mechanism reads of the source for the last token
+    previous: PyTree  # the last output [B, H] of the layer that the architecture `remembers`; None if it has none
 
     def state_mask(self, layer: int) -> Float[Array, "B H"] | None:
         """The dropout mask of a layer's state."""
@@ -79,7 +80,11 @@ class Layers(NamedTuple):
     def _layer(self, layer: int, carry: Carry, below, projected, extra):
         weights, mask = self.weights.cells[layer], self.state_mask(layer)
         carry, output = self.cells[layer](weights, carry, projected, extra, drop=mask)
-        return carry, add_residual(self.residual_from, layer, below, output)
+        return carry, self.add_residual(layer, below, output)
+
+    def add_residual(self, layer: int, below: Float[Array, "B I"], output: Float[Array, "B H"]) -> Float[Array, "B H"]:
+        """The output of a layer, with its input added where model.decoder.residual_from says so."""
+        return add_residual(self.residual_from, layer, below, output)
 
 
 class Advanced(NamedTuple):
@@ -88,6 +93,7 @@ class Advanced(NamedTuple):
     carries: tuple[Carry, ...]  # one per layer
     attended: AttentionOutput
     state: Float[Array, "B H"]  # the state that predicts the token, together with the context
+    output: PyTree = ()  # of the layer that the architecture `remembers`
 
 
 Attend = Callable[[Float[Array, "B H"]], AttentionOutput]  # of a query
@@ -109,6 +115,7 @@ class Architecture(nnx.Module):
     )
     bottom_reads_context = False  # the context is the lowest layer's extra input
     upper_reads_context = False  # and that of the layers above
+    remembers: int | None = None  # the layer whose last output is `layers.previous`: 0 the lowest, -1 the top
 
     def __init__(self, make_cell: MakeCell, context: int):
         self.build(make_cell, context)
@@ -124,7 +131,7 @@ class Architecture(nnx.Module):
         """One step of all layers and of attention.
 
         Args:
-            carries: what each layer carries, from the lowest; the first leaf of each is its output before residuals.
+            carries: what each layer carries, from the lowest; the first leaf of each is its state.
             attend: the attention, to be called once.
         """
         raise NotImplementedError
@@ -145,32 +152,33 @@ class Luong(Architecture):
 
 
 class Bahdanau(Architecture):
-    """The previous top state queries, and it and the context predict. Bahdanau et al. 2015, arXiv:1409.0473, A.1-2."""
+    """The previous top state queries, and it and the context predict. Bahdanau et al. 2015, arXiv:1409.0473, A.1-2.
+
+    Where the top layer has a residual connection, its previous output takes the place of its previous state.
+    """
 
     readout = Deep
     bottom_reads_context = True
+    remembers = -1
 
-    def query(self, carries: tuple[Carry, ...]) -> Float[Array, "B H"]:
-        """The previous state of the top layer."""
-        return carries[-1][0]
-
-    def predicting_state(self, carries: tuple[Carry, ...], output: Float[Array, "B H"]) -> Float[Array, "B H"]:
-        """The previous state of the top layer; `output` is the new one."""
-        return carries[-1][0]
+    def predicting_state(self, layers: Layers, output: Float[Array, "B H"]) -> Float[Array, "B H"]:
+        """The previous output of the top layer; `output` is the new one."""
+        return layers.previous
 
     def advance(self, layers, carries, attend):
         """Attention first, then the cells, the lowest of which reads the context."""
-        attended = attend(self.query(carries))
-        bottom, output = layers.bottom(carries[0], attended.context)
-        upper, output = layers.upper(carries[1:], output, attended.context if self.upper_reads_context else None)
-        return Advanced((bottom, *upper), attended, self.predicting_state(carries, output))
+        attended = attend(layers.previous)
+        bottom, lowest = layers.bottom(carries[0], attended.context)
+        upper, top = layers.upper(carries[1:], lowest, attended.context if self.upper_reads_context else None)
+        predicting = self.predicting_state(layers, top)
+        return Advanced((bottom, *upper), attended, predicting, lowest if self.remembers == 0 else top)
 
 
 class BahdanauNewState(Bahdanau):
     """As `Bahdanau`, but the new top state predicts, which has read the last token and the context."""
 
-    def predicting_state(self, carries, output):
-        """The new state of the top layer."""
+    def predicting_state(self, layers, output):
+        """The new output of the top layer."""
         return output
 
 
@@ -182,16 +190,14 @@ class Gnmt(BahdanauNewState):
 
     readout = StateReadout
     upper_reads_context = True
-
-    def query(self, carries):
-        """The previous state of the lowest layer."""
-        return carries[0][0]
+    remembers = 0
 
 
 class Conditional(Architecture):
     """The lowest layer has two cells: the state after the token queries, and the second cell reads the context.
 
-    The conditional GRU of Nematus. Sennrich et al. 2017, arXiv:1703.04357, section 2.
+    The conditional GRU of Nematus. Sennrich et al. 2017, arXiv:1703.04357, section 2. A residual connection of that
+    layer adds the token to the output of the second cell.
     """
 
     readout = WithToken
@@ -207,12 +213,12 @@ class Conditional(Architecture):
 
     def advance(self, layers, carries, attend):
         """The first cell, attention, the second cell, and then the layers above."""
-        bottom, output = layers.bottom(carries[0])
-        attended = attend(output)
-        projected = self.second_cell.without_input(output.shape[0])
+        bottom, _ = layers.bottom(carries[0])
+        attended = attend(bottom[0])
+        projected = self.second_cell.without_input(bottom[0].shape[0])
         weights, mask = layers.weights.architecture, layers.state_mask(0)
         bottom, output = self.second_cell(weights, bottom, projected, attended.context, drop=mask)
-        upper, output = layers.upper(carries[1:], output)
+        upper, output = layers.upper(carries[1:], layers.add_residual(0, layers.embedded, output))
         return Advanced((bottom, *upper), attended, output)
 
 

@@ -48,7 +48,8 @@ class DecoderConfig:
     tied_embeddings: bool = False
     """Predict with the target embeddings instead of a separate matrix. Press & Wolf 2017, arXiv:1608.05859."""
     residual_from: int = 0
-    """First layer (counted from 1) whose input is added to its output; 0 for none."""
+    """First layer (counted from 1) whose input is added to its output; 0 for none. Where a layer's previous state
+    queries or predicts (bahdanau, bahdanau-new-state, gnmt), its previous output takes that place."""
     dropout: float = 0.0
     """Fraction of a layer's inputs and of the readout dropped, the same ones at every step of a sentence."""
     recurrent_dropout: float = 0.0

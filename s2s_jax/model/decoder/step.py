@@ -71,6 +71,8 @@ class Decoder(nnx.Module):
         upper = [make(inputs=0, extra=below, transitions=config.transitions) for _ in range(config.layers - 1)]
         self.cells = nnx.List([first, *upper])
         self.architecture = kind(make, self.attention.width)
+        remembered = 0 if kind.remembers is None else kind.remembers % config.layers + 1  # counted from 1
+        self.keeps_output = 0 < config.residual_from <= remembered  # otherwise the output is the state
         self.bridge = BRIDGES[config.bridge](
             end=encoder.width,
             ends=encoder.config.layers,
@@ -108,6 +110,8 @@ class Decoder(nnx.Module):
         last_states = self.self_attention.start(mask.shape[0]) if self.self_attention else ()
         attention = self.attention.start(keys, mask)
         state = State(self.bridge(encoded, mask), feedback, attention, self_attention=last_states)
+        if self.keeps_output:
+            state = state._replace(output=state.carry[self.architecture.remembers][0])
         memory = Memory(keys, self.attention.values(encoded.outputs), mask, noise)
         if self.copying is None:
             return memory, state
@@ -171,16 +175,25 @@ class Decoder(nnx.Module):
         feedback, copied = state.feedback if self.config.feeds_back else None, None
         if self.copying and self.copying.reads:
             copied = self.copying.read(memory.copyable, memory.values, state.copying, token)
-        residual_from = self.config.residual_from
-        layers = Layers(self.cells, weights, memory.noise, residual_from, embedded, projected, feedback, copied)
+        known = self.config.residual_from, embedded, projected, feedback, copied, self._previous_output(state)
+        layers = Layers(self.cells, weights, memory.noise, *known)
         attend = functools.partial(self.attend, weights, memory, state)
-        carries, attended, predicting = self.architecture.advance(layers, state.carry, attend)
+        carries, attended, predicting, last = self.architecture.advance(layers, state.carry, attend)
+        last = last if self.keeps_output else ()
         last_states, predicting = self.self_attend(weights, state, predicting)
         vector = self.read_out(weights, memory, attended.context, predicting, embedded)
         copy_features = self.copying.features(memory.copyable, predicting) if self.copying else ()
         copying = copy_features if self.copying and self.copying.reads else ()
         output = DecoderOutput(vector, attended.alignment, attended.context, attended.heads, copy_features)
-        return State(carries, vector if self.config.feeds_back else (), attended.state, copying, last_states), output
+        feedback = vector if self.config.feeds_back else ()
+        return State(carries, feedback, attended.state, copying, last_states, last), output
+
+    def _previous_output(self, state: State) -> Float[Array, "B H"] | None:
+        """The last output of the layer that the architecture remembers; None if it remembers none."""
+        if self.keeps_output:
+            return state.output
+        layer = self.architecture.remembers
+        return None if layer is None else state.carry[layer][0]
 
     def attend(self, weights: StepWeights, memory: Memory, state: State, query: Float[Array, "B H"]) -> AttentionOutput:
         """The attention of one query over the source."""
