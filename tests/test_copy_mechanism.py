@@ -372,6 +372,9 @@ def test_a_pointer_refuses_weights_that_do_not_sum_to_one(attention):
         {"constraint": "local-p", "renormalized": True, "window": 2},
         {"constraint": "milk", "normalizer": "sigmoid"},
         {"constraint": "forward", "normalizer": "sigmoid"},
+        {"constraint": "forward", "normalizer": "sparsemax"},
+        {"constraint": "forward-agent", "normalizer": "hardmax"},
+        {"constraint": "window", "normalizer": "top-k", "window": 1, "top_k": 1},
         {"heads": 2},
     ],
     ids=lambda one: "-".join(map(str, one.values())),
@@ -380,10 +383,11 @@ def test_weights_that_a_pointer_accepts_sum_to_one(attention):
     settings = with_attention("pointer", **attention)
     assert weights_sum_to_one(settings.attention)
     model = build(settings, source_vocabulary=V, target_vocabulary=V)
-    params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=4)
-    steps = oracles.compiled(lambda params: unroll_targets(model, params, BATCH))(params)
-    np.testing.assert_allclose(steps.alignment[:2].sum(-1), 1, atol=1e-5)
-    np.testing.assert_allclose(np.exp(steps.logits).sum(-1), 1, atol=1e-5)
+    compute = oracles.compiled(lambda params: unroll_targets(model, params, BATCH))
+    for scale in (0.7, 7.0):  # the larger ones make sparse weights sparse indeed
+        steps = compute(oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=4, scale=scale))
+        np.testing.assert_allclose(steps.alignment[:2].sum(-1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.exp(steps.logits).sum(-1), 1, atol=1e-5)
 
 
 def test_copying_without_attention_or_between_different_vocabularies_is_refused():

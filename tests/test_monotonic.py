@@ -9,11 +9,18 @@ import oracles
 import pytest
 
 from s2s_jax.model.attention import monotonic
+from s2s_jax.model.attention.normalizers import NORMALIZERS
 
 LENGTHS = (6, 4, 1, 0)
 SOURCE = max(LENGTHS)
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
 WIDTH = 3
+SETTINGS_OF = {
+    "alpha-entmax": {"alpha": 1.5},
+    "fusedmax": {"fusedmax_strength": 0.1},
+    "top-k": {"top_k": 2},
+    "constrained-softmax": {"bound": jnp.full(MASK.shape, 0.4)},
+}
 
 
 def walk(choose, previous):
@@ -69,12 +76,12 @@ def one_step_chosen(stay, previous):
 
 
 def step_forward(weights, previous, move):
-    """Zhang et al. 2018, algorithm 2."""
+    """Zhang et al. 2018, algorithm 2; where all reachable weights are 0, the move alone, staying at the last token."""
     out = np.zeros(len(weights))
     for j in range(len(weights)):
         came = previous[j - 1] if j else 0.0
         out[j] = ((1 - move[0]) * previous[j] + move[0] * came) * weights[j]
-    return out / (out.sum() or 1.0)
+    return out / out.sum() if out.sum() else one_step(np.full(len(weights), 1 - move[0]), previous)
 
 
 def with_residual(alignment):
@@ -102,7 +109,7 @@ EVERY = pytest.mark.parametrize("name", sorted(CASES))
 def plain(name, mask, inputs):
     function = getattr(monotonic, name)
     if name == "forward_alignment":
-        return function(*inputs[:2], move=inputs[2])
+        return function(*inputs[:2], jnp.asarray(mask), move=inputs[2])
     if name in ("expected_choice", "hard_choice"):
         return function(*inputs)
     more = {"width": WIDTH} if name == "chunkwise" else {}
@@ -387,16 +394,41 @@ def test_forward_reaches_one_more_token_per_step():
     weights = jax.nn.softmax(oracles.drawn(np.zeros((2, 8)), seed=1))
     alignment = monotonic.first_token(mask)
     for step in range(1, 8):
-        alignment = forward_alignment(weights, alignment)
+        alignment = forward_alignment(weights, alignment, mask)
         np.testing.assert_array_equal(np.asarray(alignment) > 0, np.arange(8)[None].repeat(2, 0) <= step)
         np.testing.assert_allclose(alignment.sum(-1), 1.0, atol=1e-6)
 
 
 def test_forward_moves_by_the_probability_of_the_agent():
     start, weights = jnp.array([[0.0, 1.0, 0.0]]), jnp.array([[0.2, 0.3, 0.5]])
-    np.testing.assert_array_equal(forward_alignment(weights, start, move=0.0), start)
-    np.testing.assert_array_equal(forward_alignment(weights, start, move=jnp.array(1.0)), [[0.0, 0.0, 1.0]])
-    np.testing.assert_allclose(forward_alignment(weights, start), [[0.0, 0.375, 0.625]], atol=1e-7)
+    mask = jnp.ones((1, 3), bool)
+    np.testing.assert_array_equal(forward_alignment(weights, start, mask, move=0.0), start)
+    np.testing.assert_array_equal(forward_alignment(weights, start, mask, move=jnp.array(1.0)), [[0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(forward_alignment(weights, start, mask), [[0.0, 0.375, 0.625]], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", sorted(NORMALIZERS))
+def test_forward_stays_a_distribution_under_every_normalizer(name):
+    """Sparse weights are often 0 on all tokens that can be reached, and so are those of a softmax of large scores."""
+    normalize = functools.partial(NORMALIZERS[name], **SETTINGS_OF.get(name, {}))
+    scores = 8 * np.random.default_rng(2).normal(size=(12, *MASK.shape)).astype(np.float32)
+    scores[::3] *= 100
+
+    def final(scores, move):
+        def step(alignment, row):
+            weights = normalize(row, jnp.asarray(MASK))
+            alignment = monotonic.forward_alignment(weights, alignment, jnp.asarray(MASK), move=move)
+            return alignment, alignment.sum(-1)
+
+        alignment, sums = jax.lax.scan(step, monotonic.first_token(jnp.asarray(MASK)), scores)
+        return (alignment * jnp.arange(SOURCE, dtype=jnp.float32)[None]).sum(), (sums, alignment)
+
+    slopes = oracles.compiled(jax.grad(final, argnums=(0, 1), has_aux=True))
+    for move in (0.5, 0.9, 1.0):
+        gradient, (sums, alignment) = slopes(jnp.asarray(scores), jnp.full((len(MASK), 1), move))
+        np.testing.assert_allclose(sums, np.broadcast_to(MASK.any(-1), sums.shape), atol=1e-5)
+        assert (np.asarray(alignment)[~MASK] == 0).all()
+        assert all(np.isfinite(part).all() for part in gradient)
 
 
 def test_forward_gives_no_nan_where_reachable_weights_underflow():
@@ -404,16 +436,16 @@ def test_forward_gives_no_nan_where_reachable_weights_underflow():
     coefficients = np.arange(1.0, 5.0, dtype=np.float32)[None].repeat(2, 0)
 
     def weighted_sum(*inputs):
-        outputs = monotonic.forward_alignment(*inputs[:2], move=inputs[2])
+        outputs = monotonic.forward_alignment(*inputs[:2], jnp.ones((2, 4), bool), move=inputs[2])
         return (coefficients * outputs).sum(), outputs
 
     slopes = oracles.compiled(jax.grad(weighted_sum, argnums=(0, 1, 2), has_aux=True))
-    reached = np.array([0.75 * 0.25, 0.75 * 0.75 + 0.25 * 0.25, 0.0, 0.0])
+    reached, moved = np.array([0.1875, 0.625, 0.0, 0.0]), [0.1875, 0.625, 0.1875, 0.0]
     for size in (1.0, 1e-20, 1e-30, 1e-37, 1e-44, 0.0):
         weights = jnp.array([[size, size, 0.0, 1.0], [0.25, 0.25, 0.25, 0.25]], jnp.float32)
         gradient, actual = slopes(weights, previous, jnp.full((2, 1), 0.25))
         assert all(np.isfinite(part).all() for part in gradient), size
-        np.testing.assert_allclose(actual[0], reached / reached.sum() if size > 1e-31 else np.zeros(4), atol=1e-6)
+        np.testing.assert_allclose(actual[0], reached / reached.sum() if size > 1e-31 else moved, atol=1e-6)
         np.testing.assert_array_equal(actual[1], np.zeros(4))
 
 

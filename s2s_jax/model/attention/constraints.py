@@ -276,14 +276,17 @@ class Stepwise(Monotonic):
 
 
 class Forward(Constraint):
-    """a_s ~ (a'_s + a'_{s-1}) w_s, w any normalizer's weights. Zhang et al. 2018, arXiv:1807.06736, algorithm 1."""
+    """a_s ~ (a'_s + a'_{s-1}) w_s, w any normalizer's weights. Zhang et al. 2018, arXiv:1807.06736, algorithm 1.
+
+    Where w is 0 on every token that can be reached, it is left out of the formula for that step.
+    """
 
     stateful = True
     settings = ()
 
     @classmethod
     def sums_to_one(cls, config):
-        """Always, because the alignment is renormalized."""
+        """Always: the alignment is renormalized, and never all zeros."""
         return True
 
     def start(self, mask):
@@ -293,7 +296,7 @@ class Forward(Constraint):
     def weights(self, query, prepared, scores, mask, *, normalize, state, step):
         """The weights of the tokens that one move can reach."""
         previous, move = state
-        alignment = monotonic.forward_alignment(normalize(scores, mask), previous, move=move)
+        alignment = monotonic.forward_alignment(normalize(scores, mask), previous, mask, move=move)
         return alignment, (alignment, move)
 
 

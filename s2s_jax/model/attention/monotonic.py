@@ -105,17 +105,19 @@ def stepwise_hard(
 def forward_alignment(
     weights: Float[Array, "*B S"],
     previous: Float[Array, "*B S"],
+    mask: Bool[Array, "*B S"],
     *,
     move: Float[Array, "*B 1"] | Float[Array, ""] | float = 0.5,
 ) -> Float[Array, "*B S"]:
     """Content weights, restricted to the last step's tokens and their right neighbors, and renormalized.
 
     alignment_j = ((1 - move) previous_j + move previous_{j-1}) weights_j / Z. Zhang et al. 2018, arXiv:1807.06736,
-    algorithm 1; with a transition agent that gives `move`, algorithm 2. Zeros where no token can be reached.
+    algorithm 1; with a transition agent that gives `move`, algorithm 2. Where all tokens that can be reached weigh 0,
+    as a sparse normalizer may decide and a softmax by underflow, the move alone decides: the sum stays 1.
 
     Args:
         weights: any normalizer's weights, 0 on padding.
-        previous: sums to 1 or is all zeros.
+        previous: sums to 1, or is all zeros where no token is real.
         move: the probability of moving on; without an agent it is 1/2, which cancels.
     """
     reached = ((1.0 - move) * previous + move * _shift_right(previous)) * weights
@@ -124,7 +126,9 @@ def forward_alignment(
     limits = jnp.finfo(reached.dtype)
     alive = largest > limits.tiny / limits.eps  # below it the slope itself is too large for a float
     scaled = jnp.where(alive, reached, 0.0) / jnp.where(alive, largest, 1.0)
-    return scaled / jnp.where(alive, scaled.sum(axis=-1, keepdims=True), 1.0)
+    aligned = scaled / jnp.where(alive, scaled.sum(axis=-1, keepdims=True), 1.0)
+    stay = jnp.broadcast_to(1.0 - jnp.asarray(move, previous.dtype), previous.shape)
+    return jnp.where(alive, aligned, stepwise_expected(stay, previous, mask))
 
 
 def residual_on_last(alignment: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
