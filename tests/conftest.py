@@ -21,6 +21,33 @@ from jaxtyping import install_import_hook
 install_import_hook("s2s_jax", "checker.check")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Path:
+    """The directory of a tiny run that copies letters; tests only read it."""
+    import tiny
+    from rich.console import Console
+
+    from s2s_jax import run
+
+    path = tmp_path_factory.mktemp("trained") / "copy run ü"  # row 47 of the faults: spaces and Unicode in a path
+    run.train(tiny.experiment("steps=120"), path, Console(quiet=True))
+    return path
+
+
+@pytest.fixture
+def s2s(capfdbinary):
+    """Run a command; its exit code, its output, its errors."""
+    from s2s_jax.cli import main
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capfdbinary.readouterr()
+        return code, captured.out.decode(), captured.err.decode()
+
+    return command

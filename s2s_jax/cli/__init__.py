@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.command_line import parse
 from s2s_jax.cli.errors import DONE, INTERRUPTED, explain
+from s2s_jax.cli.output import flush
 
 # commands with a module of their own; the rest are in `commands`
 MODULES = ("translate", "score", "export", "sweep", "attention", "bench", "completion")
@@ -46,7 +47,7 @@ def _run(words: Sequence[str]) -> int:
     arguments = parse(words)
     _import_users_code(getattr(arguments.options, "imports", []))
     code = _function(arguments)(arguments)
-    sys.stdout.flush()
+    flush()
     return code or DONE
 
 

@@ -117,7 +117,6 @@ def _add_run(parser: Parser, *, exported: bool = False, ensemble: bool = True, a
         )
         parser.add_argument(
             "--ensemble-average",
-            default="log-linear",
             choices=("log-linear", "linear"),
             help="mean of the log-probabilities (log-linear, the default) or of the probabilities (linear)",
         )
@@ -129,11 +128,27 @@ def _add_beam(parser: Parser) -> None:
     )
 
 
+def _add_window(parser: Parser) -> None:
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="most lines that are read before the first is answered (default: 16 batches; fewer where no more come)",
+    )
+
+
 def _translate(parser: Parser) -> None:
     _add_run(parser, exported=True)
     _add_beam(parser)
     parser.add_argument("--input", metavar="FILE", help="lines to translate, plain or .gz (default: stdin)")
-    parser.add_argument("--n-best", type=int, default=1, metavar="N", help="translations per line (default: 1)")
+    parser.add_argument(
+        "--n-best",
+        type=int,
+        metavar="N",
+        help="print the N best translations per line as `number ||| text ||| score`, lines counted from 0; the score "
+        "is the one that search ranks by (search.length_normalization), or the utility of search.mbr_metric",
+    )
+    _add_window(parser)
     parser.add_argument("--prefix", metavar="FILE", help="line by line, the beginning of each translation")
     parser.add_argument(
         "--constraints",
@@ -156,8 +171,10 @@ def _score(parser: Parser) -> None:
     parser.add_argument(
         "--n-best",
         metavar="FILE",
-        help="pairs instead of --input; successive pairs of one source are reordered, best first",
+        help="pairs instead of --input; successive pairs of one source are reordered, best first, by the score that "
+        "search ranks by (search.length_normalization) instead of the log-probability in nats",
     )
+    _add_window(parser)
 
 
 def _export(parser: Parser) -> None:

@@ -12,10 +12,11 @@ from rich.console import Console
 from s2s_jax import config, run
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.experiments import find
-from s2s_jax.cli.inputs import input_lines, load_run
+from s2s_jax.cli.inputs import check_not_exported, lines_of, load_run
 from s2s_jax.cli.output import formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.imports import merged_names
+from s2s_jax.text.files import raw_lines
 from s2s_jax.text.sources import read_split
 from s2s_jax.training.devices import keep_freed_memory
 
@@ -68,7 +69,9 @@ def align_command(arguments: Arguments) -> None:
     if loaded.experiment.model.attention.score == "none":
         raise UsageError(f"{options.run} has no attention (model.attention.score=none), so there is nothing to draw")
     if options.input:
-        pairs = run.own_pairs(loaded, itertools.islice(input_lines(options.input), options.count))
+        policy = loaded.experiment.data.encoding_errors
+        lines = lines_of(raw_lines(Path(options.input)), options.input, encoding_errors=policy)
+        pairs = run.own_pairs(loaded, itertools.islice(lines, options.count))
     else:
         examples, _ = read_split(loaded.experiment.data, options.split)
         pairs = list(loaded.score(examples[: options.count]))
@@ -97,6 +100,7 @@ def _alignment_record(pair: Any) -> dict[str, Any]:
 
 def info_command(arguments: Arguments) -> None:
     """Print step, parameters, data and checkpoints of a run."""
+    check_not_exported(arguments)
     facts = run.info(Path(arguments.options.run))
     if arguments.options.json:
         print_json(facts)

@@ -1,33 +1,40 @@
 """What a command reads: a run with its settings, and lines."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
+from s2s_jax.export.manifest import is_exported
+from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.files import raw_lines, stream_lines
 
 if TYPE_CHECKING:
     from s2s_jax.run import Run
+    from s2s_jax.training.devices import DeviceConfig
 
 
-def load_run(arguments: Arguments, *defaults: str) -> "Run":
-    """The run of a command with the settings of the command line; `defaults` are overrides that give way to those."""
+def load_run(arguments: Arguments) -> "Run":
+    """The run of a command with the settings of the command line."""
+    options = arguments.options
+    check_not_exported(arguments)
+    beam = getattr(options, "beam", None)
+    if beam is not None and any(each.startswith("search.beam=") for each in arguments.overrides):
+        raise UsageError("--beam and --search.beam are one setting; leave one of them out")
+    if getattr(options, "ensemble_average", None) and not options.ensemble:
+        raise UsageError("--ensemble-average is for an ensemble; add --ensemble RUN")
     from s2s_jax import load  # only now: an exported run is translated without flax
-    from s2s_jax.training.devices import keep_freed_memory, use_compilation_cache
+    from s2s_jax.training.devices import keep_freed_memory
 
     keep_freed_memory()
-    beam = getattr(arguments.options, "beam", None)
-    changes = [*defaults, *([] if beam is None else [f"search.beam={beam}"]), *arguments.overrides]
+    changes = [*([] if beam is None else [f"search.beam={beam}"]), *arguments.overrides]
     combine = {
-        name: vars(arguments.options)[name]
-        for name in ("average", "ensemble", "ensemble_average")
-        if name in arguments.options
+        name: value for name in ("average", "ensemble", "ensemble_average") if (value := getattr(options, name, None))
     }
-    run = load(arguments.options.run, changes=changes, **combine)
-    use_compilation_cache(run.experiment.device)
+    run = load(options.run, changes=changes, **combine)
+    use_device(arguments, run.experiment.device)
     if run.averaged:
         print(f"averaged: steps {', '.join(map(str, run.averaged))}", file=sys.stderr)
     for line in run.refused:
@@ -35,32 +42,66 @@ def load_run(arguments: Arguments, *defaults: str) -> "Run":
     return run
 
 
-def input_lines(name: str | None) -> Iterator[str]:
-    """Lines of a file, or of stdin as they come."""
-    if name is None:
-        return stream_lines(sys.stdin.buffer, "stdin")
-    return stream_lines(raw_lines(Path(name)), name)
+def check_not_exported(arguments: Arguments) -> None:
+    """Refuse an exported run where a trained one is wanted.
+
+    Raises:
+        UsageError: with what to do instead.
+    """
+    for directory in (arguments.options.run, *getattr(arguments.options, "ensemble", ())):
+        if is_exported(Path(directory)):
+            raise UsageError(
+                f"{directory} is an exported run, which only s2s translate reads, alone; give the run that was exported"
+            )
 
 
-def constrained_lines(arguments: Arguments) -> Iterator[ConstrainedLine]:
+def use_device(arguments: Arguments, config: "DeviceConfig") -> None:
+    """Use the compilation cache; refuse a platform other than --device.platform, and warn where a GPU is left idle."""
+    from s2s_jax.training.devices import accelerator_left_idle, check_platform, use_compilation_cache
+
+    if any(each.startswith("device.platform=") for each in arguments.overrides):  # not what a run was trained with
+        check_platform(config)
+    use_compilation_cache(config)
+    if warning := accelerator_left_idle():
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def lines_of(
+    raw: Iterable[bytes], name: str, *, encoding_errors: str = "strict", report: DataReport | None = None
+) -> Iterator[str]:
+    """Lines of text without their ends; a line that is not UTF-8 and is skipped is blank, and keeps its place."""
+    lines = stream_lines(raw, name, encoding_errors=encoding_errors, report=report)
+    return (line or "" for line in lines)
+
+
+def constrained_lines(
+    arguments: Arguments, raw: Iterable[bytes], name: str, *, encoding_errors: str, report: DataReport
+) -> Iterator[ConstrainedLine]:
     """Each input line with its line of the files of prefixes and of constraints.
 
     Raises:
         UsageError: such a file has fewer or more lines than the input.
     """
+    decoding = {"encoding_errors": encoding_errors, "report": report}
     files = {"--prefix": arguments.options.prefix, "--constraints": arguments.options.constraints}
-    beside = {name: list(input_lines(path)) for name, path in files.items() if path}
+    beside = {option: list(lines_of(raw_lines(Path(path)), path, **decoding)) for option, path in files.items() if path}
     number = 0
-    for number, line in enumerate(input_lines(arguments.options.input), 1):
-        for name, lines in beside.items():
+    for number, line in enumerate(lines_of(raw, name, **decoding), 1):
+        for option, lines in beside.items():
             if number > len(lines):
-                raise _uneven(f"{name} {files[name]}", len(lines), f"{number} or more")
-        prefix, phrases = (beside[name][number - 1] if name in beside else "" for name in files)
+                raise _uneven(f"{option} {files[option]}", len(lines), f"{number} or more")
+        prefix, phrases = (beside[option][number - 1] if option in beside else "" for option in files)
         yield ConstrainedLine(line, prefix, tuple(phrases.split("\t")))
-    for name, lines in beside.items():
+    for option, lines in beside.items():
         if number < len(lines):
-            raise _uneven(f"{name} {files[name]}", len(lines), str(number))
+            raise _uneven(f"{option} {files[option]}", len(lines), str(number))
 
 
 def _uneven(file: str, lines: int, wanted: str) -> UsageError:
     return UsageError(f"{file} has {lines} lines, the input has {wanted}; give one line per input line, blank for none")
+
+
+def print_report(report: DataReport) -> None:
+    """Print to stderr what was done about the lines of the input."""
+    for line in report.lines()[1:]:
+        print(line, file=sys.stderr)

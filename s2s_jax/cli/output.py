@@ -8,20 +8,32 @@ from typing import Any
 
 def print_line(text: str) -> None:
     """Print one line of UTF-8, whatever the locale; a line break inside would misalign all that follow."""
-    sys.stdout.buffer.write(text.replace("\n", " ").encode() + b"\n")
-    _flush_for_people()
+    _print(text.replace("\n", " "))
 
 
 def print_json(record: dict[str, Any]) -> None:
     """Print an object as one line of JSON."""
-    sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False, default=_as_json).encode() + b"\n")
-    _flush_for_people()
+    _print(json.dumps(record, ensure_ascii=False, default=_as_json))
 
 
-def _flush_for_people() -> None:
-    """Show output at once where a person types or watches."""
-    if sys.stdout.isatty() or sys.stdin.isatty():
-        sys.stdout.buffer.flush()
+def _print(line: str) -> None:
+    sys.stdout.buffer.write(line.encode() + b"\n")
+    if sys.stdout.isatty():
+        flush()
+
+
+def flush() -> None:
+    """Write what has been printed.
+
+    Raises:
+        OSError: stdout cannot be written; it is named.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from None
 
 
 def _as_json(value: Any) -> Any:

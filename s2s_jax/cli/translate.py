@@ -1,60 +1,121 @@
 """`s2s translate`: one output line per input line."""
 
+import functools
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.inputs import constrained_lines, load_run
+from s2s_jax.cli.inputs import constrained_lines, load_run, print_report, use_device
 from s2s_jax.cli.output import print_json, print_line, rounded
-from s2s_jax.decode.translate import Translation
+from s2s_jax.cli.stdin import raw_input
+from s2s_jax.cli.suggestions import flag
+from s2s_jax.decode.search import SearchConfig
+from s2s_jax.decode.translate import EMPTY_HYPOTHESIS, Hypothesis, Translation
 from s2s_jax.export.exported import Exported, load_exported
 from s2s_jax.export.manifest import is_exported
-from s2s_jax.training.devices import DeviceConfig, keep_freed_memory, use_compilation_cache
+from s2s_jax.text.data_report import DataReport
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.training.devices import DeviceConfig, keep_freed_memory
 
-if TYPE_CHECKING:
-    from s2s_jax.run import Run
+# options of `translate` that an exported run cannot honor, and what to do instead
+NOT_EXPORTED = {
+    "average": "average when exporting: s2s export RUN DIR --average N",
+    "ensemble": "translate with the runs themselves",
+    "ensemble_average": "translate with the runs themselves",
+    "prefix": "translate with the run itself",
+    "constraints": "translate with the run itself",
+}
+
+
+class Loaded(NamedTuple):
+    """A run or an exported run, ready to translate."""
+
+    stream: Callable[..., Iterator[Translation]]
+    search: SearchConfig
+    encoding_errors: str
+    wider: Callable[[int], str]  # how to get so many hypotheses
 
 
 def translate_command(arguments: Arguments) -> None:
     """Print the best translation of each line, its n best with their scores, or all about it as JSON."""
     options = arguments.options
-    if options.n_best < 1:
-        raise UsageError(f"--n-best must be positive, got {options.n_best}")
-    exported = is_exported(Path(options.run))
-    translator, settings = _exported(arguments) if exported else (_run(arguments), {})
-    hypotheses = translator.search(**settings).hypotheses
-    if options.n_best > hypotheses:
-        raise UsageError(f"--n-best {options.n_best} exceeds the {hypotheses} hypotheses of the search; widen --beam")
-    interactive = options.input is None and sys.stdin.isatty()  # a person waits for the answer to each line
-    translations = translator.stream(constrained_lines(arguments), window=1 if interactive else 0, **settings)
-    for number, translation in enumerate(translations, 1):
+    for name in ("n_best", "window"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UsageError(f"{flag(name)} must be positive, got {getattr(options, name)}")
+    loaded = _exported(arguments) if is_exported(Path(options.run)) else _run(arguments)
+    if (options.n_best or 1) > loaded.search.hypotheses:
+        found = f"--n-best {options.n_best} is more than search finds for a line, {loaded.search.hypotheses}"
+        raise UsageError(f"{found}; {loaded.wider(options.n_best)}")
+    raw, name, ready = raw_input(options.input)
+    report = DataReport()
+    lines = constrained_lines(arguments, raw, name, encoding_errors=loaded.encoding_errors, report=report)
+    for number, translation in enumerate(loaded.stream(lines, window=options.window or 0, ready=ready)):
         if translation.unread:
-            _warn(f"{options.input or 'stdin'}:{number}", translation)
-        if options.json:
-            print_json(_record(translation, options.n_best))
-        elif options.n_best == 1:
-            print_line(translation.text)
-        else:
-            _print_n_best(translation, options.n_best)
+            _warn(f"{name}:{number + 1}", translation)
+        _print(translation, number, arguments)
+    print_report(report)
 
 
-def _run(arguments: Arguments) -> "Run":
-    """The run; without --beam, the beam is as wide as --n-best needs."""
-    widened = arguments.options.n_best > 1 and arguments.options.beam is None
-    return load_run(arguments, *([f"search.beam={arguments.options.n_best}"] if widened else []))
+def _print(translation: Translation, number: int, arguments: Arguments) -> None:
+    count = arguments.options.n_best
+    if arguments.options.json:
+        print_json({"line": number, **_record(translation, count or 1)})
+    elif count is None:
+        print_line(translation.text)
+    else:
+        for each in translation.hypotheses[:count] or (EMPTY_HYPOTHESIS,):
+            print_line(f"{number} ||| {each.text} ||| {_ranked_by(each):.4f}")
 
 
-def _exported(arguments: Arguments) -> tuple[Exported, dict[str, Any]]:
-    """The exported run, and the beam of the command line: no other setting can be changed after the export."""
-    if arguments.overrides:
-        name = arguments.overrides[0].split("=")[0]
-        raise UsageError(f"{name} was settled when {arguments.options.run} was exported; set it in s2s export")
+def _ranked_by(hypothesis: Hypothesis) -> float:
+    """The number that decides which hypothesis comes first."""
+    return hypothesis.score if hypothesis.utility is None else hypothesis.utility
+
+
+def _run(arguments: Arguments) -> Loaded:
+    run = load_run(arguments)
+    search = run.search()
+    return Loaded(run.stream, search, run.experiment.data.encoding_errors, functools.partial(_wider, search))
+
+
+def _wider(search: SearchConfig, count: int) -> str:
+    """The settings under which a search returns `count` hypotheses."""
+    if search.method == "sample":
+        return f"add --search.samples {count}"
+    per_group = -(-count // search.groups)
+    beam = max(search.beam, per_group * search.groups)
+    return f"add --beam {beam}" + (f" --search.n-best {per_group}" if search.n_best else "")
+
+
+def _exported(arguments: Arguments) -> Loaded:
+    """An exported run: of the settings, only those of the input and the device can be changed after the export."""
+    options = arguments.options
+    for name, remedy in NOT_EXPORTED.items():
+        if getattr(options, name):
+            raise UsageError(f"{options.run} is an exported run, which has no {flag(name)}; {remedy}")
+    fixed = [each.split("=")[0] for each in arguments.overrides if each.startswith("search.")]
+    if fixed:
+        raise UsageError(f"{flag(fixed[0])} was settled when {options.run} was exported; set it in s2s export")
     keep_freed_memory()
-    exported = load_exported(arguments.options.run)
-    use_compilation_cache(DeviceConfig(**exported.manifest["config"]["device"]))
-    beam = arguments.options.beam
-    return exported, {} if beam is None else {"beam": beam}
+    exported = load_exported(options.run)
+    values: dict[str, Any] = dict(each.split("=", 1) for each in arguments.overrides)
+    stored = exported.manifest["config"]["data"]["encoding_errors"]
+    data = DataConfig(encoding_errors=values.get("data.encoding_errors", stored))
+    device = {name.removeprefix("device."): value for name, value in values.items() if name.startswith("device.")}
+    use_device(arguments, DeviceConfig(**device))
+    stream = functools.partial(exported.stream, beam=options.beam)
+    wider = functools.partial(_wider_export, exported, options.run)
+    return Loaded(stream, exported.search(beam=options.beam), data.encoding_errors, wider)
+
+
+def _wider_export(exported: Exported, directory: str, count: int) -> str:
+    """How to get `count` hypotheses of an exported run, each of whose searches has its own beam."""
+    widths = [beam for beam in exported.translators if exported.search(beam=beam).hypotheses >= count]
+    return (
+        f"use --beam {min(widths)}" if widths else f"export the run again: s2s export RUN {directory}2 --beam {count}"
+    )
 
 
 def _warn(place: str, translation: Translation) -> None:
@@ -63,20 +124,17 @@ def _warn(place: str, translation: Translation) -> None:
     print(f"{place}: {counts} (search.max_source); cut the line into sentences.", file=sys.stderr)
 
 
-def _print_n_best(translation: Translation, count: int) -> None:
-    for hypothesis in translation.hypotheses[:count]:
-        print_line(f"{hypothesis.score:.4f}\t{hypothesis.text}")
-    if not translation.hypotheses:
-        print_line("")
-
-
 def _record(translation: Translation, count: int) -> dict[str, Any]:
     return {
         "source": translation.source,
         "translation": translation.text,
         "source_tokens": translation.source_tokens,
         "hypotheses": [
-            {**hypothesis._asdict(), "alignment": rounded(hypothesis.alignment)}
-            for hypothesis in translation.hypotheses[:count]
+            {
+                **each._asdict(),
+                "log_probability": each.log_probability,
+                "alignment": rounded(each.alignment),
+            }
+            for each in translation.hypotheses[:count]
         ],
     }

@@ -16,6 +16,31 @@ from s2s_jax.shapes import PAD
 
 WINDOW = 16  # full batches that are sorted together
 _Item = TypeVar("_Item")
+Ready = Callable[[], bool]  # whether another item comes at once
+
+
+def windows(items: Iterable[_Item], most: int, ready: Ready | None = None) -> Iterator[list[_Item]]:
+    """Successive windows of items; those before an error are returned before it is raised.
+
+    Args:
+        most: most items of a window.
+        ready: asked after each item; where it is false, the window ends there. None where no item has to be waited for.
+    """
+    items = iter(items)
+    while True:
+        window: list[_Item] = []
+        try:
+            for item in itertools.islice(items, most):
+                window.append(item)
+                if ready is not None and not ready():
+                    break
+        except Exception:
+            if window:
+                yield window
+            raise
+        if not window:
+            return
+        yield window
 
 
 def plan_batches(lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int) -> list[list[int]]:

@@ -1,7 +1,6 @@
 """Log-probabilities and alignments of given translations, the true token fed at each step."""
 
 import functools
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.batching import WINDOW, pad_rows, run_batches
+from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, run_batches, windows
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.model.interface import Model, Params, unroll_targets
@@ -71,14 +70,19 @@ class PairScorer:
         self._forced_decoding = jax.jit(functools.partial(forced_decoding, model, scoring=search.scoring()))
         self.pair, self.search = pair, search
 
-    def score(self, params: Params, examples: Iterable[Example]) -> Iterator[ScoredPair]:
+    def score(
+        self, params: Params, examples: Iterable[Example], *, window: int = 0, ready: Ready | None = None
+    ) -> Iterator[ScoredPair]:
         """Log-probability and alignment of each pair, in the order of the input.
 
         Pairs are read one window at a time, so that memory does not grow with their number.
+
+        Args:
+            window: most pairs that are read before the first of them is scored; 0 for 16 full batches.
+            ready: whether another pair comes at once; where none does, those that were read are scored.
         """
-        examples = iter(examples)
-        while window := list(itertools.islice(examples, self.search.batch_size * WINDOW)):
-            yield from self._score_window(params, window)
+        for read in windows(examples, window or self.search.batch_size * WINDOW, ready):
+            yield from self._score_window(params, read)
 
     def _score_window(self, params: Params, examples: list[Example]) -> list[ScoredPair]:
         ids = [self._encode(example) for example in examples]

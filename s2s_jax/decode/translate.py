@@ -1,13 +1,12 @@
 """Lines in, translations out, in the order of the input."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.batching import WINDOW, pad_rows, run_batches
+from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, run_batches, windows
 from s2s_jax.decode.compaction import COMPACTIONS
 from s2s_jax.decode.lexical_constraints import ConstrainedLine, token_arrays
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
@@ -29,6 +28,12 @@ class Hypothesis(NamedTuple):
     log_probs: tuple[float, ...]  # of each token, nats
     alignment: Float[np.ndarray, "T S"]  # weights of the source tokens per target token
     truncated: bool  # cut off at the length bound, without an end
+    utility: float | None = None  # expected, by search.mbr_metric; None where that is none
+
+    @property
+    def log_probability(self) -> float:
+        """Of the whole hypothesis by the model itself, nats."""
+        return float(sum(self.log_probs))
 
 
 # the translation of a blank line
@@ -87,7 +92,7 @@ class Translator:
         self._search, self.pair, self.config = search, pair, config
 
     def translate(
-        self, params: Params, lines: Iterable[str | ConstrainedLine], *, window: int = 0
+        self, params: Params, lines: Iterable[str | ConstrainedLine], *, window: int = 0, ready: Ready | None = None
     ) -> Iterator[Translation]:
         """One translation per line, in the order of the input.
 
@@ -95,11 +100,12 @@ class Translator:
         empty translation and never reaches the model.
 
         Args:
-            window: lines that are read before the first of them is translated; 0 for 16 full batches.
+            window: most lines that are read before the first of them is translated; 0 for 16 full batches.
+            ready: whether another line comes at once; where none does, those that were read are translated.
         """
-        lines, first, compactions = iter(lines), 0, 0
+        first, compactions = 0, 0
         full = self.config.batch_size * WINDOW
-        while read := list(itertools.islice(lines, window or full)):
+        for read in windows(lines, window or full, ready):
             if not first and len(read) == full:
                 compactions = COMPACTIONS  # there are enough lines to pay for the additional compilation
             yield from self._translate_window(params, [ConstrainedLine.of(line) for line in read], first, compactions)
@@ -137,7 +143,7 @@ class Translator:
         if self.config.mbr_metric != "none" and hypotheses:
             texts = [hypothesis.text for hypothesis in hypotheses]
             order = consensus(texts, result.log_weights[row, slots].tolist(), MBR_METRICS[self.config.mbr_metric])
-            hypotheses = [hypotheses[place] for place, _ in order]
+            hypotheses = [hypotheses[place]._replace(utility=utility) for place, utility in order]
         return Translation(line, tuple(self.pair.source_symbols(ids.tolist(), line)), tuple(hypotheses))
 
     def _hypothesis(self, line: str, result: SearchResult, row: int, slot: int, length: int) -> Hypothesis:

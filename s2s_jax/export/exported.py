@@ -11,6 +11,7 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Int
 
+from s2s_jax.decode.batching import Ready
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
@@ -40,10 +41,15 @@ class Exported:
         return list(self.stream(lines, beam=beam))
 
     def stream(
-        self, lines: Iterable[str | ConstrainedLine], *, window: int = 0, beam: int | None = None
+        self,
+        lines: Iterable[str | ConstrainedLine],
+        *,
+        window: int = 0,
+        ready: Ready | None = None,
+        beam: int | None = None,
     ) -> Iterator[Translation]:
-        """As `translate`, but lazily; at most `window` lines are read ahead, see `Run.stream`."""
-        return self.translator(beam=beam).translate(self.params, lines, window=window)
+        """As `translate`, but lazily; `window` and `ready` as in `Run.stream`."""
+        return self.translator(beam=beam).translate(self.params, lines, window=window, ready=ready)
 
     def search(self, *, beam: int | None = None) -> SearchConfig:
         """The settings of one of the searches."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
+from s2s_jax.decode.batching import Ready
 from s2s_jax.decode.forced_decoding import PairScorer, ScoredPair
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
@@ -64,19 +65,27 @@ class Run:
         return list(self.stream(lines, **search))
 
     def stream(
-        self, lines: Iterable[str | ConstrainedLine], *, window: int = 0, **search: Any
+        self,
+        lines: Iterable[str | ConstrainedLine],
+        *,
+        window: int = 0,
+        ready: Ready | None = None,
+        **search: Any,
     ) -> Iterator[Translation]:
         """As `translate`, one after another: memory does not grow with the number of lines.
 
         Args:
-            window: lines that are read before the first translation is returned; 0 for the default.
+            window: most lines that are read before the first translation is returned; 0 for 16 full batches.
+            ready: whether another line comes at once; where none does, those that were read are translated.
         """
-        return self.translator(**search).translate(self.params, lines, window=window)
+        return self.translator(**search).translate(self.params, lines, window=window, ready=ready)
 
-    def score(self, pairs: Iterable[tuple[str, str] | Example]) -> Iterator[ScoredPair]:
-        """Log-probability and alignment of (source, target) pairs, in order, one after another."""
+    def score(
+        self, pairs: Iterable[tuple[str, str] | Example], *, window: int = 0, ready: Ready | None = None
+    ) -> Iterator[ScoredPair]:
+        """Log-probability and alignment of (source, target) pairs, in order, one after another; see `stream`."""
         examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
-        return self._scorer.score(self.params, examples)
+        return self._scorer.score(self.params, examples, window=window, ready=ready)
 
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
         """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`)."""

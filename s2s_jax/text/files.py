@@ -52,19 +52,24 @@ def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict
     return [_decode(line, path, number, encoding_errors, report) for number, line in enumerate(lines, 1)]
 
 
-def stream_lines(raw: Iterable[bytes], name: str) -> Iterator[str]:
+def stream_lines(
+    raw: Iterable[bytes], name: str, *, encoding_errors: str = "strict", report: DataReport | None = None
+) -> Iterator[str | None]:
     """Lines without their ends, as they arrive, by the same rule as `read_lines`: `\\n` or `\\r\\n` is an end.
+
+    Args:
+        encoding_errors: strict, replace or skip: what to do with a line that is not UTF-8; a skipped one is None.
+        report: counts the lines that were replaced or skipped.
 
     Raises:
         ValueError: a line is not UTF-8, with its number.
     """
+    report = DataReport() if report is None else report
     for number, line in enumerate(raw, 1):
         if number == 1:
             line = line.removeprefix(BOM)
-        try:
-            yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}:{number}: byte {error.start} is not UTF-8; convert it: iconv -t utf-8.") from None
+        line = line.removesuffix(b"\n").removesuffix(b"\r")
+        yield _decode(line, Path(name), number, encoding_errors, report)
 
 
 def _without_ends(raw: list[bytes], path: Path, report: DataReport) -> list[bytes]:

@@ -8,39 +8,51 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.files import is_blank, raw_lines, stream_lines
 
 _Line = TypeVar("_Line", str, str | None)
 
 
-def stream_pairs(spec: str, *, stdin: Iterable[bytes]) -> Iterator[Example]:
+def stream_pairs(
+    spec: str, *, stdin: Iterable[bytes], encoding_errors: str = "strict", report: DataReport | None = None
+) -> Iterator[Example]:
     """The pairs of a TSV or JSON-lines file, or of two parallel files as A,B, one at a time; TSV from stdin if empty.
+
+    Args:
+        encoding_errors: strict, replace or skip: what to do with a line that is not UTF-8.
+        report: counts the lines that were replaced or skipped.
 
     Raises:
         FileNotFoundError, ValueError: with file and line where data is at fault.
     """
-    if not spec:
-        lines = without_trailing_blank(stream_lines(stdin, "stdin"))
-        return (parse_tsv_line(line, f"stdin:{number}") for number, line in lines)
-    if is_parallel(spec):
-        return _stream_parallel(*spec.split(",", 1))
-    parse = parse_json_line if is_json(Path(spec)) else parse_tsv_line
-    return (parse(line, f"{spec}:{number}") for number, line in without_trailing_blank(_stream_file(spec)))
+
+    def lines(raw: Iterable[bytes], name: str) -> Iterator[str | None]:
+        return stream_lines(raw, name, encoding_errors=encoding_errors, report=report)
+
+    if spec and is_parallel(spec):
+        source, target = spec.split(",", 1)
+        sides = [lines(raw_lines(Path(name)), name) for name in (source, target)]
+        return _stream_parallel(*sides, names=(source, target))
+    name, raw = (spec, raw_lines(Path(spec))) if spec else ("stdin", stdin)
+    parse = parse_json_line if spec and is_json(Path(spec)) else parse_tsv_line
+    numbered = without_trailing_blank(lines(raw, name))
+    return (parse(line, f"{name}:{number}") for number, line in numbered if line is not None)
 
 
-def _stream_file(name: str) -> Iterator[str]:
-    return stream_lines(raw_lines(Path(name)), name)
-
-
-def _stream_parallel(source: str, target: str) -> Iterator[Example]:
-    for number, sides in enumerate(itertools.zip_longest(_stream_file(source), _stream_file(target)), 1):
-        if None in sides:
-            shorter = source if sides[0] is None else target
+def _stream_parallel(
+    source: Iterator[str | None], target: Iterator[str | None], *, names: tuple[str, str]
+) -> Iterator[Example]:
+    end = object()  # a line that is skipped is None
+    for number, sides in enumerate(itertools.zip_longest(source, target, fillvalue=end), 1):
+        if end in sides:
             raise ValueError(
-                f"{shorter} ends before line {number}, the other file does not; make them the same length."
+                f"{names[sides.index(end)]} ends before line {number}, the other file does not; make them the same "
+                "length."
             )
-        yield Example(*sides)
+        if None not in sides:
+            yield Example(*sides)  # type: ignore[arg-type]
 
 
 def without_trailing_blank(lines: Iterable[_Line]) -> Iterator[tuple[int, _Line]]:

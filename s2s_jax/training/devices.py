@@ -43,10 +43,9 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
     Raises:
         ValueError: fewer devices than device.count, or of another platform.
     """
+    check_platform(config)
     devices = jax.devices()
     kind = devices[0].platform
-    if config.platform not in ("any", kind):
-        raise ValueError(f"device.platform={config.platform}, but jax found {kind}; install jax for {config.platform}.")
     if config.count > len(devices):
         raise ValueError(
             f"device.count={config.count}, but jax found {len(devices)} ({kind}); set a lower device.count."
@@ -55,6 +54,17 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
     rows = math.gcd(count, replicas)
     types = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((rows, count // rows), ("replica", "data"), axis_types=types, devices=devices[:count])
+
+
+def check_platform(config: DeviceConfig) -> None:
+    """Refuse to run on another platform than device.platform.
+
+    Raises:
+        ValueError: jax runs on another one.
+    """
+    kind = jax.devices()[0].platform
+    if config.platform not in ("any", kind):
+        raise ValueError(f"device.platform={config.platform}, but jax found {kind}; install jax for {config.platform}.")
 
 
 def use_compilation_cache(config: DeviceConfig) -> None:
