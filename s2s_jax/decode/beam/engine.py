@@ -211,15 +211,19 @@ def beam_step(
         backpointers = Backpointers(
             *(old.at[:, time].set(new) for old, new in zip(loop.backpointers, entry, strict=True))
         )
-        carried = jax.tree.map(lambda leaf: gather_slots(leaf, kept.parent), (state, tokens, attention))
+        state, tokens, continued = jax.tree.map(
+            lambda leaf: gather_slots(leaf, kept.parent), (state, tokens, attention)
+        )
         if tokens is not None:
-            carried = (carried[0], carried[1].at[:, time].set(kept.token.reshape(-1)), carried[2])
+            tokens = tokens.at[:, time].set(kept.token.reshape(-1))
+        if attention is not None:  # of a row that is done, the truncated hypotheses are still to be scored by it
+            continued = jnp.where(jnp.repeat(loop.done, width)[:, None], loop.carried[2], continued)
         pairs = zip(loop.open[:2], (kept.total, kept.merit), strict=True)
         total, merit = (jnp.where(loop.done[:, None], old, new) for old, new in pairs)
         hypotheses = OpenHypotheses(total, merit, selection.policy_state)
         lengths = jnp.where(loop.done, loop.lengths, time + 1)
         done = loop.done | is_done(policy, hypotheses, finished, lengths, longest)
-        return BeamLoop(carried, kept.token, hypotheses, lengths, done, backpointers, finished)
+        return BeamLoop((state, tokens, continued), kept.token, hypotheses, lengths, done, backpointers, finished)
 
     return advance
 
