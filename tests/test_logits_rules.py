@@ -80,6 +80,24 @@ def test_rules_agree_with_slow_python(name):
             np.testing.assert_allclose(found[row], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [3, 5, 50, 2**63 - 1])
+def test_an_ngram_longer_than_a_translation_never_repeats(size):
+    options = {"max_length": 2 if size == 3 else 3}
+    free = greedy(MODEL, table(), SOURCE, **options)
+    for one, other in zip(
+        greedy(MODEL, table(), SOURCE, rules=LogitsRules(no_repeat_ngram=size), **options), free, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("large", [1e9, 1e30, 3e38])
+def test_bounds_beyond_the_longest_translation_are_the_longest_translation(large):
+    """A number of tokens that int32 cannot hold would wrap around to a bound of one token, or to none."""
+    rules = LogitsRules(min_ratio=large, max_ratio=large, min_length=2**63 - 1)
+    limits = limits_of(rules, SOURCE, max_length=LONGEST)
+    assert limits.shortest.tolist() == limits.longest.tolist() == [LONGEST] * 3
+
+
 STRICT = LogitsRules(min_length=3, no_repeat_ngram=2, repetition_penalty=1.4)
 
 

@@ -144,7 +144,7 @@ def test_neighbors_padding_and_order_change_no_sample():
     [
         (
             {"temperature": 0.0},
-            r"temperature must be above 0, got 0.0; for the likeliest token take search.method=beam",
+            r"temperature must be at least 1e-06, got 0.0; for the likeliest token take search.method=beam",
         ),
         ({"top_k": -1}, "search.sampling.top_k must be zero or more, got -1"),
         ({"top_p": 0.0}, "search.sampling.top_p must be above 0 and at most 1, got 0.0"),

@@ -200,6 +200,32 @@ def test_consensus_puts_the_most_frequent_sample_first():
             assert sorted({*texts}) == sorted(one.text for one in after.hypotheses)
 
 
+EXTREMES = (
+    {"beam": 50},
+    {"beam": 50, "n_best": 50, "stopping": "bounded"},
+    {"beam": 50, "groups": 50, "group_penalty": 0.5},
+    {"beam": 7, "sibling_penalty": 1e30, "coverage_penalty": 1e30, "length_penalty": 1e30},
+    {"method": "sample", "samples": 50, "sampling": Sampling(top_k=2**63 - 1, temperature=1e-6)},
+    {"method": "sample", "seed": 2**63 - 1},
+    {"method": "stochastic", "beam": 50},
+    {"beam": 2, "rules": LogitsRules(no_repeat_ngram=2**63 - 1, min_length=1, min_ratio=1e30, max_ratio=1e30)},
+    {"max_source": 1},
+    {"batch_size": 2**63 - 1, "batch_tokens": 2**63 - 1},
+    {"batch_tokens": 1},
+)
+
+
+@pytest.mark.parametrize("extreme", EXTREMES, ids=str)
+def test_extreme_numbers_meet_the_shortest_translations(extreme):
+    """More slots than strings, bounds beyond every length, no room for the prefix: each line has its answer."""
+    config, tokenizer = SearchConfig(max_length=1, **extreme), Characters(["a"])
+    one = Translator(compiled_search(MODEL, config, 1), PairTokenizer(tokenizer, tokenizer), config)
+    lines = ["a", "", ConstrainedLine("aa", prefix="aaaaa")]
+    found = list(one.translate(table(), lines))
+    assert [len(answer.source) for answer in found] == [1, 0, 2]
+    assert [len(answer.tokens) for answer in found] == [1, 0, 1]
+
+
 def test_one_program_serves_every_line_number():
     """Line numbers are an argument: they compile nothing anew."""
     search = compiled_search(MODEL, SearchConfig(method="sample"), 4)

@@ -6,6 +6,7 @@ and lengths are rounded up to few shapes, so that little is compiled.
 """
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ def windows(items: Iterable[_Item], most: int, ready: Ready | None = None) -> It
     while True:
         window: list[_Item] = []
         try:
-            for item in itertools.islice(items, most):
+            for item in itertools.islice(items, min(most, sys.maxsize)):
                 window.append(item)
                 if ready is not None and not ready():
                     break

@@ -76,16 +76,17 @@ def limits_of(
     length = real(source).sum(-1).astype(jnp.float32)
     longest = jnp.full((source.shape[0],), max_length, jnp.int32)
     if rules.max_ratio:
-        longest = jnp.clip(tokens_for(length, rules.max_ratio), 1, longest)
-    shortest = jnp.minimum(jnp.maximum(tokens_for(length, rules.min_ratio), rules.min_length), longest)
+        longest = jnp.maximum(tokens_for(length, rules.max_ratio, most=max_length), 1)
+    fewest = jnp.maximum(tokens_for(length, rules.min_ratio, most=max_length), min(rules.min_length, max_length))
+    shortest = jnp.minimum(fewest, longest)
     if prefix is None:
         prefix = jnp.zeros((source.shape[0], 0), jnp.int32)
     return Limits(*(jnp.repeat(leaf, repeats, axis=0) for leaf in (shortest, longest, prefix)))
 
 
-def tokens_for(length: Float[Array, " B"], ratio: float) -> Int[Array, " B"]:
-    """ratio * length, rounded up, except where only the rounding error of float32 is above a whole number."""
-    return jnp.ceil(length * ratio - 1e-4).astype(jnp.int32)
+def tokens_for(length: Float[Array, " B"], ratio: float, *, most: int) -> Int[Array, " B"]:
+    """ratio * length, at most `most`, rounded up, except where only float32's rounding is above a whole number."""
+    return jnp.ceil(jnp.minimum(length * ratio - 1e-4, most)).astype(jnp.int32)
 
 
 def apply_rules(
@@ -156,12 +157,14 @@ def ends_repeated_ngram(
 ) -> Bool[Array, "N V"]:
     """Which tokens would complete an n-gram of `size` tokens that occurred before; `time` tokens are there so far."""
     rows, length = previous.shape
-    places = max(length - size + 1, 0)  # where an n-gram may begin
+    places = length - size + 1  # where an n-gram may begin
+    if places < 1:
+        return jnp.zeros((rows, vocabulary), bool)
     begun = jax.lax.dynamic_slice_in_dim(previous, time - size + 1, size - 1, axis=1) if size > 1 else previous[:, :0]
     same = jnp.broadcast_to((jnp.arange(places) + size - 1 < time)[None], (rows, places))
     for offset in range(size - 1):
         same &= previous[:, offset : offset + places] == begun[:, offset : offset + 1]
-    ends = previous[:, length - places :] if places else previous[:, :0]
+    ends = previous[:, length - places :]
     return jnp.zeros((rows, vocabulary), bool).at[jnp.arange(rows)[:, None], ends].max(same)
 
 

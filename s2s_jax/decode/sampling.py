@@ -14,6 +14,8 @@ from s2s_jax.decode.top_k import BLOCK, blocked_top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.validation import at_least, check_fields
 
+COLDEST = 1e-6  # temperature; float32 cannot hold the logits divided by much less
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -32,10 +34,10 @@ class Sampling:
 
     def __post_init__(self):
         check_fields(self, "search.sampling")
-        if not self.temperature > 0:
+        if not self.temperature >= COLDEST:
             raise ValueError(
-                f"search.sampling.temperature must be above 0, got {self.temperature}; for the likeliest token take "
-                "search.method=beam with search.beam=1."
+                f"search.sampling.temperature must be at least {COLDEST}, got {self.temperature}; for the likeliest "
+                "token take search.method=beam with search.beam=1."
             )
         at_least("search.sampling.top_k", self.top_k, 0)
         if not 0 < self.top_p <= 1:
