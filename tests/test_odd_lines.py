@@ -6,16 +6,18 @@ Through the whole road from text to text, with a real model that never learned a
 import unicodedata
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.logits_rules import LogitsRules
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.model.seq2seq import build
-from s2s_jax.shapes import SPECIAL, UNK
+from s2s_jax.shapes import EOS, SPECIAL, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import Words
 
@@ -94,3 +96,19 @@ def test_what_never_ends_is_cut_off_and_flagged(ask):
     for hypothesis in ask(ConstrainedLine("a b", prefix="a b " * 4))[0].hypotheses:
         assert hypothesis.truncated
         assert hypothesis.text == "a b a b a b"
+
+
+def test_an_unknown_token_of_a_cut_line_takes_a_word_that_was_read():
+    """The column of the end token, which stands where the first word was not read, is no word's."""
+    words = Words(["a"])
+    result = SearchResult(
+        tokens=jnp.array([[[UNK, UNK, EOS]]], jnp.int32),
+        log_probs=jnp.zeros((1, 1, 3), jnp.float32),
+        alignment=jnp.array([[[[0.1, 0.3, 0.6], [0.3, 0.1, 0.6], [0, 0, 1]]]], jnp.float32),
+        scores=jnp.zeros((1, 1), jnp.float32),
+        truncated=jnp.zeros((1, 1), bool),
+        log_weights=jnp.zeros((1, 1), jnp.float32),
+    )
+    config = SearchConfig(max_source=3, replace_unknown=True)
+    (answer,) = Translator(lambda *_, **__: result, PairTokenizer(words, words), config).translate({}, ["p q r s"])
+    assert (answer.text, answer.unread) == ("q p", 2)

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from s2s_jax.shapes import PAD
+from s2s_jax.text.tokenizers import append_eos
 
 WINDOW = 16  # full batches that are sorted together
 _Item = TypeVar("_Item")
@@ -90,6 +92,11 @@ def prefetch_one(items: Iterable[_Item]) -> Iterator[_Item]:
     """The same items, each returned when the next one has been started."""
     for item, _ in itertools.pairwise(itertools.chain(items, [None])):
         yield item  # type: ignore[misc]  # None is never the first of two
+
+
+def read_source(ids: Sequence[int], most: int) -> Int[np.ndarray, " S"]:
+    """The tokens of a source that are read, with EOS: at most `most` (`search.max_source`), all where that is 0."""
+    return append_eos(ids[: most - 1] if most else ids)
 
 
 def pad_rows(lines: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, run_batches, windows
+from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, read_source, run_batches, windows
 from s2s_jax.decode.compaction import COMPACTIONS
 from s2s_jax.decode.lexical_constraints import ConstrainedLine, token_arrays
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
@@ -16,7 +16,6 @@ from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.files import is_blank
-from s2s_jax.text.tokenizers import append_eos
 
 
 class Hypothesis(NamedTuple):
@@ -116,8 +115,7 @@ class Translator:
     ) -> list[Translation]:
         """The translations of lines; `first` is the number of the first one, which random keys depend on."""
         tokens = {row: self.pair.encode_source(each.line) for row, each in enumerate(lines) if not is_blank(each.line)}
-        most = self.config.max_source
-        ids = {row: append_eos(line[: most - 1] if most else line) for row, line in tokens.items()}
+        ids = {row: read_source(line, self.config.max_source) for row, line in tokens.items()}
         rows = list(tokens)
 
         def compute(batch: list[int]) -> SearchResult:
@@ -166,7 +164,7 @@ class Translator:
         Jean et al. 2015, arXiv:1412.2007; before attention, Luong et al. 2015, arXiv:1410.8206.
         """
         spans = self.pair.source.spans(line)
-        alignment = alignment[:, : len(spans)]  # without the end token
+        alignment = alignment[:, :-1]  # without the end token; words beyond it were not read
         places = [
             int(weights.argmax()) if token == UNK and weights.any() else None
             for token, weights in zip(tokens, alignment, strict=True)

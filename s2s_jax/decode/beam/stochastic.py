@@ -97,6 +97,8 @@ def stochastic(
 ) -> SearchResult:
     """`width` distinct hypotheses per sentence, in the order they are drawn, with their importance weights.
 
+    Scores are by the model's own probabilities; what is drawn from, and weighted by, is normalized over the tokens that
+    the rules allow.
     sum f(y) exp(log_weight(y)) over the hypotheses is an unbiased estimate of the mean of f over all strings.
     """
     # one hypothesis more than wanted: its noisy log-probability is the threshold that the others exceed
@@ -117,7 +119,7 @@ def stochastic(
     exists = jnp.isfinite(result.scores)
     lengths = jnp.maximum(real(result.tokens).sum(-1), 1).astype(jnp.float32)
     coverage = log_coverage(result.alignment.sum(2), jnp.repeat(real(source)[:, None], width, axis=1))
-    scores = scoring.score(result.log_weights, lengths, coverage)
+    scores = scoring.score(result.log_probs.sum(-1), lengths, coverage)
     return result._replace(
         scores=jnp.where(exists, scores, -jnp.inf),
         log_weights=jnp.where(exists, result.log_weights - log_inclusion(result.log_weights, threshold), -jnp.inf),
