@@ -51,3 +51,9 @@ def formatted(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def warn_unread(place: str, *, read: int, unread: int) -> None:
+    """Say on stderr how much of a line was read: so many tokens, and so many not."""
+    counts = f"{read + unread:,} tokens, only the first {read:,} were read"
+    print(f"{place}: {counts} (search.max_source); cut the line into sentences.", file=sys.stderr)

@@ -1,14 +1,13 @@
 """`s2s translate`: one output line per input line."""
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import constrained_lines, load_run, print_report, use_device
-from s2s_jax.cli.output import print_json, print_line, rounded
+from s2s_jax.cli.output import print_json, print_line, rounded, warn_unread
 from s2s_jax.cli.stdin import raw_input
 from s2s_jax.cli.suggestions import flag
 from s2s_jax.decode.search import SearchConfig
@@ -53,7 +52,7 @@ def translate_command(arguments: Arguments) -> None:
     lines = constrained_lines(arguments, raw, name, encoding_errors=loaded.encoding_errors, report=report)
     for number, translation in enumerate(loaded.stream(lines, window=options.window or 0, ready=ready)):
         if translation.unread:
-            _warn(f"{name}:{number + 1}", translation)
+            warn_unread(f"{name}:{number + 1}", read=len(translation.source_tokens) - 1, unread=translation.unread)
         _print(translation, number, arguments)
     print_report(report)
 
@@ -116,12 +115,6 @@ def _wider_export(exported: Exported, directory: str, count: int) -> str:
     return (
         f"use --beam {min(widths)}" if widths else f"export the run again: s2s export RUN {directory}2 --beam {count}"
     )
-
-
-def _warn(place: str, translation: Translation) -> None:
-    read = len(translation.source_tokens) - 1
-    counts = f"{read + translation.unread:,} tokens, only the first {read:,} were read"
-    print(f"{place}: {counts} (search.max_source); cut the line into sentences.", file=sys.stderr)
 
 
 def _record(translation: Translation, count: int) -> dict[str, Any]:

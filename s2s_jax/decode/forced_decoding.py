@@ -1,5 +1,6 @@
 """Log-probabilities and alignments of given translations, the true token fed at each step."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -9,16 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, run_batches, windows
+from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, read_source, run_batches, windows
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.search import SearchConfig
-from s2s_jax.model.interface import Model, Params, unroll_targets
+from s2s_jax.model.fusion import fuse
+from s2s_jax.model.interface import LogitsReader, Model, Params, scan_of_step, unroll_targets
 from s2s_jax.shapes import Batch, real
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import append_eos
 
-PairIds = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # source and target of a pair
+MOST_LOGITS = 1024  # tokens; with a vocabulary of 32,000 their logits take 131 MB
+MOST_POSITION_PAIRS = 2**20  # rows x target x source positions; with a score of size 256 they take 1 GB
 
 
 class ForcedScores(NamedTuple):
@@ -31,18 +34,56 @@ class ForcedScores(NamedTuple):
 
 
 def forced_decoding(
-    model: Model, params: Params, batch: Batch, *, scoring: HypothesisScore = LIKELIHOOD
+    model: Model,
+    params: Params,
+    batch: Batch,
+    *,
+    scoring: HypothesisScore = LIKELIHOOD,
+    repetition_penalty: float = 1.0,
 ) -> ForcedScores:
-    """The log-probability and the alignment of every target token, EOS included, given the true tokens before it."""
-    steps = unroll_targets(model, params, batch)
-    log_probs = jax.nn.log_softmax(steps.logits)
-    true = jnp.take_along_axis(log_probs, batch.target[..., None], axis=-1)[..., 0]
+    """The log-probability and the alignment of every target token, EOS included, given the true tokens before it.
+
+    Where the logits of all tokens would be too many, only those of some are held at once; and long pairs are decoded
+    step by step, since an unroll may hold something per pair of positions.
+
+    Args:
+        repetition_penalty: `search.rules.repetition_penalty`, which counts in the scores alone.
+    """
+    size, length = batch.target.shape
+    if size * length * batch.source.shape[1] > MOST_POSITION_PAIRS:
+        model = dataclasses.replace(model, unroll=scan_of_step(model.step))
+    reader = LogitsReader(read_true_token, batch.target, MOST_LOGITS) if size * length > MOST_LOGITS else None
+    steps = unroll_targets(model, params, batch, reader=reader)
+    found = steps.logits
+    if reader is None:
+        flat = read_true_token(found.reshape(size * length, -1), batch.target.reshape(-1))
+        found = jax.tree.map(lambda leaf: leaf.reshape(size, length), flat)
+    true, total, likeliest = found
     weight = real(batch.target)
-    correct = weight & (true >= log_probs.max(-1))
-    true, alignment = jnp.where(weight, true, 0.0), jnp.where(weight[..., None], steps.alignment, 0.0)
-    length = jnp.maximum(weight.sum(-1), 1).astype(jnp.float32)
-    coverage = log_coverage(alignment.sum(1), real(batch.source)) if scoring.coverage else jnp.zeros(length.shape)
-    return ForcedScores(true, alignment, correct, scoring.score(true.sum(-1), length, coverage))
+    unnormalized = 0.0 if isinstance(steps.given_log_normalizer, tuple) else total - steps.given_log_normalizer
+    repeated = repeats(batch.target) if repetition_penalty != 1 else jnp.zeros(weight.shape, bool)
+    ruled = jnp.where(repeated, repetition_penalty * true, true) + unnormalized
+    true = jnp.where(weight, true + unnormalized, 0.0)
+    alignment = jnp.where(weight[..., None], steps.alignment, 0.0)
+    lengths = jnp.maximum(weight.sum(-1), 1).astype(jnp.float32)
+    coverage = log_coverage(alignment.sum(1), real(batch.source)) if scoring.coverage else jnp.zeros(lengths.shape)
+    scores = scoring.score(jnp.where(weight, ruled, 0.0).sum(-1), lengths, coverage)
+    return ForcedScores(true, alignment, weight & likeliest, scores)
+
+
+def read_true_token(
+    logits: Float[Array, "N V"], target: Int[Array, " N"]
+) -> tuple[Float[Array, " N"], Float[Array, " N"], Bool[Array, " N"]]:
+    """The log-probability of each target token, the log-normalizer, and whether that token is the likeliest."""
+    log_probs = jax.nn.log_softmax(logits)
+    true = jnp.take_along_axis(log_probs, target[:, None], axis=-1)[:, 0]
+    return true, jax.nn.logsumexp(logits, axis=-1), true >= log_probs.max(-1)
+
+
+def repeats(target: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+    """Whether the same token stands earlier in its row."""
+    earlier = jnp.tril(jnp.ones((target.shape[1],) * 2, bool), -1)[None]
+    return (earlier & (target[:, :, None] == target[:, None, :])).any(-1)
 
 
 class ScoredPair(NamedTuple):
@@ -54,7 +95,8 @@ class ScoredPair(NamedTuple):
     log_probs: Float[np.ndarray, " T"]  # of each target token, nats
     alignment: Float[np.ndarray, "T S"]
     correct: int  # target tokens that were the likeliest in their place
-    score: float  # by search.length_normalization
+    score: float  # by which the search would rank it: search.length_normalization and what else counts there
+    unread: int = 0  # source tokens beyond search.max_source
 
     @property
     def log_probability(self) -> float:
@@ -62,13 +104,31 @@ class ScoredPair(NamedTuple):
         return float(self.log_probs.sum())
 
 
+class Encoded(NamedTuple):
+    """A pair as token ids, the end tokens included."""
+
+    source: Int[np.ndarray, " S"]
+    target: Int[np.ndarray, " T"]
+    unread: int  # source tokens beyond search.max_source
+
+
 class PairScorer:
     """A model and the tokenizers of both sides, ready to score pairs of lines."""
 
-    def __init__(self, model: Model, pair: PairTokenizer, search: SearchConfig):
-        """Of the search, the scoring and the bounds of a batch are used."""
-        self._forced_decoding = jax.jit(functools.partial(forced_decoding, model, scoring=search.scoring()))
-        self.pair, self.search = pair, search
+    def __init__(
+        self, model: Model, pair: PairTokenizer, search: SearchConfig, language: tuple[Model, Params] | None = None
+    ):
+        """Of the search, all is used that changes the score of a given translation, and the bounds of a batch.
+
+        Args:
+            language: the language model of `search.language_model`, which counts in `ScoredPair.score` alone.
+        """
+        self.pair, self.search, self._language = pair, search, language
+        options = {"scoring": search.scoring(), "repetition_penalty": search.rules.repetition_penalty}
+        self._forced_decoding = jax.jit(functools.partial(forced_decoding, model, **options))
+        if language is not None:
+            fused = fuse(model, language[0], weight=search.language_weight)
+            self._fused = jax.jit(functools.partial(forced_decoding, fused, **options))
 
     def score(
         self, params: Params, examples: Iterable[Example], *, window: int = 0, ready: Ready | None = None
@@ -88,11 +148,13 @@ class PairScorer:
         ids = [self._encode(example) for example in examples]
 
         def compute(rows: list[int]) -> ForcedScores:
-            return self._forced_decoding(
-                params, Batch(*(pad_rows([ids[row][side] for row in rows]) for side in (0, 1)))
-            )
+            batch = Batch(*(pad_rows([getattr(ids[row], side) for row in rows]) for side in ("source", "target")))
+            scores = self._forced_decoding(params, batch)
+            if self._language is None:
+                return scores
+            return scores._replace(scores=self._fused((params, self._language[1]), batch).scores)
 
-        lengths = [(len(source), len(target)) for source, target in ids]
+        lengths = [(len(each.source), len(each.target)) for each in ids]
         results: dict[int, ScoredPair] = {}
         bounds = {"size": self.search.batch_size, "tokens": self.search.batch_tokens}
         for rows, scores in run_batches(compute, lengths, **bounds):
@@ -100,12 +162,14 @@ class PairScorer:
                 results[row] = self._scored_pair(examples[row], ids[row], scores, place)
         return [results[row] for row in range(len(examples))]
 
-    def _encode(self, example: Example) -> PairIds:
+    def _encode(self, example: Example) -> Encoded:
         source = self.pair.encode_source(example.source)
-        return append_eos(source), append_eos(self.pair.encode_target(example.target, example.source))
+        read = read_source(source, self.search.max_source)
+        target = append_eos(self.pair.encode_target(example.target, example.source))
+        return Encoded(read, self.pair.drop_absent_slots(read, target), unread=len(source) + 1 - len(read))
 
-    def _scored_pair(self, example: Example, ids: PairIds, scores: ForcedScores, row: int) -> ScoredPair:
-        source, target = ids
+    def _scored_pair(self, example: Example, ids: Encoded, scores: ForcedScores, row: int) -> ScoredPair:
+        source, target, unread = ids
         return ScoredPair(
             example,
             tuple(self.pair.source_symbols(source.tolist(), example.source)),
@@ -114,4 +178,5 @@ class PairScorer:
             np.array(scores.alignment[row, : len(target), : len(source)]),
             int(scores.correct[row, : len(target)].sum()),
             float(scores.scores[row]),
+            unread,
         )

@@ -83,16 +83,23 @@ class Run:
     def score(
         self, pairs: Iterable[tuple[str, str] | Example], *, window: int = 0, ready: Ready | None = None
     ) -> Iterator[ScoredPair]:
-        """Log-probability and alignment of (source, target) pairs, in order, one after another; see `stream`."""
+        """Log-probability, alignment and search score of (source, target) pairs, in order, one after another.
+
+        Every setting counts that changes the search score of a given target: length normalization, coverage,
+        repetition penalty and language model. The others decide which targets a search finds.
+
+        Args:
+            window, ready: as in `stream`.
+        """
         examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
-        return self._scorer.score(self.params, examples, window=window, ready=ready)
+        return self._ranking_scorer.score(self.params, examples, window=window, ready=ready)
 
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
         """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`)."""
         examples, _ = read_split(self.experiment.data, split)
         grouped = group_by_source(examples)
         translations = self.translate(grouped.sources, **search)
-        scored = list(self.score(examples))
+        scored = list(self._scorer.score(self.params, examples))
         aligned, gold = self._gold_links(scored)
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
         unit, attends = self.experiment.evaluation.unit, self.experiment.model.attention.score != "none"
@@ -124,6 +131,15 @@ class Run:
     @functools.cached_property
     def _scorer(self) -> PairScorer:
         return PairScorer(self.model, self.pair, self.experiment.search)
+
+    @functools.cached_property
+    def _ranking_scorer(self) -> PairScorer:
+        """The scorer whose scores are those of the search, with its language model."""
+        search = self.search()
+        if not search.language_model:
+            return self._scorer
+        language = self._language_model(search.language_model)
+        return PairScorer(self.model, self.pair, search, (language.model, language.params))
 
     def translator(self, **search: Any) -> Translator:
         """The translator for settings of the search, compiled at most once."""

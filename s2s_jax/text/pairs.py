@@ -1,5 +1,6 @@
 """Pairs parsed from lines of TSV and JSON, and streams of pairs from files that may be endless."""
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -16,11 +17,18 @@ _Line = TypeVar("_Line", str, str | None)
 
 
 def stream_pairs(
-    spec: str, *, stdin: Iterable[bytes], encoding_errors: str = "strict", report: DataReport | None = None
+    spec: str,
+    *,
+    stdin: Iterable[bytes],
+    source: str = "",
+    target: str = "",
+    encoding_errors: str = "strict",
+    report: DataReport | None = None,
 ) -> Iterator[Example]:
     """The pairs of a TSV or JSON-lines file, or of two parallel files as A,B, one at a time; TSV from stdin if empty.
 
     Args:
+        source, target: columns of TSV by number, or fields of JSON, as in `data.source` and `data.target`.
         encoding_errors: strict, replace or skip: what to do with a line that is not UTF-8.
         report: counts the lines that were replaced or skipped.
 
@@ -32,11 +40,15 @@ def stream_pairs(
         return stream_lines(raw, name, encoding_errors=encoding_errors, report=report)
 
     if spec and is_parallel(spec):
-        source, target = spec.split(",", 1)
-        sides = [lines(raw_lines(Path(name)), name) for name in (source, target)]
-        return _stream_parallel(*sides, names=(source, target))
+        first, second = spec.split(",", 1)
+        sides = [lines(raw_lines(Path(name)), name) for name in (first, second)]
+        return _stream_parallel(*sides, names=(first, second))
     name, raw = (spec, raw_lines(Path(spec))) if spec else ("stdin", stdin)
-    parse = parse_json_line if spec and is_json(Path(spec)) else parse_tsv_line
+    if spec and is_json(Path(spec)):
+        parse = functools.partial(parse_json_line, names=(source or "source", target or "target"))
+    else:
+        columns = column_number("source", source, 1), column_number("target", target, 2)
+        parse = functools.partial(parse_tsv_line, columns=columns, exact=not (source or target))
     numbered = without_trailing_blank(lines(raw, name))
     return (parse(line, f"{name}:{number}") for number, line in numbered if line is not None)
 
@@ -78,6 +90,17 @@ def is_parallel(spec: str) -> bool:
 def is_json(path: Path) -> bool:
     """Whether a file has the name of JSON lines: .json or .jsonl, perhaps with .gz."""
     return path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+
+
+def column_number(side: str, value: str, default: int) -> int:
+    """The column of TSV, from 1, that `data.source` or `data.target` names.
+
+    Raises:
+        ValueError: it is no number of a column.
+    """
+    if value and not (value.isdecimal() and int(value) > 0):
+        raise ValueError(f"data.{side} names a column of a TSV file by number (1 is the first), got {value!r}")
+    return int(value or default)
 
 
 def parse_tsv_line(line: str, place: str, *, columns: tuple[int, int] = (1, 2), exact: bool = True) -> Example:

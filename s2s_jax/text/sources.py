@@ -15,7 +15,7 @@ from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import EncodingErrors, has_control, is_blank
 from s2s_jax.text.pair_files import Placed, read_json_lines, read_parallel, read_targets, read_tsv, with_alignments
-from s2s_jax.text.pairs import is_json, is_parallel
+from s2s_jax.text.pairs import column_number, is_json, is_parallel
 from s2s_jax.validation import at_least, check_fields, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -218,7 +218,7 @@ def _read_files(name: str, split: str, config: DataConfig, report: DataReport) -
     if is_json(path):
         names = config.source or "source", config.target or "target"
         return read_json_lines(path, report, encoding_errors=errors, names=names)
-    columns = _column("source", config.source, 1), _column("target", config.target, 2)
+    columns = column_number("source", config.source, 1), column_number("target", config.target, 2)
     exact = not (config.source or config.target)
     return read_tsv(path, report, encoding_errors=errors, columns=columns, exact=exact)
 
@@ -228,12 +228,6 @@ SOURCES: dict[str, Reader] = {"task:": _read_task, "tfds:": _read_tfds, TARGETS_
 
 def _numbered(examples: Iterable[Example], place: str) -> Iterator[Placed]:
     return ((example, f"{place}:{number}") for number, example in enumerate(examples, 1))
-
-
-def _column(setting: str, value: str, default: int) -> int:
-    if value and not (value.isdecimal() and int(value) > 0):
-        raise ValueError(f"data.{setting} names a column of a TSV file by number (1 is the first), got {value!r}")
-    return int(value or default)
 
 
 def _is_usable(example: Example, place: str, config: DataConfig, report: DataReport) -> bool:
