@@ -18,6 +18,7 @@ from s2s_jax import run
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.export.exported import load_exported
 from s2s_jax.export.exporter import export_run, named_parameters, serialized_search, source_lengths
+from s2s_jax.export.manifest import write_manifest
 from s2s_jax.imports import import_once
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
@@ -184,7 +185,7 @@ def test_another_format_is_refused(folder):
     text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | {"format": 1}))
     try:
-        with pytest.raises(ValueError, match="has format 1, this version reads 4: .*export the run again"):
+        with pytest.raises(ValueError, match="has format 1, this version reads 5: .*export the run again"):
             load_exported(folder)
     finally:
         path.write_text(text)
@@ -201,3 +202,60 @@ def test_what_was_not_exported_is_refused(trained, folder, tmp_path):
     assert {path.suffix for path in (tmp_path / "bare").iterdir()} == {".json", ".safetensors"}
     with pytest.raises(ValueError, match="holds parameters alone, no programs"):
         load_exported(tmp_path / "bare")
+
+
+def rewritten(folder, target, **changes) -> None:
+    """A copy of an export with other entries in its manifest, sealed anew."""
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.name != "export.json":
+            (target / path.name).write_bytes(path.read_bytes())
+    entries = json.loads((folder / "export.json").read_text()) | changes
+    write_manifest(target, {name: value for name, value in entries.items() if value is not None and name != "sha256"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slots": None}, "export.json has no entry 'slots': s2s_jax .* wrote it; use that version"),
+        ({"platforms": ["tpu", "rocm"]}, "has programs for tpu, rocm, and jax runs on cpu here; set JAX_PLATFORMS"),
+        ({"jax": "9.9.9"}, "cannot be read by jax .*; install jax 9.9.9, which wrote it, or export the run again"),
+        ({"searches": "newer"}, "a setting that this version does not know, search.shiny: s2s_jax .* wrote it"),
+    ],
+)
+def test_an_export_of_another_version_or_platform_is_refused_in_one_line(folder, tmp_path, changes, message):
+    if "searches" in changes:
+        searches = json.loads((folder / "export.json").read_text())["searches"]
+        changes = {"searches": [{**search, "settings": search["settings"] | {"shiny": 1}} for search in searches]}
+    target = tmp_path / "other"
+    rewritten(folder, target, **changes)
+    if "jax" in changes:
+        (target / "greedy.program").write_bytes(b"x" * 100)
+        rewritten(target, tmp_path / "sealed")
+        target = tmp_path / "sealed"
+    with pytest.raises(ValueError, match=message) as refused:
+        load_exported(target).translate(["a"], beam=1)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_export_tells_nothing_of_the_machine_that_trained(folder):
+    manifest = (folder / "export.json").read_text()
+    assert not {"device", "checkpoint", "record", "budget"} & set(json.loads(manifest)["config"])
+    assert "cache" not in manifest
+
+
+def test_a_run_with_rematerialized_scans_is_exported(trained, folder):
+    """Its program is that of the run without: there is no backward pass to save memory for."""
+    experiment = tiny.experiment("model.remat_every=3").model
+    model = make_model(experiment, trained.pair)
+    parameters = named_parameters(trained)
+    (search, _) = json.loads((folder / "export.json").read_text())["searches"]
+    program = serialized_search(model, SearchConfig(**search["settings"]), parameters)
+    source = np.array([[5, 6, 7, EOS] + [PAD] * 8], np.int32)
+    plain = jax.jit(export.deserialize(bytearray((folder / "greedy.program").read_bytes())).call)
+    for one, other in zip(
+        jax.jit(export.deserialize(bytearray(program)).call)(parameters, source),
+        plain(parameters, source),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)

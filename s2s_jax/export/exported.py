@@ -16,7 +16,7 @@ from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.export.manifest import PARAMETERS, TOKENIZER_SIDES, read_manifest, tokenizer_file
+from s2s_jax.export.manifest import MANIFEST, PARAMETERS, TOKENIZER_SIDES, other_version, read_manifest, tokenizer_file
 from s2s_jax.extras import needs_extra
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.tokenizers import load_tokenizer
@@ -78,18 +78,41 @@ def load_exported(directory: str | Path) -> Exported:
     manifest = read_manifest(directory)
     if not manifest["searches"]:
         raise ValueError(f"{directory} holds parameters alone, no programs; export without --parameters-only.")
+    _check_platform(directory, manifest)
+    for search in manifest["searches"]:
+        _check_settings(directory, manifest, search["settings"])
     pair = PairTokenizer(
         *(load_tokenizer(directory / tokenizer_file(side)) for side in TOKENIZER_SIDES), slots=manifest["slots"]
     )
     translators = {
         search["settings"]["beam"]: Translator(
-            _load_search(directory / search["program"], **manifest["source_tokens"]),
+            _load_search(directory / search["program"], jax_version=manifest["jax"], **manifest["source_tokens"]),
             pair,
             SearchConfig(**search["settings"]),
         )
         for search in manifest["searches"]
     }
     return Exported(manifest=manifest, params=_parameters(directory / PARAMETERS), translators=translators)
+
+
+def _check_platform(directory: Path, manifest: dict[str, Any]) -> None:
+    platform = export.default_export_platform()
+    if platform not in manifest["platforms"]:
+        known = ", ".join(manifest["platforms"])
+        raise ValueError(
+            f"{directory} has programs for {known}, and jax runs on {platform} here; set JAX_PLATFORMS to one of those "
+            "that this machine has, or translate with the run itself."
+        )
+
+
+def _check_settings(directory: Path, manifest: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuse settings of the search that this version does not have."""
+    unknown = sorted(set(settings) - set(SearchConfig.__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"{directory / MANIFEST} has a setting that this version does not know, search.{unknown[0]}: "
+            f"{other_version(manifest)}"
+        )
 
 
 def _parameters(path: Path) -> dict[str, jax.Array]:
@@ -100,12 +123,20 @@ def _parameters(path: Path) -> dict[str, jax.Array]:
     return jax.device_put(load_file(path))
 
 
-def _load_search(path: Path, *, least: int, most: int) -> CompiledSearch:
+def _load_search(path: Path, *, jax_version: str, least: int, most: int) -> CompiledSearch:
     """The search of a program, which is read when it is first called; sources have `least` to `most` tokens."""
 
     @functools.cache
     def program() -> Callable[..., tuple[Array, ...]]:
-        return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
+        try:
+            exported = export.deserialize(bytearray(path.read_bytes()))
+        except Exception as error:  # of several types, from a format that this jax does not read
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{path} cannot be read by jax {jax.__version__} ({reason}); install jax {jax_version}, which wrote "
+                "it, or export the run again."
+            ) from None
+        return jax.jit(exported.call)
 
     def search(
         params: dict[str, Array],

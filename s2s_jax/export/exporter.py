@@ -30,9 +30,13 @@ from s2s_jax.text.tokenizers import save_tokenizer
 from s2s_jax.training.checkpoint.pytree_io import form_of, nested, on_host
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+DEFAULT_BEAM = 5
+OF_MACHINE = ("device", "checkpoint", "record", "budget")  # groups of settings that mean nothing on another machine
 
 
-def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0, programs: bool = True) -> None:
+def export_run(
+    run: Run, directory: Path, *, beam: int = DEFAULT_BEAM, max_length: int = 0, programs: bool = True
+) -> None:
     """Write a run to a new directory, completely or not at all.
 
     Args:
@@ -65,7 +69,7 @@ def export_run(run: Run, directory: Path, *, beam: int = 5, max_length: int = 0,
         "parameters": {name: form_of(value) for name, value in parameters.items()},
         "source_tokens": tokens,
         "searches": described,
-        "config": configs.to_json(run.experiment),
+        "config": {name: group for name, group in configs.to_json(run.experiment).items() if name not in OF_MACHINE},
     }
     write_manifest(draft, facts)
     draft.rename(directory)

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-EXPORT_FORMAT = 4
+EXPORT_FORMAT = 5
 MANIFEST = "export.json"
 PARAMETERS = "parameters.safetensors"
+ENTRIES = ("s2s_jax", "jax", "platforms", "slots", "source_tokens", "searches", "config", "files")  # that are read
 TOKENIZER_SIDES = ("source", "target")
 
 
@@ -43,15 +44,21 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); {_cure(directory)}") from None
     if manifest.get("format") != EXPORT_FORMAT:
         raise ValueError(
-            f"{path} has format {manifest.get('format')}, this version reads {EXPORT_FORMAT}: s2s_jax "
-            f"{manifest.get('s2s_jax')} wrote it; use that version, or export the run again."
+            f"{path} has format {manifest.get('format')}, this version reads {EXPORT_FORMAT}: {other_version(manifest)}"
         )
     digest = _digest(manifest)
     if checksum != digest:
         raise ValueError(f"{path} is damaged (its sha256 is {digest[:12]}, not {checksum[:12]}); {_cure(directory)}")
+    if missing := [name for name in ENTRIES if name not in manifest]:
+        raise ValueError(f"{path} has no entry {missing[0]!r}: {other_version(manifest)}")
     for name, file in manifest["files"].items():
         _check_file(directory / name, file["sha256"])
     return manifest
+
+
+def other_version(manifest: dict[str, Any]) -> str:
+    """Which version wrote a manifest that this one cannot read, and what to do."""
+    return f"s2s_jax {manifest.get('s2s_jax')} wrote it; use that version, or export the run again."
 
 
 def _check_file(path: Path, sha256: str) -> None:

@@ -62,7 +62,7 @@ def scan(
     """
     steps = jax.tree.leaves(xs)[0].shape[0]  # a symbol while a program is exported
     scan_steps = functools.partial(_scan, body, weights, rows=rows, dtype=dtype)
-    if not 0 < chunk < steps:
+    if not isinstance(steps, int) or not 0 < chunk < steps:  # an exported program has no backward pass
         return scan_steps(carry, xs)
     recomputed, whole = jax.checkpoint(scan_steps), steps // chunk * chunk
     chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), xs)
