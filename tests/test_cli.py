@@ -287,29 +287,6 @@ def test_a_run_may_be_named_from_a_folder_beside_it(s2s, directory, monkeypatch)
     assert out == "a b c\n"
 
 
-def test_an_export_is_made_and_translated(s2s, directory, tmp_path, monkeypatch):
-    folder = str(tmp_path / "out")
-    code, out, errors = s2s("export", str(directory), folder, "--beam", "2", "--search.batch-size", "1", "--json")
-    assert (code, errors) == (0, "")
-    assert set(json.loads(out)["files"]) == {
-        *("parameters.safetensors", "source.tokenizer.json", "target.tokenizer.json"),
-        *("greedy.program", "beam2.program"),
-    }
-    type_in(monkeypatch, b"a b\n")
-    code, out, _ = s2s("translate", folder, "--n-best", "2")
-    assert code == 0
-    assert len(out.splitlines()) == 2
-    code, _, errors = s2s("translate", folder, "--search.seed", "3")
-    assert code == 2
-    assert "search.seed was settled when" in errors
-    code, _, errors = s2s("translate", folder, "--beam", "4")
-    assert code == 2
-    assert "beam must be one that was exported (1 and 2), got 4" in errors
-    code, _, errors = s2s("export", str(directory), str(tmp_path / "other"), "--beam", "0")
-    assert code == 2
-    assert "--beam must be at least 1, got 0" in errors
-
-
 def test_align_draws_and_writes(s2s, directory, tmp_path):
     code, out, _ = s2s("align", str(directory), "--json", "--count", "2", "--output", str(tmp_path / "p.png"))
     found = json.loads(out)

@@ -180,12 +180,8 @@ def _score(parser: Parser) -> None:
 def _export(parser: Parser) -> None:
     _add_run(parser, ensemble=False)
     parser.add_argument("output", metavar="DIR", help="directory to write; it must not exist")
-    parser.add_argument(
-        "--beam", type=int, default=5, metavar="N", help="beam width, exported beside greedy search (default: 5)"
-    )
-    parser.add_argument(
-        "--max-length", type=int, default=0, metavar="N", help="most tokens of a translation (default: the run's)"
-    )
+    parser.add_argument("--beam", type=int, metavar="N", help="beam width, exported beside greedy search (default: 5)")
+    parser.add_argument("--max-length", type=int, metavar="N", help="most tokens of a translation (default: the run's)")
     parser.add_argument("--parameters-only", action="store_true", help="write no programs")
 
 
@@ -193,7 +189,7 @@ def _align(parser: Parser) -> None:
     _add_run(parser)
     _add_beam(parser)
     parser.add_argument("--input", metavar="FILE", help="lines to translate and draw (default: pairs of the split)")
-    parser.add_argument("--split", default="test", choices=_SPLITS, help="split of the data (default: test)")
+    parser.add_argument("--split", choices=_SPLITS, help="split of the data (default: test)")
     parser.add_argument("--count", type=int, default=4, metavar="N", help="how many pairs to draw (default: 4)")
     parser.add_argument("--output", metavar="FILE", help="the picture (default: alignment.png in the run)")
 

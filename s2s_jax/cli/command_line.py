@@ -91,13 +91,22 @@ def _check_setting(name: str, command: str, options: Sequence[str]) -> None:
     if name in settings:
         return
     if command != "bench" and settings and name in _setting_names("train"):
-        raise UsageError(f"{flag(name)} is settled when a run is trained; set it in s2s train")
+        raise UsageError(_why_not(name, command))
     members = [other for other in settings if other.startswith(name + ".")]
     if members:
         raise UsageError(f"{flag(name)} is a group of settings: {', '.join(map(flag, members))}")
     near = nearest_flag(name, [*options, *settings])
     hint = f"did you mean {flag(near)}?" if near else f"see s2s {command} --help"
     raise UsageError(f"no {'setting' if '.' in name else 'option'} {flag(name)}; {hint}")
+
+
+def _why_not(name: str, command: str) -> str:
+    """Why a setting of an experiment cannot be given to a command."""
+    from s2s_jax.cli.settings import of_loaded_runs
+
+    if of_loaded_runs(name):
+        return f"{flag(name)} has no effect in s2s {command}; leave it out"
+    return f"{flag(name)} is settled when a run is trained; set it in s2s train"
 
 
 def _setting_names(command: str) -> list[str]:

@@ -26,6 +26,7 @@ def train_command(arguments: Arguments) -> None:
     options = arguments.options
     if options.experiment is None:
         raise UsageError("train needs an EXPERIMENT: a Python file with experiment(), its name, or a run to resume")
+    check_not_exported(options.experiment)
     experiment, directory = find(options.experiment, options.run)
     experiment = config.override(experiment, *arguments.overrides)
     experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
@@ -65,6 +66,8 @@ def align_command(arguments: Arguments) -> None:
     options = arguments.options
     if options.count < 1:
         raise UsageError(f"--count must be positive, got {options.count}")
+    if options.input and options.split:
+        raise UsageError("--input and --split both name what to draw; leave one of them out")
     loaded = load_run(arguments)
     if loaded.experiment.model.attention.score == "none":
         raise UsageError(f"{options.run} has no attention (model.attention.score=none), so there is nothing to draw")
@@ -73,7 +76,7 @@ def align_command(arguments: Arguments) -> None:
         lines = lines_of(raw_lines(Path(options.input)), options.input, encoding_errors=policy)
         pairs = run.own_pairs(loaded, itertools.islice(lines, options.count))
     else:
-        examples, _ = read_split(loaded.experiment.data, options.split)
+        examples, _ = read_split(loaded.experiment.data, options.split or "test")
         pairs = list(loaded.score(examples[: options.count]))
     if not pairs:
         raise UsageError("there is nothing to draw: every line is blank")
@@ -100,7 +103,7 @@ def _alignment_record(pair: Any) -> dict[str, Any]:
 
 def info_command(arguments: Arguments) -> None:
     """Print step, parameters, data and checkpoints of a run."""
-    check_not_exported(arguments)
+    check_not_exported(arguments.options.run)
     facts = run.info(Path(arguments.options.run))
     if arguments.options.json:
         print_json(facts)

@@ -4,7 +4,7 @@ import argparse
 
 import shtab
 
-from s2s_jax.cli.arguments import WITH_SETTINGS, Arguments, command_parsers, make_parser
+from s2s_jax.cli.arguments import WITH_SETTINGS, Arguments, UsageError, command_parsers, make_parser
 from s2s_jax.cli.experiments import known_experiments
 from s2s_jax.cli.settings import choices, command_settings
 from s2s_jax.cli.suggestions import flag
@@ -20,6 +20,8 @@ EXPERIMENT_FUNCTIONS = {
 
 def completion_command(arguments: Arguments) -> None:
     """Print the script; `eval "$(s2s completion bash)"` in a startup file makes a shell read it."""
+    if arguments.options.json:
+        raise UsageError("completion has no JSON, only a script; leave --json out")
     shell = arguments.options.shell
     parser = make_parser()
     for name, command in command_parsers(parser).items():

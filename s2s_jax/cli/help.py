@@ -33,7 +33,11 @@ def _settings_help(arguments: Arguments) -> Iterator[str]:
     if arguments.command == "train" and experiment is None and is_experiment(arguments.help or ""):
         experiment, group = arguments.help, ""  # s2s train --help EXPERIMENT
     known = {setting.name for setting in command_settings(arguments.command)}
-    groups = [one for one in setting_groups(_config(arguments, experiment)) if known & {it.name for it in one.settings}]
+    groups = [
+        one._replace(settings=settings)
+        for one in setting_groups(_config(arguments, experiment))
+        if (settings := [setting for setting in one.settings if setting.name in known])
+    ]
     chosen = [one for one in groups if not group or f"{one.name}.".startswith(group + ".")]
     if not chosen:
         names = [one.name for one in groups if one.name]

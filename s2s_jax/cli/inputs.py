@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2s_jax.cli.arguments import Arguments, UsageError
+from s2s_jax.cli.suggestions import flag
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.export.manifest import is_exported
 from s2s_jax.text.data_report import DataReport
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 def load_run(arguments: Arguments) -> "Run":
     """The run of a command with the settings of the command line."""
     options = arguments.options
-    check_not_exported(arguments)
+    check_not_exported(options.run, *getattr(options, "ensemble", ()))
     beam = getattr(options, "beam", None)
-    if beam is not None and any(each.startswith("search.beam=") for each in arguments.overrides):
-        raise UsageError("--beam and --search.beam are one setting; leave one of them out")
+    for name in ("beam", "max_length"):
+        if getattr(options, name, None) is not None and f"search.{name}" in _overridden(arguments):
+            raise UsageError(f"{flag(name)} and {flag(f'search.{name}')} are one setting; leave one of them out")
     if getattr(options, "ensemble_average", None) and not options.ensemble:
         raise UsageError("--ensemble-average is for an ensemble; add --ensemble RUN")
     from s2s_jax import load  # only now: an exported run is translated without flax
@@ -42,24 +44,28 @@ def load_run(arguments: Arguments) -> "Run":
     return run
 
 
-def check_not_exported(arguments: Arguments) -> None:
+def check_not_exported(*directories: str) -> None:
     """Refuse an exported run where a trained one is wanted.
 
     Raises:
         UsageError: with what to do instead.
     """
-    for directory in (arguments.options.run, *getattr(arguments.options, "ensemble", ())):
+    for directory in directories:
         if is_exported(Path(directory)):
             raise UsageError(
                 f"{directory} is an exported run, which only s2s translate reads, alone; give the run that was exported"
             )
 
 
+def _overridden(arguments: Arguments) -> list[str]:
+    return [each.partition("=")[0] for each in arguments.overrides]
+
+
 def use_device(arguments: Arguments, config: "DeviceConfig") -> None:
     """Use the compilation cache; refuse a platform other than --device.platform, and warn where a GPU is left idle."""
     from s2s_jax.training.devices import accelerator_left_idle, check_platform, use_compilation_cache
 
-    if any(each.startswith("device.platform=") for each in arguments.overrides):  # not what a run was trained with
+    if "device.platform" in _overridden(arguments):  # not what a run was trained with
         check_platform(config)
     use_compilation_cache(config)
     if warning := accelerator_left_idle():

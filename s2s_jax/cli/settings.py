@@ -8,8 +8,15 @@ from typing import Any, NamedTuple
 import s2s_jax
 from s2s_jax.config import Experiment, Setting, settings
 
-# what can still be changed when a trained run is used
-OF_LOADED_RUNS = ("search", "evaluation", "data", "device")
+# what can still be changed when a trained run is used: settings and groups of settings, per command
+_DEVICE = ("device.platform", "device.cache")
+OF_LOADED_RUNS = {
+    "translate": ("search", "data.encoding_errors", *_DEVICE),
+    "score": ("search", "data.encoding_errors", "data.source", "data.target", *_DEVICE),
+    "evaluate": ("search", "evaluation", "data", *_DEVICE),
+    "align": ("search", "data", *_DEVICE),
+    "export": ("search", *_DEVICE),
+}
 # settings whose values are the names of a table that users extend, and the public name of that table
 CHOICE_TABLES = {
     "model.attention.constraint": "CONSTRAINTS",
@@ -48,7 +55,17 @@ def command_settings(command: str) -> list[Setting]:
     known = [setting for setting in settings(Experiment()) if setting.name not in HIDDEN]
     if command in ("train", "sweep"):
         return known
-    return [setting for setting in known if setting.name.split(".")[0] in OF_LOADED_RUNS]
+    return [setting for setting in known if _is_among(setting.name, OF_LOADED_RUNS[command])]
+
+
+def _is_among(name: str, settings: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{other}.") for other in settings)
+
+
+def of_loaded_runs(name: str) -> bool:
+    """Whether a setting is in a group of which a command that uses a trained run takes some."""
+    groups = {taken.partition(".")[0] for settings in OF_LOADED_RUNS.values() for taken in settings}
+    return name.partition(".")[0] in groups
 
 
 def setting_groups(config: Any) -> list[SettingGroup]:
