@@ -224,3 +224,18 @@ def test_a_window_bounds_the_lines_that_are_read_ahead(s2s, trained_run, monkeyp
     assert read == [0, 1, "a b", "a b", 2, 3, "a b", "a b", 4, 5, "a b", "a b"]
     code, _, errors = s2s("score", str(trained_run), "--window", "0")
     assert (code, errors) == (2, "s2s: --window must be positive, got 0\n")
+
+
+@pytest.mark.parametrize(("option", "kind"), [("--prefix", "prefix"), ("--constraints", "phrase")])
+def test_an_unknown_constraint_is_refused_after_the_lines_before_it(
+    s2s, trained_run, monkeypatch, tmp_path, option, kind
+):
+    file = tmp_path / "beside"
+    file.write_text("c\n\na Jahr\n")
+    type_in(monkeypatch, b"a b\nd\ne f\n")
+    code, out, errors = s2s("translate", str(trained_run), option, str(file), "--search.max-length", "8")
+    assert (code, errors.count("\n")) == (2, 1)
+    first, second = out.splitlines()
+    assert "c" in first
+    assert second == "d"
+    assert f"the {kind} 'a Jahr' for the line 'e f' holds what the target's tokenizer does not know" in errors

@@ -39,7 +39,7 @@ def token_arrays(
         rows: of the batch, those that only fill it up included.
 
     Raises:
-        ValueError: a phrase can never be produced.
+        ValueError: a prefix or a phrase can never be produced.
     """
     arrays = {"prefix": prefix_ids(lines, pair, rows), "phrases": phrase_ids(lines, pair, rows, rules)}
     return {name: ids for name, ids in arrays.items() if ids is not None}
@@ -47,7 +47,7 @@ def token_arrays(
 
 def prefix_ids(lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int) -> Int[np.ndarray, "B P"] | None:
     """The tokens that each row begins with; None where no row has a prefix."""
-    ids = [pair.encode_target(each.prefix, each.line) for each in lines]
+    ids = [_encode("prefix", each.prefix, each.line, pair) for each in lines]
     longest = max(map(len, ids))
     return _padded([[prefix] for prefix in ids], (rows, 1, next_power_of_two(longest)))[:, 0] if longest else None
 
@@ -62,16 +62,21 @@ def phrase_ids(
 
 
 def _encode_phrase(phrase: str, line: str, pair: PairTokenizer, rules: LogitsRules) -> list[int]:
-    ids = pair.encode_target(phrase, line)
-    if UNK in ids:
-        raise ValueError(
-            f"the phrase {phrase!r} for the line {line!r} holds what the target's tokenizer does not know; leave it "
-            "out, or spell it differently."
-        )
+    ids = _encode("phrase", phrase, line, pair)
     if banned := set(ids) & set(rules.banned):
         raise ValueError(
             f"the phrase {phrase!r} for the line {line!r} holds id {min(banned)} of search.rules.banned; "
             "leave one of them out."
+        )
+    return ids
+
+
+def _encode(kind: str, text: str, line: str, pair: PairTokenizer) -> list[int]:
+    ids = pair.encode_target(text, line)
+    if UNK in ids:
+        raise ValueError(
+            f"the {kind} {text!r} for the line {line!r} holds what the target's tokenizer does not know; leave it "
+            "out, or spell it differently."
         )
     return ids
 

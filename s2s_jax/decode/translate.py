@@ -104,11 +104,18 @@ class Translator:
         """
         first, compactions = 0, 0
         full = self.config.batch_size * WINDOW
-        for read in windows(lines, window or full, ready):
+        for read in windows(self._checked(lines), window or full, ready):
             if not first and len(read) == full:
                 compactions = COMPACTIONS  # there are enough lines to pay for the additional compilation
-            yield from self._translate_window(params, [ConstrainedLine.of(line) for line in read], first, compactions)
+            yield from self._translate_window(params, read, first, compactions)
             first += len(read)
+
+    def _checked(self, lines: Iterable[str | ConstrainedLine]) -> Iterator[ConstrainedLine]:
+        """The lines; constraints that can never be met are refused in their place, after the lines before them."""
+        for line in map(ConstrainedLine.of, lines):
+            if (line.prefix or any(line.phrases)) and not is_blank(line.line):
+                token_arrays([line], self.pair, self.config.rules, rows=1)
+            yield line
 
     def _translate_window(
         self, params: Params, lines: list[ConstrainedLine], first: int, compactions: int
