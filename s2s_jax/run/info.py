@@ -1,7 +1,5 @@
 """Facts of a run: its step, parameters, settings, data, checkpoints and newest metrics."""
 
-import contextlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +9,7 @@ from s2s_jax.run.model import count_parameters
 from s2s_jax.run.state import abstract_state
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.checkpoint.pytree_io import digest
+from s2s_jax.training.metrics_writer import read_metrics
 from s2s_jax.training.step import TrainState
 
 
@@ -49,9 +48,5 @@ def _newest(run: Run, checkpoints: Checkpoints) -> Newest:
 
 def newest_metrics(directory: Path) -> list[dict[str, Any]]:
     """The last record of each kind in a run's metrics.jsonl."""
-    path, newest = directory / "metrics.jsonl", {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            newest[record["kind"]] = record
+    newest = {record["kind"]: record for record in read_metrics(directory / "metrics.jsonl")}
     return list(newest.values())

@@ -1,6 +1,5 @@
 """The results of a sweep, read from its directories in whatever state they are, also after a crash."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,6 +13,7 @@ from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.trial_files import COUNTS_FILE, SCORES_FILE, TRANSLATIONS_FILE, launch_mode, read_outcome
 from s2s_jax.training.lock import is_held
+from s2s_jax.training.metrics_writer import read_metrics
 
 TrialStatus = Literal["waiting", "running", "done", "failed", "diverged"]
 STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
@@ -84,7 +84,7 @@ def collect_results(
 def read_result(trial_dir: TrialDir) -> TrialResult:
     """The result of one trial as its directory records it."""
     trial, folder = trial_dir.trial, trial_dir.folder
-    outcome, records = read_outcome(folder), read_metrics(folder)
+    outcome, records = read_outcome(folder), read_metrics(folder / "run" / "metrics.jsonl")
     status = outcome["status"]
     if status == "waiting" and is_held(folder / "run"):
         status = "running"
@@ -105,18 +105,6 @@ def read_result(trial_dir: TrialDir) -> TrialResult:
         curves=validation_curves(records),
         **known,
     )
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of a trial's metrics.jsonl, without a line that is still being written."""
-    path = folder / "run" / "metrics.jsonl"
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
 
 
 def validation_curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:

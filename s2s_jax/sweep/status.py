@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.sweep.fingerprint import TrialDir
-from s2s_jax.sweep.results import STATUSES, read_metrics, read_result
+from s2s_jax.sweep.results import STATUSES, read_result
+from s2s_jax.training.metrics_writer import read_metrics
 
 ERROR_WIDTH = 48  # characters of an error that the table shows; log.txt and the report have all of it
 
@@ -30,7 +31,7 @@ def status_rows(trial_dirs: Sequence[TrialDir], metric: str) -> list[StatusRow]:
     """One row per trial, in the order of the sweep."""
     rows = []
     for trial_dir in trial_dirs:
-        result, records = read_result(trial_dir), read_metrics(trial_dir.folder)
+        result, records = read_result(trial_dir), read_metrics(trial_dir.folder / "run" / "metrics.jsonl")
         last = {record["kind"]: record for record in records}
         rows.append(
             StatusRow(

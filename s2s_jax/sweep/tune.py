@@ -12,11 +12,12 @@ from s2s_jax.extras import needs_extra
 from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.executors.local import Worker
 from s2s_jax.sweep.fingerprint import trial_fingerprint, trial_identity
-from s2s_jax.sweep.results import read_metrics, validation_curves
+from s2s_jax.sweep.results import validation_curves
 from s2s_jax.sweep.trial import TrialSpec
 from s2s_jax.sweep.trial_files import read_outcome
 from s2s_jax.sweep.tuning import SAMPLERS, Range, Tuning
 from s2s_jax.training.lock import Lock
+from s2s_jax.training.metrics_writer import read_metrics
 from s2s_jax.training.signals import SignalGuard
 
 
@@ -109,7 +110,7 @@ def _run(tuning: Tuning, trial: Any, folder: Path, interrupt: SignalGuard) -> tu
         running = thread.submit(worker.run)
         while True:
             ended = running in concurrent.futures.wait([running], timeout=0.2).done
-            curve = validation_curves(read_metrics(spec.folder)).get(metric, [])
+            curve = validation_curves(read_metrics(spec.folder / "run" / "metrics.jsonl")).get(metric, [])
             for step, value in curve[reported:]:
                 trial.report(value, step)
                 if not (pruned or ended) and trial.should_prune():

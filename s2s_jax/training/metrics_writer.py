@@ -1,10 +1,11 @@
 """Progress of a training run: metrics.jsonl, a live table on a terminal or plain lines elsewhere, TensorBoard."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.extras import needs_extra
+from s2s_jax.training.checkpoint.disk import replace_file
 from s2s_jax.validation import at_least, check_fields
 
 
@@ -48,7 +50,7 @@ class MetricsWriter:
     def __init__(self, directory: Path, config: RecordConfig, *, steps: int, console: Console, resumed_at: int = 0):
         self.config, self.steps, self.console = config, steps, console
         self.path = directory / "metrics.jsonl"
-        _drop_after(self.path, resumed_at)
+        damaged = _drop_after(self.path, resumed_at)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _board(directory) if config.tensorboard else None
         self._since = time.monotonic()
@@ -56,6 +58,8 @@ class MetricsWriter:
         self._sums = StepSums(resumed_at, 0.0, 0.0, 0.0, 0.0)
         self._rows: dict[str, str] = {}
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        if damaged:
+            self.print(f"warning: {self.path} had {damaged} damaged lines, which are dropped")
 
     def __enter__(self) -> "MetricsWriter":
         if self._live:
@@ -149,8 +153,7 @@ class MetricsWriter:
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Write one line of metrics.jsonl; a number that is not finite becomes null."""
         clean = {name: _finite(value) for name, value in values.items()}
-        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **clean}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_record_line(kind, step, clean))
         self._file.flush()
         if self._board:
             for name, value in clean.items():
@@ -179,18 +182,42 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Drop the records after `step`, written by a run that was killed before its next checkpoint."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl, without damaged lines and one that is still being written."""
+    return [record for _, record in _readable_lines(path)]
+
+
+def _readable_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line that holds a record, with the record; one that was cut by a kill, or has a flipped bit, holds none."""
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        with contextlib.suppress(ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("kind"), str) and type(record.get("step")) is int:
+                yield line, record
+
+
+def append_record(path: Path, kind: str, step: int, **values: Any) -> None:
+    """Add one record to a metrics.jsonl that another handle may be writing."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_record_line(kind, step, values))
+
+
+def _record_line(kind: str, step: int, values: Mapping[str, Any]) -> str:
+    return json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n"
+
+
+def _drop_after(path: Path, step: int) -> int:
+    """Drop damaged lines, and the records after `step`, of a run that was killed before its next checkpoint.
+
+    Returns:
+        the number of damaged lines, without a last one that a kill has cut.
+    """
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
-            continue  # half a line, truncated by the kill
-    path.write_text("".join(kept), encoding="utf-8")
+        return 0
+    readable = list(_readable_lines(path))
+    whole_lines = path.read_bytes().count(b"\n")
+    replace_file(path, b"".join(line + b"\n" for line, record in readable if record["step"] <= step))
+    return max(0, whole_lines - len(readable))
 
 
 def _board(directory: Path) -> Any:

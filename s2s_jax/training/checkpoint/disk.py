@@ -1,4 +1,4 @@
-"""Disk space, and deleting directories so that a kill leaves no half of one."""
+"""Disk space, and writing and deleting so that a kill or a power cut leaves no half of a file or directory."""
 
 import os
 import shutil
@@ -22,6 +22,28 @@ def try_writing(directory: Path) -> None:
         file.write(bytes(4096))
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one piece or not at all: a kill or a power cut leaves the old content or the new one."""
+    draft = path.with_name(path.name + ".part")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in a directory are on the disk, since a rename alone may be lost in a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems cannot, and have no better way
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def missing_megabytes(directory: Path, *, needed: int) -> float:
