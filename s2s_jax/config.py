@@ -25,7 +25,7 @@ from s2s_jax.training.devices import DeviceConfig
 from s2s_jax.training.loop import BudgetConfig, ValidationConfig
 from s2s_jax.training.metrics_writer import RecordConfig
 from s2s_jax.training.objectives import LossConfig
-from s2s_jax.training.optimizer import OptimizerConfig
+from s2s_jax.training.optimizer import OptimizerConfig, reads_steps
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.validation import Traced, at_least, check_fields, field_types, one_of
 
@@ -43,8 +43,10 @@ RUNTIME_SETTINGS = (
         "budget",
         "batch.prefetch",
     ),
-    *("data.directory", "data.manual_dir"),  # the data's own fingerprint is compared instead
+    *("data.directory", "data.manual_dir", "data.test"),
 )
+# where the data lies, which may change; its fingerprint, which may not, is compared instead
+LOCATION_SETTINGS = ("data.train", "data.validation", "data.alignment")
 # numbers that enter the compiled training step as traced values, so that runs that differ in them share one program
 VMAPPABLE_SETTINGS = (
     *(
@@ -244,6 +246,8 @@ def from_json(record: dict[str, Any], kind: type = Experiment, prefix: str = "")
     """
     types = field_types(kind)
     values = {}
+    if not isinstance(record, dict):
+        raise ValueError(f"{prefix.rstrip('.')} must be a group of settings, got {record!r}")
     for name, value in record.items():
         if name not in types:
             near = difflib.get_close_matches(name, types, n=1)
@@ -255,11 +259,31 @@ def from_json(record: dict[str, Any], kind: type = Experiment, prefix: str = "")
     return kind(**values)
 
 
-def differences(before: Experiment, after: Experiment) -> list[str]:
-    """One line per setting in which two experiments differ and that must not change when a run is resumed."""
-    old = {setting.name: setting.value for setting in settings(before)}
-    return [
-        f"{setting.name}: {old[setting.name]!r} before, {setting.value!r} now"
-        for setting in settings(after)
-        if setting.value != old[setting.name] and not setting.name.startswith(RUNTIME_SETTINGS)
-    ]
+def learned_settings(experiment: Experiment) -> dict[str, Any]:
+    """The settings that decide what is learned, by dotted name, with values as JSON gives them back.
+
+    The number of steps is one of them where the learning rate schedule reads it.
+    """
+    learned = {it.name: it.value for it in settings(experiment) if not it.name.startswith(RUNTIME_SETTINGS)}
+    if reads_steps(experiment.optimizer):
+        learned["steps"] = experiment.steps
+    return json.loads(json.dumps(learned))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The learned settings in which two runs differ, by name, with both values; one that is missing has its default."""
+    defaults = learned_settings(Experiment())
+    each = {
+        name: tuple(learned.get(name, defaults.get(name)) for learned in (before, after))
+        for name in {**before, **after}
+    }
+    return {name: (old, new) for name, (old, new) in each.items() if old != new}
+
+
+def as_of(experiment: Experiment, step: int) -> Experiment:
+    """The experiment as it was when a step was trained: before the run was extended after it."""
+    parts = experiment.optimizer.extended
+    for index, (end, steps) in enumerate(parts):
+        if step <= end:
+            return with_settings(experiment, {"steps": steps, "optimizer.extended": parts[:index]})
+    return experiment

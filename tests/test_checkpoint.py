@@ -212,10 +212,10 @@ def test_another_form_is_an_error_and_no_damage(two_steps: Path):
 def test_a_checkpoint_of_a_newer_format_is_refused_and_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(tmp_path, 1)
     with monkeypatch.context() as newer:
-        newer.setattr(checkpoint_format, "CHECKPOINT_FORMAT", 3)
+        newer.setattr(checkpoint_format, "CHECKPOINT_FORMAT", 4)
         save(tmp_path, 2)
     checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(CheckpointError, match=r"/2 has format 3, and this s2s_jax reads format 2; update s2s_jax$"):
+    with pytest.raises(CheckpointError, match=r"/2 has format 4, and this s2s_jax reads format 3; update s2s_jax$"):
         checkpoints.restore(state(0))
     assert checkpoints.verify(2)[0].endswith("update s2s_jax")
     assert checkpoints.restore(state(0), step=1).step == 1
@@ -223,9 +223,9 @@ def test_a_checkpoint_of_a_newer_format_is_refused_and_not_passed_over(tmp_path:
 
 def test_a_checkpoint_of_an_older_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as older:
-        older.setattr(checkpoint_format, "CHECKPOINT_FORMAT", 1)
+        older.setattr(checkpoint_format, "CHECKPOINT_FORMAT", 2)
         save(tmp_path, 1)
-    with pytest.raises(CheckpointError, match=r"has format 1, .* reads format 2; use the version that wrote it"):
+    with pytest.raises(CheckpointError, match=r"has format 2, .* reads format 3; use the version that wrote it"):
         Checkpoints(tmp_path).restore(state(0))
 
 
@@ -402,7 +402,7 @@ def test_a_relative_directory_stays_where_it_was(tmp_path: Path, monkeypatch: py
 
 def test_the_record_is_plain_json(two_steps: Path):
     said = json.loads((two_steps / "2" / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
-    assert said["s2s_jax"]["format"] == 2
+    assert said["s2s_jax"]["format"] == 3
     assert said["crc32"] == checkpoint_format._seal(said["s2s_jax"])
 
 

@@ -12,13 +12,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from s2s_jax import config
-from s2s_jax.config import Experiment, differences, from_json, override, settings, to_json
+from s2s_jax.config import Experiment, differences, from_json, learned_settings, override, settings, to_json
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.run.check import check_experiment
 from s2s_jax.text.sources import DataConfig
 from s2s_jax.training.loop import MetricName
 from s2s_jax.training.objectives import OBJECTIVES, ObjectiveName
-from s2s_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName
+from s2s_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName, learning_rate
 
 
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
@@ -109,12 +109,24 @@ def test_no_text_breaks_the_parser(text):
 
 
 def test_what_may_change_under_a_run_is_no_difference():
-    before = tiny.experiment()
-    harmless = tiny.experiment("steps=7", "record.log_every=1", "device.count=2", "search.beam=5", "batch.prefetch=9")
-    assert differences(before, harmless) == []
-    validation = tiny.experiment("validation.every=7", "validation.sentences=3", "validation.patience=2")
-    assert differences(before, validation) == []
-    assert differences(before, tiny.experiment("model.encoder.size=17")) == ["model.encoder.size: 16 before, 17 now"]
+    before = learned_settings(tiny.experiment())
+    harmless = ("record.log_every=1", "device.count=2", "search.beam=5", "batch.prefetch=9", "data.test=other.tsv")
+    validation = ("validation.every=7", "validation.sentences=3", "validation.patience=2")
+    assert differences(before, learned_settings(tiny.experiment(*harmless, *validation))) == {}
+    larger = learned_settings(tiny.experiment("model.encoder.size=17"))
+    assert differences(before, larger) == {"model.encoder.size": (16, 17)}
+    del larger["model.encoder.size"]  # a record of a version that had no such setting
+    assert differences(larger, before) == {"model.encoder.size": (256, 16)}
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_steps_are_learned_settings_where_the_schedule_reads_them(schedule):
+    changes = (f"optimizer.schedule={schedule}", "optimizer.final_fraction=0.1", "optimizer.warmup_steps=0")
+    short, long = (tiny.experiment(*changes, f"steps={steps}") for steps in (100, 200))
+    config = short.optimizer
+    rates = [[float(learning_rate(config, steps)(step)) for step in range(0, 100, 9)] for steps in (100, 200)]
+    changed = differences(learned_settings(short), learned_settings(long))
+    assert changed == ({} if rates[0] == rates[1] else {"steps": (100, 200)})
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_a_flipped_bit_is_named_and_the_older_step_is_used(uninterrupted):
     assert str(whole["step"]) in found["refused"][0]
 
 
-@pytest.mark.parametrize(("found", "message"), [(1, "written by an older s2s_jax"), (3, "written by a newer s2s_jax")])
+@pytest.mark.parametrize(("found", "message"), [(2, "written by an older s2s_jax"), (4, "written by a newer s2s_jax")])
 def test_a_run_of_another_format_is_refused(tmp_path, found, message):
     (tmp_path / "config.json").write_text(json.dumps({"format": found, "steps": 5}))
     with pytest.raises(ValueError, match=message):
@@ -310,11 +310,11 @@ def test_the_best_checkpoint_is_that_of_the_validation_metric(tmp_path):
 
 def test_a_run_is_not_resumed_with_another_validation_metric(tmp_path):
     """The best checkpoint is that of the lowest cost, and the costs of two metrics cannot be compared."""
-    changes = ("steps=4", "validation.every=2")
-    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
+    constant = "optimizer.schedule=constant"
+    run.train(tiny.experiment("steps=4", "validation.every=2", constant), tmp_path / "run", QUIET)
     with pytest.raises(ValueError, match=r"validation.metric: 'loss' before, 'wer' now\); resume it with the same"):
-        run.train(tiny.experiment("steps=8", "validation.metric=wer"), tmp_path / "run", QUIET)
-    resumed = run.train(tiny.experiment("steps=8", "validation.every=2"), tmp_path / "run", QUIET)
+        run.train(tiny.experiment("steps=8", "validation.metric=wer", constant), tmp_path / "run", QUIET)
+    resumed = run.train(tiny.experiment("steps=8", "validation.every=2", constant), tmp_path / "run", QUIET)
     assert resumed.step in (2, 4, 6, 8)
 
 
@@ -379,7 +379,8 @@ def bigrams(config, *, source_vocabulary, target_vocabulary, copy_table=None):
 def test_a_model_of_the_users_own_trains_resumes_and_loads(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "bigrams", bigrams)
     for steps in (2, 4):
-        loaded = run.train(tiny.experiment(f"steps={steps}", "model.builder=bigrams"), tmp_path / "run", QUIET)
+        changes = (f"steps={steps}", "model.builder=bigrams", "optimizer.schedule=constant")
+        loaded = run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
     assert loaded.params["table"].shape == (30, 30)
     assert run.info(tmp_path / "run")["step"] == 4
     assert loaded.translate(["a b"])[0].hypotheses
@@ -392,16 +393,6 @@ def test_a_model_of_the_users_own_trains_resumes_and_loads(tmp_path, monkeypatch
 def test_another_experiment_in_the_same_folder_is_refused(trained):
     with pytest.raises(ValueError, match="model.encoder.size: 16 before, 20 now"):
         run.train(tiny.experiment("model.encoder.size=20"), trained, QUIET)
-
-
-def test_changed_data_under_a_run_is_refused(tmp_path):
-    file = tmp_path / "pairs.tsv"
-    file.write_text("a b\tb a\nc d\td c\n" * 5)
-    changes = ("steps=2", f"data.train={file}", f"data.validation={file}", "data.lengths=[0, 0]")
-    run.train(tiny.experiment(*changes), tmp_path / "run", QUIET)
-    file.write_text("a b\tb a\nc d\tc c\n" * 5)
-    with pytest.raises(ValueError, match="was trained on other data"):
-        run.train(tiny.experiment(*changes, "steps=4"), tmp_path / "run", QUIET)
 
 
 def test_another_vocabulary_under_a_run_is_refused(trained):
@@ -530,7 +521,11 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
 def test_a_budget_ends_a_run_where_it_would_have_ended_uninterrupted(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     bounded = tiny.experiment(
-        "budget.tokens=2000", "checkpoint.every=1", "checkpoint.keep=50", "validation.sentences=0"
+        "budget.tokens=2000",
+        "checkpoint.every=1",
+        "checkpoint.keep=50",
+        "validation.sentences=0",
+        "optimizer.schedule=constant",
     )
     step = int(run.fit(bounded, whole, QUIET).step)
     ended = records(whole, "end")[0]

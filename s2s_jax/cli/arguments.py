@@ -97,6 +97,16 @@ def _train(parser: Parser) -> None:
         help="a Python file with experiment(), its name, or a run to resume",
     )
     parser.add_argument("--run", metavar="DIR", help="directory of the run (default: runs/EXPERIMENT)")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="train anew; a run that is in DIR is moved to DIR.old-1, or to the next number that is free",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="follow the learning rate schedule of another --steps from the newest checkpoint on",
+    )
     parser.add_argument("--profile", metavar="DIR", help="write a trace of ten steps for TensorBoard or Perfetto")
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from s2s_jax import config, run
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.experiments import find
+from s2s_jax.cli.experiments import find, settings_alone
 from s2s_jax.cli.inputs import check_not_exported, lines_of, load_run
 from s2s_jax.cli.output import formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
@@ -32,7 +32,16 @@ def train_command(arguments: Arguments) -> None:
     experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
     console = Console(stderr=options.json, soft_wrap=True, highlight=False)
     keep_freed_memory()
-    state = run.fit(experiment, directory, console, profile=Path(options.profile) if options.profile else None)
+    if warning := settings_alone(options.experiment, directory):
+        console.print(warning, markup=False, style="bold")
+    state = run.fit(
+        experiment,
+        directory,
+        console,
+        profile=Path(options.profile) if options.profile else None,
+        overwrite=options.overwrite,
+        extend=options.extend,
+    )
     if options.json:
         last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
         print_json({"run": str(directory), "step": int(state.step), **last})

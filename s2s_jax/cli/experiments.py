@@ -32,6 +32,16 @@ def find(name: str, directory: str | None) -> tuple[Experiment, Path]:
     return _from_file(path), Path(directory or Path("runs") / path.stem)
 
 
+def settings_alone(name: str, directory: Path) -> str:
+    """A warning where a run stands for an experiment and another directory is trained; else nothing."""
+    if not (Path(name) / "config.json").exists() or Path(name).resolve() == directory.resolve():
+        return ""
+    return (
+        f"warning: {name} gives its settings alone, not its parameters: {directory} is a run of its own, which starts "
+        "from new parameters"
+    )
+
+
 def is_experiment(name: str) -> bool:
     """Whether `find` would find something of this name."""
     return name in known_experiments() or name.endswith(".py") or Path(name, "config.json").exists()

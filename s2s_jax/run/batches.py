@@ -1,6 +1,7 @@
 """Examples as pairs of ids, ready to be batched: the same ones whenever the run is resumed."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,12 +72,13 @@ def _check_fit(pairs: Pairs, batch: BatchConfig, place: Callable[[int], str], *,
         )
 
 
-def facts_of(pairs: Pairs, tokenizers: PairTokenizer) -> dict[str, Any]:
+def facts_of(pairs: Pairs, validation: Sequence[Example], tokenizers: PairTokenizer) -> dict[str, Any]:
     """What must not change when the run is resumed: fingerprints of data and tokenizers, and the longest target."""
     return {
         "format": RUN_FORMAT,
         "version": s2s_jax.__version__,
         "data": _fingerprint(pairs),
+        "validation_data": _examples_fingerprint(validation),
         "longest_target": int(pairs.lengths()[:, 1].max()),
         **{f"{side}_tokenizer": tokenizer_fingerprint(getattr(tokenizers, side)) for side in SIDES},
     }
@@ -130,4 +132,13 @@ def _fingerprint(pairs: Pairs) -> str:
     for part in filter(len, pairs):  # links only where a loss needs them
         hashed.update(np.array([len(ids) for ids in part], np.int64).tobytes())
         hashed.update(np.concatenate(part).tobytes())
+    return hashed.hexdigest()
+
+
+def _examples_fingerprint(examples: Sequence[Example]) -> str:
+    """A fingerprint of texts and gold links; a validation also compares texts."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        links = None if example.links is None else sorted((int(i), int(j)) for i, j in example.links)
+        hashed.update(json.dumps([example.source, example.target, links]).encode())
     return hashed.hexdigest()

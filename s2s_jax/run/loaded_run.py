@@ -19,8 +19,9 @@ from s2s_jax.model.ensemble import ensemble as ensemble_of
 from s2s_jax.model.fusion import fuse
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length
+from s2s_jax.run.identity import check_one_run
 from s2s_jax.run.model import copy_slots, count_parameters, make_model
-from s2s_jax.run.run_dir import SIDES, read_experiment, read_json
+from s2s_jax.run.run_dir import CHECKPOINTS, SIDES, read_experiment, read_facts
 from s2s_jax.run.state import abstract_state
 from s2s_jax.run.tokenizers import load_tokenizers
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -218,11 +219,12 @@ def load(
     directory = Path(directory)
     experiment = read_experiment(directory)
     changed = configs.override(experiment, *changes)
-    facts = read_json(directory / "facts.json")
+    facts = read_facts(directory)
     pair = load_tokenizers(directory, facts, copy_slots=copy_slots(experiment.model))
     model = make_model(experiment.model, pair)
     example = abstract_state(model, experiment.optimizer, steps=experiment.steps)
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    with Checkpoints(directory / CHECKPOINTS) as checkpoints:
+        check_one_run(checkpoints, experiment, facts, directory)
         if average:
             params, averaged = newest_average(checkpoints, example, average)
             step = averaged[-1]

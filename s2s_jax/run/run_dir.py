@@ -1,56 +1,41 @@
-"""The files of a run directory beside its checkpoints, and when a run may be resumed."""
+"""The files of a run directory beside its checkpoints: settings and facts, each with a checksum."""
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.imports import missing_code
+from s2s_jax.training.checkpoint.disk import replace_file
 
-RUN_FORMAT = 2  # of config.json and facts.json
+RUN_FORMAT = 3  # of config.json and facts.json
+SEAL = "crc32"  # the key of their checksum
+CONFIG_FILE, FACTS_FILE, METRICS_FILE, CHECKPOINTS = "config.json", "facts.json", "metrics.jsonl", "checkpoints"
 SIDES = ("source", "target")
-
-
-def open_run_dir(directory: Path, experiment: Experiment) -> None:
-    """Make sure that a run of the experiment may be started or resumed in a directory.
-
-    What a run without a checkpoint has left is deleted: it would bind the next one to its settings.
-
-    Raises:
-        ValueError: the directory has a run with other settings.
-    """
-    if any((directory / "checkpoints").glob("[0-9]*")):
-        check_same_settings(experiment, directory)
-        return
-    for name in ("config.json", "facts.json", "metrics.jsonl", *(f"{side}.tokenizer.json" for side in SIDES)):
-        (directory / name).unlink(missing_ok=True)
-
-
-def check_same_settings(experiment: Experiment, directory: Path) -> None:
-    """Refuse to resume a run with settings that would have made another one."""
-    changed = configs.differences(read_experiment(directory), experiment)
-    if changed:
-        raise ValueError(
-            f"{directory} holds a run with other settings ({'; '.join(changed)}); resume it with the same ones, or "
-            "give another --run."
-        )
-
-
-def check_same_facts(path: Path, facts: dict[str, Any]) -> None:
-    """Refuse to resume a run on other data than it was begun with; the facts of a new one are written."""
-    if path.exists():
-        before = read_json(path)
-        changed = [name for name in facts if name not in ("version", "format") and before.get(name) != facts[name]]
-        if changed:
-            changes = "; ".join(f"{name}: {before.get(name)} before, {facts[name]} now" for name in changed)
-            raise ValueError(f"{path.parent} was trained on other data ({changes}); restore it, or give another --run.")
-    write_json(path, facts)
 
 
 def write_config(directory: Path, experiment: Experiment) -> None:
     """Write the config.json of a run."""
-    write_json(directory / "config.json", {"format": RUN_FORMAT, **configs.to_json(experiment)})
+    _write_sealed(directory / CONFIG_FILE, {"format": RUN_FORMAT, **configs.to_json(experiment)})
+
+
+def write_facts(directory: Path, facts: dict[str, Any]) -> None:
+    """Write the facts.json of a run."""
+    _write_sealed(directory / FACTS_FILE, facts)
+
+
+def read_facts(directory: Path) -> dict[str, Any]:
+    """The facts of a run, as `batches.facts_of` gives them.
+
+    Raises:
+        ValueError: facts.json is missing, damaged or of another format.
+    """
+    path = directory / FACTS_FILE
+    if not path.exists():
+        raise ValueError(f"{path} is missing; restore it from a copy, or write it again: s2s train {directory}")
+    return _read_sealed(path, remedy=f"restore it from a copy, or write it again: s2s train {directory}")
 
 
 def read_experiment(directory: Path) -> Experiment:
@@ -60,13 +45,14 @@ def read_experiment(directory: Path) -> Experiment:
         FileNotFoundError, ValueError: there is no run, its config.json cannot be read or has another format, or it
             names code that has not been imported in this process.
     """
-    path = directory / "config.json"
+    path = directory / CONFIG_FILE
     if not path.exists():
         raise FileNotFoundError(
             f"no run at {directory} (it has no config.json); train one: s2s train EXPERIMENT --run {directory}"
         )
-    record = read_json(path)
-    _check_format(directory, record.pop("format", 0))
+    remedy = "restore it from a copy, or delete it and resume the run with its experiment, not with its directory"
+    record = _read_sealed(path, remedy=remedy)
+    del record["format"]
     if missing := missing_code(record.get("imports", ())):
         flags = " ".join(f"--import {name}" for name in missing)
         raise ValueError(f"{directory} needs code of yours, which loading a run does not execute; give {flags}.")
@@ -76,30 +62,73 @@ def read_experiment(directory: Path) -> Experiment:
         raise ValueError(f"{path}: {error} If a name is your own, give the file that adds it with --import.") from None
 
 
-def _check_format(directory: Path, found: int) -> None:
+def is_run(directory: Path) -> bool:
+    """Whether there is a config.json that a run, of whatever format, has written."""
+    try:
+        return isinstance(read_json(directory / CONFIG_FILE).get("format"), int)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints of a run, damaged ones included, oldest first."""
+    return sorted(int(path.name) for path in (directory / CHECKPOINTS).glob("[0-9]*") if path.name.isdecimal())
+
+
+def _write_sealed(path: Path, record: dict[str, Any]) -> None:
+    write_json(path, {**record, SEAL: _checksum(record)})
+
+
+def _read_sealed(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The content of a file that `_write_sealed` has written.
+
+    Raises:
+        ValueError: it is damaged, or has another format.
+    """
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{str(error).partition(';')[0]}; {remedy}.") from None
+    if not isinstance(record.get("format"), int):
+        raise ValueError(f"{path} is damaged, or no file of a run: it has no format; {remedy}.")
+    _check_format(path, record["format"])
+    seal = record.pop(SEAL, None)
+    if seal != _checksum(record):
+        raise ValueError(
+            f"{path} is damaged, or was changed by hand: its checksum does not match its content; {remedy}."
+        )
+    return record
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _check_format(path: Path, found: int) -> None:
     if found > RUN_FORMAT:
-        raise ValueError(f"{directory} was written by a newer s2s_jax (format {found}); update s2s_jax.")
+        raise ValueError(f"{path} was written by a newer s2s_jax (format {found}); update s2s_jax.")
     if found < RUN_FORMAT:
         raise ValueError(
-            f"{directory} was written by an older s2s_jax (format {found}, this one reads {RUN_FORMAT}), with "
-            "other names of settings; use that version, or train the run again."
+            f"{path} was written by an older s2s_jax (format {found}, this one reads {RUN_FORMAT}); use that version, "
+            "or train the run again."
         )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of one of a run's own files.
+    """The JSON object in one of a run's own files.
 
     Raises:
         ValueError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore it from a copy.") from None
+        record = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({' '.join(str(error).split())}); restore it from a copy.") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no JSON object, but {str(record)[:40]!r}; restore it from a copy.")
+    return record
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a file in one piece or not at all, so that a kill leaves no half file."""
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    replace_file(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())

@@ -16,15 +16,14 @@ from s2s_jax.text.tokenizers import (
     tokenizer_fingerprint,
     train_tokenizer,
 )
+from s2s_jax.training.checkpoint.disk import sync_directory
 
 
 def make_tokenizers(
-    config: TokenizersConfig, examples: Sequence[Example], directory: Path, *, copy_slots: int
+    config: TokenizersConfig, examples: Sequence[Example], resumed: Path | None, *, copy_slots: int
 ) -> PairTokenizer:
-    """The tokenizers of a run directory, where it has some, else new ones or those of files, as configured."""
-    return PairTokenizer(
-        **{side: _make_tokenizer(config, examples, directory, side) for side in SIDES}, slots=copy_slots
-    )
+    """The tokenizers of the directory of a resumed run, else new ones or those of files, as configured."""
+    return PairTokenizer(**{side: _make_tokenizer(config, examples, resumed, side) for side in SIDES}, slots=copy_slots)
 
 
 def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:
@@ -45,11 +44,10 @@ def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: in
 
 
 def save_tokenizers(tokenizers: PairTokenizer, directory: Path) -> None:
-    """Write the tokenizers into a run directory that has none."""
+    """Write the tokenizers into a run directory."""
     for side in SIDES:
-        path = tokenizer_path(directory, side)
-        if not path.exists():
-            save_tokenizer(getattr(tokenizers, side), path)
+        save_tokenizer(getattr(tokenizers, side), tokenizer_path(directory, side))
+    sync_directory(directory)
 
 
 def tokenizer_path(directory: Path, side: str) -> Path:
@@ -57,9 +55,11 @@ def tokenizer_path(directory: Path, side: str) -> Path:
     return directory / f"{side}.tokenizer.json"
 
 
-def _make_tokenizer(config: TokenizersConfig, examples: Sequence[Example], directory: Path, side: str) -> Tokenizer:
-    path, own = tokenizer_path(directory, side), getattr(config, side)
-    if path.exists():
+def _make_tokenizer(
+    config: TokenizersConfig, examples: Sequence[Example], resumed: Path | None, side: str
+) -> Tokenizer:
+    own = getattr(config, side)
+    if resumed is not None and (path := tokenizer_path(resumed, side)).exists():
         return load_tokenizer(path)
     if own.file:
         return load_tokenizer(Path(own.file))

@@ -23,9 +23,11 @@ from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length, encode_training, encode_validation, facts_of
 from s2s_jax.run.check import check_experiment
 from s2s_jax.run.data import RunData, print_reports, read_data
+from s2s_jax.run.identity import identity
 from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.model import copy_slots, count_parameters, make_model
-from s2s_jax.run.run_dir import SIDES, check_same_facts, open_run_dir, write_config, write_json
+from s2s_jax.run.opening import change_texts, check_directory, check_same_data, move_aside, open_run
+from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES, write_config, write_facts, write_json
 from s2s_jax.run.state import start_state
 from s2s_jax.run.step import training_step
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
@@ -37,7 +39,7 @@ from s2s_jax.training import devices
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
-from s2s_jax.training.metrics_writer import MetricsWriter
+from s2s_jax.training.metrics_writer import MetricsWriter, append_record
 from s2s_jax.training.step import Metrics, TrainState, TrainStep
 from s2s_jax.training.vmapped_runs import vmapped_program
 
@@ -48,19 +50,25 @@ def train(
     console: Console | None = None,
     *,
     profile: str | Path | None = None,
+    overwrite: bool = False,
+    extend: bool = False,
 ) -> Run:
     """Train in a run directory and return the run; an existing run is resumed.
 
     Args:
         console: where progress is printed; by default the terminal or the notebook.
         profile: directory for a trace of some steps.
+        overwrite: train anew; a run that is there is moved to `DIRECTORY.old-1` (or the next number that is free).
+        extend: `steps` may differ from those of the run that is there, although its learning rate schedule reads
+            them: it then follows the schedule of the new number from its newest checkpoint on, and config.json
+            records both parts.
 
     Raises:
         FileNotFoundError, ValueError: something in the experiment or the directory does not allow it.
         NotFinite: the training diverged.
         Interrupted: a signal stopped the training; the state is saved.
     """
-    fit(experiment, directory, console, profile=profile)
+    fit(experiment, directory, console, profile=profile, overwrite=overwrite, extend=extend)
     return load(directory)
 
 
@@ -70,14 +78,17 @@ def fit(
     console: Console | None = None,
     *,
     profile: str | Path | None = None,
+    overwrite: bool = False,
+    extend: bool = False,
 ) -> TrainState:
     """As `train`, but return the last state, whose parameters need not be the best, and load nothing."""
     import_code(experiment.imports)
     mesh = devices.make_mesh(experiment.device)
-    with _prepared(experiment, Path(directory), console or Console(), mesh) as run:
+    where = Path(directory), console or Console(), mesh
+    with _prepared(experiment, *where, overwrite=overwrite, extend=extend) as run:
         if run.stopped:
             return run.state
-        step = _step(experiment, run.shared.model)
+        step = _step(run.experiment, run.shared.model)
         program = single_program(step, functools.partial(devices.put, mesh=mesh))
         loop = TrainingLoop([run.context], program, [run.state], profile=None if profile is None else Path(profile))
         (failure,) = loop.run()
@@ -150,7 +161,8 @@ def _check_replicas(experiments: Sequence[Experiment]) -> None:
     first = configs.without_vmappable(experiments[0])
     for other in map(configs.without_vmappable, experiments[1:]):
         if other != first:
-            differing = "; ".join(configs.differences(other, first))
+            each = [{setting.name: setting.value for setting in configs.settings(one)} for one in (other, first)]
+            differing = change_texts(configs.differences(*each))
             raise ValueError(
                 f"replicas may differ in seed and in {', '.join(configs.VMAPPABLE_SETTINGS)} alone, got {differing}"
             )
@@ -172,34 +184,32 @@ class Inputs(NamedTuple):
     facts: dict[str, Any]  # what must not change when the run is resumed
 
 
-def prepare(experiment: Experiment, directory: Path, print_line: Callable[[str], None]) -> Inputs:
-    """Data, tokenizers and training pairs of a run, written into its directory.
+def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, resumed: Path | None) -> Inputs:
+    """Data, tokenizers and training pairs of a run; nothing is written.
+
+    Args:
+        resumed: the directory of a run that is resumed, whose tokenizers are used.
 
     Raises:
-        FileNotFoundError, ValueError: the data cannot be read, or is not that with which the run was begun.
+        FileNotFoundError, ValueError: the data cannot be read.
     """
     data = read_data(experiment.data, print_line)
     slots = copy_slots(experiment.model)
-    tokenizers = make_tokenizers(experiment.tokenizer, data.training, directory, copy_slots=slots)
+    tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, copy_slots=slots)
     batch = experiment.batch
     pairs = encode_training(data, tokenizers, experiment.data, batch, guided=experiment.loss.guided)
     validation = encode_validation(data, tokenizers, batch)
     print_reports(data.reports, print_line)
-    inputs = Inputs(data, tokenizers, pairs, validation, facts_of(pairs, tokenizers))
-    save_inputs(inputs, directory)
-    return inputs
+    return Inputs(data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers))
 
 
-def save_inputs(inputs: Inputs, directory: Path) -> None:
-    """Write data report, tokenizers and facts into a run directory.
-
-    Raises:
-        ValueError: the directory has a run on other data.
-    """
+def write_run(experiment: Experiment, inputs: Inputs, directory: Path) -> None:
+    """Write settings, data report, tokenizers and facts into a run directory."""
+    write_config(directory, experiment)  # first: by it the directory is known as a run
     reports = {split: report.record() for split, report in inputs.data.reports.items()}
     write_json(directory / "data_report.json", reports)
     save_tokenizers(inputs.tokenizers, directory)
-    check_same_facts(directory / "facts.json", inputs.facts)
+    write_facts(directory, inputs.facts)
 
 
 class _Shared(NamedTuple):
@@ -217,6 +227,7 @@ class _Shared(NamedTuple):
 class _PreparedRun(NamedTuple):
     """A run that is ready for the loop."""
 
+    experiment: Experiment
     context: TrainerContext
     state: TrainState
     shared: _Shared
@@ -225,24 +236,37 @@ class _PreparedRun(NamedTuple):
 
 @contextlib.contextmanager
 def _prepared(
-    experiment: Experiment, directory: Path, console: Console, mesh: Mesh, *, shared: _Shared | None = None
+    experiment: Experiment,
+    directory: Path,
+    console: Console,
+    mesh: Mesh,
+    *,
+    shared: _Shared | None = None,
+    overwrite: bool = False,
+    extend: bool = False,
 ) -> Iterator[_PreparedRun]:
-    """A run, its directory locked, with everything that the loop needs; all is written when the context is left."""
+    """A run, its directory locked, with everything that the loop needs; all is written when the context is left.
+
+    Nothing that is in the directory is touched before all checks have passed and the data has been read.
+    """
     print_line = functools.partial(console.print, markup=False, highlight=False)
     check_experiment(experiment)
+    check_directory(directory)
     with Lock(directory):
+        opening = open_run(directory, experiment, overwrite=overwrite, extend=extend)
+        experiment = opening.experiment
         devices.use_compilation_cache(experiment.device)
-        open_run_dir(directory, experiment)
         if shared is None:
             _print_devices(print_line, mesh, experiment.model.precision)
-            shared = _share(experiment, directory, mesh, print_line)
-        else:
-            save_inputs(shared.inputs, directory)
-        write_config(directory, experiment)
+            shared = _share(experiment, mesh, print_line, resumed=directory if opening.resumed else None)
+        check_same_data(opening, shared.inputs.facts, directory)
+        if opening.replaced:
+            print_line(f"what {directory} held is now in {move_aside(directory)}")
         plan = BatchPlan(shared.inputs.training, experiment.batch, seed=experiment.seed)
-        with Checkpoints(directory / "checkpoints", experiment.checkpoint) as checkpoints:
+        with _checkpoints(experiment, shared.inputs.facts, directory) as checkpoints:
             numbers = {"steps": experiment.steps, "seed": experiment.seed}
             state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
+            write_run(experiment, shared.inputs, directory)
             first = int(state.step)
             policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
             stopped = policy.reason(first, progress)
@@ -263,12 +287,19 @@ def _prepared(
                     policy=policy,
                     progress=progress,
                 )
-                yield _PreparedRun(context, state, shared, stopped)
+                yield _PreparedRun(experiment, context, state, shared, stopped)
 
 
-def _share(experiment: Experiment, directory: Path, mesh: Mesh, print_line: Callable[[str], None]) -> _Shared:
+def _checkpoints(experiment: Experiment, facts: dict[str, Any], directory: Path) -> Checkpoints:
+    """The checkpoints of a run, open for writing; metrics.jsonl records each that is written."""
+    run, path = identity(experiment, facts), directory / METRICS_FILE
+    on_written = functools.partial(append_record, path, "checkpoint")
+    return Checkpoints(directory / CHECKPOINTS, experiment.checkpoint, run=run, on_written=on_written)
+
+
+def _share(experiment: Experiment, mesh: Mesh, print_line: Callable[[str], None], *, resumed: Path | None) -> _Shared:
     """Inputs, model and validator of a run."""
-    inputs = prepare(experiment, directory, print_line)
+    inputs = read_inputs(experiment, print_line, resumed=resumed)
     model = make_model(experiment.model, inputs.tokenizers)
     validation, max_length = (inputs.data.validation, inputs.validation), default_max_length(inputs.facts)
     validate = make_validator(experiment, model, inputs.tokenizers, *validation, mesh, max_length=max_length)

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+LOCK_FILE = "lock"
+_HOLDER = re.compile(r"host (\S+) pid (\d+)\n")
 _held: set[IO[str]] = set()  # open in this process, so that a forked child can close them
 
 
@@ -23,7 +25,7 @@ class Lock:
     """
 
     def __init__(self, directory: Path):
-        self.path = Path(directory).absolute() / "lock"
+        self.path = Path(directory).absolute() / LOCK_FILE
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "Lock":
@@ -33,8 +35,13 @@ class Lock:
             RunLockedError: another process holds it.
             OSError: the directory cannot be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+", encoding="utf-8")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a+", encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise type(error)(
+                f"cannot write into {self.path.parent} ({error.strerror}); give a --run that can be written"
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,9 +91,15 @@ os.register_at_fork(after_in_child=_close_all)
 
 def is_held(directory: Path) -> bool:
     """Whether a process uses a run directory now, by the text of the lock file; no lock is taken."""
-    path = Path(directory) / "lock"
-    holder = re.fullmatch(r"host (\S+) pid (\d+)\n", path.read_text(encoding="utf-8")) if path.exists() else None
+    path = Path(directory) / LOCK_FILE
+    holder = _HOLDER.fullmatch(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else None
     if holder is None:
         return False
     host, pid = holder.groups()
     return host != socket.gethostname() or Path(f"/proc/{pid}").exists()
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is the lock of a run, free or held."""
+    text = path.read_bytes()[:1000].decode("utf-8", errors="replace") if path.is_file() else "no"
+    return not text or _HOLDER.fullmatch(text) is not None

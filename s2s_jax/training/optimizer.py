@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from s2s_jax.validation import at_least, check_fields, fraction, one_of, traced_value
@@ -20,6 +21,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.identity,
 }
 OptimizerName = Literal["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"]
+STEP_FREE_SCHEDULES = ("constant", "inverse-sqrt")  # the rate of a step does not depend on the number of steps
 ScheduleName = Literal["constant", "linear", "cosine", "inverse-sqrt", "exponential"]
 
 
@@ -37,6 +39,8 @@ class OptimizerConfig:
     """Steps in which the rate rises from 0."""
     final_fraction: float = 0.0
     """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential)."""
+    extended: tuple[tuple[int, int], ...] = ()
+    """Parts of a run before `s2s train --extend` raised its steps: [last step, steps of the schedule until then]."""
     clip_norm: float = 5.0
     """Largest global norm of a gradient; larger ones are scaled down. 0 for none. Pascanu et al. 2013."""
     accumulate: int = 1
@@ -53,14 +57,44 @@ class OptimizerConfig:
         at_least("optimizer.accumulate", self.accumulate, 1)
         for name in ("learning_rate", "warmup_steps", "clip_norm", "weight_decay"):
             at_least(f"optimizer.{name}", getattr(self, name), 0)
+        _check_parts(self.extended)
         fraction("optimizer.final_fraction", self.final_fraction)
         fraction("optimizer.ema", self.ema)
         if self.weight_decay and self.name not in ("adamw", "lion"):
             raise ValueError(f"optimizer.weight_decay needs optimizer.name=adamw or lion, got {self.name}")
 
 
+def _check_parts(parts: tuple[tuple[int, int], ...]) -> None:
+    ends = [0, *(end for end, _ in parts)]
+    if ends != sorted(set(ends)) or any(steps < 1 for _, steps in parts):
+        raise ValueError(
+            f"optimizer.extended must have rising last steps and positive steps, got {parts}; s2s train --extend "
+            "writes it."
+        )
+
+
+def reads_steps(config: OptimizerConfig) -> bool:
+    """Whether the rate of a step depends on the number of steps, so that a run of more steps is another run."""
+    return config.schedule not in STEP_FREE_SCHEDULES
+
+
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step."""
+    """The learning rate as a function of the step; a run that was extended follows one schedule per part."""
+    last = _one_schedule(config, steps)
+    if not config.extended:
+        return last
+    parts = [(end, _one_schedule(config, steps_of_part)) for end, steps_of_part in reversed(config.extended)]
+
+    def rate(step: Any) -> Any:
+        value = last(step)
+        for end, schedule in parts:  # the step with index `end` is the first of the next part
+            value = jnp.where(step < end, schedule(step), value)
+        return value
+
+    return rate
+
+
+def _one_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     peak = traced_value(config.learning_rate)
     decay = SCHEDULES[config.schedule](config, peak, max(1, steps - config.warmup_steps))
     if not config.warmup_steps:

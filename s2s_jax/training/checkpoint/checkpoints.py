@@ -6,7 +6,7 @@ reporting its failure, no silent cast, falling back to the newest good step, and
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s2s_jax.training.checkpoint.disk import discard, missing_megabytes, remove_unfinished, try_writing
+from s2s_jax.training.checkpoint.disk import (
+    discard,
+    missing_megabytes,
+    remove_unfinished,
+    sync_directory,
+    try_writing,
+)
 from s2s_jax.training.checkpoint.format import (
     CheckpointError,
     DamageError,
@@ -76,8 +82,19 @@ class Checkpoints:
     `refused` has one line per step that the last `restore` skipped, with the reason.
     """
 
-    def __init__(self, directory: Path, config: CheckpointConfig | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        config: CheckpointConfig | None = None,
+        *,
+        run: Mapping[str, Any] | None = None,
+        on_written: Callable[[int], None] | None = None,
+    ):
         """Open the directory; for writing, unfinished writes in it are removed.
+
+        Args:
+            run: what identifies the run, kept in the record of each checkpoint that is saved.
+            on_written: called with each step whose write has ended.
 
         Raises:
             FileNotFoundError: it does not exist, and is to be read only.
@@ -86,6 +103,7 @@ class Checkpoints:
         self.directory = Path(directory).resolve()  # TensorStore refuses `..`
         self.refused: list[str] = []
         self._config = config
+        self._run, self._on_written = dict(run or {}), on_written
         self._damaged: set[int] = set()  # steps that `restore` refused
         self._pending: _Pending | None = None
         self._quiet = partial(_not_orbax)  # a new one each time, so that two can come and go
@@ -145,7 +163,7 @@ class Checkpoints:
             )
         self.wait()  # first, so that the host never holds two copies
         arrays = on_host(tree)
-        record = record_of(step, arrays, metrics=metrics, about=about)
+        record = record_of(step, arrays, metrics=metrics, about=about, run=self._run)
         present = [other for other in self.steps() if other not in self._damaged]
         if step in present and self._is_there(step, record):
             return
@@ -175,6 +193,9 @@ class Checkpoints:
         if not self._is_there(step, record):
             raise CheckpointError(f"checkpoint {step} is not in {self.directory}, although its write ended")
         self._damaged.discard(step)
+        sync_directory(self.directory)  # Orbax has renamed the step into it
+        if self._on_written is not None:
+            self._on_written(step)
         self._prune(step)
 
     def restore(self, example: Any, *, step: int | None = None, best: bool = False) -> Restored:
@@ -218,7 +239,7 @@ class Checkpoints:
             raise CheckpointError(f"{self.directory}: {damage}") from None
 
     def record(self, step: int) -> dict[str, Any]:
-        """The record of a step, without reading its arrays: `step`, `metrics`, `about`, `leaves`, `format`.
+        """The record of a step, without reading its arrays: `step`, `metrics`, `about`, `run`, `leaves`, `format`.
 
         Raises:
             FileNotFoundError: there is no such step.

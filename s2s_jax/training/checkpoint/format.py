@@ -1,7 +1,8 @@
 """The format of one checkpoint: its arrays, its record, and the checks that every bit is as it was saved.
 
 Orbax writes a step: its arrays as Zarr 3 in an OCDBT store, and beside them `_CHECKPOINT_METADATA`. There our record is
-kept (format, step, metrics, about, and the dtype, shape and CRC-32 of each leaf), and a CRC-32 of the record, the seal.
+kept (format, step, metrics, about, run, and the dtype, shape and CRC-32 of each leaf), and a CRC-32 of the record, the
+seal.
 
 Arrays are read by TensorStore, the library beneath Orbax. Orbax itself returns a flipped bit without a word, casts to
 any requested dtype, takes any shape, and meets damage with tracebacks from its threads.
@@ -21,7 +22,7 @@ from orbax.checkpoint import v1 as orbax
 
 from s2s_jax.training.checkpoint.pytree_io import checksum, described, empty, form_text
 
-CHECKPOINT_FORMAT = 2  # raised whenever a checkpoint of one format cannot be read by code of another
+CHECKPOINT_FORMAT = 3  # raised whenever a checkpoint of one format cannot be read by code of another
 BEST_BY = "loss"  # the metric, lower is better, by which the best steps are kept
 STATE, METADATA = "state", "_CHECKPOINT_METADATA"  # where Orbax puts the arrays and the metadata
 RECORD, SEAL = "s2s_jax", "crc32"  # in the custom metadata: our record, and its checksum
@@ -41,9 +42,17 @@ class DamageError(Exception):
 
 
 def record_of(
-    step: int, arrays: Mapping[str, np.ndarray], *, metrics: Mapping[str, float] | None, about: Mapping[str, Any]
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    metrics: Mapping[str, float] | None,
+    about: Mapping[str, Any],
+    run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of a checkpoint, as JSON gives it back.
+
+    Args:
+        run: what identifies the run that saves it: its settings, and fingerprints of its data and tokenizers.
 
     Raises:
         ValueError: the metrics lack the loss, or JSON cannot represent `about`.
@@ -62,6 +71,7 @@ def record_of(
         "step": step,
         "metrics": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
         "about": plain,
+        "run": json.loads(json.dumps(dict(run))),
         "leaves": described(arrays),
     }
 

@@ -1,0 +1,311 @@
+"""A run directory: what is there is never lost, and what does not belong together is never trained or loaded."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from rich.console import Console
+
+from s2s_jax import run
+from s2s_jax.config import Experiment
+from s2s_jax.run import run_dir
+from s2s_jax.training.checkpoint.format import CheckpointError
+from s2s_jax.training.loop import TrainingLoop
+from s2s_jax.training.optimizer import OptimizerConfig, learning_rate
+
+QUIET = Console(quiet=True)
+SMALL = (
+    "steps=4", "checkpoint.every=2", "validation.every=2", "validation.sentences=0", "data.train_size=50",
+    "data.eval_size=5", "optimizer.warmup_steps=0",
+)  # fmt: skip
+
+
+def experiment(*changes: str):
+    return tiny.experiment(*SMALL, *changes)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file but the lock, by its path."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps, with checkpoints at 2 and 4."""
+    directory = tmp_path_factory.mktemp("begun") / "run"
+    run.fit(experiment(), directory, QUIET)
+    return directory
+
+
+@pytest.fixture
+def copy(begun: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(begun, tmp_path / "copy"))
+
+
+def refused(directory: Path, *changes: str, match: str, error: type[Exception] = ValueError, **how: bool) -> None:
+    """Training is refused, and every byte is as before."""
+    before = contents(directory)
+    with pytest.raises(error, match=match):
+        run.fit(experiment(*changes), directory, QUIET, **how)
+    assert contents(directory) == before
+
+
+def killed_at_the_first_step(given: Experiment, directory: Path, monkeypatch, **how: bool) -> None:
+    """Train, and be killed when all is ready for the first step."""
+
+    def killed(loop: TrainingLoop) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(TrainingLoop, "run", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        run.fit(given, directory, QUIET, **how)
+    monkeypatch.undo()
+
+
+# ---- nothing is lost
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_directory_that_is_no_run_is_refused_untouched(tmp_path: Path, overwrite: bool):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for name in ("facts.json", "metrics.jsonl"):
+        (tmp_path / name).write_text("mine")
+    match = r"is not empty and holds no run \(it has config.json, facts.json, metrics.jsonl\); give another --run"
+    refused(tmp_path, match=match, overwrite=overwrite)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "facts.json", "metrics.jsonl"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    (tmp_path / "lock").write_text("what is this?")
+    refused(tmp_path, match=r"holds no run \(it has lock\)", overwrite=overwrite)
+    assert (tmp_path / "lock").read_text() == "what is this?"
+
+
+def test_a_run_whose_checkpoints_are_gone_is_refused_until_it_may_be_moved_aside(copy: Path, tmp_path: Path):
+    shutil.move(copy / "checkpoints", tmp_path / "elsewhere")
+    match = rf"had a checkpoint of step 4, and .*checkpoints has none; put it back, .*--overwrite, .* to {copy}.old-1"
+    refused(copy, match=match)
+    refused(copy, "data.train=no.tsv", "data.validation=no.tsv", overwrite=True, match="no.tsv", error=OSError)
+    before = contents(copy)
+    run.fit(experiment("seed=1", "steps=2"), copy, QUIET, overwrite=True)
+    old = tmp_path / "copy.old-1"
+    assert contents(old) == before
+    assert run.read_experiment(copy).seed == 1
+    shutil.move(tmp_path / "elsewhere", old / "checkpoints")
+    assert run.load(old).step in (2, 4)
+
+
+def test_an_overwritten_run_is_moved_to_the_next_number_that_is_free(copy: Path, tmp_path: Path):
+    (tmp_path / "copy.old-1").mkdir()
+    before = contents(copy)
+    run.fit(experiment("seed=1", "steps=2"), copy, QUIET, overwrite=True)
+    assert contents(tmp_path / "copy.old-2") == before
+    assert [path.name for path in (copy / "checkpoints").iterdir()] == ["2"]
+
+
+def test_a_start_that_never_came_to_a_checkpoint_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="data.max_length=1 would drop"):
+        run.fit(experiment("data.max_length=1"), tmp_path / "run", QUIET)
+    assert os.listdir(tmp_path / "run") == ["lock"]
+
+    killed_at_the_first_step(experiment("seed=3"), tmp_path / "run", monkeypatch)
+    assert (tmp_path / "run" / "config.json").exists()
+    match = r"was begun with other settings \(seed: 3 before, 0 now\) and has no checkpoint; give the same ones, give"
+    refused(tmp_path / "run", match=match)
+    assert int(run.fit(experiment("seed=3"), tmp_path / "run", QUIET).step) == 4
+
+
+def test_a_kill_before_the_first_file_leaves_nothing_in_the_way(tmp_path: Path):
+    (tmp_path / "lock").write_text("host far pid 12\n")
+    (tmp_path / "config.json.part").write_text("{")
+    (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert int(run.fit(experiment("steps=2"), tmp_path, QUIET).step) == 2
+
+
+# ---- steps
+
+
+def test_other_steps_are_another_run_where_the_schedule_reads_them(copy: Path):
+    match = (
+        r"is trained with steps=4, which optimizer.schedule=cosine reads: .* Give --steps 4, or another --run to train "
+        r"anew, or --extend to follow that of 6 steps from step 4 on"
+    )
+    refused(copy, "steps=6", match=match)
+    refused(copy, "steps=2", match=r"has trained 4 steps, more than steps=2; raise --steps, or give another --run")
+    refused(copy, "steps=2", extend=True, match="more than steps=2")
+
+
+def test_an_extended_run_records_the_shape_of_its_schedule_and_is_resumed(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    killed_at_the_first_step(experiment("steps=6"), copy, monkeypatch, extend=True)
+    recorded = run.read_experiment(copy)
+    assert (recorded.steps, recorded.optimizer.extended) == (6, ((4, 4),))
+    refused(copy, "steps=6", match="was extended; give --extend again, or resume it by itself: s2s train")
+    assert run.load(copy).step in (2, 4)
+    assert int(run.fit(recorded, copy, QUIET).step) == 6
+    assert run.read_experiment(copy) == recorded
+    assert int(run.fit(experiment("steps=6"), copy, QUIET, extend=True).step) == 6
+    assert run.read_experiment(copy) == recorded
+
+
+def test_an_extended_schedule_is_one_shape_after_the_other():
+    config = OptimizerConfig(schedule="cosine", warmup_steps=3, extended=((10, 10), (15, 30)))
+    parts = [(0, 10, 10), (10, 15, 30), (15, 40, 40)]
+    plain = dataclasses.replace(config, extended=())
+    expected = [float(learning_rate(plain, steps)(step)) for first, end, steps in parts for step in range(first, end)]
+    np.testing.assert_array_equal([float(learning_rate(config, 40)(step)) for step in range(40)], expected)
+    with pytest.raises(ValueError, match=r"optimizer.extended must have rising last steps and positive steps"):
+        OptimizerConfig(extended=((10, 10), (5, 30)))
+
+
+# ---- one run
+
+
+def test_a_flipped_bit_in_settings_or_facts_is_found_and_named(copy: Path):
+    for name, read in (("config.json", run_dir.read_experiment), ("facts.json", run_dir.read_facts)):
+        path = copy / name
+        whole, right = path.read_bytes(), read(copy)
+        for position in range(0, len(whole), 11):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            try:
+                assert read(copy) == right  # white space
+            except ValueError as error:
+                assert str(path) in str(error)
+        for content in (b"[]", b"", b"null", whole[:-9], b"\xff" + whole, b"[" * 100_000):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=str(path)):
+                read(copy)
+        path.write_bytes(whole)
+
+
+def edit(directory: Path, old: str, new: str) -> None:
+    """Change a run's settings together with their checksum."""
+    record = json.loads((directory / "config.json").read_text().replace(old, new))
+    del record["crc32"]
+    run_dir._write_sealed(directory / "config.json", record)
+
+
+def test_settings_that_are_not_those_of_the_checkpoints_are_refused(copy: Path):
+    edit(copy, '"learning_rate": 0.02', '"learning_rate": 0.03')
+    match = r"config.json is not that of checkpoint 4 \(optimizer.learning_rate: 0.03 here, 0.02 there\); restore it"
+    refused(copy, match=match)
+    refused(copy, "optimizer.learning_rate=0.03", match=match)
+    with pytest.raises(ValueError, match=match):
+        run.load(copy)
+    (copy / "config.json").unlink()
+    refused(copy, "optimizer.learning_rate=0.03", match=r"other settings \(optimizer.learning_rate: 0.02 before, 0.03")
+    run.fit(experiment(), copy, QUIET)
+    assert run.read_experiment(copy) == experiment()
+
+
+def test_another_runs_checkpoint_is_refused_and_kept(copy: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    run.fit(experiment("seed=5", "steps=6", "validation.every=6", "checkpoint.every=6"), other, QUIET)
+    shutil.copytree(other / "checkpoints" / "6", copy / "checkpoints" / "6")
+    match = r"checkpoints/6 was saved by another run \(seed: 5, here 0.*\); move it out of .*checkpoints\.$"
+    refused(copy, match=match, error=CheckpointError)
+    with pytest.raises(CheckpointError, match=match):
+        run.load(copy)
+
+
+def test_facts_that_are_not_those_of_the_checkpoints_are_refused(copy: Path):
+    facts = run_dir.read_facts(copy)
+    run_dir.write_facts(copy, {**facts, "data": "0" * 32})
+    match = r"facts.json is not that of checkpoint 4 \(training data: '0{12}' here, '\w{12}' there\); restore it from a"
+    with pytest.raises(ValueError, match=match):
+        run.load(copy)
+    run.fit(experiment(), copy, QUIET)
+    assert run_dir.read_facts(copy) == facts
+
+
+@pytest.fixture(scope="module")
+def from_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.tsv, held.tsv and a run on them."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "train.tsv").write_text("a b\tb a\nc d\td c\n" * 5)
+    (folder / "held.tsv").write_text("a d\td a\n")
+    run.fit(on_files(folder), folder / "run", QUIET)
+    return folder
+
+
+def on_files(folder: Path, *changes: str):
+    files = f"data.train={folder}/train.tsv", f"data.validation={folder}/held.tsv"
+    return experiment(*files, "data.lengths=[0, 0]", "optimizer.schedule=constant", *changes)
+
+
+@pytest.mark.parametrize("facts", ["kept", "deleted"])
+@pytest.mark.parametrize(("name", "said"), [("train", "training data: '"), ("held", "validation data: '")])
+def test_data_that_was_edited_is_found_and_data_that_was_moved_is_the_same(from_files, tmp_path, name, said, facts):
+    """Row 26 of the faults."""
+    folder = Path(shutil.copytree(from_files, tmp_path / "moved"))
+    directory = folder / "run"
+    if facts == "deleted":
+        (directory / "facts.json").unlink()
+    assert int(run.fit(on_files(folder), directory, QUIET).step) == 4
+    assert run.read_experiment(directory).data.train == f"{folder}/train.tsv"
+    assert run.load(directory).facts["data"] == run.load(from_files / "run").facts["data"]
+    path = folder / f"{name}.tsv"
+    path.write_text(path.read_text().replace("d\t", "c\t", 1))
+    if facts == "deleted":
+        (directory / "facts.json").unlink()
+    before = contents(directory)
+    with pytest.raises(ValueError, match=rf"was trained on other data \({said}.*; restore it, or give another --run"):
+        run.fit(on_files(folder, "steps=8"), directory, QUIET)
+    assert contents(directory) == before
+
+
+def test_another_tokenizer_is_named_and_a_lost_one_is_trained_again(copy: Path):
+    path = copy / "target.tokenizer.json"
+    whole = path.read_text()
+    state = json.loads(whole)
+    state["symbols"][0], state["symbols"][1] = state["symbols"][1], state["symbols"][0]
+    path.write_text(json.dumps(state))
+    refused(
+        copy, match=r"target.tokenizer.json is not the one the run was trained with \(sha256 \w{12}, .* or delete it"
+    )
+    path.unlink()
+    run.fit(experiment(), copy, QUIET)
+    assert path.read_text() == whole
+
+
+# ---- damage around the checkpoints
+
+
+def test_a_damaged_line_of_the_metrics_is_dropped_and_told(copy: Path, capsys):
+    path = copy / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0][:9] + b"\xff" + lines[0][10:] + b"[1]\n" + b"".join(lines[1:]) + b'{"kind": "tra')
+    run.fit(experiment(), copy, Console(width=300))
+    assert f"{path} had 2 damaged lines, which are dropped" in capsys.readouterr().out
+    assert path.read_bytes().startswith(b"".join(lines[1:]))
+    assert run.newest_metrics(copy)
+
+
+def test_a_crash_while_the_metrics_are_rewritten_loses_none(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    def crash(path: Path, target: Path) -> None:
+        raise RuntimeError("crash")
+
+    before = (copy / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        run_dir.replace_file(copy / "metrics.jsonl", b"half")
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_rename_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run_dir.write_json(tmp_path / "x.json", {})
+    assert synced == ["x.json.part", tmp_path.name]
