@@ -1,6 +1,7 @@
 """A run directory: what is there is never lost, and what does not belong together is never trained or loaded."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import tiny
 from rich.console import Console
 
 from s2s_jax import run
+from s2s_jax.cli import main
 from s2s_jax.config import Experiment
 from s2s_jax.run import run_dir
 from s2s_jax.training.checkpoint.format import CheckpointError
@@ -309,3 +311,146 @@ def test_a_rename_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", fsync)
     run_dir.write_json(tmp_path / "x.json", {})
     assert synced == ["x.json.part", tmp_path.name]
+
+
+def test_a_full_disk_names_the_file_and_keeps_its_content(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = contents(copy)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*copy/config.json'"):
+        run_dir.write_config(copy, experiment("seed=7"))
+    assert contents(copy) == before
+
+
+# ---- from the command line
+
+
+@pytest.fixture
+def s2s(capfd):
+    """Run a command; its exit code, output and errors."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        return code, *capfd.readouterr()
+
+    return command
+
+
+def file_of(folder: Path, *changes: str) -> Path:
+    """A file with the experiment of this module."""
+    file = folder / "own.py"
+    file.write_text(f"from tiny import experiment as tiny\ndef experiment():\n    return tiny(*{SMALL + changes})\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("directory", "message"),
+    [
+        ("own.py", r"s2s: --run .*own.py is a file; give a directory, which may be new."),
+        ("own.py/run", r"s2s: cannot write into .*own.py/run (Not a directory); give a --run that can be written"),
+        ("/proc/run", "s2s: cannot write into /proc/run (No such file or directory); give a --run that can be written"),
+        ("/dev/full", "s2s: --run /dev/full is a file; give a directory, which may be new."),
+        ("/proc/self/fd", "s2s: /proc/self/fd is not empty and holds no run (it has "),
+    ],
+)
+def test_a_place_that_cannot_be_a_run_is_one_line(s2s, tmp_path: Path, directory: str, message: str):
+    """Row 47 of the faults."""
+    code, out, errors = s2s("train", file_of(tmp_path), "--run", tmp_path / directory)
+    assert (code, out) == (2, "")
+    assert errors.count("\n") == 1
+    assert all(part in errors for part in message.split(".*"))
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(s2s, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Row 47 of the faults; the tests may run as root, whom no permission stops."""
+    opened = Path.open
+
+    def read_only(path: Path, mode: str = "r", *rest, **named):
+        if set(mode) & set("wa"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, mode, *rest, **named)
+
+    file = file_of(tmp_path)
+    monkeypatch.setattr(Path, "open", read_only)
+    code, _, errors = s2s("train", file, "--run", copy)
+    assert (code, errors) == (
+        2, f"s2s: cannot write into {copy} (Read-only file system); give a --run that can be written\n"
+    )  # fmt: skip
+
+
+def test_a_run_that_gives_settings_to_another_says_that_it_gives_no_parameters(s2s, copy: Path, tmp_path: Path, fits):
+    code, out, _ = s2s("train", copy, "--run", tmp_path / "new", "--steps", "2")
+    assert code == 0
+    expected = f"warning: {copy} gives its settings alone, not its parameters: {tmp_path / 'new'} is a run of its own"
+    assert expected in out
+    assert "warning" not in s2s("train", copy)[1]
+    assert len(fits) == 2
+
+
+def test_flags_extend_and_overwrite_a_run(s2s, copy: Path, tmp_path: Path, fits):
+    for flag in ("--extend", "--overwrite"):
+        assert s2s("train", file_of(tmp_path), "--run", copy, flag)[0] == 0
+    assert [(how["extend"], how["overwrite"]) for how in fits] == [(True, False), (False, True)]
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What `run.fit` is called with, instead of training."""
+    calls: list[dict] = []
+    monkeypatch.setattr(run, "fit", lambda *_, **how: calls.append(how))
+    return calls
+
+
+def test_a_run_is_verified(s2s, copy: Path, tmp_path: Path):
+    """Row 40 of the faults; the path has a space, `..` and an umlaut, as in row 47."""
+    directory = tmp_path / "a b" / ".." / "ü"
+    (tmp_path / "a b").mkdir()
+    copy.rename(directory)
+    code, out, errors = s2s("checkpoint", "verify", directory)
+    assert (code, errors) == (0, "")
+    assert "checkpoint 4" in out
+    assert "every bit is as it was written" in out
+    record = json.loads(s2s("checkpoint", "verify", directory, "--json")[1])
+    assert (record["run"], record["whole"]) == (str(directory), True)
+    assert [(one["step"], one["problems"]) for one in record["checkpoints"]] == [(2, []), (4, [])]
+    assert all(not problems for problems in record["files"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("config.json", "config.json is not JSON"),
+        ("facts.json", "facts.json is "),
+        ("source.tokenizer.json", "source.tokenizer.json is "),
+        ("metrics.jsonl", "metrics.jsonl has 1 damaged lines"),
+        ("checkpoints/2/state", "step 2: leaf "),
+        ("checkpoints/4/_CHECKPOINT_METADATA", "_CHECKPOINT_METADATA "),
+    ],
+)
+def test_damage_is_named_and_the_exit_code_is_one(s2s, copy: Path, name: str, problem: str):
+    """Row 40 of the faults."""
+    path = copy / name
+    if path.is_dir():
+        path = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    damaged = bytearray(path.read_bytes())
+    place = len(damaged) // 2
+    damaged[place] ^= 0x80
+    path.write_bytes(damaged)
+    before = contents(copy)
+    code, out, errors = s2s("checkpoint", "verify", copy)
+    assert (code, errors) == (1, "")
+    assert "damaged" in out
+    assert problem in out
+    record = json.loads(s2s("checkpoint", "verify", copy, "--json")[1])
+    assert not record["whole"]
+    assert contents(copy) == before
+
+
+def test_what_cannot_be_verified_is_one_line(s2s, copy: Path, tmp_path: Path):
+    code, _, errors = s2s("checkpoint", "verify", tmp_path / "none")
+    assert (code, errors) == (2, f"s2s: no run at {tmp_path / 'none'}: it has neither config.json nor checkpoints.\n")
+    shutil.rmtree(copy / "checkpoints")
+    code, out, _ = s2s("checkpoint", "verify", copy)
+    assert (code, out.splitlines()[-1]) == (1, "no checkpoint")

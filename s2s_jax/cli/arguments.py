@@ -14,6 +14,7 @@ COMMANDS = {
     "export": "write a run as programs that do not need flax, and its parameters as safetensors",
     "align": "draw the attention weights of a run",
     "info": "describe a run: step, parameters, data, checkpoints",
+    "checkpoint": "verify that every bit of a run's checkpoints and other files is as it was written",
     "sweep": "plan, run, watch, report or verify a grid of experiments",
     "attention": "list the choices of attention: formula, paper, and which of them can be combined",
     "bench": "measure speed against the limit of the machine, and against PyTorch",
@@ -208,6 +209,11 @@ def _info(parser: Parser) -> None:
     _add_run(parser, ensemble=False, average=False)
 
 
+def _checkpoint(parser: Parser) -> None:
+    parser.add_argument("action", choices=("verify",), help="what to do with the checkpoints")
+    _add_run(parser, ensemble=False, average=False)
+
+
 def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("plan", "run", "status", "report", "verify"), help="what to do with it")
     parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
@@ -279,6 +285,7 @@ OPTIONS = {
     "export": _export,
     "align": _align,
     "info": _info,
+    "checkpoint": _checkpoint,
     "sweep": _sweep,
     "attention": _attention,
     "bench": _bench,

@@ -32,15 +32,24 @@ def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: in
     Raises:
         ValueError: one of them is not that with which the run was trained.
     """
-    tokenizers = {side: load_tokenizer(tokenizer_path(directory, side)) for side in SIDES}
-    for side, tokenizer in tokenizers.items():
-        current, trained = tokenizer_fingerprint(tokenizer)[:12], facts[f"{side}_tokenizer"][:12]
-        if current != trained:
-            raise ValueError(
-                f"{tokenizer_path(directory, side)} is not the one the run was trained with (sha256 {current}, the run "
-                f"has {trained}); restore it from a copy."
-            )
-    return PairTokenizer(**tokenizers, slots=copy_slots)
+    return PairTokenizer(**{side: check_tokenizer(directory, side, facts) for side in SIDES}, slots=copy_slots)
+
+
+def check_tokenizer(directory: Path, side: str, facts: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a side of a trained run.
+
+    Raises:
+        ValueError: it is not that with which the run was trained.
+    """
+    path = tokenizer_path(directory, side)
+    tokenizer = load_tokenizer(path)
+    current, trained = tokenizer_fingerprint(tokenizer)[:12], facts[f"{side}_tokenizer"][:12]
+    if current != trained:
+        raise ValueError(
+            f"{path} is not the one the run was trained with (sha256 {current}, the run has {trained}); restore it "
+            f"from a copy, or delete it and train it again on the same data: s2s train {directory}"
+        )
+    return tokenizer
 
 
 def save_tokenizers(tokenizers: PairTokenizer, directory: Path) -> None:

@@ -212,12 +212,17 @@ def _drop_after(path: Path, step: int) -> int:
     Returns:
         the number of damaged lines, without a last one that a kill has cut.
     """
-    if not path.exists():
-        return 0
-    readable = list(_readable_lines(path))
-    whole_lines = path.read_bytes().count(b"\n")
-    replace_file(path, b"".join(line + b"\n" for line, record in readable if record["step"] <= step))
-    return max(0, whole_lines - len(readable))
+    damaged = damaged_lines(path)
+    if path.exists():
+        kept = [line + b"\n" for line, record in _readable_lines(path) if record["step"] <= step]
+        replace_file(path, b"".join(kept))
+    return damaged
+
+
+def damaged_lines(path: Path) -> int:
+    """The number of lines of a metrics.jsonl that cannot be read, without a last one that a kill has cut."""
+    ended = path.read_bytes().count(b"\n") if path.exists() else 0
+    return max(0, ended - sum(1 for _ in _readable_lines(path)))
 
 
 def _board(directory: Path) -> Any:

@@ -1,5 +1,6 @@
 """Disk space, and writing and deleting so that a kill or a power cut leaves no half of a file or directory."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -25,13 +26,22 @@ def try_writing(directory: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one piece or not at all: a kill or a power cut leaves the old content or the new one."""
+    """Write a file in one piece or not at all: a kill or a power cut leaves the old content or the new one.
+
+    Raises:
+        OSError: naming the file; its old content stays.
+    """
     draft = path.with_name(path.name + ".part")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
     sync_directory(path.parent)
 
 
@@ -39,9 +49,8 @@ def sync_directory(directory: Path) -> None:
     """Wait until the names in a directory are on the disk, since a rename alone may be lost in a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems cannot, and have no better way
-        pass
+        with contextlib.suppress(OSError):  # some network file systems cannot, and have no other way
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
