@@ -15,7 +15,7 @@ from s2s_jax.shapes import PAD, Batch
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.metrics_writer import MetricsWriter, StepSums
 from s2s_jax.training.profile import Profile
-from s2s_jax.training.signals import Interrupted, SignalGuard
+from s2s_jax.training.signals import Interrupted, SignalGuard, SignalReceived
 from s2s_jax.training.step import Metrics, TrainState, TrainStep
 from s2s_jax.validation import at_least, check_fields
 
@@ -141,6 +141,7 @@ class StepProgram(NamedTuple):
     """How a step of the runs is computed: that of one run, or those of several in one compiled program."""
 
     step: TrainStep
+    lower: Callable[[TrainState, Batch], Any]  # the step for given shapes, ready to be compiled
     join_states: Callable[[Sequence[TrainState]], TrainState]
     join_batches: Callable[[Sequence[Batch]], Batch]
     put: Callable[[Batch], Batch]  # onto the devices
@@ -149,7 +150,8 @@ class StepProgram(NamedTuple):
 
 def single_program(step: TrainStep, put: Callable[[Batch], Batch]) -> StepProgram:
     """The program of one run."""
-    return StepProgram(step, lambda states: states[0], lambda batches: batches[0], put, lambda tree, index: tree)
+    lower = step.lower  # type: ignore[attr-defined]
+    return StepProgram(step, lower, lambda states: states[0], lambda batches: batches[0], put, lambda tree, index: tree)
 
 
 class TrainingLoop:
@@ -171,9 +173,11 @@ class TrainingLoop:
         self.runs, self.program, self.profile = runs, program, profile
         self.policy = runs[0].policy  # replicas have the same
         self.state = program.join_states(states)
-        self.first = int(states[0].step)
+        self.step = self.first = int(states[0].step)
         self.progress = [run.progress for run in runs]
         self.failures: list[NotFinite | None] = [None for _ in runs]
+        self._costs: list[float | None] = [None for _ in runs]  # of the validation after the last step
+        self._guard = SignalGuard()
         self._shapes: set[tuple[int, ...]] = set()  # those that are compiled
         self._pending: tuple[int, Metrics, Sequence[Batch]] | None = None
 
@@ -186,27 +190,43 @@ class TrainingLoop:
         Raises:
             Interrupted: a signal stopped the training; all states are saved.
         """
-        reason = self._after_step(self.first, saving=False, interrupted=False) if self._is_overdue() else None
-        reason = reason or self.policy.reason(self.first, self.progress[0])
-        step, last = self.first, self.first if reason else self.policy.steps
-        with SignalGuard() as guard, Profile(self.profile, self.runs[0].writer.print) as profile:
-            batches = zip(*(run.batches(self.first, last) for run in self.runs), strict=True)
-            for step, per_run in enumerate(batches, self.first + 1):
-                profile.before_step()
-                self._take_step(step, per_run)
-                saving = step % self.runs[0].checkpoint_every == 0
-                if saving or guard.number or self.policy.is_validated(step, self.progress[0]):
-                    reason = self._after_step(step, saving=saving, interrupted=bool(guard.number))
-                if guard.number:
-                    for run in self.runs:
-                        run.checkpoints.wait()
-                    raise Interrupted(guard.number, step)
-                if reason or all(self.failures):
-                    break
+        with self._guard, Profile(self.profile, self.runs[0].writer.print) as profile:
+            try:
+                reason = self._train(profile)
+            except SignalReceived:
+                self._save_interrupted()
+                raise Interrupted(self._guard.number, self.step) from None
         for index in self._alive():
             progress = self.progress[index]
-            self.runs[index].writer.end(step, tokens=progress.tokens, seconds=progress.seconds, reason=str(reason))
+            numbers = {"tokens": progress.tokens, "seconds": progress.seconds}
+            self.runs[index].writer.end(self.step, reason=str(reason), **numbers)
         return self.failures
+
+    def _train(self, profile: Profile) -> str | None:
+        """Take the steps; why the runs stop, None where none could be taken."""
+        reason = self._after_step(saving=False) if self._is_overdue() else None
+        reason = reason or self.policy.reason(self.first, self.progress[0])
+        last = self.first if reason else self.policy.steps
+        for per_run in zip(*(run.batches(self.first, last) for run in self.runs), strict=True):
+            profile.before_step()
+            self._take_step(per_run)
+            if self._guard.number:
+                raise SignalReceived
+            saving = self.step % self.runs[0].checkpoint_every == 0
+            if saving or self.policy.is_validated(self.step, self.progress[0]):
+                reason = self._after_step(saving=saving)
+            if reason or all(self.failures):
+                break
+        return reason
+
+    def _save_interrupted(self) -> None:
+        """Save every run where it stands; a validation that the signal cut short is made up for by the resumed run."""
+        self._read_pending()
+        for index in self._alive():
+            run, state = self.runs[index], self.program.of_run(self.state, index)
+            save(run, state, self.step, self.progress[index], self._costs[index])
+        for run in self.runs:
+            run.checkpoints.wait()
 
     def _alive(self) -> Iterator[int]:
         return (index for index, failure in enumerate(self.failures) if failure is None)
@@ -216,26 +236,31 @@ class TrainingLoop:
         progress = self.progress[0]
         return progress.at < self.first and self.policy.is_validated(self.first, progress)
 
-    def _take_step(self, step: int, batches: Sequence[Batch]) -> None:
+    def _take_step(self, batches: Sequence[Batch]) -> None:
         """Send a step to the devices, and read the one before."""
-        batch = self.program.join_batches(batches)
-        shape = (*batch.source.shape[-2:], batch.target.shape[-1])
-        compiling = shape not in self._shapes
-        if compiling:
-            for run in self.runs:
-                run.writer.compiling(shape)
-        self.state, metrics = self.program.step(self.state, self.program.put(batch))
-        if compiling:
-            jax.block_until_ready(metrics.finite)
-            self._shapes.add(shape)
-            for run in self.runs:
-                run.writer.compiled()
+        batch = self.program.put(self.program.join_batches(batches))
+        self._compile_once(batch)
+        self.state, metrics = self.program.step(self.state, batch)
+        self.step += 1
+        self._costs = [None for _ in self.runs]
         self._read_pending()
-        self._pending = (step, metrics, batches)
+        self._pending = (self.step, metrics, batches)
         for index, (run, own) in enumerate(zip(self.runs, batches, strict=True)):
             tokens = self.progress[index].tokens + int((own.target != PAD).sum())
             seconds = run.progress.seconds + run.writer.seconds / len(self.runs)  # replicas share the time
             self.progress[index] = self.progress[index]._replace(tokens=tokens, seconds=seconds)
+
+    def _compile_once(self, batch: Batch) -> None:
+        """Compile the step for the shape of a batch, unless it is; calls of the step find the compiled program."""
+        shape = (*batch.source.shape[-2:], batch.target.shape[-1])
+        if shape in self._shapes:
+            return
+        for run in self.runs:
+            run.writer.compiling(shape)
+        self._guard.run(lambda: self.program.lower(self.state, batch).compile())
+        self._shapes.add(shape)
+        for run in self.runs:
+            run.writer.compiled()
 
     def _read_pending(self) -> None:
         """Write the metrics of the step that was sent last, and end the runs that could not take it."""
@@ -250,19 +275,26 @@ class TrainingLoop:
             except NotFinite as failure:
                 self.failures[index] = failure
 
-    def _after_step(self, step: int, *, saving: bool, interrupted: bool) -> str | None:
+    def _after_step(self, *, saving: bool) -> str | None:
         """Validate and save where it is due; why the runs stop here, or None."""
         self._read_pending()
-        reason = None
+        step, reason = self.step, None
         for index in self._alive():
-            run, state, cost, better = self.runs[index], self.program.of_run(self.state, index), None, False
-            due = self.progress[index].at < step and self.policy.is_validated(step, self.progress[index])
-            if due and not interrupted:
-                self.progress[index], cost, better = validate(run, state, step, self.progress[index])
+            run, state, better = self.runs[index], self.program.of_run(self.state, index), False
+            if self.progress[index].at < step and self.policy.is_validated(step, self.progress[index]):
+                result = self._validate(run, state)
+                self.progress[index], better = after_validation(self.progress[index], step, result.cost)
+                self._costs[index] = result.cost
                 reason = self.policy.reason(step, self.progress[index])
-            if saving or better or reason or interrupted or step == self.first:
-                save(run, state, step, self.progress[index], cost)
+            if saving or better or reason or step == self.first:
+                save(run, state, step, self.progress[index], self._costs[index])
         return reason
+
+    def _validate(self, run: TrainerContext, state: TrainState) -> ValidationResult:
+        began = time.monotonic()
+        result = self._guard.run(run.validate, state.evaluation_params)
+        run.writer.validation(self.step, result.values, result.sample, seconds=time.monotonic() - began)
+        return result
 
 
 def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -> None:
@@ -286,16 +318,11 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
     run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary))
 
 
-def validate(
-    run: TrainerContext, state: TrainState, step: int, progress: TrainProgress
-) -> tuple[TrainProgress, float, bool]:
-    """Validate: the progress after it, the cost, and whether this is the best validation so far."""
-    began = time.monotonic()
-    result = run.validate(state.evaluation_params)
-    run.writer.validation(step, result.values, result.sample, seconds=time.monotonic() - began)
-    better = result.cost < progress.best
-    best, stale = (result.cost, 0) if better else (progress.best, progress.stale + 1)
-    return progress._replace(best=best, stale=stale, at=step), result.cost, better
+def after_validation(progress: TrainProgress, step: int, cost: float) -> tuple[TrainProgress, bool]:
+    """The progress after a validation of a cost, and whether it is the best so far."""
+    better = cost < progress.best
+    best, stale = (cost, 0) if better else (progress.best, progress.stale + 1)
+    return progress._replace(best=best, stale=stale, at=step), better
 
 
 def save(run: TrainerContext, state: TrainState, step: int, progress: TrainProgress, cost: float | None) -> None:

@@ -1,7 +1,22 @@
-"""Stopping on signals: the first SIGINT or SIGTERM saves and stops, the second stops at once."""
+"""Stopping on signals: the first one saves and stops, the second stops at once.
 
+SIGINT is Ctrl-C, SIGTERM what `kill` and schedulers send, SIGHUP a terminal that is closed, SIGUSR1 the warning that
+Slurm sends before the time limit of a job (`--signal=USR1@60`).
+"""
+
+import contextlib
+import os
 import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+POLL_SECONDS = 0.05
+SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -15,18 +30,23 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
         super().__init__(f"{signal.Signals(number).name}: saved at step {step}; the same command resumes from there.")
 
 
+class SignalReceived(Exception):  # noqa: N818 - nothing went wrong
+    """A signal was received while something else was computed, whose result is not waited for."""
+
+
 class SignalGuard:
     """A context in which a first signal is recorded in `number` instead of stopping the process.
 
     A guard within another shares its record, so that a signal that came before the inner one was entered is not lost.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = tuple(getattr(signal, name) for name in SIGNALS if hasattr(signal, name))  # Windows has not all
     _outermost: "SignalGuard | None" = None
+    _abandoned: threading.Thread | None = None
 
     def __init__(self):
         self._received = 0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     @property
     def number(self) -> int:
@@ -34,24 +54,66 @@ class SignalGuard:
         return (SignalGuard._outermost or self)._received
 
     def __enter__(self) -> "SignalGuard":
-        if SignalGuard._outermost is not None:
-            return self
-        try:
-            self._before = {number: signal.signal(number, self._receive) for number in self.signals}
-            SignalGuard._outermost = self
-        except ValueError:  # not the main thread, where signals cannot be caught
-            self._before = {}
+        if SignalGuard._outermost is not None or threading.current_thread() is not threading.main_thread():
+            return self  # signals can be caught in the main thread alone
+        for number in self.signals:
+            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # as `nohup` has it: training goes on when the terminal is closed
+            self._before[number] = signal.signal(number, self._receive)
+        SignalGuard._outermost = self
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
+            signal.signal(number, before)
         if SignalGuard._outermost is self:
             SignalGuard._outermost = None
 
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of a function that may take long without returning to Python, such as compiling.
+
+        It runs in another thread, since Python handles signals between two instructions of the main thread alone. When
+        a signal is received it is left alone: it must not change anything that is used afterwards.
+
+        Raises:
+            SignalReceived: a signal was received before the function returned.
+        """
+        if SignalGuard._outermost is None or threading.current_thread() is not threading.main_thread():
+            return function(*arguments)
+        future: Future[Result] = Future()
+        thread = threading.Thread(target=_fulfil, args=(future, function, *arguments), name="s2s-compute")
+        thread.start()
+        while not self.number:
+            thread.join(POLL_SECONDS)
+            if not thread.is_alive():
+                return future.result()
+        SignalGuard._abandoned = thread
+        raise SignalReceived
+
+    @staticmethod
+    def is_still_computing() -> bool:
+        """Whether a function that `run` left alone has not returned yet."""
+        return SignalGuard._abandoned is not None and SignalGuard._abandoned.is_alive()
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received:
+            _show_cursor()
             for other in self.signals:
                 signal.signal(other, signal.SIG_DFL)
             signal.raise_signal(number)
         self._received = number
+
+
+def _fulfil(future: Future, function: Callable, *arguments: Any) -> None:
+    try:
+        future.set_result(function(*arguments))
+    except BaseException as error:  # raised where the result is awaited
+        future.set_exception(error)
+
+
+def _show_cursor() -> None:
+    """Give the terminal its cursor back, which the live table hides; the process ends without any clean-up."""
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, SHOW_CURSOR)

@@ -35,10 +35,13 @@ def vmapped_program(step: TracedStep, numbers: dict[str, np.ndarray], put: Calla
     def step_all(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return together(numbers, state, batch)
 
+    def lower(state: TrainState, batch: Batch) -> Any:
+        return together.lower(numbers, state, batch)
+
     def of_run(tree: Any, index: int) -> Any:
         return jax.tree.map(lambda leaf: leaf[index], tree)
 
-    return StepProgram(step_all, join_states, stacked, put, of_run)
+    return StepProgram(step_all, lower, join_states, stacked, put, of_run)
 
 
 def stacked(batches: Sequence[Batch]) -> Batch:
