@@ -13,7 +13,7 @@ from s2s_jax.cli.errors import DONE, INTERRUPTED, explain
 from s2s_jax.cli.output import flush
 
 # commands with a module of their own; the rest are in `commands`
-MODULES = ("translate", "score", "export", "sweep", "attention", "bench", "completion", "checkpoint")
+MODULES = ("train", "translate", "score", "export", "sweep", "attention", "bench", "completion", "checkpoint")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 internal error, 2 usage error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
@@ -78,6 +79,17 @@ def _import_users_code(names: Sequence[str]) -> None:
                     f"--import {name}: there is no module {error.name!r}; give a Python file or a module on PYTHONPATH"
                 ) from None
             raise
+
+
+def _open_closed_streams() -> None:
+    """Point streams that the caller closed at nothing: the next file that is opened would take their number."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            if nothing != descriptor:
+                os.dup2(nothing, descriptor)
+                os.close(nothing)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
 
 
 def _close_output() -> None:

@@ -1,52 +1,18 @@
-"""`s2s train`, `evaluate`, `align` and `info`: they call `s2s_jax.run` and print."""
+"""`s2s evaluate`, `align` and `info`: they call `s2s_jax.run` and print."""
 
-import dataclasses
 import itertools
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from s2s_jax import config, run
+from s2s_jax import run
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.experiments import find, settings_alone
 from s2s_jax.cli.inputs import check_not_exported, lines_of, load_run
 from s2s_jax.cli.output import formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
-from s2s_jax.imports import merged_names
 from s2s_jax.text.files import raw_lines
 from s2s_jax.text.sources import read_split
-from s2s_jax.training.devices import keep_freed_memory
-
-
-def train_command(arguments: Arguments) -> None:
-    """Train an experiment, or resume a run."""
-    options = arguments.options
-    if options.experiment is None:
-        raise UsageError("train needs an EXPERIMENT: a Python file with experiment(), its name, or a run to resume")
-    check_not_exported(options.experiment)
-    experiment, directory = find(options.experiment, options.run)
-    experiment = config.override(experiment, *arguments.overrides)
-    experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
-    console = Console(stderr=options.json, soft_wrap=True, highlight=False)
-    keep_freed_memory()
-    if warning := settings_alone(options.experiment, directory):
-        console.print(warning, markup=False, style="bold")
-    state = run.fit(
-        experiment,
-        directory,
-        console,
-        profile=Path(options.profile) if options.profile else None,
-        overwrite=options.overwrite,
-        extend=options.extend,
-    )
-    if options.json:
-        last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
-        print_json({"run": str(directory), "step": int(state.step), **last})
-    else:
-        print(f"the run is {directory}; next: echo 'your line' | s2s translate {directory}")
 
 
 def evaluate_command(arguments: Arguments) -> None:

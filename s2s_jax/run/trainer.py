@@ -37,6 +37,7 @@ from s2s_jax.text.batches import BatchPlan, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.training import devices
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.console import training_console
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
@@ -84,7 +85,7 @@ def fit(
     """As `train`, but return the last state, whose parameters need not be the best, and load nothing."""
     import_code(experiment.imports)
     mesh = devices.make_mesh(experiment.device)
-    where = Path(directory), console or Console(), mesh
+    where = Path(directory), console or training_console(), mesh
     with _prepared(experiment, *where, overwrite=overwrite, extend=extend) as run:
         if run.stopped:
             return run.state
@@ -119,7 +120,7 @@ def train_replicas(
         runs: list[_PreparedRun] = []
         for experiment, directory in zip(experiments, directories, strict=True):
             shared = runs[0].shared if runs else None
-            prepared = _prepared(experiment, Path(directory), console or Console(), mesh, shared=shared)
+            prepared = _prepared(experiment, Path(directory), console or training_console(), mesh, shared=shared)
             runs.append(stack.enter_context(prepared))
         failures: list[str | None] = [None] * len(runs)
         steps = [int(run.state.step) for run in runs]
