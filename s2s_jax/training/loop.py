@@ -312,10 +312,17 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
         added = "" if auxiliary is None else f"the alignment terms {auxiliary / max(tokens, 1):.3g}, "
         raise NotFinite(
             f"step {step}: the loss is {nats / max(tokens, 1):.3g} nats per token, {added}the gradient's norm "
-            f"{norm:.3g}; the step was not taken. Its batch is {kept}, the newest checkpoint is step "
-            f"{run.checkpoints.latest()}; lower optimizer.learning_rate or set optimizer.clip_norm in a new run."
+            f"{norm:.3g}; the step was not taken. Its batch is {kept}, {_newest_checkpoint(run)}; lower "
+            "optimizer.learning_rate or optimizer.clip_norm in a new run."
         )
     run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary))
+
+
+def _newest_checkpoint(run: TrainerContext) -> str:
+    """Which checkpoint is the newest; one that is being written is waited for."""
+    run.checkpoints.wait()
+    newest = run.checkpoints.latest()
+    return "no checkpoint was written yet" if newest is None else f"the newest checkpoint is that of step {newest}"
 
 
 def after_validation(progress: TrainProgress, step: int, cost: float) -> tuple[TrainProgress, bool]:
