@@ -20,7 +20,7 @@ from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
 from s2s_jax.training.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
-from s2s_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from s2s_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, warmup_warning
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
 from s2s_jax.training.step import initial_state, make_step
 
@@ -368,6 +368,20 @@ def test_the_rate_climbs_and_falls_as_it_says():
     assert list(at(map(line, (0, 50, 100)))) == pytest.approx([1.0, 0.6, 0.2], rel=1e-6)
 
 
+def test_an_exponential_rate_ends_at_its_final_fraction():
+    config = OptimizerConfig(learning_rate=1.0, schedule="exponential", final_fraction=0.01)
+    assert [float(learning_rate(config, 100)(step)) for step in (0, 50, 100)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_a_warm_up_that_never_reaches_its_peak_is_warned_of():
+    config = OptimizerConfig(warmup_steps=4000)
+    assert warmup_warning(config, 4000) is None
+    assert warmup_warning(config, 1000) == (
+        "optimizer.warmup_steps=4,000 is more than steps=1,000: the learning rate ends at 25.0% of its peak; give more "
+        "--steps, or fewer --optimizer.warmup-steps."
+    )
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"])
 def test_every_optimizer_goes_downhill(name):
     config = OptimizerConfig(name=name, learning_rate=0.05 if name != "adadelta" else 1.0, clip_norm=1.0)
@@ -391,6 +405,7 @@ def test_a_gradient_too_long_is_scaled_down():
         ({"name": "adamm"}, "did you mean 'adam"),
         ({"learning_rate": -1.0}, r"optimizer.learning_rate must be zero or more, got -1.0"),
         ({"weight_decay": 0.1}, "optimizer.weight_decay needs optimizer.name=adamw or lion, got adam"),
+        ({"schedule": "exponential"}, "never reaches optimizer.final_fraction=0; use --optimizer.final-fraction 0.01"),
         ({"ema": 1.0}, "optimizer.ema must be at least 0 and below 1, got 1.0"),
     ],
 )

@@ -41,6 +41,7 @@ from s2s_jax.training.console import training_console
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
+from s2s_jax.training.optimizer import warmup_warning
 from s2s_jax.training.step import Metrics, TrainState, TrainStep
 from s2s_jax.training.vmapped_runs import vmapped_program
 
@@ -275,6 +276,8 @@ def _prepared(
                 print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
             else:
                 _print_sizes(print_line, state, shared.tokenizers, plan)
+                if warning := warmup_warning(experiment.optimizer, experiment.steps):
+                    print_line(f"warning: {warning}")
             with MetricsWriter(
                 directory, experiment.record, steps=experiment.steps, console=console, resumed_at=first
             ) as writer:

@@ -38,13 +38,15 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """Steps in which the rate rises from 0."""
     final_fraction: float = 0.0
-    """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential)."""
+    """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential, which needs
+    one above 0)."""
     extended: tuple[tuple[int, int], ...] = ()
     """Parts of a run before `s2s train --extend` raised its steps: [last step, steps of the schedule until then]."""
     clip_norm: float = 5.0
     """Largest global norm of a gradient; larger ones are scaled down. 0 for none. Pascanu et al. 2013."""
     accumulate: int = 1
-    """Parts of a batch whose gradients are computed one after another and added: the same step in less memory."""
+    """Parts of a batch whose gradients are computed one after another and added: less memory for the same step, up to
+    rounding. Dropout and scheduled sampling draw other numbers per part, so that with them it is another run."""
     weight_decay: float = 0.0
     """Decoupled weight decay (adamw, lion). Loshchilov & Hutter 2019."""
     ema: float = 0.0
@@ -60,6 +62,12 @@ class OptimizerConfig:
         _check_parts(self.extended)
         fraction("optimizer.final_fraction", self.final_fraction)
         fraction("optimizer.ema", self.ema)
+        if self.schedule == "exponential" and not self.final_fraction:
+            raise ValueError(
+                "optimizer.schedule=exponential never reaches optimizer.final_fraction=0; use "
+                "--optimizer.final-fraction 0.01 for a hundredth of the peak rate at the last step, or "
+                "--optimizer.schedule linear."
+            )
         if self.weight_decay and self.name not in ("adamw", "lion"):
             raise ValueError(f"optimizer.weight_decay needs optimizer.name=adamw or lion, got {self.name}")
 
@@ -76,6 +84,16 @@ def _check_parts(parts: tuple[tuple[int, int], ...]) -> None:
 def reads_steps(config: OptimizerConfig) -> bool:
     """Whether the rate of a step depends on the number of steps, so that a run of more steps is another run."""
     return config.schedule not in STEP_FREE_SCHEDULES
+
+
+def warmup_warning(config: OptimizerConfig, steps: int) -> str | None:
+    """A warning where warm-up lasts longer than the run, else None."""
+    if config.warmup_steps <= steps:
+        return None
+    return (
+        f"optimizer.warmup_steps={config.warmup_steps:,} is more than steps={steps:,}: the learning rate ends at "
+        f"{steps / config.warmup_steps:.1%} of its peak; give more --steps, or fewer --optimizer.warmup-steps."
+    )
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -122,7 +140,7 @@ def _inverse_sqrt(config: OptimizerConfig, peak: Any, steps: int) -> optax.Sched
 
 
 def _exponential(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
-    return optax.exponential_decay(peak, steps, max(config.final_fraction, 1e-6))
+    return optax.exponential_decay(peak, steps, config.final_fraction)
 
 
 # (config, peak rate, steps after warm-up) -> the rate after warm-up as a function of the step
