@@ -20,7 +20,7 @@ from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
 from s2s_jax.training.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
-from s2s_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer, warmup_warning
+from s2s_jax.training.optimizer import OPTIMIZERS, OptimizerConfig, learning_rate, make_optimizer, warmup_warning
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
 from s2s_jax.training.step import initial_state, make_step
 
@@ -393,6 +393,59 @@ def test_every_optimizer_goes_downhill(name):
     assert float((x**2).sum()) < 13.0
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # m = 0.3 g, v = 0.2 g^2 after the first step, both divided by 1 - beta
+        ({"name": "adam", "beta1": 0.7, "beta2": 0.8, "epsilon": 0.1}, lambda g: g / (np.abs(g) + 0.1)),
+        ({"name": "rmsprop", "beta2": 0.8, "epsilon": 0.1}, lambda g: g / np.sqrt(0.2 * g**2 + 0.1)),
+        ({"name": "sgd", "momentum": 0.5}, lambda g: 1.5 * g),
+        ({"name": "sgd"}, lambda g: g),
+    ],
+)
+def test_moments_are_those_of_the_settings(options, expected):
+    """The second step of sgd, the first one of the others, by hand."""
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, clip_norm=0.0, **options), 10)
+    gradient = np.array([0.5, -2.0], np.float32)
+    state, params = optimizer.init(jnp.zeros(2)), jnp.zeros(2)
+    for _ in range(2 if options["name"] == "sgd" else 1):
+        updates, state = optimizer.update(jnp.array(gradient), state, params)
+    np.testing.assert_allclose(updates, -expected(gradient), rtol=1e-5)
+
+
+def test_the_usual_moments_are_those_of_optax():
+    usual = {
+        "adam": optax.scale_by_adam, "adamw": optax.scale_by_adam, "adagrad": optax.scale_by_rss,
+        "adadelta": optax.scale_by_adadelta, "lion": optax.scale_by_lion, "radam": optax.scale_by_radam,
+        "rmsprop": optax.scale_by_rms, "sgd": optax.identity,
+    }  # fmt: skip
+    assert set(usual) == set(OPTIMIZERS)
+    params, gradient = jnp.zeros(2), jnp.array([0.5, -2.0])
+    with jax.numpy_dtype_promotion("standard"):
+        for name, make in usual.items():
+            ours, theirs = OptimizerConfig(name=name).direction(), make()
+            found, wanted = (one.update(gradient, one.init(params), params)[0] for one in (ours, theirs))
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("undecayed", "still"),
+    [
+        ((), {"bias", "cell_gain", "embedding", "weight"}),
+        (("biases", "norms"), {"embedding", "weight"}),
+        (("embeddings",), {"bias", "cell_gain", "weight"}),
+    ],
+)
+def test_only_some_parameters_decay(undecayed, still):
+    params = {"cells": {"bias": 1.0, "cell_gain": 1.0, "weight": 1.0}, "embedding": 1.0}
+    params = jax.tree.map(jnp.array, params)
+    config = OptimizerConfig(name="adamw", learning_rate=1.0, weight_decay=0.1, undecayed=undecayed)
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    flat = {**updates["cells"], "embedding": updates["embedding"]}
+    assert {name for name, value in flat.items() if value != 0} == still
+
+
 def test_a_gradient_too_long_is_scaled_down():
     optimizer = make_optimizer(OptimizerConfig(name="sgd", learning_rate=1.0, clip_norm=0.5), 10)
     updates, _ = optimizer.update(jnp.array([30.0, 40.0]), optimizer.init(jnp.zeros(2)), jnp.zeros(2))
@@ -405,6 +458,21 @@ def test_a_gradient_too_long_is_scaled_down():
         ({"name": "adamm"}, "did you mean 'adam"),
         ({"learning_rate": -1.0}, r"optimizer.learning_rate must be zero or more, got -1.0"),
         ({"weight_decay": 0.1}, "optimizer.weight_decay needs optimizer.name=adamw or lion, got adam"),
+        (
+            {"momentum": 0.9},
+            "optimizer.momentum=0.9 is not read by optimizer.name=adam, but by sgd; leave it out, or choose one",
+        ),
+        ({"name": "sgd", "beta2": 0.9}, "optimizer.beta2=0.9 is not read by optimizer.name=sgd, but by adam, adamw, a"),
+        ({"beta1": 1.0}, "optimizer.beta1 must be at least 0 and below 1, got 1.0"),
+        ({"epsilon": -1.0}, "optimizer.epsilon must be zero or more, got -1.0"),
+        (
+            {"undecayed": ("biases",)},
+            r"optimizer.undecayed=\['biases'\] needs weight decay; set optimizer.weight_decay",
+        ),
+        (
+            {"name": "adamw", "weight_decay": 0.1, "undecayed": ("bias",)},
+            "optimizer.undecayed must be one of .*; did you mean 'biases'?",
+        ),
         ({"schedule": "exponential"}, "never reaches optimizer.final_fraction=0; use --optimizer.final-fraction 0.01"),
         ({"ema": 1.0}, "optimizer.ema must be at least 0 and below 1, got 1.0"),
     ],

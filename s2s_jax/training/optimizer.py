@@ -1,27 +1,61 @@
 """The optimizer, its learning rate over time, and gradient clipping."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal
+import functools
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from s2s_jax.validation import at_least, check_fields, fraction, one_of, traced_value
 
+
+def _adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon)
+
+
+def _adagrad(*, epsilon: float = 1e-7) -> optax.GradientTransformation:
+    return optax.scale_by_rss(eps=epsilon)
+
+
+def _adadelta(*, beta2: float = 0.9, epsilon: float = 1e-6) -> optax.GradientTransformation:
+    return optax.scale_by_adadelta(rho=beta2, eps=epsilon)
+
+
+def _lion(*, beta1: float = 0.9, beta2: float = 0.99) -> optax.GradientTransformation:
+    return optax.scale_by_lion(b1=beta1, b2=beta2)
+
+
+def _radam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> optax.GradientTransformation:
+    return optax.scale_by_radam(b1=beta1, b2=beta2, eps=epsilon)
+
+
+def _rmsprop(*, beta2: float = 0.9, epsilon: float = 1e-8) -> optax.GradientTransformation:
+    return optax.scale_by_rms(decay=beta2, eps=epsilon)
+
+
+def _sgd(*, momentum: float = 0.0) -> optax.GradientTransformation:
+    return optax.trace(decay=momentum) if momentum else optax.identity()
+
+
+# name -> the direction of a step; the arguments are those settings of `OptimizerConfig` that the optimizer reads
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adam": optax.scale_by_adam,
-    "adamw": optax.scale_by_adam,
-    "adagrad": optax.scale_by_rss,
-    "adadelta": optax.scale_by_adadelta,
-    "lion": optax.scale_by_lion,
-    "radam": optax.scale_by_radam,
-    "rmsprop": optax.scale_by_rms,
-    "sgd": optax.identity,
+    "adam": _adam,
+    "adamw": _adam,
+    "adagrad": _adagrad,
+    "adadelta": _adadelta,
+    "lion": _lion,
+    "radam": _radam,
+    "rmsprop": _rmsprop,
+    "sgd": _sgd,
 }
 OptimizerName = Literal["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"]
 STEP_FREE_SCHEDULES = ("constant", "inverse-sqrt")  # the rate of a step does not depend on the number of steps
+UndecayedName = Literal["biases", "norms", "embeddings"]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse-sqrt", "exponential"]
 
 
@@ -38,8 +72,8 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """Steps in which the rate rises from 0."""
     final_fraction: float = 0.0
-    """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential, which needs
-    one above 0)."""
+    """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential, which
+    needs one above 0)."""
     extended: tuple[tuple[int, int], ...] = ()
     """Parts of a run before `s2s train --extend` raised its steps: [last step, steps of the schedule until then]."""
     clip_norm: float = 5.0
@@ -49,6 +83,18 @@ class OptimizerConfig:
     rounding. Dropout and scheduled sampling draw other numbers per part, so that with them it is another run."""
     weight_decay: float = 0.0
     """Decoupled weight decay (adamw, lion). Loshchilov & Hutter 2019."""
+    undecayed: tuple[UndecayedName, ...] = ()
+    """Parameters without weight decay: any of biases, norms (the gains of layer normalization) and embeddings."""
+    beta1: float = 0.9
+    """Decay per step of the mean gradient (adam, adamw, radam), or of the mean in the direction (lion)."""
+    beta2: float = 0.0
+    """Decay per step of the mean squared gradient (adam, adamw, radam: usually 0.999; adadelta, rmsprop: 0.9), or of
+    the mean that is kept (lion: 0.99); 0 for the usual one."""
+    epsilon: float = 0.0
+    """Keeps the denominator above 0 (adam, adamw, radam, rmsprop: usually 1e-8; adagrad: 1e-7; adadelta: 1e-6); 0 for
+    the usual one."""
+    momentum: float = 0.0
+    """Fraction of the last step's direction that is added to the gradient (sgd). Polyak 1964; 0 for none."""
     ema: float = 0.0
     """Decay of the moving average of the parameters that validation and decoding use; 0 for none."""
 
@@ -60,8 +106,10 @@ class OptimizerConfig:
         for name in ("learning_rate", "warmup_steps", "clip_norm", "weight_decay"):
             at_least(f"optimizer.{name}", getattr(self, name), 0)
         _check_parts(self.extended)
-        fraction("optimizer.final_fraction", self.final_fraction)
-        fraction("optimizer.ema", self.ema)
+        for name in ("final_fraction", "ema", "beta1", "beta2", "momentum"):
+            fraction(f"optimizer.{name}", getattr(self, name))
+        at_least("optimizer.epsilon", self.epsilon, 0)
+        self._check_moments()
         if self.schedule == "exponential" and not self.final_fraction:
             raise ValueError(
                 "optimizer.schedule=exponential never reaches optimizer.final_fraction=0; use "
@@ -70,6 +118,41 @@ class OptimizerConfig:
             )
         if self.weight_decay and self.name not in ("adamw", "lion"):
             raise ValueError(f"optimizer.weight_decay needs optimizer.name=adamw or lion, got {self.name}")
+        for name in self.undecayed:
+            one_of("optimizer.undecayed", name, get_args(UndecayedName))
+        if self.undecayed and not self.weight_decay:
+            raise ValueError(
+                f"optimizer.undecayed={list(self.undecayed)} needs weight decay; set optimizer.weight_decay above 0, "
+                "or leave optimizer.undecayed out."
+            )
+
+    def _check_moments(self) -> None:
+        """Refuse settings of moments that the optimizer does not read."""
+        for name in MOMENTS:
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if value != default and name not in self._read_moments():
+                others = ", ".join(other for other in OPTIMIZERS if name in _parameters(OPTIMIZERS[other]))
+                raise ValueError(
+                    f"optimizer.{name}={value} is not read by optimizer.name={self.name}, but by {others}; leave it "
+                    "out, or choose one of these."
+                )
+
+    def _read_moments(self) -> dict[str, float]:
+        """The settings of moments that the optimizer reads."""
+        return {name: getattr(self, name) for name in MOMENTS if name in _parameters(OPTIMIZERS[self.name])}
+
+    def direction(self) -> optax.GradientTransformation:
+        """The optimizer without learning rate, clipping and weight decay."""
+        usual = ("beta2", "epsilon")  # where 0 stands for it
+        moments = {name: value for name, value in self._read_moments().items() if value or name not in usual}
+        return OPTIMIZERS[self.name](**moments)
+
+
+MOMENTS = ("beta1", "beta2", "epsilon", "momentum")
+
+
+def _parameters(function: Callable) -> Collection[str]:
+    return inspect.signature(function).parameters
 
 
 def _check_parts(parts: tuple[tuple[int, int], ...]) -> None:
@@ -156,10 +239,22 @@ SCHEDULES: dict[str, Callable[[OptimizerConfig, Any, int], optax.Schedule]] = {
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Clipping, the optimizer's direction, weight decay and the learning rate, in this order."""
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(OPTIMIZERS[config.name]())
+    parts.append(config.direction())
     if config.weight_decay:
-        parts.append(optax.add_decayed_weights(config.weight_decay))
+        mask = functools.partial(is_decayed, undecayed=config.undecayed) if config.undecayed else None
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask))
     return promoting(optax.chain(*parts, optax.scale_by_learning_rate(learning_rate(config, steps))))
+
+
+def is_decayed(params: PyTree, *, undecayed: Sequence[str]) -> PyTree:
+    """Whether each parameter decays; which group it belongs to shows in its name, such as `inner_bias`."""
+    words = {"biases": ("bias",), "norms": ("gain", "norm"), "embeddings": ("embedding",)}
+    spared = tuple(word for group in undecayed for word in words[group])
+
+    def decays(path: tuple, _: Any) -> bool:
+        return not any(word in str(getattr(path[-1], "key", path[-1])) for word in spared)
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def promoting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
