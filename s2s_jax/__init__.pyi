@@ -67,8 +67,6 @@ from s2s_jax.text.tokenizers import TokenizerConfig as TokenizerConfig
 from s2s_jax.text.tokenizers import TokenizersConfig as TokenizersConfig
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig as CheckpointConfig
 from s2s_jax.training.devices import DeviceConfig as DeviceConfig
-from s2s_jax.training.loop import BudgetConfig as BudgetConfig
-from s2s_jax.training.loop import ValidationConfig as ValidationConfig
 from s2s_jax.training.metrics_writer import RecordConfig as RecordConfig
 from s2s_jax.training.objectives import OBJECTIVES as OBJECTIVES
 from s2s_jax.training.objectives import LossConfig as LossConfig
@@ -79,5 +77,7 @@ from s2s_jax.training.optimizer import OPTIMIZERS as OPTIMIZERS
 from s2s_jax.training.optimizer import SCHEDULES as SCHEDULES
 from s2s_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig as ScheduledSamplingConfig
+from s2s_jax.training.stop_policy import BudgetConfig as BudgetConfig
+from s2s_jax.training.stop_policy import ValidationConfig as ValidationConfig
 
 __version__: str

@@ -22,11 +22,11 @@ from s2s_jax.text.sources import DataConfig
 from s2s_jax.text.tokenizers import TokenizersConfig
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.training.devices import DeviceConfig
-from s2s_jax.training.loop import BudgetConfig, ValidationConfig
 from s2s_jax.training.metrics_writer import RecordConfig
 from s2s_jax.training.objectives import LossConfig
 from s2s_jax.training.optimizer import OptimizerConfig, reads_steps
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.stop_policy import BudgetConfig, ValidationConfig
 from s2s_jax.validation import Traced, at_least, check_fields, field_types, one_of
 
 # settings that may differ when a run is resumed: none of them changes what is learned up to a step

@@ -11,19 +11,11 @@ import numpy as np
 from rich.console import Console
 
 from s2s_jax.shapes import Batch
-from s2s_jax.training.loop import (
-    BudgetConfig,
-    StepProgram,
-    StopPolicy,
-    TrainerContext,
-    TrainingLoop,
-    TrainProgress,
-    ValidationConfig,
-    ValidationResult,
-)
+from s2s_jax.training.loop import StepProgram, TrainerContext, TrainingLoop, ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, RecordConfig
 from s2s_jax.training.objectives import LossSums
 from s2s_jax.training.step import Metrics, TrainState
+from s2s_jax.training.stop_policy import BudgetConfig, StopPolicy, TrainProgress, ValidationConfig
 
 QUIET = Console(quiet=True)
 
@@ -33,6 +25,9 @@ class Lowered:
 
     def compile(self) -> "Lowered":
         return self
+
+    def memory_analysis(self) -> None:
+        return None
 
 
 def take_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

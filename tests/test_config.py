@@ -16,9 +16,9 @@ from s2s_jax.config import Experiment, differences, from_json, learned_settings,
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.run.check import check_experiment
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.training.loop import MetricName
 from s2s_jax.training.objectives import OBJECTIVES, ObjectiveName
 from s2s_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName, learning_rate
+from s2s_jax.training.stop_policy import MetricName
 
 
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():

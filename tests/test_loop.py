@@ -1,11 +1,22 @@
-"""What does the training loop do when a step cannot be taken, and what does it say?"""
+"""What does the training loop record, and what does it do and say when a step cannot be taken?"""
+
+import io
+import json
+import time
 
 import fake_training
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from rich.console import Console
 
+from s2s_jax import run
+from s2s_jax.shapes import Batch
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.training.loop import NotFinite
+from s2s_jax.training.memory import MemoryNeed, OutOfMemory, Shape, explained, fitting_rows, memory_warning
 
 
 def diverging_at(bad: int):
@@ -47,3 +58,137 @@ def test_a_divergence_names_the_newest_checkpoint_also_one_that_is_being_written
     assert "step 2: the loss is 1 nats per token, the gradient's norm inf; the step was not taken." in str(failure)
     assert newest in str(failure)
     assert np.load(tmp_path / "not_finite_2.npz")["source"].shape == (1, 2)
+
+
+def records(directory, kind):
+    lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return [record for record in lines if record["kind"] == kind]
+
+
+def test_checkpoints_are_written_by_time_too(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def slowly(first, last):
+        for batch in fake_training.batches(first, last):
+            now[0] += 25  # seconds
+            yield batch
+
+    with fake_training.training(tmp_path, steps=9, batches=slowly, checkpoint_minutes=1.0) as (loop, saved):
+        loop.run()
+    assert saved.steps == [3, 6, 9]
+    with pytest.raises(ValueError, match=r"checkpoint.every_minutes must be 0 or more, got -1.0"):
+        CheckpointConfig(every_minutes=-1.0)
+
+
+def test_a_skipped_spike_is_told_and_counted(tmp_path):
+    """Row 33 of the faults: never silent."""
+
+    def step(state, batch):
+        state, metrics = fake_training.take_step(state, batch)
+        return state, metrics._replace(spike=jnp.array(int(state.step) in (2, 3)), norm=jnp.float32(70.0))
+
+    shown = io.StringIO()
+    changes = {"given": fake_training.program(step=step), "console": Console(file=shown, width=100), "log_every": 2}
+    with fake_training.training(tmp_path, steps=6, **changes) as (loop, _):
+        loop.run()
+    assert [record["skipped_steps"] for record in records(tmp_path, "train")] == [1, 1, 0]
+    assert "step 2: the gradient's norm 70 is a spike; the step was skipped\n" in shown.getvalue()
+    assert shown.getvalue().count("skipped") == 2
+
+
+def test_rows_have_the_learning_rate_the_epoch_and_the_probability_of_the_true_token(tmp_path):
+    changes = ("steps=6", "record.log_every=2", "data.train_size=192", "optimizer.warmup_steps=4")
+    changes += ("scheduled_sampling.schedule=linear", "scheduled_sampling.decay=10", "optimizer.schedule=constant")
+    run.fit(tiny.experiment(*changes), tmp_path, Console(quiet=True))
+    rows = records(tmp_path, "train")
+    assert [row["epoch"] for row in rows] == pytest.approx([2 / 3, 4 / 3, 2])
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.01, 0.02, 0.02])
+    assert [row["teacher_forcing_probability"] for row in rows] == pytest.approx([0.9, 0.7, 0.5])
+    (compiled,) = records(tmp_path, "compile")  # of the largest bucket, before the first step: memory is known
+    assert (compiled["step"], compiled["count"], compiled["rows"]) == (0, 1, 64)
+    assert compiled["megabytes"] > 0.1
+
+
+def test_more_shapes_than_buckets_are_warned_of(tmp_path):
+    """Row 36 of the faults."""
+
+    def ragged(first, last):
+        for length in range(first + 1, last + 1):
+            yield Batch(np.ones((1, length), np.int32), np.ones((1, 3), np.int32))
+
+    shown = io.StringIO()
+    console = Console(file=shown, width=200)
+    with fake_training.training(tmp_path, steps=4, batches=ragged, buckets=2, console=console) as (loop, _):
+        loop.run()
+    assert [record["count"] for record in records(tmp_path, "compile")] == [1, 2, 3, 4]
+    warning = "warning: the step was compiled {} times, once per shape of batches, and there are 2 buckets."
+    assert warning.format(3) in shown.getvalue()
+    assert warning.format(2) not in shown.getvalue()
+
+
+def test_the_largest_shape_is_compiled_first(tmp_path):
+    """Rows 25 and 35 of the faults: a batch that is too large is known before the first step."""
+    largest = Batch(np.ones((4, 9), np.int32), np.ones((4, 8), np.int32))
+    with fake_training.training(tmp_path, steps=2, largest=largest) as (loop, _):
+        loop.run()
+    compiled = [(record["step"], record["rows"], record["source"]) for record in records(tmp_path, "compile")]
+    assert compiled == [(0, 4, 9), (0, 1, 2)]
+
+
+NEED = MemoryNeed(parameters=10.0, optimizer=20.0, activations=600.0)
+SHAPE = Shape(rows=64, source=20, target=21)
+
+
+@pytest.mark.parametrize("where", ["compiling", "sending", "reading"])
+def test_a_lack_of_memory_says_what_fits(tmp_path, where):
+    """Row 35 of the faults: jax raises it while it compiles, when a step is sent, or when its result is read."""
+
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
+
+    class Failing:
+        def __array__(self, *_):
+            fail()
+
+    def step_of_failing(state, batch):
+        state, metrics = fake_training.take_step(state, batch)
+        return state, metrics._replace(norm=Failing())
+
+    changes = {"compiling": {"lower": fail}, "sending": {"step": fail}, "reading": {"step": step_of_failing}}[where]
+    with (
+        pytest.raises(OutOfMemory, match="^a batch of 1 pairs with sources of 2 and targets of 3 tokens does not fit"),
+        fake_training.training(tmp_path, steps=9, given=fake_training.program(**changes)) as (loop, _),
+    ):
+        loop.run()
+
+
+def test_the_remedy_of_a_lack_of_memory_fits():
+    assert fitting_rows(SHAPE, NEED, limit=330.0) == 32
+    assert fitting_rows(SHAPE, NEED, limit=120.0) == 9
+    assert fitting_rows(SHAPE, NEED, limit=5.0) == 1
+    assert fitting_rows(SHAPE, None, limit=None) == 32
+    with (
+        pytest.raises(OutOfMemory) as raised,
+        explained(SHAPE, NEED, 120.0),
+    ):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    assert str(raised.value) == (
+        "a batch of 64 pairs with sources of 20 and targets of 21 tokens does not fit into the memory of the device "
+        "(it needs 630.0 MB per device (parameters 10.0, optimizer 20.0, activations 600.0) of 120 MB); in a new run, "
+        "use --batch.size 9, or --optimizer.accumulate 8 for the same batch in parts."
+    )
+    with (
+        pytest.raises(OutOfMemory, match="use --model.remat-every 10, or a lower --data.max-length"),
+        explained(Shape(1, 9000, 9000), None, None),
+    ):
+        raise MemoryError
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), explained(SHAPE, NEED, 120.0):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_a_step_that_needs_more_than_the_device_has_is_warned_of():
+    """Row 25 of the faults."""
+    assert memory_warning(NEED, 630.0) is None
+    assert memory_warning(None, 1.0) is None
+    assert memory_warning(NEED, 600.0).startswith("a step needs 630 MB and the device has 600 MB; use a lower --batch.")

@@ -19,10 +19,10 @@ from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
-from s2s_jax.training.objectives import LossConfig, batch_sums, make_loss, sum_losses, token_losses
+from s2s_jax.training.objectives import LossConfig, LossSums, batch_sums, make_loss, sum_losses, token_losses
 from s2s_jax.training.optimizer import OPTIMIZERS, OptimizerConfig, learning_rate, make_optimizer, warmup_warning
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
-from s2s_jax.training.step import initial_state, make_step
+from s2s_jax.training.step import SPIKE_HISTORY, SPIKE_WINDOW, initial_state, is_spike, make_step
 
 HOST = Batch(
     np.array([[4, 5, 6, 2], [7, 2, 0, 0], [8, 4, 2, 0], [0, 0, 0, 0]], np.int32),
@@ -358,6 +358,63 @@ def test_a_step_that_is_not_finite_is_not_taken(model, params):
         np.testing.assert_array_equal(after, before)
 
 
+def test_a_nan_on_one_device_alone_stops_all(model, params):
+    """Row 29 of the faults: the decision is one of the whole batch. Token 8 is in a row of the second device only."""
+    mesh = devices.make_mesh(DeviceConfig(count=2))
+    broken = {**params, "embedding": params["embedding"].at[8].set(jnp.nan)}
+    assert (HOST.source[:2] != 8).all()
+    state, metrics = trained(model, broken, mesh, steps=1)
+    assert not bool(metrics.finite)
+    assert int(state.step) == 0
+    oracles.same(state.params, broken, tolerance=0)
+
+
+def line_loss(params, batch, step, key):
+    """The gradient is the number in the batch."""
+    zero = jnp.zeros(())
+    return LossSums(zero, params * batch.source[0, 0].astype(jnp.float32), jnp.ones(()), zero)
+
+
+def test_a_spike_is_skipped_and_resumes_bit_for_bit():
+    """Row 33 of the faults: parameters and moments stay, step, schedule and the memory of norms move on."""
+    config = OptimizerConfig(
+        name="sgd", momentum=0.5, schedule="linear", learning_rate=1.0, clip_norm=0.0, skip_spikes=4.0
+    )
+    optimizer = make_optimizer(config, 100)
+    step = make_step(line_loss, optimizer, skip_spikes=4.0)
+    state = initial_state(jnp.zeros(()), optimizer, seed=0, ema=0.0, skip_spikes=4.0)
+    norms = [9, *[2, 2, 3, 2] * (SPIKE_HISTORY // 4), 8, 9, 1000, 2]
+    by_hand, direction, skipped = 0.0, 0.0, []
+    for count, norm in enumerate(norms):
+        batch = Batch(jnp.full((1, 1), norm, jnp.int32), jnp.full((1, 1), EOS, jnp.int32))
+        state = jax.tree.map(jnp.array, jax.device_get(state))  # as it comes back from a checkpoint
+        state, metrics = step(state, batch)
+        if metrics.spike:
+            skipped.append(norm)
+            continue
+        direction = norm + 0.5 * direction
+        by_hand -= direction * (1 - count / 100)
+    assert skipped == [9, 1000]  # the first 9 came before there was a history; 8 is not more than 4 times 2
+    assert int(state.step) == len(norms)
+    assert float(state.params) == pytest.approx(by_hand, rel=1e-5)
+    assert np.sort(state.norms)[: len(norms)].tolist() == sorted(norms)
+    state, metrics = step(state, batch._replace(source=jnp.zeros((1, 1), jnp.int32)))
+    assert bool(metrics.finite)
+    before = jax.device_get(state)
+    state, metrics = step(state._replace(params=jnp.array(jnp.nan)), batch)
+    assert not bool(metrics.finite)
+    assert not bool(metrics.spike)
+    np.testing.assert_array_equal(state.norms, before.norms)
+
+
+def test_norms_that_stay_high_are_a_new_level_and_no_spikes():
+    norms = jnp.full(SPIKE_WINDOW, 1.0)
+    count = 0
+    while bool(is_spike(jnp.array(10.0), norms, 5.0)):
+        norms, count = norms.at[count].set(10.0), count + 1
+    assert count == SPIKE_WINDOW // 2 + 1
+
+
 def test_the_rate_climbs_and_falls_as_it_says():
     at = functools.partial(map, float)
     cosine = learning_rate(OptimizerConfig(learning_rate=1.0, schedule="cosine", warmup_steps=10), 110)
@@ -463,6 +520,10 @@ def test_a_gradient_too_long_is_scaled_down():
             "optimizer.momentum=0.9 is not read by optimizer.name=adam, but by sgd; leave it out, or choose one",
         ),
         ({"name": "sgd", "beta2": 0.9}, "optimizer.beta2=0.9 is not read by optimizer.name=sgd, but by adam, adamw, a"),
+        (
+            {"skip_spikes": 0.5},
+            "optimizer.skip_spikes must be 0 for none, or a multiple of the median above 1, got 0.5",
+        ),
         ({"beta1": 1.0}, "optimizer.beta1 must be at least 0 and below 1, got 1.0"),
         ({"epsilon": -1.0}, "optimizer.epsilon must be zero or more, got -1.0"),
         (

@@ -49,7 +49,9 @@ def test_a_training_goes_on_when_its_output_cannot_be_written(tmp_path, monkeypa
     monkeypatch.undo()
     stream.close()  # what is left in its buffer raises nothing
     assert capsys.readouterr().err == LOST.format(reason)
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4 + 2  # steps, a validation and the end
+    assert (
+        len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1 + 4 + 2
+    )  # a compilation, steps, a validation and the end
 
 
 def test_a_stream_that_works_is_written_to():

@@ -10,9 +10,9 @@ from s2s_jax.text.sources import DataConfig
 from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.training.devices import DeviceConfig
-from s2s_jax.training.loop import ValidationConfig
 from s2s_jax.training.metrics_writer import RecordConfig
 from s2s_jax.training.optimizer import OptimizerConfig
+from s2s_jax.training.stop_policy import ValidationConfig
 
 
 def experiment(*changes: str) -> config.Experiment:

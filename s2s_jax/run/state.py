@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from s2s_jax.model.interface import Model
 from s2s_jax.training import devices
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
-from s2s_jax.training.loop import TrainProgress
 from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
 from s2s_jax.training.step import TrainState, initial_state
+from s2s_jax.training.stop_policy import TrainProgress
 
 
 def abstract_state(model: Model, config: OptimizerConfig, *, steps: int) -> TrainState:
@@ -48,4 +48,5 @@ def start_state(
 
 def _new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:
     params = model.init(jax.random.key(seed))
-    return initial_state(params, make_optimizer(config, steps), seed=seed, ema=config.ema)
+    optimizer = make_optimizer(config, steps)
+    return initial_state(params, optimizer, seed=seed, ema=config.ema, skip_spikes=config.skip_spikes)

@@ -29,7 +29,7 @@ from s2s_jax.run.model import copy_slots, count_parameters, make_model
 from s2s_jax.run.opening import change_texts, check_directory, check_same_data, move_aside, open_run
 from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES, write_config, write_facts, write_json
 from s2s_jax.run.state import start_state
-from s2s_jax.run.step import training_step
+from s2s_jax.run.step import step_values, training_step
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
 from s2s_jax.run.validator import make_validator
 from s2s_jax.shapes import Batch
@@ -39,10 +39,11 @@ from s2s_jax.training import devices
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.console import training_console
 from s2s_jax.training.lock import Lock
-from s2s_jax.training.loop import StopPolicy, TrainerContext, TrainingLoop, ValidationResult, single_program
+from s2s_jax.training.loop import TrainerContext, TrainingLoop, ValidationResult, single_program
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
 from s2s_jax.training.optimizer import warmup_warning
 from s2s_jax.training.step import Metrics, TrainState, TrainStep
+from s2s_jax.training.stop_policy import StopPolicy
 from s2s_jax.training.vmapped_runs import vmapped_program
 
 
@@ -279,13 +280,27 @@ def _prepared(
                 if warning := warmup_warning(experiment.optimizer, experiment.steps):
                     print_line(f"warning: {warning}")
             with MetricsWriter(
-                directory, experiment.record, steps=experiment.steps, console=console, resumed_at=first
+                directory,
+                experiment.record,
+                steps=experiment.steps,
+                console=console,
+                resumed_at=first,
+                validated_every=experiment.validation.every,
+                values_at=step_values(
+                    experiment.scheduled_sampling,
+                    experiment.optimizer,
+                    steps=experiment.steps,
+                    per_epoch=plan.per_epoch,
+                ),
             ) as writer:
                 context = TrainerContext(
                     batches=plan.from_step,
                     validate=shared.validate,
                     checkpoints=checkpoints,
                     checkpoint_every=experiment.checkpoint.every,
+                    checkpoint_minutes=experiment.checkpoint.every_minutes,
+                    buckets=len(plan.buckets),
+                    largest=plan.largest() if experiment.steps - first >= plan.per_epoch else None,
                     writer=writer,
                     directory=directory,
                     policy=policy,

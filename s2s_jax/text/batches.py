@@ -157,6 +157,12 @@ class BatchPlan:
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=self.config.prefetch)
         return iter(grain.MapDataset.source(_Steps(self, start, stop)).to_iter_dataset(ahead))
 
+    def largest(self) -> Batch:
+        """A batch of the bucket with the most positions, with a single pair: its shape needs the most memory."""
+        number = max(range(len(self.buckets)), key=lambda bucket: self.rows[bucket] * sum(self.buckets[bucket]))
+        pairs = self.pairs.select(self._members[number][:1])
+        return padded_batch(pairs, rows=self.rows[number], bucket=self.buckets[number])
+
     def in_order(self) -> Iterator[Batch]:
         """Every pair once, unshuffled: for validation."""
         for bucket, members in enumerate(self._members):

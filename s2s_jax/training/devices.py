@@ -93,6 +93,16 @@ def describe(mesh: Mesh) -> str:
     return f"{mesh.devices.size} x {first.device_kind} ({first.platform})"
 
 
+def memory_limit() -> float | None:
+    """The megabytes of a device's memory, or of this machine where the device is the CPU; None where unknown."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] / 1e6
+    if jax.default_backend() == "cpu" and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+    return None
+
+
 def on_all(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

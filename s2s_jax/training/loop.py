@@ -1,11 +1,10 @@
 """The training loop, for one run or for replicas that go in step: steps, validations, checkpoints, and when to stop."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,64 +12,13 @@ import numpy as np
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.devices import memory_limit
+from s2s_jax.training.memory import MemoryNeed, Shape, explained, memory_need, memory_warning
 from s2s_jax.training.metrics_writer import MetricsWriter, StepSums
 from s2s_jax.training.profile import Profile
 from s2s_jax.training.signals import Interrupted, SignalGuard, SignalReceived
 from s2s_jax.training.step import Metrics, TrainState, TrainStep
-from s2s_jax.validation import at_least, check_fields
-
-# the names of `evaluate.metrics.METRICS`, which is a floor above this one; the experiment checks the name
-MetricName = Literal[
-    "exact_match",
-    "exact_match_per_line",
-    "bleu",
-    "chrf",
-    "wer",
-    "wer_per_line",
-    "per",
-    "per_per_line",
-    "loss",
-    "perplexity",
-    "token_accuracy",
-    "exposure_gap",
-    "aer",
-    "attention_entropy",
-]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """When and by which metric a run is validated."""
-
-    every: int = 500
-    """Steps between two validations."""
-    sentences: int = 200
-    """Validation lines translated greedily, for metrics of translations; 0 for none. The loss is over all pairs."""
-    metric: MetricName = "loss"
-    """The metric by which a checkpoint is best and the run stops early: loss, bleu, wer or another of METRICS."""
-    patience: int = 0
-    """Validations without improvement after which the run stops; 0 for never."""
-
-    def __post_init__(self):
-        check_fields(self, "validation")
-        at_least("validation.every", self.every, 1)
-        at_least("validation.sentences", self.sentences, 0)
-        at_least("validation.patience", self.patience, 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BudgetConfig:
-    """Bounds on what a run uses, besides its steps; learning rate schedules go by steps all the same."""
-
-    tokens: int = 0
-    """Target tokens after which the run is validated and stops; 0 for no bound."""
-    seconds: float = 0.0
-    """Seconds of training, without compiling and validating, after which it is validated and stops; 0 for no bound."""
-
-    def __post_init__(self):
-        check_fields(self, "budget")
-        at_least("budget.tokens", self.tokens, 0)
-        at_least("budget.seconds", self.seconds, 0)
+from s2s_jax.training.stop_policy import StopPolicy, TrainProgress
 
 
 class NotFinite(ArithmeticError):  # noqa: N818
@@ -85,45 +33,6 @@ class ValidationResult(NamedTuple):
     cost: float  # the value of validation.metric, negated where higher is better
 
 
-class TrainProgress(NamedTuple):
-    """The progress of a run; saved with every checkpoint, so that a resumed run stops where it would have."""
-
-    best: float = math.inf  # lowest cost of a validation
-    stale: int = 0  # validations since then
-    at: int = 0  # step of the last validation
-    tokens: float = 0.0  # target tokens trained on
-    seconds: float = 0.0  # of training, without compiling and validating
-
-
-class StopPolicy(NamedTuple):
-    """When a run is validated, and when it stops."""
-
-    steps: int
-    validation: ValidationConfig
-    budget: BudgetConfig
-
-    def is_validated(self, step: int, progress: TrainProgress) -> bool:
-        """Whether there is a validation after a step."""
-        due = step % self.validation.every == 0 or step == self.steps
-        return step > 0 and (due or self._is_spent(progress))
-
-    def reason(self, step: int, progress: TrainProgress) -> str | None:
-        """Why the run stops after a step; None while it goes on or is still to be validated."""
-        if step > self.steps:
-            return "all steps are taken"
-        if progress.at < step:
-            return None
-        if 0 < self.validation.patience <= progress.stale:
-            return f"{progress.stale} validations without a better one"
-        if self._is_spent(progress):
-            return f"its budget is spent: {progress.tokens:,.0f} target tokens, {progress.seconds:,.0f} s"
-        return "all steps are taken" if step == self.steps else None
-
-    def _is_spent(self, progress: TrainProgress) -> bool:
-        budget = self.budget
-        return 0 < budget.tokens <= progress.tokens or 0 < budget.seconds <= progress.seconds
-
-
 class TrainerContext(NamedTuple):
     """What one run brings to the loop."""
 
@@ -135,6 +44,9 @@ class TrainerContext(NamedTuple):
     directory: Path
     policy: StopPolicy
     progress: TrainProgress
+    checkpoint_minutes: float = 0.0  # between two checkpoints; 0 for steps alone
+    buckets: int = 0  # shapes of batches that there should be
+    largest: Batch | None = None  # a batch of the largest shape, which is compiled first
 
 
 class StepProgram(NamedTuple):
@@ -152,6 +64,15 @@ def single_program(step: TrainStep, put: Callable[[Batch], Batch]) -> StepProgra
     """The program of one run."""
     lower = step.lower  # type: ignore[attr-defined]
     return StepProgram(step, lower, lambda states: states[0], lambda batches: batches[0], put, lambda tree, index: tree)
+
+
+class _Pending(NamedTuple):
+    """A step that was sent to the devices."""
+
+    step: int
+    metrics: Metrics
+    batches: Sequence[Batch]
+    shape: Shape
 
 
 class TrainingLoop:
@@ -178,8 +99,10 @@ class TrainingLoop:
         self.failures: list[NotFinite | None] = [None for _ in runs]
         self._costs: list[float | None] = [None for _ in runs]  # of the validation after the last step
         self._guard = SignalGuard()
-        self._shapes: set[tuple[int, ...]] = set()  # those that are compiled
-        self._pending: tuple[int, Metrics, Sequence[Batch]] | None = None
+        self._memory: dict[Shape, MemoryNeed | None] = {}  # of the shapes that are compiled
+        self._limit = memory_limit()
+        self._saved_at = time.monotonic()
+        self._pending: _Pending | None = None
 
     def run(self) -> list[NotFinite | None]:
         """Train to the last step, or to the validation that stops the runs early.
@@ -207,24 +130,34 @@ class TrainingLoop:
         reason = self._after_step(saving=False) if self._is_overdue() else None
         reason = reason or self.policy.reason(self.first, self.progress[0])
         last = self.first if reason else self.policy.steps
+        largest = [run.largest for run in self.runs if run.largest is not None]
+        if last > self.first and largest:
+            self._compile_once(largest)
         for per_run in zip(*(run.batches(self.first, last) for run in self.runs), strict=True):
             profile.before_step()
             self._take_step(per_run)
             if self._guard.number:
                 raise SignalReceived
-            saving = self.step % self.runs[0].checkpoint_every == 0
+            saving = self._is_save_due()
             if saving or self.policy.is_validated(self.step, self.progress[0]):
                 reason = self._after_step(saving=saving)
             if reason or all(self.failures):
                 break
         return reason
 
+    def _is_save_due(self) -> bool:
+        run, seconds = self.runs[0], time.monotonic() - self._saved_at
+        return self.step % run.checkpoint_every == 0 or 0 < run.checkpoint_minutes * 60 <= seconds
+
+    def _save(self, index: int, state: TrainState) -> None:
+        self._saved_at = time.monotonic()
+        save(self.runs[index], state, self.step, self.progress[index], self._costs[index])
+
     def _save_interrupted(self) -> None:
         """Save every run where it stands; a validation that the signal cut short is made up for by the resumed run."""
         self._read_pending()
         for index in self._alive():
-            run, state = self.runs[index], self.program.of_run(self.state, index)
-            save(run, state, self.step, self.progress[index], self._costs[index])
+            self._save(index, self.program.of_run(self.state, index))
         for run in self.runs:
             run.checkpoints.wait()
 
@@ -238,37 +171,62 @@ class TrainingLoop:
 
     def _take_step(self, batches: Sequence[Batch]) -> None:
         """Send a step to the devices, and read the one before."""
-        batch = self.program.put(self.program.join_batches(batches))
-        self._compile_once(batch)
-        self.state, metrics = self.program.step(self.state, batch)
+        shape, batch = self._compile_once(batches)
+        with explained(shape, self._memory[shape], self._limit):
+            self.state, metrics = self.program.step(self.state, batch)
         self.step += 1
         self._costs = [None for _ in self.runs]
         self._read_pending()
-        self._pending = (self.step, metrics, batches)
+        self._pending = _Pending(self.step, metrics, batches, shape)
         for index, (run, own) in enumerate(zip(self.runs, batches, strict=True)):
             tokens = self.progress[index].tokens + int((own.target != PAD).sum())
             seconds = run.progress.seconds + run.writer.seconds / len(self.runs)  # replicas share the time
             self.progress[index] = self.progress[index]._replace(tokens=tokens, seconds=seconds)
 
-    def _compile_once(self, batch: Batch) -> None:
-        """Compile the step for the shape of a batch, unless it is; calls of the step find the compiled program."""
-        shape = (*batch.source.shape[-2:], batch.target.shape[-1])
-        if shape in self._shapes:
-            return
-        for run in self.runs:
-            run.writer.compiling(shape)
-        self._guard.run(lambda: self.program.lower(self.state, batch).compile())
-        self._shapes.add(shape)
-        for run in self.runs:
-            run.writer.compiled()
+    def _compile_once(self, batches: Sequence[Batch]) -> tuple[Shape, Batch]:
+        """Compile the step for the shape of a batch, unless it is; calls of the step find the compiled program.
+
+        Returns:
+            the shape, and the batch on the devices.
+        """
+        batch = self.program.join_batches(batches)
+        rows, source = batch.source.shape[-2:]  # replicas have an axis before these
+        shape = Shape(rows, source, batch.target.shape[-1])
+        with explained(shape, None, self._limit):
+            batch = self.program.put(batch)
+            if shape not in self._memory:
+                self._compile(shape, batch)
+        return shape, batch
+
+    def _compile(self, shape: Shape, batch: Batch) -> None:
+        writers = [run.writer for run in self.runs]
+        for writer in writers:
+            writer.compiling(shape)
+        compiled = self._guard.run(lambda: self.program.lower(self.state, batch).compile())
+        need = self._memory[shape] = memory_need(compiled, self.state)
+        for writer in writers:
+            writer.compiled(self.step, shape, need, count=len(self._memory))
+        for warning in (memory_warning(need, self._limit), self._shapes_warning()):
+            if warning:
+                writers[0].print(f"warning: {warning}")
+
+    def _shapes_warning(self) -> str | None:
+        """A warning where batches have more shapes than there are buckets, each of which costs a compilation."""
+        buckets, count = self.runs[0].buckets, len(self._memory)
+        # a batch of replicas is as large as the largest bucket in rows, source and target, which may be three
+        expected = buckets if len(self.runs) == 1 else buckets**3
+        if not 0 < expected < count:
+            return None
+        return f"the step was compiled {count} times, once per shape of batches, and there are {buckets} buckets."
 
     def _read_pending(self) -> None:
         """Write the metrics of the step that was sent last, and end the runs that could not take it."""
         if self._pending is None:
             return
-        step, metrics, batches = self._pending
+        step, metrics, batches, shape = self._pending
         self._pending = None
-        values = jax.device_get(metrics)
+        with explained(shape, self._memory[shape], self._limit):
+            values = jax.device_get(metrics)
         for index in list(self._alive()):
             try:
                 write_step(self.runs[index], step, self.program.of_run(values, index), batches[index])
@@ -287,13 +245,13 @@ class TrainingLoop:
                 self._costs[index] = result.cost
                 reason = self.policy.reason(step, self.progress[index])
             if saving or better or reason or step == self.first:
-                save(run, state, step, self.progress[index], self._costs[index])
+                self._save(index, state)
         return reason
 
     def _validate(self, run: TrainerContext, state: TrainState) -> ValidationResult:
-        began = time.monotonic()
+        run.writer.validating(self.step)
         result = self._guard.run(run.validate, state.evaluation_params)
-        run.writer.validation(self.step, result.values, result.sample, seconds=time.monotonic() - began)
+        run.writer.validation(self.step, result.values, result.sample)
         return result
 
 
@@ -315,7 +273,10 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
             f"{norm:.3g}; the step was not taken. Its batch is {kept}, {_newest_checkpoint(run)}; lower "
             "optimizer.learning_rate or optimizer.clip_norm in a new run."
         )
-    run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary))
+    skipped = None if isinstance(metrics.spike, tuple) else int(metrics.spike)
+    if skipped:
+        run.writer.print(f"step {step}: the gradient's norm {norm:.3g} is a spike; the step was skipped")
+    run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary, skipped))
 
 
 def _newest_checkpoint(run: TrainerContext) -> str:

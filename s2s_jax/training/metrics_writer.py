@@ -1,21 +1,20 @@
-"""Progress of a training run: metrics.jsonl, a live table on a terminal or plain lines elsewhere, TensorBoard."""
+"""Progress of a training run: metrics.jsonl, TensorBoard, and what `display` shows of it."""
 
 import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from s2s_jax.extras import needs_extra
 from s2s_jax.training.checkpoint.disk import replace_file
+from s2s_jax.training.display import Display, clock
+from s2s_jax.training.memory import MemoryNeed, Shape
 from s2s_jax.validation import at_least, check_fields
 
 
@@ -42,51 +41,77 @@ class StepSums(NamedTuple):
     correct: float
     norm: float
     auxiliary: float | None = None  # alignment terms times their weights; None where none has a weight
+    skipped: int | None = None  # steps that were skipped as spikes; None where none can be
 
 
 class MetricsWriter:
     """Writes metrics.jsonl, and shows a live table on a terminal or plain lines elsewhere."""
 
-    def __init__(self, directory: Path, config: RecordConfig, *, steps: int, console: Console, resumed_at: int = 0):
-        self.config, self.steps, self.console = config, steps, console
+    def __init__(
+        self,
+        directory: Path,
+        config: RecordConfig,
+        *,
+        steps: int,
+        console: Console,
+        resumed_at: int = 0,
+        validated_every: int = 0,
+        values_at: Callable[[int], Mapping[str, float]] = lambda step: {},
+    ):
+        """`values_at` gives the numbers that depend on the step alone, such as its learning rate."""
+        self.config, self.steps, self.values_at = config, steps, values_at
         self.path = directory / "metrics.jsonl"
         damaged = _drop_after(self.path, resumed_at)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _board(directory) if config.tensorboard else None
         self._since = time.monotonic()
-        self._first, self._started, self._compiling = resumed_at, self._since, self._since
+        self._first, self._started, self._paused = resumed_at, self._since, self._since
         self._sums = StepSums(resumed_at, 0.0, 0.0, 0.0, 0.0)
-        self._rows: dict[str, str] = {}
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._validated_every = validated_every
+        self._validations: list[float] = []  # seconds of each
+        self._display = Display(console)
         if damaged:
             self.print(f"warning: {self.path} had {damaged} damaged lines, which are dropped")
 
     def __enter__(self) -> "MetricsWriter":
-        if self._live:
-            self._live.start()
+        self._display.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+        self._display.__exit__()
         if self._board:
             self._board.close()
         self._file.close()
 
     def print(self, line: str) -> None:
-        """Print a line above the live table."""
-        self.console.print(Text(line), soft_wrap=True)
+        """Print a line, above the live table where there is one."""
+        self._display.print(line)
 
-    def compiling(self, shape: tuple[int, ...]) -> None:
-        """Announce that the next step is compiled for a shape: rows, source tokens, target tokens."""
-        self._compiling = time.monotonic()
-        self.print(f"compiling for sources of {shape[1]} and targets of {shape[2]} tokens, {shape[0]} pairs per batch")
+    def compiling(self, shape: Shape) -> None:
+        """Announce that the step is compiled for batches of a shape."""
+        self._paused = time.monotonic()
+        self._display.now(f"compiling for batches of {shape}")
 
-    def compiled(self) -> None:
-        """Subtract the time since `compiling` from the training time."""
-        seconds = time.monotonic() - self._compiling
+    def compiled(self, step: int, shape: Shape, need: MemoryNeed | None, *, count: int) -> None:
+        """Record that the step was compiled, as the `count`-th shape, and what memory it needs."""
+        seconds = self._resume()
+        memory = {} if need is None else {"megabytes": need.total}
+        self.write("compile", step, seconds=seconds, count=count, **shape._asdict(), **memory)
+        self.print(f"compiled in {seconds:.1f} s" + ("" if need is None else f"; memory: {need}"))
+
+    def validating(self, step: int) -> None:
+        """Announce a validation; the first one compiles its programs."""
+        self._paused = time.monotonic()
+        if not self._validations:
+            self._display.now(f"validating at step {step:,}; this first time, its programs are compiled")
+
+    def _resume(self) -> float:
+        """The seconds since the training was paused, which do not count as training."""
+        self._display.now("")
+        seconds = time.monotonic() - self._paused
         self._since += seconds
         self._started += seconds
+        return seconds
 
     @property
     def seconds(self) -> float:
@@ -109,46 +134,61 @@ class MetricsWriter:
             sums.correct + new.correct,
             new.norm,
             None if new.auxiliary is None else (sums.auxiliary or 0.0) + new.auxiliary,
+            None if new.skipped is None else (sums.skipped or 0) + new.skipped,
         )
         if new.step % self.config.log_every == 0 or new.step == self.steps:
             self._record()
 
     def _record(self) -> None:
         sums, now = self._sums, time.monotonic()
-        seconds = max(now - self._since, 1e-9)
-        loss, rate = sums.nats / max(sums.tokens, 1), sums.tokens / seconds
-        done = (sums.step - self._first) / max(now - self._started, 1e-9)
-        left = (self.steps - sums.step) / max(done, 1e-9)
+        loss, rate = sums.nats / max(sums.tokens, 1), sums.tokens / max(now - self._since, 1e-9)
         added = {} if sums.auxiliary is None else {"auxiliary": sums.auxiliary / max(sums.tokens, 1)}
+        skipped = {} if sums.skipped is None else {"skipped_steps": sums.skipped}
+        at_step = self.values_at(sums.step)
         self.write(
             "train",
             sums.step,
             loss=loss,
             **added,
+            **skipped,
             token_accuracy=sums.correct / max(sums.tokens, 1),
             gradient_norm=sums.norm,
+            **at_step,
             tokens_per_second=rate,
         )
-        self._show(
-            step=f"{sums.step:,} of {self.steps:,}",
+        epoch = f" (epoch {at_step['epoch']:.2f})" if "epoch" in at_step else ""
+        self._display.show(
+            step=f"{sums.step:,} of {self.steps:,}{epoch}",
             loss=f"{loss:.4f} nats per token",
             **{name: f"{value:.4f} per token" for name, value in added.items()},
-            speed=f"{rate:,.0f} target tokens/s, {_clock(left)} left",
+            speed=f"{rate:,.0f} target tokens/s, {self._time_left(sums.step)} left",
         )
         self._since, self._sums = now, StepSums(sums.step, 0.0, 0.0, 0.0, 0.0)
 
-    def validation(
-        self, step: int, values: Mapping[str, float | None], sample: Sequence[str], *, seconds: float
-    ) -> None:
+    def _time_left(self, step: int) -> str:
+        """The time that the remaining steps and validations take, by those of this process so far."""
+        seconds = (self.steps - step) * self.seconds / max(step - self._first, 1)
+        every = self._validated_every
+        validations = (
+            -(-self.steps // every) - (step - 1) // every if every else 0
+        )  # that of this step is still to come
+        if validations and not self._validations:
+            return f"{clock(seconds)} and {validations:,} validation{'s' * (validations > 1)}"
+        if validations:
+            measured = self._validations[1:] or self._validations  # the first one compiles
+            seconds += validations * sum(measured) / len(measured)
+        return clock(seconds)
+
+    def validation(self, step: int, values: Mapping[str, float | None], sample: Sequence[str]) -> None:
         """Record a validation; `sample` is lines that show a translation."""
+        seconds = self._resume()
+        self._validations.append(seconds)
         self.write("validation", step, seconds=seconds, **values)
         numbers = (
             (name.replace("_", " "), "undefined" if value is None else f"{value:.4f}") for name, value in values.items()
         )
         text = ", ".join(f"{name} {number}" for name, number in numbers)
-        self._show(validation=f"at step {step:,}: {text}", sample="\n".join(sample))
-        self._since += seconds
-        self._started += seconds
+        self._display.show(validation=f"at step {step:,}: {text}", sample="\n".join(sample))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Write one line of metrics.jsonl; a number that is not finite becomes null."""
@@ -160,26 +200,9 @@ class MetricsWriter:
                 if isinstance(value, float):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def _show(self, **rows: str) -> None:
-        if self._live is None:
-            sample = rows.pop("sample", "")
-            self.print("; ".join(f"{name} {text}" for name, text in rows.items()) + ("\n" + sample if sample else ""))
-            return
-        self._rows.update(rows)
-        table = Table.grid(padding=(0, 2))
-        for name, text in self._rows.items():
-            table.add_row(Text(name, style="bold"), Text(text))
-        self._live.update(table)
-
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -78,6 +78,9 @@ class OptimizerConfig:
     """Parts of a run before `s2s train --extend` raised its steps: [last step, steps of the schedule until then]."""
     clip_norm: float = 5.0
     """Largest global norm of a gradient; larger ones are scaled down. 0 for none. Pascanu et al. 2013."""
+    skip_spikes: float = 0.0
+    """Skip a step whose gradient's norm is more than so many times the median of the last 100 steps; 0 for none. A
+    skipped step changes no parameter and is counted in metrics.jsonl. A norm that is not finite ends the run."""
     accumulate: int = 1
     """Parts of a batch whose gradients are computed one after another and added: less memory for the same step, up to
     rounding. Dropout and scheduled sampling draw other numbers per part, so that with them it is another run."""
@@ -110,6 +113,10 @@ class OptimizerConfig:
             fraction(f"optimizer.{name}", getattr(self, name))
         at_least("optimizer.epsilon", self.epsilon, 0)
         self._check_moments()
+        if self.skip_spikes and not self.skip_spikes > 1:
+            raise ValueError(
+                f"optimizer.skip_spikes must be 0 for none, or a multiple of the median above 1, got {self.skip_spikes}"
+            )
         if self.schedule == "exponential" and not self.final_fraction:
             raise ValueError(
                 "optimizer.schedule=exponential never reaches optimizer.final_fraction=0; use "

@@ -21,6 +21,7 @@ class TrainState(NamedTuple):
     opt: PyTree
     ema: Any  # moving average of the parameters, or () where none is kept
     key: UInt32[Array, " 2"]  # raw, as checkpoints store it; every random number is a function of it and the step
+    norms: Any = ()  # of the last gradients, Float[Array, " W"], infinite where there is none yet; () without skipping
 
     @property
     def evaluation_params(self) -> Params:
@@ -34,26 +35,38 @@ class Metrics(NamedTuple):
     sums: LossSums
     norm: Float[Array, ""]  # of the gradient of the mean loss, before clipping
     finite: Bool[Array, ""]  # False: the step was not taken
+    spike: Any = ()  # whether the step was skipped as a spike, Bool[Array, ""]; () without skipping
 
 
+SPIKE_WINDOW = 100  # steps whose gradient norms a spike is compared with
+SPIKE_HISTORY = 20  # fewer of them say nothing
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def initial_state(params: Params, optimizer: optax.GradientTransformation, *, seed: int, ema: float) -> TrainState:
+def initial_state(
+    params: Params, optimizer: optax.GradientTransformation, *, seed: int, ema: float, skip_spikes: float = 0.0
+) -> TrainState:
     """The state at step 0."""
     key = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
     average = jax.tree.map(jnp.copy, params) if ema else ()
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
+    norms = jnp.full(SPIKE_WINDOW, jnp.inf) if skip_spikes else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key, norms)
 
 
 def make_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, ema: float = 0.0, accumulate: int = 1
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: float = 0.0,
+    accumulate: int = 1,
+    skip_spikes: float = 0.0,
 ) -> TrainStep:
     """The compiled train step. `state` is donated: do not use it after the call.
 
     With `accumulate`, the gradients of that many parts of the batch are computed one after another and added: the same
     step in less memory. A step whose loss or gradient is not finite is not taken: the state is unchanged, and the
-    metrics say so.
+    metrics say so. With `skip_spikes`, a step whose gradient's norm is more than so many times the median of the last
+    ones counts as a step and changes no parameter.
     """
 
     def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], LossSums]:
@@ -84,7 +97,18 @@ def make_step(
         updates, opt = optimizer.update(gradient, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, state.ema, params) if ema else ()
-        return TrainState(state.step + 1, params, opt, average, state.key)
+        return TrainState(state.step + 1, params, opt, average, state.key, state.norms)
+
+    def skip(state: TrainState, _: Params) -> TrainState:
+        return state._replace(step=state.step + 1, opt=with_next_rate(state.opt))
+
+    def after_spike_check(state: TrainState, gradient: Params, norm, finite) -> tuple[TrainState, Any]:
+        spike = finite & is_spike(norm, state.norms, skip_spikes)
+        branch = jnp.where(finite, 1, 0) + jnp.where(spike, 1, 0)
+        after = jax.lax.switch(branch, [lambda state, _: state, update, skip], state, gradient)
+        # skipped ones are remembered too: where the norms stay high, the median rises and training goes on
+        place = jnp.where(finite, state.step % SPIKE_WINDOW, SPIKE_WINDOW)
+        return after._replace(norms=state.norms.at[place].set(norm, mode="drop")), spike
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
@@ -92,10 +116,32 @@ def make_step(
         with jax.named_scope("optimizer"):
             norm = optax.tree.norm(gradient)
             finite = jnp.isfinite(sums.objective) & jnp.isfinite(norm)
+            if skip_spikes:
+                state, spike = after_spike_check(state, gradient, norm, finite)
+                return state, Metrics(sums, norm, finite, spike)
             state = jax.lax.cond(finite, update, lambda state, _: state, state, gradient)
         return state, Metrics(sums, norm, finite)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def is_spike(norm: Float[Array, ""], norms: Float[Array, " W"], factor: float) -> Bool[Array, ""]:
+    """Whether a gradient's norm is more than `factor` times the (lower) median of the last ones."""
+    count = jnp.isfinite(norms).sum()
+    median = jnp.sort(norms)[jnp.maximum(count - 1, 0) // 2]
+    return (count >= SPIKE_HISTORY) & (norm > factor * median)
+
+
+def with_next_rate(opt: PyTree) -> PyTree:
+    """The state of an optimizer whose learning rate schedule has moved on by a step, and nothing else has."""
+
+    def is_schedule(state: Any) -> bool:
+        return isinstance(state, optax.ScaleByScheduleState)
+
+    def advanced(state: Any) -> Any:
+        return state._replace(count=optax.safe_increment(state.count)) if is_schedule(state) else state
+
+    return jax.tree.map(advanced, opt, is_leaf=is_schedule)
 
 
 def dealt(rows: Shaped[Array, "B ..."], parts: int) -> Shaped[Array, "P C ..."]:

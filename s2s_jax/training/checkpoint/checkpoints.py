@@ -45,6 +45,8 @@ class CheckpointConfig:
 
     every: int = 1000
     """Steps between two checkpoints."""
+    every_minutes: float = 0.0
+    """Minutes after which a checkpoint is written besides, counted from the last one; 0 for steps alone."""
     keep: int = 2
     """Newest checkpoints to keep; with two, one damaged checkpoint costs no more than one interval."""
     best: int = 1
@@ -55,6 +57,8 @@ class CheckpointConfig:
         for name in ("every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"checkpoint.{name} must be positive, got {getattr(self, name)}")
+        if self.every_minutes < 0:
+            raise ValueError(f"checkpoint.every_minutes must be 0 or more, got {self.every_minutes}")
         if self.best < 0:
             raise ValueError(f"checkpoint.best must be 0 or more, got {self.best}")
 
