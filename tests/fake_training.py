@@ -86,11 +86,13 @@ def training(
     every: int = 1000,
     log_every: int = 1,
     given: StepProgram | None = None,
+    tensorboard: bool = False,
     **context: Any,
 ) -> Iterator[tuple[TrainingLoop, Saved]]:
     """A loop from step 0, and the checkpoints that it writes."""
     policy = StopPolicy(steps, ValidationConfig(every=every), BudgetConfig())
-    with MetricsWriter(directory, RecordConfig(log_every=log_every), steps=steps, console=console) as writer:
+    record = RecordConfig(log_every=log_every, tensorboard=tensorboard)
+    with MetricsWriter(directory, record, steps=steps, console=console, validated_every=every) as writer:
         saved = Saved()
         run = TrainerContext(
             **{

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import time
 
 import fake_training
@@ -108,6 +109,27 @@ def test_rows_have_the_learning_rate_the_epoch_and_the_probability_of_the_true_t
     (compiled,) = records(tmp_path, "compile")  # of the largest bucket, before the first step: memory is known
     assert (compiled["step"], compiled["count"], compiled["rows"]) == (0, 1, 64)
     assert compiled["megabytes"] > 0.1
+
+
+def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "tensorboardX.SummaryWriter.add_scalar", lambda self, name, value, step: given.append((name, step, value))
+    )
+    with fake_training.training(tmp_path, steps=2, tensorboard=True) as (loop, _):
+        loop.run()
+    assert any((tmp_path / "tensorboard").iterdir())
+    assert [each for each in given if each[0] == "train/loss"] == [("train/loss", 1, 1.0), ("train/loss", 2, 1.0)]
+    assert ("validation/loss", 2, 1.0) in given
+
+
+def test_tensorboard_that_is_not_installed_is_refused_with_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with (
+        pytest.raises(ValueError, match="^record.tensorboard needs tensorboardX; pip install tensorboardX, or set re"),
+        fake_training.training(tmp_path, steps=2, tensorboard=True),
+    ):
+        pass
 
 
 def test_more_shapes_than_buckets_are_warned_of(tmp_path):

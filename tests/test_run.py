@@ -498,23 +498,17 @@ def test_no_pickle_and_no_eval_anywhere():
             assert word not in text or "No pickle" in text, f"{path}: {word}"
 
 
-@pytest.mark.wide
 def test_two_devices_train_as_one_does(tmp_path):
     states = [
         run.train(
-            tiny.experiment("steps=5", "optimizer.name=sgd", f"device.count={count}"), tmp_path / str(count), QUIET
+            tiny.experiment("steps=3", "optimizer.name=sgd", "validation.sentences=0", f"device.count={count}"),
+            tmp_path / str(count),
+            QUIET,
         )
         for count in (1, 2)
     ]
     for one, two in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
-
-
-@pytest.mark.wide
-def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path):
-    run.train(tiny.experiment("steps=2", "record.log_every=1", "record.tensorboard=true"), tmp_path / "run", QUIET)
-    assert any((tmp_path / "run" / "tensorboard").iterdir())
-    assert [one["step"] for one in records(tmp_path / "run", "train")] == [1, 2]
 
 
 @pytest.mark.wide

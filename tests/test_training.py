@@ -16,6 +16,7 @@ from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, shift_right, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.run import trainer
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
@@ -546,5 +547,17 @@ def test_optimizers_that_make_no_sense_are_refused(options, message):
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"device.count=64, but jax found 2 \(cpu\)"):
         devices.make_mesh(DeviceConfig(count=64))
-    with pytest.raises(ValueError, match="device.platform=gpu, but jax found cpu"):
+    with pytest.raises(ValueError, match="device.platform=gpu, but jax found cpu; install jax for gpu."):
         devices.make_mesh(DeviceConfig(platform="gpu"))
+
+
+def test_a_gpu_that_jax_does_not_use_is_told(monkeypatch):
+    """Row 48 of the faults: falling back to the CPU is printed when training starts; device.platform refuses it."""
+    monkeypatch.setattr(devices, "gpus", lambda: ["NVIDIA H100"])
+    warning = "running on the CPU although there is a NVIDIA H100; install jax[cuda13]."
+    assert devices.accelerator_left_idle() == warning
+    printed = []
+    trainer._print_devices(printed.append, devices.make_mesh(DeviceConfig(count=1)), "float32")
+    assert printed == ["devices: 1 x cpu (cpu); precision: float32", f"warning: {warning}"]
+    monkeypatch.setattr(devices, "gpus", list)
+    assert devices.accelerator_left_idle() is None

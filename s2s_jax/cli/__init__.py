@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 1 internal error, 2 usage error, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+        The exit code: 0 done, 1 internal error, 2 usage error, 130 interrupted by Ctrl-C; 128 + number of
+        another signal.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):

@@ -61,9 +61,9 @@ class MetricsWriter:
         """`values_at` gives the numbers that depend on the step alone, such as its learning rate."""
         self.config, self.steps, self.values_at = config, steps, values_at
         self.path = directory / "metrics.jsonl"
+        self._board = _board(directory) if config.tensorboard else None
         damaged = _drop_after(self.path, resumed_at)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = _board(directory) if config.tensorboard else None
         self._since = time.monotonic()
         self._first, self._started, self._paused = resumed_at, self._since, self._since
         self._sums = StepSums(resumed_at, 0.0, 0.0, 0.0, 0.0)
