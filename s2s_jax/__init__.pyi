@@ -14,7 +14,7 @@ from s2s_jax.decode.search import SEARCHES as SEARCHES
 from s2s_jax.decode.search import Search as Search
 from s2s_jax.decode.search import SearchConfig as SearchConfig
 from s2s_jax.decode.translate import Translation as Translation
-from s2s_jax.evaluate.evaluation import EvaluationConfig as EvaluationConfig
+from s2s_jax.evaluate.config import EvaluationConfig as EvaluationConfig
 from s2s_jax.evaluate.metrics import METRICS as METRICS
 from s2s_jax.evaluate.metrics import Metric as Metric
 from s2s_jax.evaluate.metrics import Predictions as Predictions

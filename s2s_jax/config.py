@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from s2s_jax.decode.search import SearchConfig
-from s2s_jax.evaluate.evaluation import EvaluationConfig
+from s2s_jax.evaluate.config import EvaluationConfig
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.model.seq2seq import ModelConfig
 from s2s_jax.text.batches import BatchConfig

@@ -166,7 +166,7 @@ def test_evaluate_names_the_split_that_it_read(s2s, directory, tmp_path):
     files = ("--data.train", str(path), "--data.validation", str(path), "--data.lengths", "[0,0]")
     _, out, errors = s2s("evaluate", str(directory), "--json", *files)
     assert json.loads(out)["split"] == "validation"
-    assert "no test data is named (data.test), so the validation data is evaluated" in errors
+    assert "note: no test data is named (data.test), so the validation data is evaluated\n" in errors
     _, out, errors = s2s("evaluate", str(directory), "--json", *files, "--data.test", str(path))
     assert json.loads(out)["split"] == "test"
     assert "no test data" not in errors

@@ -11,13 +11,13 @@ from hypothesis import strategies as some
 
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, sure_of
-from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, error_of_alignments, forced_sums
+from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, error_of_alignments, forced_sums, group_by_source
 from s2s_jax.evaluate.metrics import (
     INPUTS,
     METRICS,
     Metric,
     Predictions,
-    by_source,
+    by_item,
     check_metric,
     counts_of,
     link_counts,
@@ -207,9 +207,21 @@ def test_entropy_is_a_mean_over_target_tokens():
     )
 
 
-def test_pairs_are_added_up_by_source():
-    assert by_source(np.array([1.0, 2.0, 4.0]), ["b", "a", "b"]).tolist() == [5.0, 2.0]
-    assert by_source(np.ones((3, 2)), ["x", "x", "y"]).tolist() == [[2.0, 2.0], [1.0, 1.0]]
+def test_pairs_are_added_up_by_item():
+    assert by_item(np.array([1.0, 2.0, 4.0]), np.array([0, 1, 0])).tolist() == [5.0, 2.0]
+    assert by_item(np.ones((3, 2)), np.array([0, 0, 1])).tolist() == [[2.0, 2.0], [1.0, 1.0]]
+    assert by_item(np.ones((0, 2)), np.zeros(0, int)).shape == (0, 2)
+
+
+def test_equal_sources_are_one_item_unless_every_pair_is_to_be_one():
+    pairs = [Example("b", "1"), Example("a", "2"), Example("b", "3")]
+    merged, apart = group_by_source(pairs), group_by_source(pairs, merge=False)
+    assert (merged.sources, merged.references, merged.items.tolist()) == (["b", "a"], [["1", "3"], ["2"]], [0, 1, 0])
+    assert (apart.sources, apart.references, apart.items.tolist()) == (
+        ["b", "a", "b"],
+        [["1"], ["2"], ["3"]],
+        [0, 1, 2],
+    )
 
 
 def test_what_does_not_fit_is_refused():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from s2s_jax.evaluate.evaluation import EvaluationConfig
+from s2s_jax.evaluate.config import EvaluationConfig
 from s2s_jax.evaluate.metrics import LengthBucket, Predictions, by_length, measure, signatures
 from s2s_jax.evaluate.text_counts import BLEU_TOKENIZERS, UnitName, edit_distance, space_tokens
 

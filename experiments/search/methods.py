@@ -19,7 +19,7 @@ from rich.console import Console
 
 import s2s_jax as s2s
 from s2s_jax.decode.translate import Hypothesis, Translation
-from s2s_jax.evaluate.evaluation import Grouped, group_by_source
+from s2s_jax.evaluate.evaluation import group_by_source
 from s2s_jax.evaluate.metrics import Predictions, measure
 from s2s_jax.text.sources import read_split
 
@@ -70,7 +70,8 @@ def row(run: s2s.Run, name: str, sources: Sequence[str], references: Sequence[Se
     translations = run.translate(sources, **settings)
     seconds = time.monotonic() - started
     hypotheses = [chosen(name, translation) for translation in translations]
-    numbers = measure(Predictions([one.text for one in hypotheses], references, run.experiment.evaluation.unit))
+    evaluation = run.experiment.evaluation
+    numbers = measure(Predictions([one.text for one in hypotheses], references, evaluation.unit, evaluation.tokenizer))
     nats = sum(sum(one.log_probs) for one in hypotheses) / len(hypotheses)
     measured = [f"{numbers[metric]:.4f}" for metric in ("exact_match", *METRICS[run.experiment.evaluation.unit])]
     return [
@@ -93,12 +94,12 @@ def main() -> None:
     run = s2s.load(arguments.run)
     examples, _ = read_split(run.experiment.data, arguments.split)
     everything = group_by_source(examples)
-    items = Grouped(everything.sources[: arguments.lines], everything.references[: arguments.lines])
+    sources, references = everything.sources[: arguments.lines], everything.references[: arguments.lines]
     metrics = METRICS[run.experiment.evaluation.unit]
     heads = ["search", "exact match", *metrics, "oracle exact match", "nats per line", "lines/s"]
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    console.print(f"{run.step} steps, {len(items.sources)} lines of {arguments.split}")
-    rows = (row(run, name, *items) for name in METHODS if arguments.only in name)
+    console.print(f"{run.step} steps, {len(sources)} lines of {arguments.split}")
+    rows = (row(run, name, sources, references) for name in METHODS if arguments.only in name)
     for cells in itertools.chain((heads, ["---"] * len(heads)), rows):
         console.print("| " + " | ".join(cells) + " |")
 

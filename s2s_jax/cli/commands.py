@@ -19,8 +19,8 @@ def evaluate_command(arguments: Arguments) -> None:
     """Print the metrics of a split."""
     loaded = load_run(arguments)
     metrics = loaded.evaluate(arguments.options.split)
-    if metrics["split"] != arguments.options.split:
-        print("no test data is named (data.test), so the validation data is evaluated", file=sys.stderr)
+    for note in metrics.get("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     about = {"run": arguments.options.run, "step": loaded.step}
     combined = {"averaged": loaded.averaged, "with": arguments.options.ensemble}
     metrics = {**about, **{name: value for name, value in combined.items() if value}, **metrics}
@@ -32,7 +32,7 @@ def evaluate_command(arguments: Arguments) -> None:
             for row in value:
                 counts = f"{row['sources']:6} sources, exact match {formatted(row['exact_match'])}"
                 print(f"  {row['label']:>8} tokens: {counts}")
-        elif value is not None:
+        elif value is not None and name != "notes":
             print(f"{name.replace('_', ' ')}: {formatted(value)}")
 
 

@@ -1,49 +1,40 @@
 """All the numbers that `s2s evaluate` reports of a split."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
-from s2s_jax.evaluate.metrics import Predictions, by_length, by_source, measure, signatures
-from s2s_jax.evaluate.text_counts import BLEU_TOKENIZERS, UnitName
+from s2s_jax.evaluate.config import EvaluationConfig
+from s2s_jax.evaluate.metrics import Predictions, by_item, by_length, measure, signatures
 from s2s_jax.text.example import Example
 from s2s_jax.text.tokenizers import Tokenizer
-from s2s_jax.validation import check_fields, one_of
 
 FORCED_COLUMNS = ("nats", "tokens", "correct", "exposure_nats")  # inputs of metrics that come from given targets
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How translations are evaluated."""
-
-    unit: UnitName = "word"
-    """What a space-separated token of a target is: word (WER counts words) or phone (PER counts phones, WER items)."""
-
-    def __post_init__(self):
-        check_fields(self, "evaluation")
-        one_of("evaluation.unit", self.unit, BLEU_TOKENIZERS)
-
-
 class Grouped(NamedTuple):
-    """Each source once, with all its targets, in the order of their first occurrence."""
+    """The items of an evaluation, in the order of their first pairs."""
 
     sources: list[str]
     references: list[list[str]]
+    items: Int[np.ndarray, " P"]  # the item of each pair
 
 
-def group_by_source(examples: Sequence[Example]) -> Grouped:
-    """Pairs with one source are one item with several references."""
-    by_source: dict[str, list[str]] = {}
-    for example in examples:
-        by_source.setdefault(example.source, []).append(example.target)
-    return Grouped(list(by_source), list(by_source.values()))
+def group_by_source(examples: Sequence[Example], *, merge: bool = True) -> Grouped:
+    """Pairs with one source are one item with several references; without `merge` each pair is an item."""
+    places: dict[Any, int] = {}
+    keys = (example.source if merge else number for number, example in enumerate(examples))
+    items = np.array([places.setdefault(key, len(places)) for key in keys], np.int64)
+    grouped = Grouped([""] * len(places), [[] for _ in places], items)
+    for item, example in zip(items, examples, strict=True):
+        grouped.sources[item] = example.source
+        grouped.references[item].append(example.target)
+    return grouped
 
 
 def forced_sums(pairs: Sequence[ScoredPair]) -> Float[np.ndarray, "P 3"]:
@@ -57,7 +48,7 @@ def predictions_of(
     references: Sequence[Sequence[str]],
     forced: Float[np.ndarray, "N K"],
     *,
-    unit: str,
+    evaluation: EvaluationConfig,
     attends: bool,
     links: Float[np.ndarray, "_ 2"] | None = None,
 ) -> Predictions:
@@ -67,7 +58,7 @@ def predictions_of(
         translations: one per source; None where nothing is translated.
         references: the references of each source.
         forced: the first K of `FORCED_COLUMNS`, one row per source, pair or batch.
-        unit: as in EvaluationConfig.
+        evaluation: the unit and the tokenizer of BLEU.
         attends: whether the model has attention; without it there are no alignments.
         links: `link_counts` of pairs or sources; None where there is no gold alignment or no attention.
     """
@@ -78,7 +69,8 @@ def predictions_of(
     return Predictions(
         texts,
         None if translations is None else references,
-        unit,
+        evaluation.unit,
+        evaluation.tokenizer,
         **dict(zip(FORCED_COLUMNS, forced.T, strict=False)),
         alignments=alignments,
         link_counts=links,
@@ -90,7 +82,7 @@ def evaluate_split(
     grouped: Grouped,
     pairs: Sequence[ScoredPair],
     *,
-    unit: str,
+    evaluation: EvaluationConfig,
     attends: bool,
     links: Float[np.ndarray, "P 2"] | None = None,
 ) -> dict[str, Any]:
@@ -101,12 +93,14 @@ def evaluate_split(
     Args:
         translations: one per source of `grouped`.
         pairs: the split's pairs under forced decoding.
-        unit: as in EvaluationConfig.
+        evaluation: the unit and the tokenizer of BLEU.
         attends: whether the model has attention.
         links: `link_counts` of the pairs; None where there is no gold alignment or no attention.
     """
-    forced = by_source(forced_sums(pairs), [pair.example.source for pair in pairs])
-    predictions = predictions_of(translations, grouped.references, forced, unit=unit, attends=attends, links=links)
+    forced = by_item(forced_sums(pairs), grouped.items)
+    predictions = predictions_of(
+        translations, grouped.references, forced, evaluation=evaluation, attends=attends, links=links
+    )
     lengths = [max(0, len(translation.source_tokens) - 1) for translation in translations]
     return {
         **measure(predictions),

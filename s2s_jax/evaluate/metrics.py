@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from s2s_jax.evaluate.alignment import Link, alignment_entropy, hard, link_agreement, sure_of
 from s2s_jax.evaluate.text_counts import (
@@ -51,7 +51,7 @@ class Predictions:
 
     Texts, references and alignments have one entry per source. The sums of forced decoding (the true token fed at
     each step) may have a row per source, per pair or per batch: a metric of the whole is the same, while counts that
-    are to be drawn again by source need a row per source (`by_source`). An input that is None was not measured, and
+    are to be drawn again by source need a row per source (`by_item`). An input that is None was not measured, and
     metrics that need it cannot be computed.
     """
 
@@ -178,12 +178,10 @@ def value(metric: str, summed: Float[np.ndarray, " K"]) -> float | None:
     return None if np.isnan(result) and not np.isnan(summed).any() else result
 
 
-def by_source(numbers: Float[np.ndarray, "P *rest"], sources: Sequence[str]) -> Float[np.ndarray, "N *rest"]:
-    """Numbers of pairs added up by source, in the order in which `group_by_source` lists the sources."""
-    places: dict[str, int] = {}
-    rows = np.array([places.setdefault(source, len(places)) for source in sources], np.int64)
-    summed = np.zeros((len(places), *numbers.shape[1:]))
-    np.add.at(summed, rows, numbers)
+def by_item(numbers: Float[np.ndarray, "P *rest"], items: Int[np.ndarray, " P"]) -> Float[np.ndarray, "N *rest"]:
+    """Numbers of pairs added up by item: `items` holds the item of each pair, as `group_by_source` numbers them."""
+    summed = np.zeros((int(items.max(initial=-1)) + 1, *numbers.shape[1:]))
+    np.add.at(summed, items, numbers)
     return summed
 
 

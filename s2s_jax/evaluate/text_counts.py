@@ -84,12 +84,18 @@ def bleu_scorer(tokenizer: str) -> "BLEU":
     """sacrebleu's BLEU with one of its tokenizers.
 
     Raises:
-        ValueError: sacrebleu has no such tokenizer.
+        ValueError: sacrebleu has no such tokenizer, or its packages are not installed.
     """
     from sacrebleu.metrics.bleu import BLEU
 
     one_of("bleu_tokenizer", tokenizer, BLEU.TOKENIZERS)
-    return BLEU(tokenize=tokenizer, force=True)  # force: no log line on hypotheses that end in " ."; the score is same
+    try:
+        return BLEU(tokenize=tokenizer, force=True)  # force: no log line on hypotheses that end in " ."; no effect else
+    except RuntimeError:  # sacrebleu names its own extra in a message of four lines
+        remedy = f"pip install 'sacrebleu[{tokenizer[:2]}]'"
+        raise ValueError(
+            f"evaluation.bleu_tokenizer={tokenizer} needs packages that are not installed; {remedy}."
+        ) from None
 
 
 @functools.cache

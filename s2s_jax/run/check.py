@@ -65,6 +65,7 @@ def _check_validation_metric(experiment: Experiment) -> None:
 
 def _problems(experiment: Experiment) -> Iterator[str]:
     try:
+        experiment.evaluation.check_installed()
         _check_validation_metric(experiment)
     except ValueError as error:
         yield str(error)

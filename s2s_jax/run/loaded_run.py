@@ -13,6 +13,7 @@ from s2s_jax.decode.forced_decoding import PairScorer, ScoredPair
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
+from s2s_jax.evaluate.config import evaluation_notes
 from s2s_jax.evaluate.evaluation import error_of_alignments, evaluate_split, group_by_source, token_links
 from s2s_jax.evaluate.metrics import link_counts
 from s2s_jax.model.ensemble import ensemble as ensemble_of
@@ -96,16 +97,25 @@ class Run:
         return self._ranking_scorer.score(self.params, examples, window=window, ready=ready)
 
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
-        """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`)."""
+        """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`).
+
+        `notes` is there where something about the numbers needs to be known.
+        """
         examples, _ = read_split(self.experiment.data, split)
-        grouped = group_by_source(examples)
+        evaluation = self.experiment.evaluation
+        evaluation.check_installed()
+        grouped = group_by_source(examples, merge=evaluation.merge_sources)
         translations = self.translate(grouped.sources, **search)
         scored = list(self._scorer.score(self.params, examples))
         aligned, gold = self._gold_links(scored)
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
-        unit, attends = self.experiment.evaluation.unit, self.experiment.model.attention.score != "none"
-        metrics = evaluate_split(translations, grouped, scored, unit=unit, attends=attends, links=links)
-        return {"split": self.experiment.data.split_used(split), **metrics}
+        attends = self.experiment.model.attention.score != "none"
+        metrics = evaluate_split(translations, grouped, scored, evaluation=evaluation, attends=attends, links=links)
+        used = self.experiment.data.split_used(split)
+        notes = evaluation_notes(examples, len(grouped.sources), evaluation)
+        if used != split:
+            notes = [f"no {split} data is named (data.{split}), so the {used} data is evaluated", *notes]
+        return {"split": used, **metrics, **({"notes": notes} if notes else {})}
 
     def alignment_error(self, pairs: Sequence[ScoredPair]) -> float | None:
         """AER of forced alignments; None without gold alignments or without attention."""

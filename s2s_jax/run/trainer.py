@@ -18,6 +18,7 @@ from rich.console import Console
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
+from s2s_jax.evaluate.config import evaluation_notes
 from s2s_jax.imports import import_code
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length, encode_training, encode_validation, facts_of
@@ -203,6 +204,8 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     pairs = encode_training(data, tokenizers, experiment.data, batch, guided=experiment.loss.guided)
     validation = encode_validation(data, tokenizers, batch)
     print_reports(data.reports, print_line)
+    for note in evaluation_notes(data.validation, len(data.validation), experiment.evaluation):
+        print_line(f"note: {note}.")
     return Inputs(data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers))
 
 

@@ -42,10 +42,10 @@ def make_validator(
         pairs: the examples, encoded.
         max_length: most tokens of a translation.
     """
-    config, unit = experiment.validation, experiment.evaluation.unit
+    config, evaluation = experiment.validation, experiment.evaluation
     plan = BatchPlan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
-    grouped = group_by_source(examples[: config.sentences])
+    grouped = group_by_source(examples[: config.sentences], merge=evaluation.merge_sources)
     search = _greedy(experiment.search)
     translator = Translator(compiled_search(model, search, max_length), tokenizers, search)
     metrics = dict.fromkeys([*OF_LOSS, *(OF_TRANSLATIONS if grouped.sources else ()), config.metric])
@@ -61,7 +61,7 @@ def make_validator(
             translations or None,
             grouped.references,
             np.array([totals]),
-            unit=unit,
+            evaluation=evaluation,
             attends=experiment.model.attention.score != "none",
             links=None if links_of is None else links_of(params),
         )

@@ -7,9 +7,10 @@ import numpy as np
 
 from s2s_jax import run
 from s2s_jax.decode.translate import Translation
+from s2s_jax.evaluate.config import EvaluationConfig
 from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, forced_sums, group_by_source, predictions_of, token_links
 from s2s_jax.evaluate.exposure_bias import free_running_losses
-from s2s_jax.evaluate.metrics import METRICS, Predictions, by_source, counts_of, link_counts, value
+from s2s_jax.evaluate.metrics import METRICS, Predictions, by_item, counts_of, link_counts, value
 from s2s_jax.run.batches import encode
 from s2s_jax.sweep.results import ExamplePrediction
 from s2s_jax.text.example import Example
@@ -26,12 +27,13 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
         gallery: number of sources whose translation and alignment are kept in full.
     """
     examples = read_split(trained.experiment.data, split)[0][: sentences or None]
-    items = group_by_source(examples)
+    evaluation = trained.experiment.evaluation
+    items = group_by_source(examples, merge=evaluation.merge_sources)
     translations = trained.translate(items.sources)
     pairs = list(trained.score(examples))
     forced = forced_sums(pairs)
     exposed = _free_running_nats(trained, examples) - forced[:, :1]
-    forced = by_source(np.concatenate([forced, exposed], axis=1), [example.source for example in examples])
+    forced = by_item(np.concatenate([forced, exposed], axis=1), items.items)
     predictions: dict[str, Any] = {
         "sources": items.sources,
         "references": items.references,
@@ -47,10 +49,9 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     if all(example.links is not None for example in examples):
         gold = [token_links(example, **trained.tokenizers) for example in examples]
         counts = link_counts([pair.alignment for pair in pairs], gold)
-        links = by_source(counts, [example.source for example in examples])
+        links = by_item(counts, items.items)
         predictions["link_counts"] = links.tolist()
-    unit = trained.experiment.evaluation.unit
-    measured = predictions_of(translations, items.references, forced, unit=unit, attends=True, links=links)
+    measured = predictions_of(translations, items.references, forced, evaluation=evaluation, attends=True, links=links)
     # counted now, so that the alignments need not be stored
     aligned = [name for name, metric in METRICS.items() if "alignments" in metric.needs]
     predictions["alignment_counts"] = {name: rows.tolist() for name, rows in counts_of(measured, aligned).items()}
@@ -80,20 +81,20 @@ def _gallery_record(translation: Translation, references: Sequence[str]) -> dict
 
 
 def score_predictions(
-    predictions: dict[str, Any], *, unit: str
+    predictions: dict[str, Any], evaluation: EvaluationConfig
 ) -> tuple[dict[str, float | None], dict[str, np.ndarray]]:
     """The metrics of a split, and for each metric the sufficient statistics per source.
 
     Args:
         predictions: as `predict_split` returns them.
-        unit: `evaluation.unit`.
     """
     forced = np.array(predictions["forced"], np.float64)
     counts = counts_of(
         Predictions(
             texts=predictions["texts"],
             references=predictions["references"],
-            unit=unit,
+            unit=evaluation.unit,
+            bleu_tokenizer=evaluation.tokenizer,
             **dict(zip(FORCED_COLUMNS, forced.T, strict=True)),
             link_counts=np.array(predictions["link_counts"], np.float64) if "link_counts" in predictions else None,
         )

@@ -183,6 +183,7 @@ def _prediction_settings(spec: TrialSpec) -> dict[str, Any]:
     """The settings that the translations depend on, in addition to the parameters."""
     return {
         "search": _as_json(spec.experiment.search),
+        "merge_sources": spec.experiment.evaluation.merge_sources,
         **{name: getattr(spec, name) for name in ("split", "sentences", "gallery")},
     }
 
@@ -205,7 +206,7 @@ def predict_and_score(spec: TrialSpec) -> None:
         **_scoring_settings(spec),
     }
     if _inputs(spec.folder / SCORES_FILE) != inputs:
-        metrics, counts = score_predictions(read_json(translations), unit=trained.experiment.evaluation.unit)
+        metrics, counts = score_predictions(read_json(translations), spec.experiment.evaluation)
         np.savez(spec.folder / COUNTS_FILE, **counts)  # type: ignore[arg-type]
         about = {"parameters": run.count_parameters(trained.params), "best_step": trained.step}
         write_json(spec.folder / SCORES_FILE, {"inputs": inputs, **about, "metrics": metrics})
