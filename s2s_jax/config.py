@@ -43,7 +43,7 @@ RUNTIME_SETTINGS = (
         "budget",
         "batch.prefetch",
     ),
-    *("data.directory", "data.manual_dir", "data.test"),
+    *("data.directory", "data.manual_dir", "data.test", "data.test_alignment"),
 )
 # where the data lies, which may change; its fingerprint, which may not, is compared instead
 LOCATION_SETTINGS = ("data.train", "data.validation", "data.alignment")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, pharaoh, to_pharaoh, to_tokens
+from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, to_pharaoh, to_tokens
 
 LINKS = some.frozensets(some.tuples(some.integers(0, 4), some.integers(0, 4)), max_size=8)
 
@@ -88,20 +88,4 @@ def test_entropy_by_hand():
 
 
 def test_pharaoh_by_hand():
-    assert pharaoh("0-0 1-2\n") == ((0, 0), (1, 2))
-    assert pharaoh("") == ()
     assert to_pharaoh([(0, 0), (11, 2)]) == "0-0 11-2"
-
-
-@given(some.lists(some.tuples(some.integers(0, 999), some.integers(0, 999))))
-def test_pharaoh_survives_a_round_trip(links):
-    assert pharaoh(to_pharaoh(links)) == tuple(links)
-
-
-@pytest.mark.parametrize("part", ["1:2", "1-", "-1-2", "1-2-3", "1p2", "٣-1", "a-b"])
-def test_pharaoh_names_what_it_cannot_read(part):
-    with pytest.raises(ValueError) as complaint:
-        pharaoh(f"0-0 {part}")
-    assert str(complaint.value) == (
-        f"alignment line '0-0 {part}' holds '{part}', wanted SOURCE-TARGET counted from 0, such as 0-0 1-2"
-    )

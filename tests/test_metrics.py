@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from s2s_jax.decode.forced_decoding import ScoredPair
-from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, hard, sure_of
-from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, error_of_alignments, forced_sums, group_by_source
+from s2s_jax.evaluate.alignment import alignment_entropy, alignment_error_rate, guess_sure, hard
+from s2s_jax.evaluate.evaluation import (
+    FORCED_COLUMNS,
+    aer_links,
+    error_of_alignments,
+    forced_sums,
+    gold_links,
+    group_by_source,
+)
 from s2s_jax.evaluate.metrics import (
     INPUTS,
     METRICS,
@@ -26,6 +33,8 @@ from s2s_jax.evaluate.metrics import (
 )
 from s2s_jax.evaluate.text_counts import bleu_scorer, chrf_scorer, references_by_rank
 from s2s_jax.text.example import Example
+from s2s_jax.text.pairs import parse_alignment
+from s2s_jax.text.symbol_tokenizers import Characters, Words
 
 TOKEN = some.sampled_from(["a", "b", "cc", "d\u00a0d", "é", "日本", "."])
 LINE = some.lists(TOKEN, max_size=7).map(" ".join)
@@ -146,7 +155,7 @@ def test_alignment_error_rate_is_that_of_its_definition(pairs):
             chosen = max(range(4), key=lambda source, row=weights[target]: row[source])
             total += 1
             agreed += (chosen in sure) + (chosen in linked)
-    counts = link_counts(alignments, [gold for _, gold in pairs])
+    counts = link_counts(alignments, [guess_sure(gold) for _, gold in pairs])
     expected = None if not total else pytest.approx(1 - agreed / total)
     assert measure(Predictions(link_counts=counts), ["aer"])["aer"] == expected
 
@@ -190,13 +199,42 @@ def test_links_add_up_to_the_alignment_error_rate():
     alignments = [random.dirichlet(np.ones(4), size=3) for _ in range(5)]
     gold = [{(int(random.integers(4)), int(random.integers(3))) for _ in range(3)} for _ in range(5)]
     gold[0] = {(0, 1), (1, 1), (2, 0)}  # a target token with two source tokens: possible links only
-    counts = link_counts(alignments, gold)
+    guessed = list(map(guess_sure, gold))
+    counts = link_counts(alignments, guessed)
     sure = [{link for link in links if sum(other[1] == link[1] for other in links) == 1} for links in gold]
     wanted = alignment_error_rate(list(map(hard, alignments)), sure=sure, possible=gold)
-    assert value("aer", counts.sum(0)) == pytest.approx(wanted) == error_of_alignments(alignments, gold)
-    assert list(map(sure_of, gold)) == sure
+    assert value("aer", counts.sum(0)) == pytest.approx(wanted) == error_of_alignments(alignments, guessed)
+    assert [links.sure for links in guessed] == sure
     assert value("aer", np.zeros(2)) is None
     assert link_counts([], []).shape == (0, 2)
+
+
+def test_alignments_of_words_are_judged_between_words_with_sure_and_possible_links():
+    """Whatever the tokens: two words are linked where any of their letters are; a space belongs to no word."""
+    example = Example("ab c de", "x yz", parse_alignment("0-0 1p0 2-1 1p1", "ab c de", "x yz", "here"))
+    letters = Characters(list("abcdexyz "))
+    links = gold_links(example, letters, letters)
+    assert links.sure == {(0, 0), (2, 1)}
+    assert links.possible == {(0, 0), (1, 0), (2, 1), (1, 1)}
+    rows = [1, 2, 3, 6, 0]  # the source letter of x, the space, y, z and the end token
+    alignment = np.eye(8)[rows]
+    # x: b, of word 0, sure; the space has no gold link; y: c, of word 1, possible; z: e, of word 2, sure; </s>: none
+    assert error_of_alignments([alignment], [links]) == pytest.approx(1 - (2 + 3) / (3 + 2))
+    elsewhere = np.eye(8)[[2, 2, 0, 0, 0]]  # x: the space, which no word has; y and z: a, of word 0, one wrong link
+    assert error_of_alignments([elsewhere], [links]) == 1.0
+    words = Words(["ab", "c", "de", "x", "yz"])
+    by_word = gold_links(example, words, words)
+    assert error_of_alignments([np.eye(4)[[0, 2, 3]]], [by_word]) == 0.0
+    assert error_of_alignments([], []) is None
+
+
+def test_which_links_the_error_rate_counts_is_told():
+    def pair(alignment: str) -> Example:
+        return Example("a b", "c d", parse_alignment(alignment, "a b", "c d", "here"))
+
+    assert aer_links([pair("0-0"), pair("0p1")]) == "of words; sure and possible"
+    assert aer_links([pair("0-0")]) == "of words; sure ones alone, none is marked as possible"
+    assert aer_links([Example("a", "b", ((0, 0),))]).startswith("of tokens; the only link of a target token is sure")
 
 
 def test_entropy_is_a_mean_over_target_tokens():

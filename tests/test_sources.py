@@ -148,9 +148,18 @@ def test_fields_of_json_are_named_and_alignments_become_character_links(file):
             '{"source": "a", "target": "\\ud83d"}',
             "field 'target' holds half a surrogate pair, which is not a character;",
         ),
-        ('{"source": "a b", "target": "b", "alignment": "1-1"}', "alignment '1-1' is no i-j inside 2 and 1 words."),
-        ('{"source": "a b", "target": "b", "alignment": "0:0"}', "alignment '0:0' is no i-j inside 2 and 1 words."),
-        ('{"source": "a b", "target": "b", "alignment": [[0, 0]]}', "alignment '[[0,' is no i-j inside 2 and 1 words."),
+        (
+            '{"source": "a b", "target": "b", "alignment": "1-1"}',
+            "alignment '1-1' is no i-j (sure) or ipj (possible) inside",
+        ),
+        (
+            '{"source": "a b", "target": "b", "alignment": "0:0"}',
+            "alignment '0:0' is no i-j (sure) or ipj (possible) inside",
+        ),
+        (
+            '{"source": "a b", "target": "b", "alignment": [[0, 0]]}',
+            "alignment '[[0,' is no i-j (sure) or ipj (possible) inside",
+        ),
     ],
 )
 def test_unsuitable_json_is_refused_with_its_line(file, line, message):
@@ -202,6 +211,18 @@ def test_a_line_of_the_alignment_file_belongs_to_its_pair(file, form, packed):
     assert [one.links for one in held] == [None] * 4
 
 
+@pytest.mark.parametrize(("split", "used"), [("validation", "validation"), ("test", "validation"), ("test", "test")])
+def test_every_split_may_have_alignments_with_sure_and_possible_links(file, split, used):
+    pairs, alignment = file("a.tsv", "a b\tc d\na\tb\n"), file("gold", "0-0 1p1 0p0\n\n")
+    examples, _ = read(pairs, split=split, **{used: str(pairs), f"{used}_alignment": str(alignment)})
+    assert examples[0].links.words.tolist() == [[0, 1, 0, 1], [2, 3, 2, 3], [0, 1, 0, 1]]
+    assert examples[0].links.sure.tolist() == [True, False, False]
+    assert list(examples[1].links) == []
+    short = file("short", "0-0\n")
+    message = refusal(pairs, split=split, **{used: str(pairs), f"{used}_alignment": str(short)})
+    assert message.startswith(f"{short} has 1 lines, data.{used}={pairs} has 2; one line per pair is wanted")
+
+
 @pytest.mark.parametrize("form", ["parallel", "tsv"])
 def test_a_skipped_pair_skips_its_line_of_the_alignment_file(tmp_path, file, form):
     (tmp_path / "a.tsv").write_bytes(b"a b\tx\n\xff b\ty\nc d\tz\n\xff\tz\n")
@@ -218,7 +239,7 @@ def test_a_skipped_pair_skips_its_line_of_the_alignment_file(tmp_path, file, for
 )
 def test_links_between_missing_words_are_refused_with_file_and_line(file, line, pair):
     alignment = file("gold", f"\n{line}\n")
-    text = f"{alignment}:2: alignment '{pair}' is no i-j inside 2 and 1 words."
+    text = f"{alignment}:2: alignment '{pair}' is no i-j (sure) or ipj (possible) inside 2 and 1 words."
     assert refusal(file("a.tsv", "a b\tc\na b\tc\n"), alignment=str(alignment)) == text
 
 

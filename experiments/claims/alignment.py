@@ -36,9 +36,9 @@ import s2s_jax as s2s
 from s2s_jax.cli.experiments import find
 from s2s_jax.decode.batching import pad_rows
 from s2s_jax.decode.forced_decoding import ScoredPair
-from s2s_jax.evaluate.alignment import Link
+from s2s_jax.evaluate.alignment import Link, guess_sure
 from s2s_jax.evaluate.attention_agreement import measure_agreement
-from s2s_jax.evaluate.evaluation import error_of_alignments, token_links
+from s2s_jax.evaluate.evaluation import error_of_alignments, gold_links, token_links
 from s2s_jax.evaluate.gradients import occlusion, saliency
 from s2s_jax.evaluate.plots import Picture, save_grid
 from s2s_jax.model.interface import Params
@@ -103,7 +103,7 @@ def error_in_search(run: s2s.Run, examples: Sequence[Example], beam: int) -> tup
         for translation, example in zip(translations, examples, strict=True)
         if translation.text == example.target
     ]
-    gold = [token_links(example, **run.tokenizers) for _, example in matches]
+    gold = [gold_links(example, **run.tokenizers) for _, example in matches]
     error = error_of_alignments([translation.alignment for translation, _ in matches], gold)
     return len(matches) / len(examples), error
 
@@ -121,7 +121,7 @@ def forced_error(analyses: Sequence[Analysis], method: str, *, numbers: bool | N
         {link for link in each.gold if numbers is None or each.pair.tokens[link[1]].isdecimal() == numbers}
         for each in analyses
     ]
-    return error_of_alignments([each.matrices[method] for each in analyses], gold)
+    return error_of_alignments([each.matrices[method] for each in analyses], list(map(guess_sure, gold)))
 
 
 def compare_methods(analyses: Sequence[Analysis], first: str, second: str) -> Agreement:

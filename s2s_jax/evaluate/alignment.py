@@ -5,13 +5,33 @@ step that produced target token t.
 """
 
 import collections
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 Link = tuple[int, int]
+
+
+class GoldLinks(NamedTuple):
+    """The gold alignment of a pair, between tokens or between words.
+
+    Where it is between words, the units map each token to its word, and two words are linked by a prediction where any
+    of their tokens are.
+    """
+
+    sure: Collection[Link]
+    possible: Collection[Link]  # the sure ones among them
+    source_units: Mapping[int, int] = {}  # token -> unit; a token that is left out is a unit by itself
+    target_units: Mapping[int, int] = {}
+
+    def units(self, links: Iterable[Link]) -> set[Link]:
+        """Links between tokens as links between units; a token without a unit gets a number that no unit has."""
+        sides = self.source_units, self.target_units
+        if not any(sides):
+            return set(links)
+        return {(sides[0].get(s, -1 - s), sides[1].get(t, -1 - t)) for s, t in links}
 
 
 def hard(alignment: Float[np.ndarray, "T S"]) -> frozenset[Link]:
@@ -89,6 +109,22 @@ def sure_of(links: Collection[Link]) -> set[Link]:
     return {link for link in links if counts[link[1]] == 1}
 
 
+def guess_sure(links: Collection[Link]) -> GoldLinks:
+    """Gold links between tokens of which it is not known which ones are sure: those of `sure_of` are."""
+    return GoldLinks(sure_of(links), links)
+
+
+def units_of(spans: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """The word that each token belongs to, by the first of its characters that is in a word."""
+    word_at = {character: word for word, (start, end) in enumerate(words) for character in range(start, end)}
+    units = {}
+    for token, (start, end) in enumerate(spans):
+        inside = next((word_at[character] for character in range(start, end) if character in word_at), None)
+        if inside is not None:
+            units[token] = inside
+    return units
+
+
 def with_gold_target(predicted: Iterable[Link], gold: Collection[Link]) -> set[Link]:
     """The predicted links whose target token has a gold link."""
     linked = {target for _, target in gold}
@@ -130,21 +166,6 @@ def alignment_entropy(alignment: Float[np.ndarray, "T S"]) -> Float[np.ndarray, 
     probabilities = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
     logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
     return np.abs(np.einsum("ts,ts->t", probabilities, logs))  # a sum of terms <= 0; `-` alone would turn 0 into -0.0
-
-
-def pharaoh(text: str) -> tuple[Link, ...]:
-    """The links of one line in Pharaoh format: "0-0 1-2" is ((0, 0), (1, 2)), source token first.
-
-    Raises:
-        ValueError: a part of the line is not two whole numbers joined by a hyphen.
-    """
-    parts = text.split()
-    for part in parts:
-        if not re.fullmatch("[0-9]+-[0-9]+", part):
-            raise ValueError(
-                f"alignment line {text.strip()!r} holds {part!r}, wanted SOURCE-TARGET counted from 0, such as 0-0 1-2"
-            )
-    return tuple((int(source), int(target)) for source, target in (part.split("-") for part in parts))
 
 
 def to_pharaoh(links: Iterable[Link]) -> str:

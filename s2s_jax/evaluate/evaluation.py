@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 
 from s2s_jax.decode.forced_decoding import ScoredPair
 from s2s_jax.decode.translate import Translation
-from s2s_jax.evaluate.alignment import alignment_error_rate, hard, sure_of, to_tokens
+from s2s_jax.evaluate.alignment import GoldLinks, guess_sure, to_tokens, units_of
 from s2s_jax.evaluate.config import EvaluationConfig
-from s2s_jax.evaluate.metrics import Predictions, by_item, by_length, measure, signatures
-from s2s_jax.text.example import Example
+from s2s_jax.evaluate.metrics import Predictions, by_item, by_length, link_counts, measure, signatures, value
+from s2s_jax.text.example import Example, WordLinks
+from s2s_jax.text.pairs import word_spans
 from s2s_jax.text.tokenizers import Tokenizer
 
 FORCED_COLUMNS = ("nats", "tokens", "correct", "exposure_nats")  # inputs of metrics that come from given targets
@@ -119,7 +120,33 @@ def token_links(example: Example, source: Tokenizer, target: Tokenizer) -> set[t
     return set(to_tokens(example.links or (), **spans))
 
 
-def error_of_alignments(alignments: Sequence, gold: Sequence[set[tuple[int, int]]]) -> float | None:
+def gold_links(example: Example, source: Tokenizer, target: Tokenizer) -> GoldLinks:
+    """The gold alignment of a pair as the AER counts it: between words where it was given so, else between tokens.
+
+    Whoever aligns words says which links are sure. Between the tokens of a synthetic task that is guessed: `sure_of`.
+    """
+    if not isinstance(example.links, WordLinks):
+        return guess_sure(token_links(example, source, target))
+    words = [word_spans(example.source), word_spans(example.target)]
+    starts = [{start: number for number, (start, _) in enumerate(side)} for side in words]
+    links = [(starts[0][row[0]], starts[1][row[2]]) for row in example.links.words.tolist()]
+    return GoldLinks(
+        sure={link for link, sure in zip(links, example.links.sure, strict=True) if sure},
+        possible=set(links),
+        source_units=units_of(source.spans(example.source), words[0]),
+        target_units=units_of(target.spans(example.target), words[1]),
+    )
+
+
+def aer_links(examples: Sequence[Example]) -> str:
+    """Which links the AER of these pairs counts; the pairs have gold links."""
+    between_words = [example.links for example in examples if isinstance(example.links, WordLinks)]
+    if not between_words:
+        return "of tokens; the only link of a target token is sure, several are possible"
+    marked = any(not links.sure.all() for links in between_words)
+    return "of words; " + ("sure and possible" if marked else "sure ones alone, none is marked as possible")
+
+
+def error_of_alignments(alignments: Sequence, gold: Sequence[GoldLinks]) -> float | None:
     """AER of the alignments of pairs against their gold links; None without any link."""
-    sure = [sure_of(links) for links in gold]
-    return alignment_error_rate([hard(alignment) for alignment in alignments], sure=sure, possible=gold)
+    return value("aer", link_counts(alignments, gold).sum(0)) if gold else None

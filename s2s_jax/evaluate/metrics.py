@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from s2s_jax.evaluate.alignment import Link, alignment_entropy, hard, link_agreement, sure_of
+from s2s_jax.evaluate.alignment import GoldLinks, alignment_entropy, hard, link_agreement
 from s2s_jax.evaluate.text_counts import (
     BLEU_TOKENIZERS,
     Edits,
@@ -185,12 +185,12 @@ def by_item(numbers: Float[np.ndarray, "P *rest"], items: Int[np.ndarray, " P"])
     return summed
 
 
-def link_counts(
-    alignments: Sequence[Float[np.ndarray, "_ _"]], gold: Sequence[Collection[Link]]
-) -> Float[np.ndarray, "P 2"]:
-    """The two counts of the AER of each pair: forced alignments against gold links between tokens."""
-    pairs = zip(alignments, gold, strict=True)
-    counts = [link_agreement(hard(weights), sure=sure_of(links), possible=links) for weights, links in pairs]
+def link_counts(alignments: Sequence[Float[np.ndarray, "_ _"]], gold: Sequence[GoldLinks]) -> Float[np.ndarray, "P 2"]:
+    """The two counts of the AER of each pair: forced alignments against gold links."""
+    counts = [
+        link_agreement(links.units(hard(weights)), sure=links.sure, possible=links.possible)
+        for weights, links in zip(alignments, gold, strict=True)
+    ]
     return np.array(counts, np.float64).reshape(-1, 2)
 
 

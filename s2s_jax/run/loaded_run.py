@@ -13,8 +13,9 @@ from s2s_jax.decode.forced_decoding import PairScorer, ScoredPair
 from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
+from s2s_jax.evaluate.alignment import GoldLinks
 from s2s_jax.evaluate.config import evaluation_notes
-from s2s_jax.evaluate.evaluation import error_of_alignments, evaluate_split, group_by_source, token_links
+from s2s_jax.evaluate.evaluation import aer_links, error_of_alignments, evaluate_split, gold_links, group_by_source
 from s2s_jax.evaluate.metrics import link_counts
 from s2s_jax.model.ensemble import ensemble as ensemble_of
 from s2s_jax.model.fusion import fuse
@@ -111,6 +112,8 @@ class Run:
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
         attends = self.experiment.model.attention.score != "none"
         metrics = evaluate_split(translations, grouped, scored, evaluation=evaluation, attends=attends, links=links)
+        if aligned:
+            metrics["aer_links"] = aer_links([pair.example for pair in aligned])
         used = self.experiment.data.split_used(split)
         notes = evaluation_notes(examples, len(grouped.sources), evaluation)
         if used != split:
@@ -122,12 +125,12 @@ class Run:
         aligned, gold = self._gold_links(pairs)
         return error_of_alignments([pair.alignment for pair in aligned], gold) if aligned else None
 
-    def _gold_links(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], list[set[tuple[int, int]]]]:
+    def _gold_links(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], list[GoldLinks]]:
         """The pairs with a gold alignment, and its links; none for a model without attention."""
         aligned = [pair for pair in pairs if pair.example.links is not None]
         if self.experiment.model.attention.score == "none":
             aligned = []
-        return aligned, [token_links(pair.example, self.pair.source, self.pair.target) for pair in aligned]
+        return aligned, [gold_links(pair.example, self.pair.source, self.pair.target) for pair in aligned]
 
     @property
     def max_length(self) -> int:

@@ -12,7 +12,7 @@ from s2s_jax.config import Experiment
 from s2s_jax.decode.forced_decoding import PairScorer
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
-from s2s_jax.evaluate.evaluation import group_by_source, predictions_of, token_links
+from s2s_jax.evaluate.evaluation import gold_links, group_by_source, predictions_of
 from s2s_jax.evaluate.metrics import METRICS, link_counts, measure
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.text.batches import BatchPlan, Pairs
@@ -104,7 +104,7 @@ def _link_counter(
             "data with alignments."
         )
     scorer = PairScorer(model, tokenizers, search)
-    gold = [token_links(example, tokenizers.source, tokenizers.target) for example in aligned]
+    gold = [gold_links(example, tokenizers.source, tokenizers.target) for example in aligned]
 
     def count_links(params: Params) -> np.ndarray:
         counts = link_counts([pair.alignment for pair in scorer.score(params, aligned)], gold)

@@ -8,7 +8,7 @@ import numpy as np
 from s2s_jax import run
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.config import EvaluationConfig
-from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, forced_sums, group_by_source, predictions_of, token_links
+from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, forced_sums, gold_links, group_by_source, predictions_of
 from s2s_jax.evaluate.exposure_bias import free_running_losses
 from s2s_jax.evaluate.metrics import METRICS, Predictions, by_item, counts_of, link_counts, value
 from s2s_jax.run.batches import encode
@@ -47,7 +47,7 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
         return predictions
     links = None
     if all(example.links is not None for example in examples):
-        gold = [token_links(example, **trained.tokenizers) for example in examples]
+        gold = [gold_links(example, **trained.tokenizers) for example in examples]
         counts = link_counts([pair.alignment for pair in pairs], gold)
         links = by_item(counts, items.items)
         predictions["link_counts"] = links.tolist()

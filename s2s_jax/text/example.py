@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -16,6 +16,7 @@ class WordLinks(Collection[tuple[int, int]]):
     """
 
     words: Int[np.ndarray, "N 4"]  # first source character, one past the last, the same of the target
+    sure: Bool[np.ndarray, " N"]  # the others are possible: an alignment without them is no error
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((i, j) for a, b, c, d in self.words.tolist() for i in range(a, b) for j in range(c, d))

@@ -87,12 +87,12 @@ def read_targets(path: Path, report: DataReport, *, encoding_errors: str) -> Ite
 
 
 def with_alignments(
-    placed: Iterable[Placed | None], path: Path, report: DataReport, *, spec: str
+    placed: Iterable[Placed | None], path: Path, report: DataReport, *, pairs_file: str
 ) -> Iterator[Placed | None]:
     """The pairs with links from a file of alignments, which has one line per line of the pairs' own file.
 
     Args:
-        spec: the source of the pairs, for errors.
+        pairs_file: the setting of the pairs with its value, for errors.
 
     Raises:
         ValueError: the files differ in length, or a line is no alignment of its pair.
@@ -100,8 +100,8 @@ def with_alignments(
     pairs, lines = list(placed), read_lines(path, report)
     if len(pairs) != len(lines):
         raise ValueError(
-            f"{path} has {len(lines)} lines, data.train={spec} has {len(pairs)}; one line per pair is wanted, an "
-            "empty one where nothing is aligned."
+            f"{path} has {len(lines)} lines, {pairs_file} has {len(pairs)}; one line per pair is wanted, an empty one "
+            "where nothing is aligned."
         )
     for number, (pair, line) in enumerate(zip(pairs, lines, strict=True), 1):
         if pair is None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.files import is_blank, raw_lines, stream_lines
 
+LINK = re.compile("(?P<source>[0-9]{1,9})(?P<kind>[-p])(?P<target>[0-9]{1,9})")
 _Line = TypeVar("_Line", str, str | None)
 
 
@@ -166,24 +168,31 @@ def _field(record: dict[str, Any], name: str, place: str) -> str:
 
 
 def parse_alignment(alignment: Any, source: str, target: str, place: str) -> WordLinks | None:
-    """Pharaoh's `i-j` over space-separated words, counted from 0, as links; None for None.
+    """The links of an alignment over space-separated words, counted from 0; None for None.
+
+    `i-j` (Pharaoh) is a sure link of source word i and target word j, `ipj` a possible one.
 
     Raises:
         ValueError: it has another form, or names words that are not there.
     """
     if alignment is None:
         return None
-    sides = [_word_spans(source), _word_spans(target)]
-    words = []
-    for pair in str(alignment).split():
-        i, _, j = pair.partition("-")
-        if not (i.isdecimal() and j.isdecimal() and int(i) < len(sides[0]) and int(j) < len(sides[1])):
-            raise ValueError(f"{place}: alignment {pair!r} is no i-j inside {len(sides[0])} and {len(sides[1])} words.")
-        words.append((*sides[0][int(i)], *sides[1][int(j)]))
-    return WordLinks(np.array(words, np.int32).reshape(-1, 4))
+    sides = [word_spans(source), word_spans(target)]
+    words, sure = [], []
+    for link in str(alignment).split():
+        match = LINK.fullmatch(link)
+        if match is None or not (int(match["source"]) < len(sides[0]) and int(match["target"]) < len(sides[1])):
+            raise ValueError(
+                f"{place}: alignment {link!r} is no i-j (sure) or ipj (possible) inside {len(sides[0])} and "
+                f"{len(sides[1])} words."
+            )
+        words.append((*sides[0][int(match["source"])], *sides[1][int(match["target"])]))
+        sure.append(match["kind"] == "-")
+    return WordLinks(np.array(words, np.int32).reshape(-1, 4), np.array(sure, bool))
 
 
-def _word_spans(line: str) -> list[tuple[int, int]]:
+def word_spans(line: str) -> list[tuple[int, int]]:
+    """The first character of each space-separated word, and the one after its last."""
     spans, start = [], 0
     for word in line.split(" "):
         if word:

@@ -44,8 +44,13 @@ class DataConfig:
     target: str = ""
     """Name of the target feature (tfds:), field (JSON lines; default target) or column number (TSV; default 2)."""
     alignment: str = ""
-    """Word alignments of the training pairs: a file with one line of `i-j` pairs (Pharaoh: source-target, from 0) per
-    pair of data.train, which must be a TSV file or two parallel ones; plain or .gz."""
+    """Word alignments of the training pairs: a file with one line per pair of data.train, which must be a TSV file or
+    two parallel ones; plain or .gz. A line has `i-j` for each sure link of source word i and target word j (Pharaoh,
+    from 0), and `ipj` for a possible one."""
+    validation_alignment: str = ""
+    """The same for data.validation, and for the test data where that is the validation data."""
+    test_alignment: str = ""
+    """The same for data.test."""
     directory: str = ""
     """Folder in which tfds: data sets are kept; empty for the default of TFDS."""
     manual_dir: str = ""
@@ -86,6 +91,11 @@ class DataConfig:
         one_of("split", split, SPLITS)
         absent = split == "test" and not self.test and not has_splits(self.train)
         return "validation" if absent and self.validation else split
+
+    def alignment_setting(self, split: str) -> str:
+        """The name of the field that holds the alignments of a split."""
+        used = self.split_used(split)
+        return "alignment" if used == "train" else f"{used}_alignment"
 
     def spec(self, split: str) -> str:
         """The source of a split: its own setting, or the training source where that has splits.
@@ -161,15 +171,16 @@ def _prefix(spec: str) -> str:
 
 def _placed_examples(spec: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
     """Each pair of a source with its place."""
-    prefix = _prefix(spec)
-    if split == "train" and config.alignment:
+    prefix, setting = _prefix(spec), config.alignment_setting(split)
+    if alignment := getattr(config, setting):
+        pairs_file = f"data.{config.split_used(split)}={spec}"
         if prefix or (is_json(Path(spec)) and not is_parallel(spec)):
             raise ValueError(
-                f"data.alignment={config.alignment} goes with a TSV file or two parallel ones, not with "
-                f"data.train={spec}; leave it empty. Synthetic tasks know their alignment, JSON lines have the field "
-                "'alignment'."
+                f"data.{setting}={alignment} goes with a TSV file or two parallel ones, not with {pairs_file}; leave "
+                "it empty. Synthetic tasks know their alignment, JSON lines have the field 'alignment'."
             )
-        pairs = with_alignments(_read_files(spec, split, config, report), Path(config.alignment), report, spec=spec)
+        pairs = _read_files(spec, split, config, report)
+        pairs = with_alignments(pairs, Path(alignment), report, pairs_file=pairs_file)
     else:
         pairs = SOURCES.get(prefix, _read_files)(spec.removeprefix(prefix), split, config, report)
     return (pair for pair in pairs if pair is not None)
