@@ -219,6 +219,42 @@ BROKEN = [
         None,
     ),
     (
+        "prefix and model.encoder.bidirectional",
+        {"attention.constraint": "wait-k", "decoder.bridge": "zero"},
+        "model.attention.constraint=wait-k translates while the source arrives, but model.encoder.bidirectional=true "
+        "reads the source from its end too; use --model.encoder.bidirectional false or --model.attention.constraint "
+        "none.",
+    ),
+    (
+        "prefix and model.encoder.reversed",
+        {
+            "attention.constraint": "wait-k",
+            "decoder.bridge": "zero",
+            "encoder.bidirectional": False,
+            "encoder.reversed": True,
+        },
+        None,
+    ),
+    (
+        "prefix and model.decoder.bridge",
+        {"attention.constraint": "wait-k", "encoder.bidirectional": False},
+        "model.attention.constraint=wait-k translates while the source arrives, but model.decoder.bridge=projected "
+        "makes the first state of the whole source; use --model.decoder.bridge zero or --model.attention.constraint "
+        "none.",
+    ),
+    (
+        "prefix and model.decoder.copy",
+        {
+            "attention.constraint": "wait-k",
+            "decoder.bridge": "zero",
+            "encoder.bidirectional": False,
+            "decoder.copy": "copynet",
+        },
+        "model.attention.constraint=wait-k translates while the source arrives, but model.decoder.copy=copynet scores "
+        "all tokens of the source; use --model.decoder.copy pointer or --model.decoder.copy none or "
+        "--model.attention.constraint none.",
+    ),
+    (
         "effect of model.attention.temperature",
         {"attention.temperature": 2.0, "attention.normalizer": "sparsemax"},
         "model.attention.temperature=2.0 has no effect with model.attention.normalizer=sparsemax; use "

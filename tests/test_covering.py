@@ -17,6 +17,7 @@ import pytest
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.model.attention.catalogue import legal_combinations, pairwise_design
 from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.constraints import CONSTRAINTS
 from s2s_jax.model.compatibility import axis_names
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
@@ -60,11 +61,14 @@ def model_config(row):
     if axes["score"] == "none":
         heads, values = 1, "same"
     attention = AttentionConfig(**axes, heads=heads, values=values, size=4, positions=8, window=2, filters=2, kernel=3)
+    width, prefix = 8 if values == "split" else 4, CONSTRAINTS[axes["constraint"]].reads_prefix
+    encoder = EncoderConfig(cell="rnn", size=width if prefix else width // 2, bidirectional=not prefix)
+    options = {"architecture": architecture, "input_feeding": feeding, "bridge": "zero" if prefix else "projected"}
     return ModelConfig(
         embedding=4,
-        encoder=EncoderConfig(cell="rnn", size=4 if values == "split" else 2),
+        encoder=encoder,
         attention=attention,
-        decoder=DecoderConfig(cell="rnn", size=4, architecture=architecture, input_feeding=feeding),
+        decoder=DecoderConfig(cell="rnn", size=4, **options),
     )
 
 

@@ -26,6 +26,7 @@ class Bridge(nnx.Module):
     """
 
     copies_state = False  # the encoder's and the decoder's states must have the same widths
+    reads_source = False  # the first state depends on the whole source
 
     def __init__(
         self, *, end: int, ends: int, end_states: int, layers: int, size: int, states: int, dtype: DTypeLike, rngs
@@ -53,6 +54,7 @@ class Last(Bridge):
     """Each decoder layer starts from the last state of the encoder's layer, unchanged. Sutskever et al. 2014."""
 
     copies_state = True
+    reads_source = True
 
     def __call__(self, encoded, mask):
         """The encoder's last states."""
@@ -63,6 +65,8 @@ class Last(Bridge):
 
 class Projected(Bridge):
     """state = tanh(W [last state, directions concatenated]), one W per layer and leaf. Bahdanau et al. 2015, A.2.2."""
+
+    reads_source = True
 
     def build(self, rngs):
         """Draw one matrix per layer and leaf."""

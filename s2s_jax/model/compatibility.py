@@ -501,6 +501,30 @@ def _copying_needs_distribution(config: ModelSettings) -> Iterator[Violation]:
         )
 
 
+def _prefix_is_all_that_is_read(config: ModelSettings) -> Iterator[Violation]:
+    attention, encoder, decoder = config.attention, config.encoder, config.decoder
+    if attention.score not in SCORES or not CONSTRAINTS[attention.constraint].reads_prefix:
+        return
+    readers: list[tuple[str, str, tuple[Any, ...]]] = []  # what reads the rest, its description, other values
+    if encoder.bidirectional:
+        readers.append(("model.encoder.bidirectional", "reads the source from its end too", (False,)))
+    elif encoder.reversed:
+        readers.append(("model.encoder.reversed", "reads the source from its end", (False,)))
+    if BRIDGES[decoder.bridge].reads_source:
+        others = tuple(name for name, bridge in BRIDGES.items() if not bridge.reads_source)
+        readers.append(("model.decoder.bridge", "makes the first state of the whole source", others))
+    if decoder.copy in COPYING and COPYING[decoder.copy].reads_source:
+        others = (*(name for name, copying in COPYING.items() if not copying.reads_source), "none")
+        readers.append(("model.decoder.copy", "scores all tokens of the source", others))
+    for setting, what, others in readers:
+        yield Violation(
+            f"prefix and {setting}",
+            f"model.attention.constraint={attention.constraint} translates while the source arrives, but "
+            f"{setting}={_text(_value(config, setting))} {what}",
+            (*({setting: other} for other in others), {"model.attention.constraint": "none"}),
+        )
+
+
 def _settings_have_effect(config: ModelSettings) -> Iterator[Violation]:
     for setting in without_effect(config):
         if config.attention.score not in SCORES and setting.startswith("model.attention."):
@@ -538,6 +562,7 @@ RULES: tuple[Rule, ...] = (
     _bridge_needs_equal_states,
     _copying_needs_attention,
     _copying_needs_distribution,
+    _prefix_is_all_that_is_read,
     _settings_have_effect,
 )
 

@@ -113,6 +113,7 @@ class Pointer(nnx.Module):
 
     reads = False  # whether what was copied last is read at the next step
     needs_distribution = True  # the attention weights are read as probabilities, which must sum to 1
+    reads_source = False  # a step reads all tokens, also those that attention may not reach
 
     def __init__(self, widths: CopyWidths, *, slots: int, dtype: DTypeLike, rngs: nnx.Rngs):
         self.slots, self.dtype, self.width = slots, dtype, 0
@@ -154,6 +155,7 @@ class CopyNet(nnx.Module):
 
     reads = True
     needs_distribution = False
+    reads_source = True
 
     def __init__(self, widths: CopyWidths, *, slots: int, dtype: DTypeLike, rngs: nnx.Rngs):
         self.slots, self.dtype, self.width = slots, dtype, widths.values

@@ -63,7 +63,7 @@ class Attention(nnx.Module):
         widths, options = (query, self.key_width), {"dtype": dtype, "rngs": rngs}
         self.score = SCORES[config.score](*widths, config, **options)
         self.normalizer = Normalizer(config)
-        first = self.score.needs_previous_alignment
+        first = self.score.needs_previous_alignment or CONSTRAINTS[config.constraint].reads_prefix
         self.history = HISTORIES[config.history](*widths, config, starts_on_first=first, **options)
         self.constraint = CONSTRAINTS[config.constraint](*widths, config, values=self.width, **options)
         memory_shape = jax.ShapeDtypeStruct((1, 1, self.key_width), jnp.float32)

@@ -45,6 +45,7 @@ class Constraint(nnx.Module):
     monotonic = False  # the normalizer's weights are read as independent probabilities, with noise in training
     scores_twice = False  # it has a second score of the same kind, without state or history
     needs_window = False  # a `window` of 0 reaches no token
+    reads_prefix = False  # the rest of the source is unknown yet, and nothing else may tell the decoder of it
     settings: tuple[str, ...] = ()  # of model.attention, which it reads; see `declared_settings`
 
     def __init__(
@@ -96,6 +97,7 @@ class WaitK(Constraint):
     """Only the first t + k tokens at step t = 0, 1, ...: what a simultaneous translator has read. Ma et al. 2019."""
 
     needs_time = True
+    reads_prefix = True
     settings = ("wait_k",)
 
     def weights(self, query, prepared, scores, mask, *, normalize, state, step):

@@ -66,6 +66,9 @@ class History(nnx.Module):
         """The state before the first step."""
         return ()
 
+    def _first_alignment(self, mask: Bool[Array, "B S"]) -> Float[Array, "B S"]:
+        return first_token(mask) if self.starts_on_first else uniform_alignment(mask)
+
     def features(self, prepared: PyTree, state: PyTree, mask: Bool[Array, "B S"]) -> Float[Array, "B S F"]:
         """The features of each token."""
         return jnp.zeros((*mask.shape, 0))
@@ -93,7 +96,7 @@ class Previous(History):
 
     def start(self, mask):
         """A uniform alignment, or one all on the first token."""
-        return first_token(mask) if self.starts_on_first else uniform_alignment(mask)
+        return self._first_alignment(mask)
 
     def features(self, prepared, state, mask):
         """The previous alignment, one number per token."""
@@ -140,8 +143,8 @@ class PreviousAndCoverage(Coverage):
     settings = ()
 
     def start(self, mask):
-        """A uniform alignment, and a coverage of zeros."""
-        return uniform_alignment(mask), jnp.zeros(mask.shape)
+        """The alignment with which `previous` starts, and a coverage of zeros."""
+        return self._first_alignment(mask), jnp.zeros(mask.shape)
 
     def features(self, prepared, state, mask):
         """Both numbers per token."""
