@@ -5,6 +5,7 @@ default a fifth of the combinations that contain every value once are run; `pyte
 all.
 """
 
+import dataclasses
 import functools
 import itertools
 
@@ -132,3 +133,49 @@ def test_every_value_trains_and_searches(row):
 @pytest.mark.parametrize("row", rows(), ids=row_name)
 def test_every_pair_trains_and_searches(row):
     check(row)
+
+
+def check_rounded(row, number, *, search):
+    """Train in bfloat16, every second row with decoder self-attention, every third with copying; and search.
+
+    The programs run, because CPUs lack kernels for products that the compiler accepts.
+    """
+    config = model_config(row)
+    extra = {"self_attention_window": 2 * (number % 2), "copy": ("copynet", "none", "none")[number % 3]}
+    if row[0]["score"] == "none" or row[0]["constraint"] == "wait-k":
+        extra["copy"] = "none"
+    decoder = dataclasses.replace(config.decoder, **extra)
+    model = build(
+        dataclasses.replace(config, decoder=decoder, precision="bfloat16"), source_vocabulary=8, target_vocabulary=8
+    )
+    loss, batch = make_loss(model, LossConfig(), ScheduledSamplingConfig()), batch_to_copy()
+
+    def compute(params, key):
+        nats, gradient = jax.value_and_grad(lambda params: loss(params, batch, jnp.int32(0), key).nats)(params)
+        found = beam(model, params, batch.source, width=BEAM, max_length=LENGTH).scores[:-1] if search else ()
+        return nats, gradient, found
+
+    results = jax.jit(compute)(model.init(jax.random.key(1)), jax.random.key(2))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(results))
+
+
+def numbered_name(part):
+    return str(part) if isinstance(part, int) else row_name(part)
+
+
+PLAIN = {"score": "general", "normalizer": "softmax", "history": "none", "constraint": "none"}
+ROUNDED = [
+    (1, (PLAIN, 1, "same", ("luong", False))),  # all steps of self-attention at once
+    (0, (PLAIN, 2, "projected", ("luong", True))),
+]
+
+
+@pytest.mark.parametrize(("number", "row"), ROUNDED, ids=numbered_name)
+def test_some_values_train_in_bfloat16(number, row):
+    check_rounded(row, number, search=False)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(("number", "row"), list(enumerate(rows())), ids=numbered_name)
+def test_every_pair_trains_and_searches_in_bfloat16(number, row):
+    check_rounded(row, number, search=True)

@@ -10,6 +10,7 @@ import jax
 def product_flops(function: Callable, *arguments: Any) -> int:
     """Two operations per multiplication of every matrix product, those in a scan once per iteration.
 
+    Of several branches the largest counts: for bfloat16 there is one for CPUs and one for all else.
     Arguments may be arrays or shapes; nothing is computed. Operations other than products are not counted, and the
     body of a `while` loop, whose number of iterations is unknown, is counted once.
     """
@@ -21,8 +22,9 @@ def _program_flops(program: Any) -> int:
     for equation in program.eqns:
         if equation.primitive.name == "dot_general":
             total += _dot_general_flops(equation)
+        inner = [_program_flops(program) for program in _inner_programs(equation.params)]
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        total += times * sum(_program_flops(inner) for inner in _inner_programs(equation.params))
+        total += max(inner, default=0) if equation.primitive.name == "cond" else times * sum(inner)
     return total
 
 

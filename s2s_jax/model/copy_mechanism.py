@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.ops import initializers
-from s2s_jax.model.ops.matmul import matmul
+from s2s_jax.model.ops.matmul import contract, matmul
 from s2s_jax.shapes import BOS, PAD, UNK
 
 CopyName = Literal["none", "pointer", "copynet"]
@@ -171,8 +171,7 @@ class CopyNet(nnx.Module):
 
     def features(self, copyable: Copyable, state: Float[Array, "B H"]) -> Float[Array, "B S"]:
         """The copy scores, one per token."""
-        factors = copyable.keys.astype(self.dtype), state.astype(self.dtype)
-        return jnp.einsum("bsh,bh->bs", *factors, preferred_element_type=jnp.float32)
+        return contract("bsh,bh->bs", copyable.keys, state, self.dtype)
 
     def read(
         self,
@@ -186,8 +185,7 @@ class CopyNet(nnx.Module):
         Zeros where no token has that id. Gu et al. 2016, eq. 9.
         """
         weights = softmax(scores, copyable.target_ids == token[:, None])
-        factors = weights.astype(self.dtype), values.astype(self.dtype)
-        return jnp.einsum("bs,bsm->bm", *factors, preferred_element_type=jnp.float32)
+        return contract("bs,bsm->bm", weights, values, self.dtype)
 
     def copied(
         self,

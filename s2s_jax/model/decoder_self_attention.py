@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import matmul
+from s2s_jax.model.ops.matmul import contract, matmul
 from s2s_jax.shapes import Size
 
 
@@ -57,8 +57,6 @@ class DecoderSelfAttention(nnx.Module):
         in_window = (times <= positions) & (positions < times + self.length)  # step t is at position length + t
         exists = positions >= self.length - state.steps[:, None]
         mask = in_window[:, None, :] & exists[None]
-        keys = memory.astype(self.dtype)
-        scores = jnp.einsum("tbh,bph->tbp", queries.astype(self.dtype), keys, preferred_element_type=jnp.float32)
-        weights = softmax(scores, mask).astype(self.dtype)
-        contexts = jnp.einsum("tbp,bph->tbh", weights, keys, preferred_element_type=jnp.float32)
+        weights = softmax(contract("tbh,bph->tbp", queries, memory, self.dtype), mask)
+        contexts = contract("tbp,bph->tbh", weights, memory, self.dtype)
         return SelfAttentionState(memory[:, new:], jnp.minimum(state.steps + new, self.length)), contexts

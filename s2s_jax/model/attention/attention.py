@@ -22,7 +22,7 @@ from s2s_jax.model.attention.normalizers import Normalizer
 from s2s_jax.model.attention.scores import SCORES
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import matmul
+from s2s_jax.model.ops.matmul import contract, matmul
 
 
 class PreparedKeys(NamedTuple):
@@ -145,8 +145,7 @@ class Attention(nnx.Module):
             state=before.constraint,
             step=ConstraintStep(before.time, normal),
         )
-        factors = alignment.astype(self.dtype), values.astype(self.dtype)
-        context = jnp.einsum("bs,bsm->bm", *factors, preferred_element_type=jnp.float32)
+        context = contract("bs,bsm->bm", alignment, values, self.dtype)
         if not self.stateful:
             return AttentionOutput(context, alignment, state)
         history_state = self.history.update(keys.history, before.history, scores, alignment, history_query, mask)

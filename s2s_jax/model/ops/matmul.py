@@ -167,7 +167,7 @@ def matmul_transposed(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _transposed(x, rows, dtype):
-    return jnp.einsum("...i,oi->...o", x.astype(dtype), rows.astype(dtype), preferred_element_type=jnp.float32)
+    return _float32_sum("...i,oi->...o", x.astype(dtype), rows.astype(dtype))
 
 
 def _transposed_forward(x, rows, dtype):
@@ -234,18 +234,67 @@ _input_cotangent.defvjp(_refuse_second_order, _refuse_second_order)
 
 def _multiplied(x, weight):
     form = "...i,io->...o" if weight.ndim == 2 else "dbi,dio->dbo"
-    return jnp.einsum(form, x, weight, preferred_element_type=jnp.float32)
+    return _float32_sum(form, x, weight)
 
 
 def weight_gradient(x, cotangent, rank: int):
     """The sum of outer products over all axes except that of the directions."""
     if rank == 2:
         rows, columns = (factor.reshape(-1, factor.shape[-1]) for factor in (x, cotangent))
-        return jnp.einsum("bi,bo->io", rows, columns, preferred_element_type=jnp.float32)
+        return _float32_sum("bi,bo->io", rows, columns)
     if x.ndim == 3:
-        return jnp.einsum("dbi,dbo->dio", x, cotangent, preferred_element_type=jnp.float32)
+        return _float32_sum("dbi,dbo->dio", x, cotangent)
     directions = range(x.shape[1])
     return jnp.stack([weight_gradient(x[:, index], cotangent[:, index], 2) for index in directions])
+
+
+def contract(form: str, x: Float[Array, "..."], y: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
+    """`einsum(form, x, y)` with factors in `dtype` and a float32 sum, for two arrays that are both computed.
+
+    Args:
+        form: such as "bq,bsq->bs": every axis of a factor is one of the other factor or of the result.
+    """
+    x, y = x.astype(dtype), y.astype(dtype)
+    return _float32_sum(form, x, y) if x.dtype == jnp.float32 else _contracted(form, x, y)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _contracted(form, x, y):
+    return _float32_sum(form, x, y)
+
+
+def _contracted_forward(form, x, y):
+    return _float32_sum(form, x, y), (x, y)
+
+
+def _contracted_backward(form, factors, cotangent):
+    x, y = factors
+    axes, result = form.split("->")
+    of_x, of_y = axes.split(",")
+    cotangent = cotangent.astype(x.dtype)
+    gradients = (
+        _contracted(f"{result},{of_y}->{of_x}", cotangent, y),
+        _contracted(f"{of_x},{result}->{of_y}", x, cotangent),
+    )
+    return tuple(gradient.astype(x.dtype) for gradient in gradients)
+
+
+_contracted.defvjp(_contracted_forward, _contracted_backward)
+
+
+def _float32_sum(form, x, y):
+    """`einsum` with a float32 sum. A product of two bfloat16 numbers is exact in float32, and CPUs multiply those.
+
+    On CPUs, XLA 0.10 compiles a product of two bfloat16 factors in some places and then has no kernel to run it.
+    """
+
+    def native(x, y):
+        return jnp.einsum(form, x, y, preferred_element_type=jnp.float32)
+
+    def widened(x, y):
+        return jnp.einsum(form, x.astype(jnp.float32), y.astype(jnp.float32))
+
+    return native(x, y) if x.dtype == jnp.float32 else jax.lax.platform_dependent(x, y, cpu=widened, default=native)
 
 
 def broadcast_bias(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from s2s_jax.model.attention.scores.base import Score
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.layer_norm import layer_norm
-from s2s_jax.model.ops.matmul import broadcast_bias, matmul
+from s2s_jax.model.ops.matmul import broadcast_bias, contract, matmul
 
 
 class Dot(Score):
@@ -19,8 +19,7 @@ class Dot(Score):
 
     def __call__(self, query, keys):
         """q . k [B, S], with factors in the compute precision and a float32 sum."""
-        factors = query.astype(self.dtype), keys.astype(self.dtype)
-        return jnp.einsum("bq,bsq->bs", *factors, preferred_element_type=jnp.float32)
+        return contract("bq,bsq->bs", query, keys, self.dtype)
 
 
 class ScaledDot(Dot):
