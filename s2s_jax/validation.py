@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import math
 import numbers
 import sys
 import typing
@@ -33,7 +34,8 @@ def at_least(setting: str, value: float, least: float) -> None:
         ValueError: naming setting and value.
     """
     if not value >= least:
-        wanted = "zero or more" if least == 0 else "positive" if least == 1 else f"at least {least}"
+        positive = least == 1 and isinstance(value, int)  # of a number such as 0.5 the same would be wrong
+        wanted = "zero or more" if least == 0 else "positive" if positive else f"at least {least:g}"
         raise ValueError(f"{setting} must be {wanted}, got {value}")
 
 
@@ -92,7 +94,7 @@ def checked_value(setting: str, value: Any, kind: Any) -> Any:
     """The value in the type of its field.
 
     Raises:
-        ValueError: it is of another type, or too large a number for it.
+        ValueError: it is of another type, too large a number for it, or infinite or NaN.
     """
     if typing.get_origin(kind) is Literal:
         kind = str
@@ -109,8 +111,10 @@ def checked_value(setting: str, value: Any, kind: Any) -> Any:
         if (kind is int or isinstance(value, int)) and (value > largest or value < -largest):
             raise ValueError(f"{setting} must be at most {largest} in magnitude, got a larger number")
         number = float(value)
-        if kind is float:
+        if kind is float and math.isfinite(number):
             return number
+        if kind is float:
+            raise ValueError(f"{setting} must be a finite number, got {number}")
         if number.is_integer():
             return int(value)  # type: ignore[call-overload]
     elif kind in (bool, str):

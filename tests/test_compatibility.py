@@ -671,6 +671,9 @@ def test_the_remedies_of_attention_build(number):
         ({"kernel": 4}, "model.attention.kernel must be odd or 0, got 4; use 5."),
         ({"heads": 0}, "model.attention.heads must be positive, got 0"),
         ({"temperature": 0.0}, "model.attention.temperature must be above 0, got 0.0"),
+        ({"alpha": 0.5}, "model.attention.alpha must be at least 1, got 0.5"),
+        ({"alpha": float("inf")}, "model.attention.alpha must be a finite number, got inf"),
+        ({"fusedmax_strength": float("inf")}, "model.attention.fusedmax_strength must be a finite number, got inf"),
         ({"values": "splt"}, "did you mean 'split'?"),
     ],
 )

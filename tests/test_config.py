@@ -12,13 +12,23 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from s2s_jax import config
-from s2s_jax.config import Experiment, differences, from_json, learned_settings, override, settings, to_json
+from s2s_jax.config import (
+    Experiment,
+    differences,
+    from_json,
+    learned_settings,
+    override,
+    settings,
+    to_json,
+    with_settings,
+)
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.run.check import check_experiment
 from s2s_jax.text.sources import DataConfig
 from s2s_jax.training.objectives import OBJECTIVES, ObjectiveName
 from s2s_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerName, ScheduleName, learning_rate
 from s2s_jax.training.stop_policy import MetricName
+from s2s_jax.validation import at_least
 
 
 def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
@@ -27,6 +37,23 @@ def test_every_setting_has_a_meaning_and_can_be_set_to_its_own_value():
         assert setting.description.endswith("."), setting.name
         text = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
         assert override(experiment, f"{setting.name}={text}") == experiment, setting.name
+
+
+@pytest.mark.parametrize("number", ["-Infinity", "1e999", "NaN"])
+def test_no_setting_may_be_infinite_or_nan(number):
+    experiment = tiny.experiment()
+    names = [setting.name for setting in settings(experiment) if setting.type is float]
+    assert "model.attention.alpha" in names
+    for name in names:
+        with pytest.raises(ValueError, match=rf"^{name} must be a finite number, got -?(inf|nan)$"):
+            with_settings(experiment, {name: json.loads(number)})
+
+
+def test_a_bound_of_one_is_called_positive_for_whole_numbers_alone():
+    with pytest.raises(ValueError, match="x must be at least 1, got 0.5"):
+        at_least("x", 0.5, 1)
+    with pytest.raises(ValueError, match="x must be positive, got 0"):
+        at_least("x", 0, 1)
 
 
 def test_settings_that_only_go_together_are_changed_together():
