@@ -115,3 +115,21 @@ def test_the_exponential_normalizer_gives_the_weights_of_the_mixture():
     for time in range(harness.STEPS):
         window = 0.7 * np.exp(-0.5 * (time + 1.0 - np.arange(1, harness.SOURCE + 1)) ** 2)
         oracles.same(outputs.alignment[time], np.where(harness.MASK, window, 0.0), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("score", "normalizer"), [(MIXTURES[0], "softmax"), (MIXTURES[0], "exponential"), (MIXTURES[1], "softmax")]
+)
+def test_numbers_of_any_size_leave_a_mixture_and_its_slopes_finite(score, normalizer):
+    """Moves, spreads and weights are exponentials, which overflow from 88 on; their squares too must stay finite."""
+    config = harness.small_config(score=score, normalizer=normalizer)
+    inputs = harness.inputs_for(config)
+    for size in (100.0, 1e4, -1e4):
+        for third in range(3):  # the weights, the spreads or the moves
+            part = np.arange(3 * config.mixtures) // config.mixtures == third
+            large = harness.with_weights(inputs, score__query_kernel=0.0, score__bias=np.where(part, size, 0.0))
+            outputs, gradient = harness.forward_and_gradient(config)(large)
+            for leaf in jax.tree.leaves((outputs, gradient)):
+                assert np.isfinite(np.square(leaf).sum())
+        outputs, gradient = harness.forward_and_gradient(config)({**inputs, "queries": size * inputs["queries"]})
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((outputs, gradient)))

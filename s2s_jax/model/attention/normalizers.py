@@ -27,7 +27,8 @@ from s2s_jax.model.attention.total_variation import means_of_runs, shift_left, t
 Number = float | Float[Array, ""]  # fixed, swept without recompiling, or learned
 NormalizerFn = Callable[..., Float[Array, "*B S"]]
 
-LARGEST_SCORE = 80.0  # float32 overflows at exp(88.7): a sum of a thousand weights of exp(80) is still finite
+LARGEST_SCORE = 20.0  # of a log weight: exp(20) is 5e8, whose square times a million is still finite in float32
+LARGEST_SLOPE = 1e18  # of exp_alpha, so that the product of two is finite; alpha up to 2 has none above 1
 LOWEST_HEIGHT = -200.0  # float32 underflows at exp(-104): a token this far below the best weighs 0 for every alpha
 BISECTIONS = 26  # of an interval of ln S: its length is then 1e-7 where S is 1000
 
@@ -82,7 +83,7 @@ def softmax(
 
 @facts(sums_to_one=False)
 def exponential(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
-    """exp(e), for scores that are already log weights; any sum is possible. Scores above 80 are taken as 80."""
+    """exp(e), for scores that are already log weights; any sum is possible. Scores above 20 are taken as 20."""
     return jnp.where(mask, jnp.exp(jnp.minimum(_real(scores, mask), LARGEST_SCORE)), 0.0)
 
 
@@ -125,7 +126,8 @@ def top_k_softmax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, to
     least = jnp.min(lax.top_k(ranked, min(top_k, mask.shape[-1]))[0], axis=-1, keepdims=True)  # [-1:] would sort all
     above, equal = ranked > least, ranked == least
     remaining = top_k - jnp.sum(above, axis=-1, keepdims=True)
-    return softmax(scores, mask & (above | (equal & (jnp.cumsum(equal, axis=-1) <= remaining))))
+    best = above | (equal & (jnp.cumsum(equal, axis=-1) <= remaining)) | jnp.isnan(ranked)  # NaN must not look like 0
+    return softmax(scores, mask & best)
 
 
 def sparsemax(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
@@ -236,7 +238,8 @@ _tsallis.defvjp(_tsallis_forward, _tsallis_backward)
 
 def _slopes(weights, alpha):
     """The slope of exp_alpha where it equals p, p^(2 - alpha), 0 where p is 0; and the slopes' sum, 1 where it is 0."""
-    slopes = jnp.where(weights > 0, jnp.where(weights > 0, weights, 1.0) ** (2.0 - alpha), 0.0)
+    powers = jnp.where(weights > 0, weights, 1.0) ** (2.0 - alpha)
+    slopes = jnp.where(weights > 0, jnp.minimum(powers, LARGEST_SLOPE), 0.0)
     total = jnp.sum(slopes, axis=-1, keepdims=True)
     return slopes, jnp.where(total > 0, total, 1.0)
 

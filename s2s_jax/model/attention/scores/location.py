@@ -10,6 +10,7 @@ from s2s_jax.model.attention.scores.content import Additive
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 
+LARGEST_EXPONENT = 20.0  # moves of 5e8 tokens: after 10,000 of them b times the squared distance is still finite
 PRIOR = 11  # width of the prior of dynamic convolution: it moves on by 0 to 10 tokens per step
 
 
@@ -109,8 +110,8 @@ class DynamicConvolution(Score):
 class GaussianMixture(Score):
     """score = log sum_i a_i exp(-b_i (k_i - s)^2), k_i moving on by exp(.). Graves 2013, arXiv:1308.0850, eq. 46-51.
 
-    a, b and the moves are exp(W q + c). The paper's weights are those of the normalizer `exponential`; a softmax makes
-    them sum to 1.
+    a, b and the moves are exp(W q + c); b and the moves are at most exp(20). The paper's weights are those of the
+    normalizer `exponential`; a softmax makes them sum to 1.
     """
 
     stateful = True
@@ -145,7 +146,7 @@ class GaussianMixture(Score):
 
     def _mixture(self, weight, spread, move):
         """The log weight, the factor of the squared distance, and the move of each component."""
-        return weight, jnp.exp(spread), jnp.exp(move)
+        return weight, jnp.exp(jnp.minimum(spread, LARGEST_EXPONENT)), jnp.exp(jnp.minimum(move, LARGEST_EXPONENT))
 
 
 class GaussianMixtureV2(GaussianMixture):
