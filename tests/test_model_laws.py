@@ -13,7 +13,8 @@ from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
-from s2s_jax.shapes import BOS, EOS, PAD, Batch
+from s2s_jax.shapes import BOS, EOS, PAD, Batch, real
+from s2s_jax.training.objectives import token_losses
 
 SIZES = {"source_vocabulary": 8, "target_vocabulary": 9}
 SOURCE = np.array([[4, 5, 6, EOS], [7, EOS, PAD, PAD]])
@@ -183,3 +184,23 @@ def test_wider_padding_and_another_order_of_the_batch_change_nothing():
     np.testing.assert_array_equal(np.asarray(wide_memory.values)[wider == PAD], 0.0)
     oracles.same(wide_memory.values[::-1, : SOURCE.shape[1]], memory.values, tolerance=1e-6)
     np.testing.assert_array_equal(wide_memory.mask[::-1, : SOURCE.shape[1]], memory.mask)
+
+
+@pytest.mark.parametrize("name", ["luong", "unfed"])
+def test_padding_of_every_kind_changes_no_sum_and_no_gradient_and_a_batch_of_padding_has_none(name):
+    """More columns on either side, rows without tokens, and nothing but those."""
+    model = build(MODELS[name], **SIZES)
+    params = drawn_for(model)
+
+    @oracles.compiled
+    def compute(params, batch):
+        def nats(params):
+            losses = token_losses(unroll_targets(model, params, batch).logits, batch.target).nats
+            return jnp.where(real(batch.target), losses, 0.0).sum()
+
+        return jax.value_and_grad(nats)(params)
+
+    padded = Batch(*(jnp.pad(ids, ((0, 2), (0, wider))) for ids, wider in zip(BATCH[:2], (3, 1), strict=True)))
+    oracles.same(compute(params, padded), compute(params, BATCH), tolerance=1e-6)
+    nothing = jax.tree.map(jnp.zeros_like, padded)
+    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(compute(params, nothing)))
