@@ -276,7 +276,7 @@ def _contracted_backward(form, factors, cotangent):
         _contracted(f"{result},{of_y}->{of_x}", cotangent, y),
         _contracted(f"{of_x},{result}->{of_y}", x, cotangent),
     )
-    return tuple(gradient.astype(x.dtype) for gradient in gradients)
+    return jax.tree.map(lambda gradient: gradient.astype(x.dtype), gradients)
 
 
 _contracted.defvjp(_contracted_forward, _contracted_backward)
