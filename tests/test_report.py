@@ -295,6 +295,14 @@ def test_different_test_sets_are_not_paired_by_sentence():
     assert comparison.rows[1].intervals["bleu"].over == comparison.rows[1].differences["bleu"].interval.over == "seeds"
 
 
+def test_test_sets_of_one_size_with_other_lines_are_not_paired_by_sentence():
+    whole = sweep_results(seeds=3, labels=("dot", "none"), failing=False)
+    trials = tuple(each._replace(test_set="of " + each.point[whole.compare]) for each in whole.trials)
+    comparison = compare_to_baseline(whole._replace(trials=trials))
+    assert comparison.rows[1].intervals["bleu"].over == "seeds and sentences"
+    assert comparison.rows[1].differences["bleu"].interval.over == "seeds"
+
+
 def test_results_that_cannot_be_compared_are_refused():
     made = sweep_results(seeds=1)
     with pytest.raises(ValueError, match="compare must be one of attention, got 'atention'; did you mean"):

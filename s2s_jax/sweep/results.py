@@ -1,5 +1,7 @@
 """The results of a sweep, read from its directories in whatever state they are, also after a crash."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -47,6 +49,7 @@ class TrialResult(NamedTuple):
     best_step: int = 0  # of the checkpoint that the test split was read with
     metrics: dict[str, float | None] = {}  # noqa: RUF012 - of the test split
     counts: dict[str, Float[np.ndarray, "N K"]] = {}  # noqa: RUF012 - metric -> sufficient statistics per source
+    test_set: str = ""  # a digest of the sources and references that the counts belong to
     lengths: Int[np.ndarray, " N"] = np.zeros(0, np.int64)  # source tokens, in the order of the counts
     curves: dict[str, list[tuple[int, float]]] = {}  # noqa: RUF012 - metric of validation -> (step, value)
     gallery: tuple[ExamplePrediction, ...] = ()  # the same sentences in every trial
@@ -125,11 +128,16 @@ def _read_scores(folder: Path) -> dict[str, Any]:
     return {
         "metrics": scores["metrics"],
         "counts": arrays,
+        "test_set": _digest([translations["sources"], translations["references"]]),
         "parameters": scores["parameters"],
         "best_step": scores["best_step"],
         "lengths": np.array(translations["lengths"], np.int64),
         "gallery": tuple(map(_read_example, translations["gallery"])),
     }
+
+
+def _digest(lines: Any) -> str:
+    return hashlib.blake2b(json.dumps(lines).encode(), digest_size=8).hexdigest()
 
 
 def _read_example(record: dict[str, Any]) -> ExamplePrediction:

@@ -1,6 +1,7 @@
 """A tuning: the settings that are searched for, their ranges, and how many trials the search may take."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,9 @@ class Range(NamedTuple):
     log: bool = False  # sample the logarithm uniformly
 
     def check(self, setting: str) -> None:
-        """Refuse an empty range, or a logarithmic one that reaches zero."""
+        """Refuse an empty or an endless range, or a logarithmic one that reaches zero."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"ranges: {setting} must have finite ends, got {self.low} and {self.high}")
         if not self.low <= self.high:
             raise ValueError(f"ranges: {setting} must have low <= high, got {self.low} and {self.high}")
         if self.log and not self.low > 0:

@@ -152,8 +152,8 @@ def _values(trials: Sequence[TrialResult], metric: str) -> np.ndarray:
 def _resampled(trials: Sequence[TrialResult], metric: str) -> np.ndarray | None:
     """The metric on resamples of the sentences; None if a trial has no counts, or was scored on other sentences."""
     counts = [trial.counts[metric] for trial in trials if metric in trial.counts]
-    sentences = {len(each) for each in counts}
-    if not counts or len(counts) < len(trials) or len(sentences) > 1 or 0 in sentences:
+    sentences, test_sets = {len(each) for each in counts}, {trial.test_set for trial in trials}
+    if not counts or len(counts) < len(trials) or len(sentences) > 1 or len(test_sets) > 1 or 0 in sentences:
         return None
     return resample(metric, counts)
 
