@@ -1,6 +1,7 @@
 """A grid of tiny runs: planned, run, killed, failed, watched, verified and reported from the command line."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -20,11 +21,12 @@ from s2s_jax.cli import main
 from s2s_jax.cli.arguments import command_parsers, make_parser
 from s2s_jax.config import override
 from s2s_jax.evaluate.metrics import METRICS, Metric
-from s2s_jax.run.run_dir import read_json
+from s2s_jax.run.run_dir import read_json, write_json
+from s2s_jax.sweep import fingerprint
 from s2s_jax.sweep.executors.ray import run_on_ray
 from s2s_jax.sweep.executors.slurm import run_on_slurm
 from s2s_jax.sweep.fingerprint import assign_dirs, trial_identity
-from s2s_jax.sweep.launch import EXECUTORS, ExecutorName
+from s2s_jax.sweep.launch import EXECUTORS, ExecutorConfig, ExecutorName, launch
 from s2s_jax.sweep.plan import identical_points, make_plan, trial_groups
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
 from s2s_jax.sweep.report.tables import table_columns
@@ -426,6 +428,61 @@ def test_a_changed_file_of_targets_changes_the_fingerprint(tmp_path):
     assert trial_identity(base, known)["data"] != before
 
 
+def test_a_changed_file_of_alignments_changes_the_fingerprint(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("a b\tc d\n")
+    (tmp_path / "links").write_text("0-0\n")
+    base = override(
+        sweep().base,
+        *(f"data.{split}={tmp_path / 'pairs.tsv'}" for split in SPLITS),
+        f"data.alignment={tmp_path / 'links'}",
+    )
+    known = {}
+    before = trial_identity(base, known)["data"]
+    assert trial_identity(base, known)["data"] == before
+    (tmp_path / "links").write_text("0-1 1-0\n")
+    assert trial_identity(base, known)["data"] != before
+    assert trial_identity(override(base, "data.alignment="), known)["data"] != before
+
+
+def test_the_code_of_the_package_is_part_of_the_identity_and_not_of_the_name(monkeypatch, tmp_path):
+    package = tmp_path / "s2s_jax"
+    (package / "sweep").mkdir(parents=True)
+    (package / "cli").mkdir()
+    monkeypatch.setattr(fingerprint, "__file__", str(package / "sweep" / "fingerprint.py"))
+
+    def written(name, text):
+        (package / name).write_text(text)
+        fingerprint.package_digest.cache_clear()
+        return fingerprint.package_digest()
+
+    before = written("model.py", "def f(x):\n    return x\n")
+    assert written("model.py", '"""What it is."""\n\n\ndef f(x):\n    """x."""\n    return x  # itself\n') == before
+    assert written("cli/train.py", "print(1)\n") == before
+    after = written("model.py", "def f(x):\n    return x + 1\n")
+    assert after != before
+    one, other = ({"package": digest, "steps": 3} for digest in (before, after))
+    assert fingerprint.trial_fingerprint(one) == fingerprint.trial_fingerprint(other)
+    fingerprint.package_digest.cache_clear()
+
+
+def test_trials_of_two_versions_of_the_package_never_share_a_table(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    monkeypatch.setattr(fingerprint, "package_digest", lambda: "later")
+    plan = make_plan(sweep(), folder)
+    assert plan.done == 2, "a finished sweep is reported by later versions too"
+    assert launch(sweep(), folder, ExecutorConfig(), print).failed == []
+    message = (
+        "were trained by other code of s2s_jax .*: 2 of them; it is later now.* never share one table; choose another"
+    )
+    with pytest.raises(ValueError, match=message):
+        launch(sweep(seeds=(0, 1)), folder, ExecutorConfig(), print)
+    record = read_json(plan.trial_dirs[0].folder / "trial.json")
+    record["identity"]["package"] = "earlier"
+    write_json(plan.trial_dirs[0].folder / "trial.json", record)
+    with pytest.raises(ValueError, match=r"earlier: 1 of them, .*never share one table"):
+        make_plan(sweep(), folder)
+
+
 def test_a_source_of_the_user_is_read_for_every_fingerprint(tmp_path, monkeypatch):
     file = tmp_path / "rows.txt"
 
@@ -623,6 +680,10 @@ def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
         ({"prune": 1}, "prune must be true or false, got 1"),
         ({"ranges": {"steps": 3}}, "ranges: steps must be a Range or a list of values, got 3"),
         ({"ranges": {"steps": Range(3, 1)}}, "ranges: steps must have low <= high, got 3 and 1"),
+        (
+            {"ranges": {"loss.coverage": Range(0, math.inf)}},
+            "ranges: loss.coverage must have finite ends, got 0 and inf",
+        ),
         ({"ranges": {"optimizer.learning_rate": Range(0, 1, log=True)}}, "is logarithmic, so low must be above 0"),
     ],
 )

@@ -1,9 +1,11 @@
 """The fingerprint of a trial: everything that decides what is trained, and the directory that is named after it."""
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +14,16 @@ from s2s_jax.config import Experiment, settings
 from s2s_jax.imports import LOADED, is_file_name
 from s2s_jax.run.run_dir import RUN_FORMAT, read_json, write_json
 from s2s_jax.sweep.sweep import Trial
+from s2s_jax.sweep.trial_files import TRIAL_FILE
+from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.sources import SPLITS, TARGETS_ONLY, DataConfig, has_splits, read_split
 
 # Settings that decide where and how a trial runs, and not what is trained.
 RUNTIME_GROUPS = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir", "imports")
 # Settings that are applied to a trained run; but search.rules have a part in the choice of the checkpoint.
 POST_TRAINING_GROUPS = ("search.", "evaluation.")
+# Folders of this package that neither train nor score.
+OUTER_CODE = ("cli/", "bench/", "export/", "sweep/report/", "sweep/executors/")
 FILE_SETTINGS = ("data.train", "data.validation", "data.test", "data.alignment")
 
 
@@ -33,7 +39,8 @@ def assign_dirs(trials: Sequence[Trial], folder: Path) -> list[TrialDir]:
     """Give each trial the directory `trials/TITLE-FINGERPRINT` in the folder of the sweep.
 
     Raises:
-        ValueError: a directory of that title was trained from something else; the message lists the differences.
+        ValueError: a directory of that title was trained from something else (the message lists the differences), or
+            the trials were trained by more than one version of this package.
     """
     cache = folder / "data.json"
     known: dict[str, str] = read_json(cache) if cache.exists() else {}
@@ -47,6 +54,7 @@ def assign_dirs(trials: Sequence[Trial], folder: Path) -> list[TrialDir]:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(cache, known)
     _check_no_drift(trial_dirs)
+    _check_one_package([trial_dir.folder for trial_dir in trial_dirs])
     return trial_dirs
 
 
@@ -58,7 +66,8 @@ def trial_identity(experiment: Experiment, known: dict[str, str]) -> dict[str, A
     """
     values = {setting.name: setting.value for setting in settings(experiment) if _counts(setting.name, setting.value)}
     code = {"code": _code_digests(experiment.imports)} if experiment.imports else {}
-    identity = {"format": RUN_FORMAT, "data": _data_fingerprint(experiment.data, known), **code, **values}
+    data = _data_fingerprint(experiment.data, known)
+    identity = {"format": RUN_FORMAT, "package": package_digest(), "data": data, **code, **values}
     return json.loads(json.dumps(identity))
 
 
@@ -71,8 +80,53 @@ def _counts(name: str, value: Any) -> bool:
 
 
 def trial_fingerprint(identity: dict[str, Any]) -> str:
-    """The fingerprint of an identity: eight hexadecimal digits."""
-    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
+    """The fingerprint of an identity: eight hexadecimal digits.
+
+    The version of this package is not in it, so that a finished sweep is found, and reported, by later versions too.
+    """
+    named = {name: value for name, value in identity.items() if name != "package"}
+    return hashlib.blake2b(json.dumps(named, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+@functools.cache
+def package_digest() -> str:
+    """A digest of the code of this package that trains and scores. Comments and docstrings do not count."""
+    root, hashed = Path(__file__).parent.parent, hashlib.blake2b(digest_size=8)
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(OUTER_CODE):
+            code = ast.dump(_WithoutText().visit(ast.parse(path.read_bytes())))
+            hashed.update(f"{name}\0{code}\0".encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()
+
+
+class _WithoutText(ast.NodeTransformer):
+    """Removes the docstrings of modules, classes, functions and settings."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """The statement; None if it is a text alone."""
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+
+def check_same_package(folders: Iterable[Path]) -> None:
+    """Refuse to train more trials beside those that another version of this package has begun.
+
+    Raises:
+        ValueError: naming both versions.
+    """
+    _check_one_package(folders, package_digest())
+
+
+def _check_one_package(folders: Iterable[Path], *present: str) -> None:
+    begun = [folder / TRIAL_FILE for folder in folders if (folder / TRIAL_FILE).exists()]
+    versions = Counter(read_json(path)["identity"].get("package", "unknown") for path in begun)
+    if len({*versions, *present}) > 1:
+        counts = ", ".join(f"{version}: {number} of them" for version, number in versions.items())
+        now = f"; it is {present[0]} now" if present else ""
+        raise ValueError(
+            f"the trials in {begun[0].parent.parent} were trained by other code of s2s_jax ({counts}{now}), and trials "
+            "from before and after a change never share one table; choose another --out, or delete the older trials."
+        )
 
 
 def _code_digests(names: Iterable[str]) -> dict[str, str]:
@@ -109,7 +163,7 @@ def _source_of(name: str) -> Path | None:
 
 
 def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
-    """A fingerprint of all pairs of all splits; files are read again only after they have changed.
+    """A fingerprint of all pairs of all splits, and of their alignments; files are read again only when they change.
 
     A source of the user's own is read each time: what it reads is not known.
     """
@@ -121,6 +175,7 @@ def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
         for spec in (spec.removeprefix(TARGETS_ONLY) for spec in specs)
         for name in ([spec] if Path(spec).exists() else spec.split(","))
     ]
+    names += [data.alignment] if data.alignment else []
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, names) if path.exists()]
     key = f"{data!r} {stats}"
     if key not in known:
@@ -132,8 +187,13 @@ def _data_digest(data: DataConfig) -> str:
     hashed = hashlib.blake2b(digest_size=16)
     for split in SPLITS:
         for example in read_split(data, split)[0]:
-            hashed.update(f"{split}\0{example.source}\0{example.target}\n".encode())
+            hashed.update(f"{split}\0{example.source}\0{example.target}\0".encode() + _link_bytes(example) + b"\n")
     return hashed.hexdigest()
+
+
+def _link_bytes(example: Example) -> bytes:
+    links = example.links
+    return links.words.tobytes() if isinstance(links, WordLinks) else b"" if links is None else repr(links).encode()
 
 
 def _check_no_drift(trial_dirs: Sequence[TrialDir]) -> None:
@@ -141,9 +201,9 @@ def _check_no_drift(trial_dirs: Sequence[TrialDir]) -> None:
     current = {trial_dir.folder for trial_dir in trial_dirs}
     for trial_dir in trial_dirs:
         for other in trial_dir.folder.parent.glob(f"{trial_dir.trial.title}-????????"):
-            if other in current or not (other / "trial.json").exists():
+            if other in current or not (other / TRIAL_FILE).exists():
                 continue
-            before, now = read_json(other / "trial.json")["identity"], trial_dir.identity
+            before, now = read_json(other / TRIAL_FILE)["identity"], trial_dir.identity
             changed = [
                 f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
                 for name in {**before, **now}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from s2s_jax.sweep.executors.local import run_local
+from s2s_jax.sweep.fingerprint import check_same_package
 from s2s_jax.sweep.plan import SweepPlan, make_plan, trial_groups
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup
@@ -69,13 +70,16 @@ def launch(sweep: Sweep, folder: Path, config: ExecutorConfig, log: Callable[[st
         log: called with one line per finished trial.
 
     Raises:
-        ValueError: a trial cannot be trained, or its directory was trained from something else.
+        ValueError: a trial cannot be trained, or its directory was trained from something else, or trials were trained
+            by another version of this package.
         RunLockedError: another process runs this sweep.
     """
     one_of("executor", config.name, EXECUTORS)
     at_least("jobs", config.jobs, 0)
     plan = make_plan(sweep, folder)
     groups = trial_groups(sweep, plan.trial_dirs)
+    if groups:
+        check_same_package(trial_dir.folder for trial_dir in plan.trial_dirs)
     log(f"{plan.done} of {len(plan.trial_dirs)} trials are done; {plan.power}")
     for points in plan.identical:
         log(f"warning: {points}")

@@ -11,7 +11,7 @@ from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.extras import needs_extra
 from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.executors.local import Worker
-from s2s_jax.sweep.fingerprint import trial_fingerprint, trial_identity
+from s2s_jax.sweep.fingerprint import check_same_package, trial_fingerprint, trial_identity
 from s2s_jax.sweep.results import validation_curves
 from s2s_jax.sweep.trial import TrialSpec
 from s2s_jax.sweep.trial_files import read_outcome
@@ -37,7 +37,8 @@ def tune(tuning: Tuning, folder: Path, log: Callable[[str], None]) -> TuningResu
         log: called with one line per trial.
 
     Raises:
-        ValueError: Optuna is not installed, or a proposed experiment cannot be trained.
+        ValueError: Optuna is not installed, or a proposed experiment cannot be trained, or earlier trials were trained
+            by another version of this package.
     """
     try:
         import optuna
@@ -47,6 +48,8 @@ def tune(tuning: Tuning, folder: Path, log: Callable[[str], None]) -> TuningResu
     folder.mkdir(parents=True, exist_ok=True)
     with Lock(folder), SignalGuard() as interrupt:
         study = _study(optuna, tuning, folder)
+        if _ended(study) < tuning.trials:
+            check_same_package((folder / "trials").glob("*"))
         while _ended(study) < tuning.trials and not interrupt.number:
             trial = study.ask({name: _distribution(optuna, values) for name, values in tuning.ranges.items()})
             value, status = _run(tuning, trial, folder, interrupt)
