@@ -14,6 +14,7 @@ from s2s_jax.cli.output import flush
 
 # commands with a module of their own; the rest are in `commands`
 MODULES = ("train", "translate", "score", "export", "sweep", "attention", "bench", "completion", "checkpoint")
+TRAINING = ("train", "sweep")  # what they print is not what they are for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 internal error, 2 usage error, 130 interrupted by Ctrl-C; 128 + number of
         another signal.
     """
+    stdout_is_closed = sys.stdout is None
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale says
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(words)
+        return _run(words, stdout_is_closed=stdout_is_closed)
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         _close_output()
         return DONE
@@ -39,14 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         explanation = None if "--traceback" in words else explain(error)
         if explanation is None:
             raise
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        if getattr(error, "errno", None) == errno.ENOSPC or getattr(error, "filename", None) == "stdout":
             _close_output()
         print(f"s2s: {explanation.message}", file=sys.stderr)
         return explanation.code
 
 
-def _run(words: Sequence[str]) -> int:
-    arguments = parse(words)
+def _run(words: Sequence[str], *, stdout_is_closed: bool) -> int:
+    try:
+        arguments = parse(words)
+    except SystemExit:  # --help and --version have printed
+        flush()
+        raise
+    if stdout_is_closed and arguments.command not in TRAINING:
+        raise UsageError("stdout is closed, and the answer would be lost; send it to a file, or to /dev/null")
     _import_users_code(getattr(arguments.options, "imports", []))
     code = _function(arguments)(arguments)
     flush()

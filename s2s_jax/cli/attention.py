@@ -1,7 +1,6 @@
 """The `attention` command: the axes of attention with their choices, and the papers of one choice."""
 
 import difflib
-import json
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.cli.arguments import Arguments, UsageError
+from s2s_jax.cli.output import print_json, print_text
 from s2s_jax.model.attention.catalogue import CatalogueEntry, catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.compatibility import axis_names
@@ -22,11 +22,14 @@ def attention_command(arguments: Arguments) -> None:
     if arguments.options.cite:
         entries = _with_name(arguments.options.cite, entries)
     if arguments.options.json:
-        print(json.dumps({"choices": [_record(entry) for entry in entries]}, ensure_ascii=False))
+        print_json({"choices": [_record(entry) for entry in entries]})
     elif arguments.options.cite:
-        print("\n".join(line for entry in entries for line in _citation(entry)))
+        print_text("\n".join(line for entry in entries for line in _citation(entry)))
     else:
-        _show(entries)
+        console = Console(highlight=False)
+        with console.capture() as captured:
+            _show(entries, console)
+        print_text(captured.get())
 
 
 def _with_name(name: str, entries: list[CatalogueEntry]) -> list[CatalogueEntry]:
@@ -48,8 +51,7 @@ def _citation(entry: CatalogueEntry) -> list[str]:
     return [f"{entry.axis} {entry.name}: {entry.formula}", *(papers or ["no paper is cited for it"])]
 
 
-def _show(entries: list[CatalogueEntry]) -> None:
-    console = Console(highlight=False)
+def _show(entries: list[CatalogueEntry], console: Console) -> None:
     for axis in axis_names():
         table = Table(
             "name", "formula", "paper", "combines with", title=f"model.attention.{axis}", title_justify="left"

@@ -1,18 +1,17 @@
 """`s2s bench`: one line per measurement, or one JSON object at the end."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from s2s_jax.bench.measure import BenchConfig, compare_replicas, compare_setting, describe_machine, measure_workload
 from s2s_jax.bench.profile import profile_step
 from s2s_jax.bench.roofline import Roofline, measure_roofline
 from s2s_jax.bench.workloads import WORKLOADS, Workload
 from s2s_jax.cli.arguments import Arguments, UsageError
+from s2s_jax.cli.console import OutputConsole
+from s2s_jax.cli.output import print_json
 from s2s_jax.cli.suggestions import field_name
 from s2s_jax.config import override
 from s2s_jax.training.devices import keep_freed_memory
@@ -27,7 +26,7 @@ def bench_command(arguments: Arguments) -> None:
         raise UsageError(f"--profile shows one precision, that of the workload; give {remedy}")
     variants = {name: _variants(workload, options.compare) for name, workload in workloads.items() if options.compare}
     keep_freed_memory()
-    console = Console(stderr=options.json, soft_wrap=True, highlight=False)
+    console = OutputConsole(stderr=options.json, soft_wrap=True, highlight=False)
     roofline = measure_roofline()
     console.print(f"{_machine_line()}; limit {_limit_line(roofline)}")
     if options.profile:
@@ -42,7 +41,7 @@ def bench_command(arguments: Arguments) -> None:
     if options.json:
         gflops = {f"{precision}_gflops": value for precision, value in roofline.gflops.items()}
         limit = gflops | {"copy_gb_s": roofline.copy_gb_s}
-        print(json.dumps({"machine": describe_machine(), "limit": limit, "rows": rows}))
+        print_json({"machine": describe_machine(), "limit": limit, "rows": rows})
 
 
 def _config(arguments: Arguments) -> BenchConfig:

@@ -8,8 +8,8 @@ from typing import Any
 
 from s2s_jax import run
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.inputs import check_not_exported, lines_of, load_run
-from s2s_jax.cli.output import formatted, print_json, rounded
+from s2s_jax.cli.inputs import check_trained_run, lines_of, load_run
+from s2s_jax.cli.output import errors_name, formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.files import raw_lines
 from s2s_jax.text.sources import read_split
@@ -55,10 +55,12 @@ def align_command(arguments: Arguments) -> None:
         pairs = list(loaded.score(examples[: options.count]))
     if not pairs:
         raise UsageError("there is nothing to draw: every line is blank")
-    picture = run.draw(loaded, pairs, Path(options.output or Path(options.run) / "alignment.png"))
+    output = Path(options.output or Path(options.run) / "alignment.png")
     records = [_alignment_record(pair) for pair in pairs]
-    beside = picture.with_suffix(".json")
-    beside.write_text(json.dumps(records, ensure_ascii=False) + "\n", encoding="utf-8")
+    with errors_name(str(output)):
+        picture = run.draw(loaded, pairs, output)
+        beside = picture.with_suffix(".json")
+        beside.write_text(json.dumps(records, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.json:
         files = {"picture": str(picture), "alignments": str(beside)}
         print_json({**files, "aer": loaded.alignment_error(pairs), "pairs": records})
@@ -78,7 +80,7 @@ def _alignment_record(pair: Any) -> dict[str, Any]:
 
 def info_command(arguments: Arguments) -> None:
     """Print step, parameters, data and checkpoints of a run."""
-    check_not_exported(arguments.options.run)
+    check_trained_run(arguments.options.run)
     facts = run.info(Path(arguments.options.run))
     if arguments.options.json:
         print_json(facts)

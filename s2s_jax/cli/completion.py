@@ -6,6 +6,7 @@ import shtab
 
 from s2s_jax.cli.arguments import WITH_SETTINGS, Arguments, UsageError, command_parsers, make_parser
 from s2s_jax.cli.experiments import known_experiments
+from s2s_jax.cli.output import print_text
 from s2s_jax.cli.settings import choices, command_settings
 from s2s_jax.cli.suggestions import flag
 
@@ -29,7 +30,7 @@ def completion_command(arguments: Arguments) -> None:
         if name in WITH_SETTINGS:
             _add_settings(name, command)
     functions = EXPERIMENT_FUNCTIONS[shell].format(names=" ".join(known_experiments()))
-    print(shtab.complete(parser, shell, preamble=functions))
+    print_text(shtab.complete(parser, shell, preamble=functions))
 
 
 def _add_completers(command: argparse.ArgumentParser) -> None:

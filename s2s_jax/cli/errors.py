@@ -47,8 +47,15 @@ def explain(error: Exception) -> Explanation | None:
 
 
 def _message(error: BaseException) -> str:
-    """The message of an exception, without line breaks."""
-    return " ".join(str(error).split())
+    """The message of an exception, without line breaks.
+
+    An error of the operating system, `[Errno 28] No space left on device: 'x'` in Python, has its file first.
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
+        files = [str(file) for file in (error.filename, error.filename2) if file is not None]
+        text = ": ".join([*files[:1], error.strerror[0].lower() + error.strerror[1:], *files[1:]])
+    return " ".join(text.split())
 
 
 def users_line(error: BaseException) -> str | None:

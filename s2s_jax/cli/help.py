@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from s2s_jax.cli.arguments import HELP_WIDTH, WITH_SETTINGS, Arguments, UsageError, command_parsers, make_parser
+from s2s_jax.cli.output import print_text
 from s2s_jax.cli.suggestions import did_you_mean, field_name, flag
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def show_help(arguments: Arguments) -> None:
         lines = list(_settings_help(arguments))
     if not arguments.help or lines[0].startswith("Settings"):  # not for a single group
         lines = [*command_parsers(make_parser())[arguments.command].format_help().splitlines(), "", *lines]
-    print("\n".join(lines).rstrip())
+    print_text("\n".join(lines).rstrip())
 
 
 def _settings_help(arguments: Arguments) -> Iterator[str]:

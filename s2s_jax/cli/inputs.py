@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def load_run(arguments: Arguments) -> "Run":
     """The run of a command with the settings of the command line."""
     options = arguments.options
-    check_not_exported(options.run, *getattr(options, "ensemble", ()))
+    check_trained_run(options.run, *getattr(options, "ensemble", ()))
     beam = getattr(options, "beam", None)
     for name in ("beam", "max_length"):
         if getattr(options, name, None) is not None and f"search.{name}" in _overridden(arguments):
@@ -44,17 +44,28 @@ def load_run(arguments: Arguments) -> "Run":
     return run
 
 
-def check_not_exported(*directories: str) -> None:
-    """Refuse an exported run where a trained one is wanted.
+def check_trained_run(*directories: str) -> None:
+    """Refuse an exported run, or a file, where a trained run is wanted.
 
     Raises:
         UsageError: with what to do instead.
     """
     for directory in directories:
-        if is_exported(Path(directory)):
-            raise UsageError(
-                f"{directory} is an exported run, which only s2s translate reads, alone; give the run that was exported"
-            )
+        if Path(directory).is_file():
+            raise UsageError(f"{directory} is a file; give the directory of a trained run")
+        check_not_exported(directory)
+
+
+def check_not_exported(directory: str) -> None:
+    """Refuse an exported run where a trained one is wanted.
+
+    Raises:
+        UsageError: with what to do instead.
+    """
+    if is_exported(Path(directory)):
+        raise UsageError(
+            f"{directory} is an exported run, which only s2s translate reads, alone; give the run that was exported"
+        )
 
 
 def _overridden(arguments: Arguments) -> list[str]:

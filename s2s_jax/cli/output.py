@@ -1,8 +1,9 @@
 """How results are written to stdout."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -16,8 +17,14 @@ def print_json(record: dict[str, Any]) -> None:
     _print(json.dumps(record, ensure_ascii=False, default=_as_json))
 
 
+def print_text(text: str) -> None:
+    """Print lines of text."""
+    _print(text.removesuffix("\n"))
+
+
 def _print(line: str) -> None:
-    sys.stdout.buffer.write(line.encode() + b"\n")
+    with errors_name("stdout"):
+        sys.stdout.buffer.write(line.encode() + b"\n")
     if sys.stdout.isatty():
         flush()
 
@@ -28,12 +35,22 @@ def flush() -> None:
     Raises:
         OSError: stdout cannot be written; it is named.
     """
-    try:
+    with errors_name("stdout"):
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
+
+
+@contextlib.contextmanager
+def errors_name(file: str) -> Iterator[None]:
+    """Inside this context, an error of the operating system that names no file, as those while writing, names this one.
+
+    A broken pipe stays as it is: nobody is there to be told.
+    """
+    try:
+        yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, "stdout") from None
+        if isinstance(error, BrokenPipeError) or error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, file) from None
 
 
 def _as_json(value: Any) -> Any:

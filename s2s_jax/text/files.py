@@ -98,6 +98,8 @@ def raw_lines(path: Path) -> Iterator[bytes]:
                 yield line
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is not a complete gzip file ({error}); compress it again.") from None
+        except OSError as error:  # an error while reading names no file
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:
