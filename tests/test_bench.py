@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from json_page import check_keys
 
 from s2s_jax.bench import measure, torch_baseline, workloads
 from s2s_jax.bench.flops import product_flops
@@ -135,6 +136,7 @@ def test_the_command_prints_one_object(fake, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["limit"] == {"float32_gflops": 1.0, "bfloat16_gflops": 2.0, "copy_gb_s": 3.0}
     assert found["machine"]["jax"] == jax.__version__
+    check_keys("bench", found)
     (row,) = found["rows"]
     assert {"work", "phase", "precision", "batch", "sentences_per_s", "fraction_of_limit"} <= set(row)
     assert "reference" not in row

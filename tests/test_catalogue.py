@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from json_page import check_keys
 
 from s2s_jax.cli import main
 from s2s_jax.model.attention.catalogue import catalogue, legal_combinations
@@ -55,5 +56,7 @@ def test_the_command_shows_and_cites(capsys):
     assert main(["attention", "--cite", "softmx"]) == 2
     assert "did you mean 'softmax'?" in capsys.readouterr().err
     assert main(["attention", "--json"]) == 0
-    record = next(one for one in json.loads(capsys.readouterr().out)["choices"] if one["name"] == "concat")
+    found = json.loads(capsys.readouterr().out)
+    check_keys("attention", found)
+    record = next(one for one in found["choices"] if one["name"] == "concat")
     assert record["formula"] == "score = v . tanh(W [q; k])"

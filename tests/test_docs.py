@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from json_page import sections
+
+from s2s_jax.cli.arguments import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "how-to"
@@ -104,3 +107,8 @@ def test_the_class_of_the_score_page_is_ten_lines_without_its_docstrings():
     body = blocks("add-a-score.md", "python").partition("class Distance")[2].partition("s2s.SCORES[")[0]
     code = [line for line in body.splitlines() if line.strip() and not line.strip().startswith('"""')]
     assert len(code) <= 10
+
+
+def test_the_page_about_json_has_every_command_that_prints_it():
+    actions = {f"sweep {action}" for action in ("plan", "run", "status", "report", "verify")}
+    assert {*sections()} - {"checkpoint verify"} == {*COMMANDS, *actions} - {"sweep", "completion", "checkpoint"}

@@ -4,6 +4,7 @@ import json
 
 import jax
 import pytest
+from json_page import check_keys
 from stdin import type_in
 
 from s2s_jax.cli.arguments import COMMANDS
@@ -119,3 +120,4 @@ def test_the_beam_of_the_search_is_exported_where_it_is_set(s2s, trained_run, tm
     code, out, _ = s2s("export", str(trained_run), str(tmp_path / "out"), "--search.beam", "3", "--json")
     assert code == 0
     assert "beam3.program" in json.loads(out)["files"]
+    check_keys("export", json.loads(out))

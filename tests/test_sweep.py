@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from json_page import check_keys
 
 from s2s_jax.cli import main
 from s2s_jax.cli.arguments import command_parsers, make_parser
@@ -303,12 +304,16 @@ def test_the_commands_from_plan_to_report(file, finished, tmp_path, capsys):
     assert main(["sweep", "verify", str(file), "--out", new]) == 2
     assert "is not done, so there is nothing to verify" in capsys.readouterr().err
     assert main(["sweep", "run", str(file), "--out", done, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"sweep": done, "trials": 2, "failed": []}
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome == {"sweep": done, "trials": 2, "failed": []}
+    check_keys("sweep run", outcome)
     assert "2 of 2 runs done" in (Path(done) / "report" / "report.md").read_text()
     assert main(["sweep", "status", str(file), "--out", done]) == 0
     assert "2 done" in capsys.readouterr().out
     assert main(["sweep", "status", str(file), "--out", done, "--json"]) == 0
-    assert [row["status"] for row in json.loads(capsys.readouterr().out)["trials"]] == ["done", "done"]
+    status = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in status["trials"]] == ["done", "done"]
+    check_keys("sweep status", status)
 
 
 SCORE_FILE = """
@@ -519,7 +524,9 @@ def test_the_first_seeds_are_trials_of_the_whole_sweep(file, tmp_path, capsys):
     for seeds in ([], ["--seeds", "1"]):
         command = ["sweep", "plan", str(file), "--function", "wide", "--out", str(tmp_path), "--json", *seeds]
         assert main(command) == 0
-        planned.append(json.loads(capsys.readouterr().out)["trials"])
+        plan = json.loads(capsys.readouterr().out)
+        check_keys("sweep plan", plan)
+        planned.append(plan["trials"])
     every, first = planned
     assert (len(every), len(first)) == (4, 2)
     assert set(first) < set(every)
@@ -538,6 +545,7 @@ def test_a_trial_that_is_trained_again_has_the_same_bits(finished):
     assert found.digests[0] == found.digests[1]
     assert found.metrics == {"exact_match": (0.123, json.loads(before)["metrics"]["exact_match"])}
     assert not found.same
+    check_keys("sweep verify", {"trial": spec.folder.name, "same": found.same, **found._asdict()})
 
 
 @pytest.mark.parametrize(

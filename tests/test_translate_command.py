@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from json_page import check_keys
 from stdin import type_in
 
 from s2s_jax.cli.stdin import ArrivingLines
@@ -28,6 +29,8 @@ def test_translate_as_json_gives_all(s2s, trained_run, monkeypatch):
     assert (first["line"], first["translation"]) == (0, "a b")
     assert len(first["hypotheses"]) == 2
     assert (blank["line"], blank["hypotheses"]) == (1, [])
+    for record in (first, blank):
+        check_keys("translate", record)
 
 
 def test_n_best_lines_have_the_number_of_their_input_line(s2s, trained_run, monkeypatch):
