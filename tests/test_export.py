@@ -238,6 +238,16 @@ def test_an_export_of_another_version_or_platform_is_refused_in_one_line(folder,
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["../greedy.program", "/etc/hostname", "unlisted.program"])
+def test_an_export_reads_no_file_but_its_own(folder, tmp_path, name):
+    """Row 46 of the faults: a manifest is not trusted, whoever sealed it."""
+    searches = json.loads((folder / "export.json").read_text())["searches"]
+    rewritten(folder, tmp_path / "other", searches=[{**search, "program": name} for search in searches])
+    with pytest.raises(ValueError, match="export.json names a file that is not its own") as refused:
+        load_exported(tmp_path / "other")
+    assert name in str(refused.value)
+
+
 def test_an_export_tells_nothing_of_the_machine_that_trained(folder):
     manifest = (folder / "export.json").read_text()
     assert not {"device", "checkpoint", "record", "budget"} & set(json.loads(manifest)["config"])

@@ -121,3 +121,21 @@ def test_the_beam_of_the_search_is_exported_where_it_is_set(s2s, trained_run, tm
     assert code == 0
     assert "beam3.program" in json.loads(out)["files"]
     check_keys("export", json.loads(out))
+
+
+@pytest.mark.parametrize("command", ["translate", "evaluate", "score", "align"])
+def test_a_platform_that_is_not_there_is_refused_by_every_command(s2s, trained_run, command):
+    """Row 48 of the faults."""
+    code, out, errors = s2s(command, str(trained_run), "--device.platform", "gpu")
+    assert (code, out) == (2, "")
+    assert errors == "s2s: device.platform=gpu, but jax found cpu; install jax for gpu.\n"
+
+
+def test_an_accelerator_that_is_left_idle_is_said(s2s, trained_run, exported, monkeypatch):
+    """Row 48 of the faults: jax falls back to the CPU without a word."""
+    monkeypatch.setattr("s2s_jax.training.devices.gpus", lambda: ["NVIDIA H100"])
+    for run in (trained_run, exported):
+        type_in(monkeypatch, b"a b\n")
+        code, out, errors = s2s("translate", str(run))
+        assert (code, out) == (0, "a b\n")
+        assert errors == "warning: running on the CPU although there is a NVIDIA H100; install jax[cuda13].\n"

@@ -51,6 +51,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged (its sha256 is {digest[:12]}, not {checksum[:12]}); {_cure(directory)}")
     if missing := [name for name in ENTRIES if name not in manifest]:
         raise ValueError(f"{path} has no entry {missing[0]!r}: {other_version(manifest)}")
+    for name in [*manifest["files"], *(search["program"] for search in manifest["searches"])]:
+        if Path(name).name != name or name not in manifest["files"]:
+            raise ValueError(f"{path} names a file that is not its own, {name!r}; {_cure(directory)}")
     for name, file in manifest["files"].items():
         _check_file(directory / name, file["sha256"])
     return manifest
