@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from json_page import check_keys
 from rich.console import Console
 
 from s2s_jax import run
@@ -413,6 +414,7 @@ def test_a_run_is_verified(s2s, copy: Path, tmp_path: Path):
     assert "checkpoint 4" in out
     assert "every bit is as it was written" in out
     record = json.loads(s2s("checkpoint", "verify", directory, "--json")[1])
+    check_keys("checkpoint verify", record)
     assert (record["run"], record["whole"]) == (str(directory), True)
     assert [(one["step"], one["problems"]) for one in record["checkpoints"]] == [(2, []), (4, [])]
     assert all(not problems for problems in record["files"].values())

@@ -1,10 +1,10 @@
 """`s2s checkpoint verify`: checks every file of a run, and prints a table."""
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from s2s_jax.cli.arguments import Arguments
+from s2s_jax.cli.console import OutputConsole
 from s2s_jax.cli.output import formatted, print_json
 from s2s_jax.run.verify import VerifiedRun, verify
 
@@ -21,7 +21,7 @@ def checkpoint_command(arguments: Arguments) -> int:
             {"run": arguments.options.run, "whole": verified.is_whole, "files": files, "checkpoints": checkpoints}
         )
     else:
-        Console(soft_wrap=True, highlight=False).print(_table(verified))
+        OutputConsole(soft_wrap=True, highlight=False).print(_table(verified))
         problems = [line for part in (*verified.files, *verified.checkpoints) for line in part.problems]
         print("\n".join(problems) or ("every bit is as it was written" if verified.is_whole else "no checkpoint"))
     return 0 if verified.is_whole else DAMAGED
