@@ -25,7 +25,7 @@ from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.run.model import make_model
-from s2s_jax.run.trainer import prepare
+from s2s_jax.run.trainer import read_inputs
 from s2s_jax.shapes import EOS, PAD
 from s2s_jax.training.checkpoint.pytree_io import on_host
 
@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
     settings = ("search.batch_size=2", "search.max_length=12", "data.train_size=200", "data.eval_size=10")
     experiment = tiny.experiment(*settings)
     directory = tmp_path_factory.mktemp("export")
-    prepared = prepare(experiment, directory, lambda line: None)
+    prepared = read_inputs(experiment, lambda line: None, resumed=None)
     model = make_model(experiment.model, prepared.tokenizers)
     return run.Run(
         directory=directory,
