@@ -121,7 +121,7 @@ def test_good_lines_before_a_bad_one_are_answered(s2s, trained_run, monkeypatch,
     type_in(monkeypatch, b"a b\ta b\nonly one column\n")
     code, out, errors = s2s("score", str(trained_run))
     assert (code, out.count("\n"), errors.count("\n")) == (2, 1, 1)
-    assert "stdin:2: 1 tab-separated columns" in errors
+    assert "stdin:2: 1 tab-separated column" in errors
 
 
 @pytest.mark.parametrize(("policy", "answers"), [("replace", 5), ("skip", 5)])
