@@ -344,12 +344,53 @@ def test_a_step_that_vanished_after_its_write_is_missed(tmp_path: Path, monkeypa
     class Written:
         def result(self) -> None: ...
 
+    monkeypatch.setattr(checkpoints_module, "LATENCY", (0,))
     monkeypatch.setattr(checkpoints_module, "start_writing", lambda *rest, **named: Written())
     with (
         pytest.raises(CheckpointError, match=r"checkpoint 1 is not in .*, although its write ended"),
         Checkpoints(tmp_path, CheckpointConfig()) as checkpoints,
     ):
         checkpoints.save(1, state(1), metrics=None, about={})
+
+
+def test_a_step_that_a_network_file_system_shows_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Row 49 of the faults."""
+    looked, is_there = [], Checkpoints._is_there
+
+    def late(checkpoints: Checkpoints, step: int, record: Any) -> bool:
+        looked.append(step)
+        return len(looked) > 2 and is_there(checkpoints, step, record)
+
+    monkeypatch.setattr(Checkpoints, "_is_there", late)
+    monkeypatch.setattr(checkpoints_module, "LATENCY", (0, 0.01, 0.01))
+    save(tmp_path, 1)
+    assert len(looked) == 3
+
+
+def test_shapes_are_checked_before_memory_is_taken(copy: Path):
+    """Row 46 of the faults: a forged record, with the right checksum, asks for more memory than any machine has."""
+    file = copy / "2" / "_CHECKPOINT_METADATA"
+    metadata = json.loads(file.read_text())
+    custom = metadata["custom_metadata"]
+    custom["s2s_jax"]["leaves"]["params/kernel"]["shape"] = [10**9, 10**9]
+    custom["crc32"] = checkpoint_format._seal(custom["s2s_jax"])
+    file.write_text(json.dumps(metadata))
+    checkpoints = Checkpoints(copy)
+    with pytest.raises(ValueError, match=r"holds leaf 'params/kernel' as float32\[1000000000,1000000000\], expected"):
+        checkpoints.restore(state(0))
+    with pytest.raises(CheckpointError, match=r"it is float32\[30,40\], was float32\[1000000000,1000000000\] when"):
+        checkpoints.restore_raw(2)
+
+
+def test_each_record_names_its_run_and_each_written_step_is_told(tmp_path: Path):
+    written: list[int] = []
+    with Checkpoints(tmp_path, CheckpointConfig(), run={"seed": 3}, on_written=written.append) as checkpoints:
+        checkpoints.save(1, state(1), metrics=None, about={})
+        assert written == []
+        checkpoints.save(2, state(2), metrics=None, about={})
+        assert written == [1]
+    assert written == [1, 2]
+    assert Checkpoints(tmp_path).record(2)["run"] == {"seed": 3}
 
 
 def test_a_disk_without_space_is_told_before_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

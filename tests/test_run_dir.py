@@ -2,11 +2,14 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -19,6 +22,7 @@ from s2s_jax.config import Experiment
 from s2s_jax.run import run_dir
 from s2s_jax.training.checkpoint.format import CheckpointError
 from s2s_jax.training.loop import TrainingLoop
+from s2s_jax.training.metrics_writer import read_metrics
 from s2s_jax.training.optimizer import OptimizerConfig, learning_rate
 
 QUIET = Console(quiet=True)
@@ -323,6 +327,34 @@ def test_a_full_disk_names_the_file_and_keeps_its_content(copy: Path, monkeypatc
     with pytest.raises(OSError, match=r"No space left on device: '.*copy/config.json'"):
         run_dir.write_config(copy, experiment("seed=7"))
     assert contents(copy) == before
+
+
+def test_a_run_goes_on_on_more_devices_and_not_in_another_precision(copy: Path, begun: Path):
+    """Row 44 of the faults."""
+    shutil.rmtree(copy / "checkpoints" / "4")
+    refused(
+        copy, "model.precision=bfloat16", match=r"other settings \(model.precision: 'float32' before, 'bfloat16' now"
+    )
+    two = run.fit(experiment("device.count=2"), copy, QUIET)
+    one = run.fit(experiment(), begun, QUIET)  # done: its last state
+    for ours, theirs in zip(jax.tree.leaves(two.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_clock_that_jumps_back_changes_no_duration(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    """Row 49 of the faults."""
+    shutil.rmtree(copy / "checkpoints" / "4")
+    clock = itertools.count(1e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    run.fit(experiment("record.log_every=1"), copy, QUIET)
+    ended = run_dir_metrics(copy)[-1]
+    rates = [record["tokens_per_second"] for record in run_dir_metrics(copy) if record["kind"] == "train"]
+    assert 0 <= ended["seconds"] < 600
+    assert min(rates) > 0
+
+
+def run_dir_metrics(directory: Path) -> list[dict]:
+    return [record for record in read_metrics(directory / "metrics.jsonl") if record["kind"] != "checkpoint"]
 
 
 # ---- from the command line

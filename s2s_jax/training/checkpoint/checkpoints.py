@@ -6,6 +6,7 @@ reporting its failure, no silent cast, falling back to the newest good step, and
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from s2s_jax.training.checkpoint.format import (
 from s2s_jax.training.checkpoint.pytree_io import check_same_structure, nested, on_host, rebuilt
 from s2s_jax.validation import check_fields
 
+LATENCY = (0, 0.1, 0.5, 2)  # seconds to wait for a step that was written, one after another
 _absl = logging.getLogger("absl")  # the one Orbax logs to
 
 
@@ -194,7 +196,7 @@ class Checkpoints:
             self._pending = None
             raise self._unwritten(step, error) from error
         self._pending = None  # only now: an interrupted wait may be repeated
-        if not self._is_there(step, record):
+        if not self._appears(step, record):
             raise CheckpointError(f"checkpoint {step} is not in {self.directory}, although its write ended")
         self._damaged.discard(step)
         sync_directory(self.directory)  # Orbax has renamed the step into it
@@ -317,6 +319,14 @@ class Checkpoints:
             return read_record(self._path(step)) == record
         except DamageError:
             return False
+
+    def _appears(self, step: int, record: Mapping[str, Any]) -> bool:
+        """Whether a step that was written is there; a network file system may show it only after a while."""
+        for seconds in LATENCY:
+            time.sleep(seconds)
+            if self._is_there(step, record):
+                return True
+        return False
 
     def _check_newest(self, step: int, present: Iterable[int]) -> None:
         newest = max(present, default=step)

@@ -1,0 +1,55 @@
+"""What a run reads: its data, tokenized; and the files that keep what was read in its directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from s2s_jax.config import Experiment
+from s2s_jax.evaluate.config import evaluation_notes
+from s2s_jax.run.batches import encode_training, encode_validation, facts_of
+from s2s_jax.run.data import RunData, print_reports, read_data
+from s2s_jax.run.model import copy_slots
+from s2s_jax.run.run_dir import write_config, write_facts, write_json
+from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
+from s2s_jax.text.batches import Pairs
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+
+
+class Inputs(NamedTuple):
+    """The data of a run as the model reads it."""
+
+    data: RunData
+    tokenizers: PairTokenizer
+    training: Pairs
+    validation: Pairs
+    facts: dict[str, Any]  # what must not change when the run is resumed
+
+
+def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, resumed: Path | None) -> Inputs:
+    """Data, tokenizers and training pairs of a run; nothing is written.
+
+    Args:
+        resumed: the directory of a run that is resumed, whose tokenizers are used.
+
+    Raises:
+        FileNotFoundError, ValueError: the data cannot be read.
+    """
+    data = read_data(experiment.data, print_line)
+    slots = copy_slots(experiment.model)
+    tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, copy_slots=slots)
+    batch = experiment.batch
+    pairs = encode_training(data, tokenizers, experiment.data, batch, guided=experiment.loss.guided)
+    validation = encode_validation(data, tokenizers, batch)
+    print_reports(data.reports, print_line)
+    for note in evaluation_notes(data.validation, len(data.validation), experiment.evaluation):
+        print_line(f"note: {note}.")
+    return Inputs(data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers))
+
+
+def write_run(experiment: Experiment, inputs: Inputs, directory: Path) -> None:
+    """Write settings, data report, tokenizers and facts into a run directory."""
+    write_config(directory, experiment)  # first: by it the directory is known as a run
+    reports = {split: report.record() for split, report in inputs.data.reports.items()}
+    write_json(directory / "data_report.json", reports)
+    save_tokenizers(inputs.tokenizers, directory)
+    write_facts(directory, inputs.facts)
