@@ -21,6 +21,7 @@ from s2s_jax.cli import main
 from s2s_jax.config import Experiment
 from s2s_jax.run import run_dir
 from s2s_jax.training.checkpoint.format import CheckpointError
+from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.loop import TrainingLoop
 from s2s_jax.training.metrics_writer import read_metrics
 from s2s_jax.training.optimizer import OptimizerConfig, learning_rate
@@ -88,6 +89,13 @@ def test_a_directory_that_is_no_run_is_refused_untouched(tmp_path: Path, overwri
     assert sorted(os.listdir(tmp_path)) == ["config.json", "facts.json", "metrics.jsonl"]
     for path in tmp_path.iterdir():
         path.unlink()
+    strange = tmp_path / "checkpoints" / "100"  # of another program, which uses Orbax too
+    (tmp_path / "checkpoints" / "200.orbax-checkpoint-tmp-7").mkdir(parents=True)
+    strange.mkdir()
+    refused(tmp_path, match=r"holds no run \(it has checkpoints\)", overwrite=overwrite)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert not (tmp_path / "lock").exists()
+    shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "lock").write_text("what is this?")
     refused(tmp_path, match=r"holds no run \(it has lock\)", overwrite=overwrite)
     assert (tmp_path / "lock").read_text() == "what is this?"
@@ -147,15 +155,18 @@ def test_other_steps_are_another_run_where_the_schedule_reads_them(copy: Path):
     refused(copy, "steps=2", extend=True, match="more than steps=2")
 
 
-def test_an_extended_run_records_the_shape_of_its_schedule_and_is_resumed(copy: Path, monkeypatch: pytest.MonkeyPatch):
-    killed_at_the_first_step(experiment("steps=6"), copy, monkeypatch, extend=True)
+def test_an_extended_run_records_the_shape_of_its_schedule_and_is_resumed_bit_for_bit(
+    copy: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    killed_at_the_first_step(experiment("steps=8"), copy, monkeypatch, extend=True)
     recorded = run.read_experiment(copy)
-    assert (recorded.steps, recorded.optimizer.extended) == (6, ((4, 4),))
-    refused(copy, "steps=6", match="was extended; give --extend again, or resume it by itself: s2s train")
+    assert (recorded.steps, recorded.optimizer.extended) == (8, ((4, 4),))
+    refused(copy, "steps=8", match="was extended; give --extend again, or resume it by itself: s2s train")
     assert run.load(copy).step in (2, 4)
-    assert int(run.fit(recorded, copy, QUIET).step) == 6
-    assert run.read_experiment(copy) == recorded
-    assert int(run.fit(experiment("steps=6"), copy, QUIET, extend=True).step) == 6
+    whole = run.fit(experiment("steps=8"), shutil.copytree(begun, tmp_path / "whole"), QUIET, extend=True)
+    assert digest(run.fit(recorded, copy, QUIET)) == digest(whole)
+    shutil.rmtree(copy / "checkpoints" / "8")
+    assert digest(run.fit(experiment("steps=8"), copy, QUIET, extend=True)) == digest(whole)
     assert run.read_experiment(copy) == recorded
 
 

@@ -43,7 +43,7 @@ def check_directory(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"--run {directory} is a file; give a directory, which may be new.")
-    if not directory.exists() or is_run(directory) or checkpoint_steps(directory):
+    if not directory.exists() or is_run(directory) or _sealed(directory):
         return
     strange = sorted(path.name for path in directory.iterdir() if not _is_left_by_a_start(path))
     if strange:
@@ -95,15 +95,12 @@ def _check_restart(directory: Path, experiment: Experiment, recorded: Experiment
 
 
 def _resumed(directory: Path, experiment: Experiment, recorded: Experiment | None, *, extend: bool) -> Opening:
-    with Checkpoints(directory / CHECKPOINTS) as checkpoints:
-        sealed = sealed_runs(checkpoints)
+    sealed = _sealed(directory)
     if recorded is not None:
         check_settings(sealed, recorded, directory)
         before = configs.learned_settings(recorded)
-    elif sealed:
+    else:  # `check_directory` has found a record
         before = next(iter(sealed.values()))["settings"]
-    else:
-        return Opening(experiment, resumed=True)  # nothing to compare with; restoring names the damage
     newest = max(sealed, default=0)
     if newest > experiment.steps:
         raise ValueError(
@@ -123,6 +120,13 @@ def _resumed(directory: Path, experiment: Experiment, recorded: Experiment | Non
     return Opening(experiment, resumed=True, sealed=sealed, moved=moved)
 
 
+def _sealed(directory: Path) -> Sealed:
+    if not checkpoint_steps(directory):
+        return {}
+    with Checkpoints(directory / CHECKPOINTS) as checkpoints:
+        return sealed_runs(checkpoints)
+
+
 def _with_parts(
     directory: Path, experiment: Experiment, before: Mapping[str, Any], newest: int, *, extend: bool
 ) -> Experiment:
@@ -131,7 +135,7 @@ def _with_parts(
     Raises:
         ValueError: its number of steps makes another run of it, and it is not to be extended.
     """
-    steps, parts = before.get("steps"), before["optimizer.extended"]
+    steps, parts = before.get("steps"), before.get("optimizer.extended", [])
     if steps is None or before["optimizer.schedule"] != experiment.optimizer.schedule:
         return experiment
     if extend:
