@@ -45,8 +45,11 @@ RUNTIME_SETTINGS = (
     ),
     *("data.directory", "data.manual_dir", "data.test", "data.test_alignment"),
 )
-# where the data lies, which may change; its fingerprint, which may not, is compared instead
-LOCATION_SETTINGS = ("data.train", "data.validation", "data.alignment")
+# where data and tokenizers lie, which may change; their fingerprints, which may not, are compared instead
+LOCATION_SETTINGS = (
+    *("data.train", "data.validation", "data.alignment"),
+    *("tokenizer.source.file", "tokenizer.target.file"),
+)
 # numbers that enter the compiled training step as traced values, so that runs that differ in them share one program
 VMAPPABLE_SETTINGS = (
     *(

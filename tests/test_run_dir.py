@@ -292,6 +292,17 @@ def test_another_tokenizer_is_named_and_a_lost_one_is_trained_again(copy: Path):
     assert path.read_text() == whole
 
 
+def test_a_tokenizer_file_may_move_and_not_change(copy: Path, begun: Path, tmp_path: Path):
+    file = Path(shutil.copy(begun / "source.tokenizer.json", tmp_path / "own.json"))
+    changes = (f"tokenizer.source.file={file}", "steps=1", "seed=9")
+    run.fit(experiment(*changes), tmp_path / "run", QUIET)
+    moved = file.rename(tmp_path / "moved.json")
+    run.fit(experiment(f"tokenizer.source.file={moved}", *changes[1:]), tmp_path / "run", QUIET)
+    moved.write_bytes((begun / "target.tokenizer.json").read_bytes().replace(b'"a"', b'"A"'))
+    with pytest.raises(ValueError, match=r"tokenizer.source.file=.*moved.json is not the tokenizer that the run was"):
+        run.fit(experiment(f"tokenizer.source.file={moved}", *changes[1:]), tmp_path / "run", QUIET)
+
+
 # ---- damage around the checkpoints
 
 

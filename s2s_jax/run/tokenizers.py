@@ -64,12 +64,24 @@ def tokenizer_path(directory: Path, side: str) -> Path:
     return directory / f"{side}.tokenizer.json"
 
 
+def _same_as_file(tokenizer: Tokenizer, file: str, side: str) -> Tokenizer:
+    """The tokenizer of a run, after a look whether the file that it came from is still the same, where there is one."""
+    if file and Path(file).exists():
+        fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (tokenizer, load_tokenizer(Path(file))))
+        if there != fingerprint:
+            raise ValueError(
+                f"tokenizer.{side}.file={file} is not the tokenizer that the run was trained with (sha256 {there}, "
+                f"the run has {fingerprint}); restore it, or give another --run."
+            )
+    return tokenizer
+
+
 def _make_tokenizer(
     config: TokenizersConfig, examples: Sequence[Example], resumed: Path | None, side: str
 ) -> Tokenizer:
     own = getattr(config, side)
     if resumed is not None and (path := tokenizer_path(resumed, side)).exists():
-        return load_tokenizer(path)
+        return _same_as_file(load_tokenizer(path), own.file, side)
     if own.file:
         return load_tokenizer(Path(own.file))
     lines = [getattr(example, side) for example in examples]
