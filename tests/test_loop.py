@@ -123,10 +123,10 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path, monkeypatch):
     assert ("validation/loss", 2, 1.0) in given
 
 
-def test_tensorboard_that_is_not_installed_is_refused_with_a_remedy(tmp_path, monkeypatch):
+def test_a_tensorboard_that_is_not_installed_leaves_no_file_open(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with (
-        pytest.raises(ValueError, match="^record.tensorboard needs tensorboardX; pip install tensorboardX, or set re"),
+        pytest.raises(ValueError, match="^record.tensorboard needs"),
         fake_training.training(tmp_path, steps=2, tensorboard=True),
     ):
         pass
