@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from s2s_jax.shapes import Batch
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.training.loop import StepProgram, TrainerContext, TrainingLoop, ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, RecordConfig
 from s2s_jax.training.objectives import LossSums
@@ -99,7 +100,7 @@ def training(
                 "batches": batches,
                 "validate": validate,
                 "checkpoints": saved,
-                "checkpoint_every": 1000,
+                "checkpoint": CheckpointConfig(every=1000),
                 "writer": writer,
                 "directory": directory,
                 "policy": policy,

@@ -52,7 +52,7 @@ class Writing(fake_training.Saved):
 )
 def test_a_divergence_names_the_newest_checkpoint_also_one_that_is_being_written(tmp_path, every, newest):
     """Row 28 of the faults."""
-    changes = {"checkpoints": Writing(), "checkpoint_every": every, "given": diverging_at(2)}
+    changes = {"checkpoints": Writing(), "checkpoint": CheckpointConfig(every=every), "given": diverging_at(2)}
     with fake_training.training(tmp_path, steps=9, **changes) as (loop, _):
         (failure,) = loop.run()
     assert isinstance(failure, NotFinite)
@@ -75,7 +75,8 @@ def test_checkpoints_are_written_by_time_too(tmp_path, monkeypatch):
             now[0] += 25  # seconds
             yield batch
 
-    with fake_training.training(tmp_path, steps=9, batches=slowly, checkpoint_minutes=1.0) as (loop, saved):
+    config = CheckpointConfig(every_minutes=1.0)
+    with fake_training.training(tmp_path, steps=9, batches=slowly, checkpoint=config) as (loop, saved):
         loop.run()
     assert saved.steps == [3, 6, 9]
     with pytest.raises(ValueError, match=r"checkpoint.every_minutes must be 0 or more, got -1.0"):

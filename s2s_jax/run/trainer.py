@@ -240,26 +240,12 @@ def _prepared(
                 _print_sizes(print_line, state, shared.tokenizers, plan)
                 if warning := warmup_warning(experiment.optimizer, experiment.steps):
                     print_line(f"warning: {warning}")
-            with MetricsWriter(
-                directory,
-                experiment.record,
-                steps=experiment.steps,
-                console=console,
-                resumed_at=first,
-                validated_every=experiment.validation.every,
-                values_at=step_values(
-                    experiment.scheduled_sampling,
-                    experiment.optimizer,
-                    steps=experiment.steps,
-                    per_epoch=plan.per_epoch,
-                ),
-            ) as writer:
+            with _writer(experiment, plan, directory, console, resumed_at=first) as writer:
                 context = TrainerContext(
                     batches=plan.from_step,
                     validate=shared.validate,
                     checkpoints=checkpoints,
-                    checkpoint_every=experiment.checkpoint.every,
-                    checkpoint_minutes=experiment.checkpoint.every_minutes,
+                    checkpoint=experiment.checkpoint,
                     buckets=len(plan.buckets),
                     largest=plan.largest() if experiment.steps - first >= plan.per_epoch else None,
                     writer=writer,
@@ -268,6 +254,22 @@ def _prepared(
                     progress=progress,
                 )
                 yield _PreparedRun(experiment, context, state, shared, stopped)
+
+
+def _writer(
+    experiment: Experiment, plan: BatchPlan, directory: Path, console: Console, *, resumed_at: int
+) -> MetricsWriter:
+    """The writer of a run's progress."""
+    steps, sampling = experiment.steps, experiment.scheduled_sampling
+    return MetricsWriter(
+        directory,
+        experiment.record,
+        steps=steps,
+        console=console,
+        resumed_at=resumed_at,
+        validated_every=experiment.validation.every,
+        values_at=step_values(sampling, experiment.optimizer, steps=steps, per_epoch=plan.per_epoch),
+    )
 
 
 def _checkpoints(experiment: Experiment, facts: dict[str, Any], directory: Path) -> Checkpoints:

@@ -11,7 +11,7 @@ import numpy as np
 
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
-from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig, Checkpoints
 from s2s_jax.training.devices import memory_limit
 from s2s_jax.training.memory import MemoryNeed, Shape, explained, memory_need, memory_warning
 from s2s_jax.training.metrics_writer import MetricsWriter, StepSums
@@ -39,12 +39,11 @@ class TrainerContext(NamedTuple):
     batches: Callable[[int, int], Iterable[Batch]]  # (first step, one past the last) -> their global batches
     validate: Callable[[Params], ValidationResult]
     checkpoints: Checkpoints
-    checkpoint_every: int
+    checkpoint: CheckpointConfig
     writer: MetricsWriter
     directory: Path
     policy: StopPolicy
     progress: TrainProgress
-    checkpoint_minutes: float = 0.0  # between two checkpoints; 0 for steps alone
     buckets: int = 0  # shapes of batches that there should be
     largest: Batch | None = None  # a batch of the largest shape, which is compiled first
 
@@ -146,8 +145,8 @@ class TrainingLoop:
         return reason
 
     def _is_save_due(self) -> bool:
-        run, seconds = self.runs[0], time.monotonic() - self._saved_at
-        return self.step % run.checkpoint_every == 0 or 0 < run.checkpoint_minutes * 60 <= seconds
+        config, seconds = self.runs[0].checkpoint, time.monotonic() - self._saved_at
+        return self.step % config.every == 0 or 0 < config.every_minutes * 60 <= seconds
 
     def _save(self, index: int, state: TrainState) -> None:
         self._saved_at = time.monotonic()
