@@ -379,6 +379,30 @@ def run_dir_metrics(directory: Path) -> list[dict]:
     return [record for record in read_metrics(directory / "metrics.jsonl") if record["kind"] != "checkpoint"]
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_random_damage_beside_the_checkpoints_is_named_or_changes_nothing(begun: Path, copy: Path, damage: str):
+    """Row 40 of the faults; test_checkpoint.py damages the files of checkpoints."""
+    random = np.random.default_rng(0)
+    right = run.load(begun)
+    for name in ("config.json", "facts.json", "source.tokenizer.json", "target.tokenizer.json"):
+        path = copy / name
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        place = int(random.integers(len(whole)))
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged[:place] if damage == "cut" else damaged)
+        if damage == "delete":
+            path.unlink()
+        try:
+            loaded = run.load(copy)
+        except (ValueError, OSError) as error:
+            assert path.name in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert (loaded.experiment, loaded.facts) == (right.experiment, right.facts)
+        path.write_bytes(whole)
+
+
 # ---- from the command line
 
 

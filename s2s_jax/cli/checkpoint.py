@@ -5,6 +5,7 @@ from rich.text import Text
 
 from s2s_jax.cli.arguments import Arguments
 from s2s_jax.cli.console import OutputConsole
+from s2s_jax.cli.inputs import check_not_exported
 from s2s_jax.cli.output import formatted, print_json
 from s2s_jax.run.verify import VerifiedRun, verify
 
@@ -13,6 +14,7 @@ DAMAGED = 1  # the exit code where something is
 
 def checkpoint_command(arguments: Arguments) -> int:
     """Verify a run; returns 1 where a checkpoint or another file of it is damaged."""
+    check_not_exported(arguments.options.run)
     verified = verify(arguments.options.run)
     if arguments.options.json:
         files = {part.name: part.problems for part in verified.files}
