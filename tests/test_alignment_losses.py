@@ -15,7 +15,6 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.model.interface import unroll_targets
 from s2s_jax.model.seq2seq import build
-from s2s_jax.run.trainer import prepare as prepare_run
 from s2s_jax.shapes import EOS, Batch, real
 from s2s_jax.text.batches import BatchConfig, BatchPlan
 from s2s_jax.training import alignment_losses, devices, objectives
@@ -343,7 +342,7 @@ def prepared(tmp_path):
         letters = ("tokenizer.source.type=char", "tokenizer.target.type=char", "data.lengths=[0, 0]")
         (tmp_path / folder).mkdir(exist_ok=True)
         changes = (f"data.alignment={tmp_path / 'gold'}", *changes)
-        return prepare_run(tiny.experiment(*files, *letters, *changes), tmp_path / folder, lambda _: None).training
+        return tiny.prepare(tiny.experiment(*files, *letters, *changes), tmp_path / folder, lambda _: None).training
 
     return prepare
 
@@ -366,13 +365,16 @@ def test_links_of_pairs_that_are_cut_or_dropped_are_cut_and_dropped(prepared):
     assert len(dropped.sources) == 1
 
 
-def test_a_run_goes_on_with_its_own_gold_alignments_alone(prepared):
-    first = prepared("loss.guided=1")
-    assert [one.tolist() for one in prepared("loss.guided=1").links] == [one.tolist() for one in first.links]
-    with pytest.raises(ValueError, match="was trained on other data .data: "):
-        prepared("loss.guided=1", gold="1-0\n\n")
-    prepared(folder="plain")
-    prepared(folder="plain", gold="1-0\n\n")  # nothing that is learned depends on it
+def test_gold_alignments_that_are_learned_from_are_part_of_the_data_of_a_run(prepared, tmp_path):
+    """A run is resumed on data of the same fingerprint alone."""
+
+    def fingerprint(*changes, **options):
+        prepared(*changes, **options)
+        return json.loads((tmp_path / "run" / "facts.json").read_text())["data"]
+
+    assert fingerprint("loss.guided=1") == fingerprint("loss.guided=1")
+    assert fingerprint("loss.guided=1") != fingerprint("loss.guided=1", gold="1-0\n\n")
+    assert fingerprint() == fingerprint(gold="1-0\n\n")  # nothing that is learned depends on it
 
 
 def test_what_a_term_needs_is_demanded_at_once(prepared, tmp_path):

@@ -10,7 +10,6 @@ import pytest
 import tiny
 
 from s2s_jax.run.batches import encode
-from s2s_jax.run.trainer import prepare
 from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.data_report import Places
@@ -433,7 +432,7 @@ def lengths(file, tmp_path):
         files = (f"data.train={train}", f"data.validation={held}", "data.lengths=[0, 0]")
         (tmp_path / "run").mkdir()
         printed = []
-        inputs = prepare(tiny.experiment(*files, *changes), tmp_path / "run", printed.append)
+        inputs = tiny.prepare(tiny.experiment(*files, *changes), tmp_path / "run", printed.append)
         return types.SimpleNamespace(**inputs._asdict(), printed=printed)
 
     return prepared
@@ -470,7 +469,7 @@ def test_a_place_is_named_after_earlier_pairs_were_dropped(file, tmp_path):
     train = file("train.tsv", "\tblank\na\tb\n\0\tcontrol\na a a a\tb\n")
     (tmp_path / "run").mkdir()
     files = (f"data.train={train}", f"data.validation={train}", "data.lengths=[0, 0]")
-    prepare(tiny.experiment(*files, "data.max_length=3", "data.too_long=drop"), tmp_path / "run", print)
+    tiny.prepare(tiny.experiment(*files, "data.max_length=3", "data.too_long=drop"), tmp_path / "run", print)
     report = json.loads((tmp_path / "run" / "data_report.json").read_text())["train"]
     assert report["places"]["longer than data.max_length=3, pair dropped"] == [f"{train}:4"]
     assert (report["read"], report["kept"]) == (4, 1)
@@ -484,7 +483,7 @@ def test_a_pair_too_long_for_any_batch_is_refused_before_training(file, tmp_path
     paths[split] = file(long, "a\tb\n\tb\n" + "a " * 600_000 + "\tb\na\t" + "b " * 20_000 + "\n")
     files = (f"data.train={paths['train']}", f"data.validation={paths['validation']}", "data.lengths=[0, 0]")
     with pytest.raises(ValueError) as refused:
-        prepare(tiny.experiment(*files), tmp_path, print)
+        tiny.prepare(tiny.experiment(*files), tmp_path, print)
     assert str(refused.value).startswith(
         f"{paths[split]}:3: a pair of 600,001 and 2 tokens (and 1 more), over the 16,384 positions of batch.tokens; "
         "split or remove it, or raise batch.tokens, which takes memory"
@@ -499,7 +498,7 @@ def test_suspicious_pairs_are_reported_as_shares_in_one_line(file, tmp_path):
     (tmp_path / "run").mkdir()
     files = (f"data.train={train}", f"data.validation={held}", f"data.test={test}", "data.lengths=[0, 0]")
     printed = []
-    prepare(tiny.experiment(*files), tmp_path / "run", printed.append)
+    tiny.prepare(tiny.experiment(*files), tmp_path / "run", printed.append)
     report = json.loads((tmp_path / "run" / "data_report.json").read_text())
     assert report["train"]["shares"] == pytest.approx(
         {"duplicates": 0.2, "with source = target": 0.2, "with one side over 9 times as long": 0.2}

@@ -1,5 +1,8 @@
 """The smallest experiment that learns something: copying up to five letters, in seconds."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from s2s_jax import config
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
@@ -36,3 +39,12 @@ def experiment(*changes: str) -> config.Experiment:
         device=DeviceConfig(count=1, cache=""),
     )
     return config.override(tiny, *changes)
+
+
+def prepare(experiment: config.Experiment, directory: Path, print_line: Callable[[str], None]):
+    """The data, tokenizers and pairs of a run, written into its directory as when a training starts."""
+    from s2s_jax.run.trainer import read_inputs, write_run  # only now: processes that train import this file too
+
+    inputs = read_inputs(experiment, print_line, resumed=None)
+    write_run(experiment, inputs, directory)
+    return inputs
