@@ -170,18 +170,20 @@ def test_the_package_offers_its_names_without_importing_jax_for_them():
 
 
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
-    """At a step between validations, with scheduled sampling, dropout and averaging on."""
+    """At a step between validations, with scheduled sampling, dropout, averaging and skipped spikes."""
     changes = (
         "validation.every=15", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30",
         "scheduled_sampling.prediction=sample",
         "model.decoder.dropout=0.2", "model.encoder.recurrent_dropout=0.1", "optimizer.ema=0.9",
-        "optimizer.schedule=constant",
+        "optimizer.schedule=constant", "optimizer.skip_spikes=1.1",
     )  # fmt: skip
     for steps in (13, 40):
         resumed = run.fit(tiny.experiment(*changes, f"steps={steps}"), tmp_path / "parts", QUIET)
     whole = run.fit(tiny.experiment(*changes, "steps=40"), tmp_path / "whole", QUIET)
     assert digest(resumed) == digest(whole)
     assert [one["step"] for one in records(tmp_path / "parts", "validation")] == [13, 15, 30, 40]
+    skipped = [records(tmp_path / run, "train")[-1]["skipped_steps"] for run in ("parts", "whole")]
+    assert skipped[0] == skipped[1] > 0  # of the 20 that have a history
 
 
 def test_stopped_just_before_a_validation_it_is_made_up_for(tmp_path, monkeypatch):

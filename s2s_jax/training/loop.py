@@ -270,7 +270,7 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
         raise NotFinite(
             f"step {step}: the loss is {nats / max(tokens, 1):.3g} nats per token, {added}the gradient's norm "
             f"{norm:.3g}; the step was not taken. Its batch is {kept}, {_newest_checkpoint(run)}; lower "
-            "optimizer.learning_rate or optimizer.clip_norm in a new run."
+            "optimizer.learning_rate or set optimizer.clip_norm, to 1 for example, in a new run."
         )
     skipped = None if isinstance(metrics.spike, tuple) else int(metrics.spike)
     if skipped:
