@@ -112,18 +112,20 @@ def test_an_ignored_signal_stays_ignored():
 
 
 SECOND = """
-import signal
+import signal, time
 from s2s_jax.training.signals import SignalGuard
 with SignalGuard():
     signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     print("first", flush=True)
+    time.sleep(0.15)
     signal.raise_signal(signal.SIGINT)
     print("never", flush=True)
 """
 
 
 def test_the_second_signal_stops_at_once_and_gives_the_cursor_back():
-    """Row 42 of the faults, on a terminal."""
+    """Row 42 of the faults, on a terminal. A signal that comes twice at once, as `timeout` sends it, is one."""
     ours, theirs = pty.openpty()
     process = subprocess.run([sys.executable, "-c", SECOND], stdout=theirs, stderr=theirs, timeout=60, check=False)
     os.close(theirs)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 POLL_SECONDS = 0.05
+SAME_SECONDS = 0.1  # `timeout` and others send one signal to the process and to its group: one request, not two
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -45,7 +47,7 @@ class SignalGuard:
     _abandoned: threading.Thread | None = None
 
     def __init__(self):
-        self._received = 0
+        self._received, self._received_at = 0, 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -96,12 +98,13 @@ class SignalGuard:
         return SignalGuard._abandoned is not None and SignalGuard._abandoned.is_alive()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
+        if not self._received:
+            self._received, self._received_at = number, time.monotonic()
+        elif time.monotonic() - self._received_at > SAME_SECONDS:
             _show_cursor()
             for other in self.signals:
                 signal.signal(other, signal.SIG_DFL)
             signal.raise_signal(number)
-        self._received = number
 
 
 def _fulfil(future: Future, function: Callable, *arguments: Any) -> None:
