@@ -1,6 +1,7 @@
 """Phrases that a translation must hold, against brute force over all strings of the fake model."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import oracle_search
 import pytest
 from fake import MODEL, table
 
-from s2s_jax.decode.beam.constrained import allocate, constrained, phrases_of
+from s2s_jax.decode.beam.constrained import allocate, constrained
 from s2s_jax.decode.beam.engine import beam
+from s2s_jax.decode.beam.phrases import Begun, anywhere, phrases_of
 from s2s_jax.decode.length_normalization import HypothesisScore
 from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.search import SearchConfig, compiled_search
@@ -32,7 +34,7 @@ def compiled(**options):
     options = {"scoring": RANKING, **options}
     return jax.jit(
         lambda params, source, phrase_ids, prefix=None: constrained(
-            MODEL, params, source, phrase_ids, prefix=prefix, **options
+            MODEL, params, source, anywhere(phrase_ids), prefix=prefix, **options
         )
     )
 
@@ -52,16 +54,18 @@ def by_hand(phrase: list[int], tokens: list[int]) -> int:
     return max(length for length in range(len(phrase)) if text[len(text) - length :] == tuple(phrase[:length]))
 
 
+@functools.cache
+def fewest(string: tuple[int, ...], phrases: tuple[tuple[int, ...], ...]) -> int:
+    """The least number of tokens after which a string holds all phrases."""
+    more = (rest for length in range(5) for rest in itertools.product((3, 4), repeat=length))
+    return next(len(rest) for rest in more if holds(string + rest, phrases))
+
+
 def in_time(string: tuple[int, ...], phrases, longest: int) -> bool:
-    """Whether, wherever it stood, the room that was left was enough for all that was lacking, one after another."""
-    wanted = [[token for token in phrase if token != PAD] for phrase in phrases if any(phrase)]
-    for time in range(len(string)):
-        begun = [by_hand(phrase, list(string[:time])) for phrase in wanted]
-        lacking = [(len(phrase), done) for phrase, done in zip(wanted, begun, strict=True) if done < len(phrase)]
-        missing = sum(length for length, _ in lacking) - max((done for _, done in lacking), default=0)
-        if wanted and time + missing + 1 > longest:
-            return False
-    return True
+    """Whether, wherever it stood, the room that was left was enough for all that was lacking."""
+    wanted = tuple(map(tuple, phrases))
+    times = range(len(string)) if np.any(phrases) else ()
+    return all(time + fewest(string[:time], wanted) + 1 <= longest for time in times)
 
 
 def found_of(found, row: int) -> list[tuple[int, ...]]:
@@ -154,24 +158,39 @@ def test_a_broken_phrase_continues_from_its_longest_border():
     random = np.random.default_rng(0)
     phrase_ids = np.array([[[3, 3, 4, 0], [3, 4, 3, 3], [4, 0, 0, 0], [0, 0, 0, 0]]], np.int32)
     phrases, lists = (
-        phrases_of(jnp.array(phrase_ids)),
+        jax.jit(phrases_of)(anywhere(jnp.array(phrase_ids))),
         [[token for token in one if token] for one in phrase_ids[0].tolist()],
     )
     tokens = random.integers(3, 6, (3000, 7))
-    begun = jnp.zeros((1, 3000, 4), jnp.int32)
+    begun = phrases.nothing((1, 3000))
+    after = jax.jit(phrases.after)
     for time in range(7):
-        begun = phrases.after(begun, jnp.array(tokens[None, :, time], jnp.int32))
+        begun = after(begun, jnp.array(tokens[None, :, time], jnp.int32))
         for place in range(0, 3000, 7):
-            assert begun[0, place].tolist() == [
+            assert begun.counts[0, place, :, 0].tolist() == [
                 by_hand(one, tokens[place, : time + 1].tolist()) if one else 0 for one in lists
             ]
 
 
 def test_missing_tokens_suffice_and_following_tokens_are_unique():
-    phrases = phrases_of(jnp.array([[[3, 4], [3, 5], [6, 0]]]))
-    begun = jnp.array([[[0, 0, 0], [1, 1, 0], [2, 1, 0], [2, 0, 1], [2, 2, 1]]])
-    assert phrases.missing(begun).tolist() == [[5, 4, 2, 2, 0]]
-    assert phrases.following(begun).tolist() == [[[3, PAD, 6], [4, 5, 6], [PAD, 5, 6], [PAD, 3, PAD], [PAD] * 3]]
+    phrases = jax.jit(phrases_of)(anywhere(jnp.array([[[3, 4], [3, 5], [6, 0]]])))
+    counts = jnp.array([[[0, 0, 0], [1, 1, 0], [2, 1, 0], [2, 0, 1], [2, 2, 1]]])
+    begun = Begun(counts[..., None], jnp.ones(counts.shape[:2], bool))
+    assert jax.jit(phrases.missing)(begun).tolist() == [[5, 4, 2, 2, 0]]
+    assert jax.jit(phrases.following)(begun).tolist() == [
+        [[3, PAD, 6], [4, 5, 6], [PAD, 5, 6], [PAD, 3, PAD], [PAD] * 3]
+    ]
+
+
+def test_what_overlapping_phrases_share_is_missing_once():
+    """3 4 3 5 6 holds 3 4 3, 4 3 5 and 5 6."""
+    phrases = jax.jit(phrases_of)(anywhere(jnp.array([[[3, 4, 3], [4, 3, 5], [5, 6, 0]]])))
+    begun, missing = phrases.nothing((1, 1)), []
+    after, missing_of = jax.jit(phrases.after), jax.jit(phrases.missing)
+    for token in (3, 4, 3, 5, 6):
+        missing.append(int(missing_of(begun)[0, 0]))
+        begun = after(begun, jnp.array([[token]]))
+    assert [*missing, int(missing_of(begun)[0, 0])] == [5, 4, 3, 2, 1, 0]
 
 
 def test_slots_are_allocated_evenly_and_spare_ones_to_the_bank_below():
@@ -198,11 +217,11 @@ def test_slots_are_allocated_evenly_and_spare_ones_to_the_bank_below():
 def test_searches_that_cannot_hold_phrases_are_refused(settings, message):
     find = compiled_search(MODEL, SearchConfig(**settings), 5)
     with pytest.raises(ValueError, match=message):
-        find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(PHRASES[0]))
+        find(table(), SOURCE, jnp.arange(3), phrases=anywhere(jnp.array(PHRASES[0])))
 
 
 def test_the_settings_of_the_beam_are_those_of_a_constrained_one():
     find = compiled_search(MODEL, SearchConfig(beam=4, n_best=2, stopping="bounded", length_penalty=0.6), 6)
-    found = find(table(), SOURCE, jnp.arange(3), phrases=jnp.array(PHRASES[0]))
+    found = find(table(), SOURCE, jnp.arange(3), phrases=anywhere(jnp.array(PHRASES[0])))
     assert found.scores.shape == (3, 2)
     assert all(holds(string, PHRASES[0][row]) for row in range(2) for string in found_of(jax.device_get(found), row))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fake import MODEL, table
 
+from s2s_jax.decode.beam.phrases import anywhere
 from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.sampling import Sampling
 from s2s_jax.decode.search import SEARCHES, SearchConfig, compiled_search
@@ -31,15 +32,20 @@ OPTIONS = {
 }
 
 
+def constraints_of(arrays: dict[str, jnp.ndarray]) -> dict:
+    """Arrays of tokens as arguments of a search."""
+    return {name: anywhere(leaf) if name == "phrases" else leaf for name, leaf in arrays.items()}
+
+
 def same_alone(find, **constraints) -> None:
     """Each row's result alone, in another place and beside empty rows, is that in the whole batch."""
     for seed in range(6):
-        together = find(table(seed), SOURCE, NUMBERS, **constraints)
+        together = find(table(seed), SOURCE, NUMBERS, **constraints_of(constraints))
         for row in range(len(SOURCE)):
             place = (row + 1) % len(SOURCE)
             alone = {name: jnp.zeros_like(leaf).at[place].set(leaf[row]) for name, leaf in constraints.items()}
             source, numbers = (jnp.zeros_like(leaf).at[place].set(leaf[row]) for leaf in (SOURCE, NUMBERS))
-            found = find(table(seed), source, numbers, **alone)
+            found = find(table(seed), source, numbers, **constraints_of(alone))
             for name, one, other in zip(found._fields, found, together, strict=True):
                 np.testing.assert_array_equal(one[place], other[row], err_msg=f"{name} of row {row}")
 

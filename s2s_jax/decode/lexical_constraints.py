@@ -1,18 +1,29 @@
 """Constraints on the translation of one line: a prefix, and phrases that it must hold.
 
-Both are given as text and encoded by the target's tokenizer, with the copy vocabulary of the line.
+Both are given as text and encoded by the target's tokenizer, with the copy vocabulary of the line. Where that has
+pieces of words, a phrase is a sequence of whole words: `house` is not in `houses`, nor in `warehouse`.
 """
 
+import functools
+import re
+import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from s2s_jax.decode.batching import next_power_of_two
+from s2s_jax.decode.beam.phrases import PhraseTokens
 from s2s_jax.decode.logits_rules import LogitsRules
-from s2s_jax.shapes import PAD, UNK
+from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.subwords import Subwords
+from s2s_jax.text.tokenizers import Tokenizer
+
+SPACE = "\u2581"  # at the beginning of a piece that begins a word
+# how the names of letters begin whose words have no spaces between them
+WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 class ConstrainedLine(NamedTuple):
@@ -20,7 +31,7 @@ class ConstrainedLine(NamedTuple):
 
     line: str
     prefix: str = ""  # the translation begins with it
-    phrases: tuple[str, ...] = ()  # the translation holds each of them somewhere, in any order
+    phrases: tuple[str, ...] = ()  # the translation holds each somewhere, in any order: whole words, if it has such
 
     @classmethod
     def of(cls, line: "str | ConstrainedLine") -> "ConstrainedLine":
@@ -30,8 +41,8 @@ class ConstrainedLine(NamedTuple):
 
 def token_arrays(
     lines: Sequence[ConstrainedLine], pair: PairTokenizer, rules: LogitsRules, *, rows: int
-) -> dict[str, Int[np.ndarray, "B ..."]]:
-    """The constraints as arguments of a search: `prefix` [B, P] and `phrases` [B, N, L], PAD behind each.
+) -> dict[str, Any]:
+    """The constraints as arguments of a search: `prefix` [B, P], PAD behind each, and `phrases`, as `PhraseTokens`.
 
     A constraint that no line has is left out.
 
@@ -41,7 +52,7 @@ def token_arrays(
     Raises:
         ValueError: a prefix or a phrase can never be produced.
     """
-    arrays = {"prefix": prefix_ids(lines, pair, rows), "phrases": phrase_ids(lines, pair, rows, rules)}
+    arrays = {"prefix": prefix_ids(lines, pair, rows), "phrases": phrase_tokens(lines, pair, rows, rules)}
     return {name: ids for name, ids in arrays.items() if ids is not None}
 
 
@@ -52,23 +63,90 @@ def prefix_ids(lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int)
     return _padded([[prefix] for prefix in ids], (rows, 1, next_power_of_two(longest)))[:, 0] if longest else None
 
 
-def phrase_ids(
+def phrase_tokens(
     lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, rules: LogitsRules
-) -> Int[np.ndarray, "B N L"] | None:
-    """The tokens of each phrase of each row; None where no row has a phrase."""
-    ids = [_maximal([_encode_phrase(text, each.line, pair, rules) for text in each.phrases]) for each in lines]
-    longest = max((len(phrase) for phrases in ids for phrase in phrases), default=0)
-    return _padded(ids, (rows, next_power_of_two(max(map(len, ids))), next_power_of_two(longest))) if longest else None
+) -> PhraseTokens | None:
+    """The tokens of the phrases of each row; None where no row has a phrase."""
+    if not any(text for each in lines for text in each.phrases):
+        return None
+    borders = word_borders(pair.target)
+    phrases = [
+        _maximal([_encode_phrase(text, each.line, pair, rules, borders) for text in each.phrases if text], borders)
+        for each in lines
+    ]
+    if not any(phrases):
+        return None
+    most = next_power_of_two(max(map(len, phrases)))
+    longest = next_power_of_two(max(len(form) for row in phrases for phrase in row for form in phrase.forms))
+    forms = np.full((rows, most, 1 if borders is None else 2, longest), PAD, np.int32)
+    whole = np.zeros((rows, most), bool)
+    for row, of_row in enumerate(phrases):
+        for number, phrase in enumerate(of_row):
+            whole[row, number] = phrase.whole
+            for place, form in enumerate(phrase.forms):
+                forms[row, number, place, : len(form)] = form
+    one = np.ones((1,), bool)
+    return PhraseTokens(forms, whole, *((one, one) if borders is None else borders))
 
 
-def _encode_phrase(phrase: str, line: str, pair: PairTokenizer, rules: LogitsRules) -> list[int]:
-    ids = _encode("phrase", phrase, line, pair)
+class WordBorders(NamedTuple):
+    """What the pieces of a tokenizer do at the borders of words; see `PhraseTokens`."""
+
+    begins: Bool[np.ndarray, " V"]
+    ends: Bool[np.ndarray, " V"]
+
+
+@functools.lru_cache(maxsize=4)
+def word_borders(tokenizer: Tokenizer) -> WordBorders | None:
+    """The borders of words in the tokens of a tokenizer; None where they are no pieces of words between spaces."""
+    if not isinstance(tokenizer, Subwords):
+        return None
+    pieces = tokenizer.symbols(range(tokenizer.size))
+    if not any(piece.startswith(SPACE) for piece in pieces[len(SPECIAL) :]):
+        return None
+    # a single byte may be any part of a letter
+    letters = [(True, True) if re.fullmatch("<0x[0-9A-F]{2}>", piece) else _in_word(piece) for piece in pieces]
+    begins, ends = ~np.array(letters).T
+    begins[EOS] = True
+    return WordBorders(begins, ends)
+
+
+def _in_word(text: str) -> tuple[bool, bool]:
+    """Whether a word may go on before the text, and after it."""
+    return continues_word(text[0]), continues_word(text[-1])
+
+
+def continues_word(letter: str) -> bool:
+    """Whether a letter belongs to the same word as a letter beside it; none do in scripts without spaces."""
+    if unicodedata.name(letter, "").startswith(WITHOUT_SPACES):
+        return False
+    return letter.isalnum() or letter == "_" or unicodedata.category(letter).startswith("M")
+
+
+class Phrase(NamedTuple):
+    """The tokens of a phrase; see `PhraseTokens`."""
+
+    forms: tuple[list[int], ...]
+    whole: bool
+
+
+def _encode_phrase(
+    phrase: str, line: str, pair: PairTokenizer, rules: LogitsRules, borders: WordBorders | None
+) -> Phrase:
+    """A phrase that begins with a letter begins after a space, or without one at a border."""
+    text = phrase if borders is None else phrase.rstrip(" ")
+    begins, goes_on = (False, False) if borders is None or not text else _in_word(text.lstrip(" "))
+    if begins:
+        text = text.lstrip(" ")
+    ids = _encode("phrase", " " + text if begins else text, line, pair)
     if banned := set(ids) & set(rules.banned):
         raise ValueError(
             f"the phrase {phrase!r} for the line {line!r} holds id {min(banned)} of search.rules.banned; "
             "leave one of them out."
         )
-    return ids
+    bare = pair.encode_target(text, line) if begins else []
+    can_be_bare = bare and not {UNK, *rules.banned} & set(bare)
+    return Phrase((ids, bare) if can_be_bare else (ids,), goes_on)
 
 
 def _encode(kind: str, text: str, line: str, pair: PairTokenizer) -> list[int]:
@@ -81,15 +159,22 @@ def _encode(kind: str, text: str, line: str, pair: PairTokenizer) -> list[int]:
     return ids
 
 
-def _maximal(phrases: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+def _maximal(phrases: Sequence[Phrase], borders: WordBorders | None) -> list[Phrase]:
     """The phrases without empty ones and without those contained in another one."""
-    kept: list[Sequence[int]] = []
-    for phrase in sorted(phrases, key=len, reverse=True):
-        if phrase and not any(
-            other[at : at + len(phrase)] == phrase for other in kept for at in range(len(other) - len(phrase) + 1)
-        ):
+    kept: list[Phrase] = []
+    for phrase in sorted(phrases, key=lambda phrase: len(phrase.forms[0]), reverse=True):
+        if phrase.forms[0] and not any(_contains(other, phrase, borders) for other in kept):
             kept.append(phrase)
     return kept
+
+
+def _contains(outer: Phrase, inner: Phrase, borders: WordBorders | None) -> bool:
+    tokens, wanted = outer.forms[0], inner.forms[0]
+    for end in range(len(wanted), len(tokens) + 1):
+        ends = not inner.whole or borders is None or (borders.begins[tokens[end]] if end < len(tokens) else outer.whole)
+        if tokens[end - len(wanted) : end] == wanted and ends:
+            return True
+    return False
 
 
 def _padded(ids: Sequence[Sequence[Sequence[int]]], shape: tuple[int, int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, Key
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.constrained import constrained
 from s2s_jax.decode.beam.engine import StoppingName, beam
+from s2s_jax.decode.beam.phrases import PhraseTokens
 from s2s_jax.decode.beam.stochastic import stochastic
 from s2s_jax.decode.length_normalization import HypothesisScore, LengthNormalizationName
 from s2s_jax.decode.logits_rules import LogitsRules
@@ -195,7 +196,7 @@ class Search(Protocol):
             prefix: the tokens that each hypothesis must begin with [B, P], PAD behind them; None for none.
             compactions: how often the batch may be reduced to its unfinished half; a search may ignore it.
 
-        A search that also takes `phrases` ([B, N, L] token ids, PAD behind each) can hold given phrases.
+        A search that also takes `phrases` (`PhraseTokens`) can hold given phrases.
         """
         ...
 
@@ -209,7 +210,7 @@ def beam_search(
     max_length: int,
     keys: Key[Array, " B"],
     prefix: Int[Array, "B P"] | None = None,
-    phrases: Int[Array, "B N L"] | None = None,
+    phrases: PhraseTokens | None = None,
     compactions: int = 0,
 ) -> SearchResult:
     """Beam search; greedy search where the beam is 1; lexically constrained where there are phrases."""
@@ -309,7 +310,7 @@ def compiled_search(model: Model, config: SearchConfig, max_length: int) -> Comp
         numbers: Int[Array, " B"],
         *,
         prefix: Int[Array, "B P"] | None = None,
-        phrases: Int[Array, "B N L"] | None = None,
+        phrases: PhraseTokens | None = None,
         compactions: int = 0,
     ) -> SearchResult:
         given = {} if phrases is None else {"phrases": phrases}

@@ -7,65 +7,20 @@ likelier ones that hold none. A phrase that is begun and not continued starts ag
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from s2s_jax.decode.beam.engine import StoppingName, search_with_policy
+from s2s_jax.decode.beam.phrases import Phrases, PhraseTokens, phrases_of
 from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, limits_of
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import blocked_top_k
 from s2s_jax.model.interface import Model, Params
-from s2s_jax.shapes import EOS, PAD, real
-
-
-class Phrases(NamedTuple):
-    """The phrases that each row must hold, and where a phrase that is broken off continues."""
-
-    tokens: Int[Array, "R P L"]  # PAD behind each phrase; nothing but PAD where there are fewer of them
-    length: Int[Array, "R P"]
-    borders: Bool[
-        Array, "R P L+1 L"
-    ]  # at [s, l]: whether the first l tokens of a phrase equal the last l of its first s
-
-    def after(self, begun: Int[Array, "R N P"], token: Int[Array, "R N"]) -> Int[Array, "R N P"]:
-        """How many tokens of each phrase a hypothesis ends with, after one more token; all, once it held the phrase.
-
-        `begun` is the same before that token.
-        """
-        rows, _, phrases = begun.shape
-        at = jnp.arange(rows)[:, None, None], jnp.arange(phrases)[None, None]
-        continues = self.borders[*at, begun] & (self.tokens[:, None] == token[..., None, None])
-        counts = jnp.arange(1, self.tokens.shape[2] + 1, dtype=jnp.int32)[None, None, None]
-        return jnp.where(begun == self.length[:, None], begun, jnp.where(continues, counts, 0).max(-1))
-
-    def missing(self, begun: Int[Array, "R N P"]) -> Int[Array, "R N"]:
-        """Tokens that suffice to complete all phrases: first the one that is furthest, then the others one by one."""
-        unmet = begun < self.length[:, None]
-        whole = jnp.where(unmet, self.length[:, None], 0).sum(-1)
-        return whole - jnp.where(unmet, begun, 0).max(-1)
-
-    def following(self, begun: Int[Array, "R K P"]) -> Int[Array, "R K P"]:
-        """The next token of each unmet phrase, no token twice; PAD elsewhere."""
-        place = jnp.minimum(begun, self.tokens.shape[2] - 1)
-        token = jnp.take_along_axis(self.tokens[:, None], place[..., None], axis=-1)[..., 0]
-        token = jnp.where(begun < self.length[:, None], token, PAD)
-        before = jnp.tril(jnp.ones((token.shape[-1],) * 2, bool), -1)[None, None]
-        return jnp.where((before & (token[..., None] == token[..., None, :])).any(-1), PAD, token)
-
-
-def phrases_of(tokens: Int[Array, "R P L"]) -> Phrases:
-    """The phrases with their lengths and borders, as in the Knuth-Morris-Pratt algorithm."""
-    longest = tokens.shape[2]
-    begun, head = jnp.arange(longest + 1)[:, None, None], jnp.arange(longest)[None, :, None]
-    place = head.swapaxes(1, 2)
-    tail = jnp.clip(begun - head + place, 0, longest - 1)
-    same = (tokens[..., tail] == tokens[:, :, None, None]) | (place >= head)[None, None]
-    return Phrases(tokens, real(tokens).sum(-1).astype(jnp.int32), same.all(-1) & (head <= begun)[None, None, ..., 0])
+from s2s_jax.shapes import EOS
 
 
 @functools.partial(
@@ -87,7 +42,7 @@ class ConstrainedPolicy:
 
     def first(self, total: Float[Array, "R K"]) -> OpenHypotheses:
         """No phrase is begun; the merit is the log-probability."""
-        return OpenHypotheses(total, total, jnp.zeros((*total.shape, self.phrases.length.shape[1]), jnp.int32))
+        return OpenHypotheses(total, total, self.phrases.nothing((total.shape[0], total.shape[1])))
 
     def select(
         self,
@@ -104,31 +59,32 @@ class ConstrainedPolicy:
         totals = (hypotheses.total[..., None] + (logit - normalizer[..., None])).reshape(len(token), -1)
         token = token.reshape(totals.shape)
         parent = jnp.broadcast_to((jnp.arange(totals.shape[1], dtype=jnp.int32) // per_slot)[None], token.shape)
-        begun = self.phrases.after(jnp.repeat(hypotheses.policy_state, per_slot, axis=1), token)
+        before = jax.tree.map(lambda leaf: jnp.repeat(leaf, per_slot, axis=1), hypotheses.policy_state)
+        begun = self.phrases.after(before, token)
         missing = self.phrases.missing(begun)
         merit = self._merit(totals, missing, token, time)
-        whole = self.phrases.length.sum(-1)
-        order = jnp.argsort(-merit, axis=-1)
-        merit, token, parent, met = (
-            jnp.take_along_axis(leaf, order, axis=1) for leaf in (merit, token, parent, whole[:, None] - missing)
-        )
-        begun = jnp.take_along_axis(begun, order[..., None], axis=1)
+        whole = self.phrases.missing(self.phrases.nothing((len(token), 1)))[:, 0]
+        met = jnp.clip(whole[:, None] - missing, 0)
+        # of equals the first slot and the first token, as in a plain beam
+        order = jnp.lexsort((token, parent, -merit), axis=-1)
+        merit, token, parent, met = (jnp.take_along_axis(leaf, order, axis=1) for leaf in (merit, token, parent, met))
 
         def choose(merit: Float[Array, "R N"]) -> tuple[Candidates, Int[Array, "R K"]]:
-            place = allocate(merit, met, whole, banks=1 + self.phrases.tokens[0].size, width=width)
+            place = allocate(merit, met, whole, banks=1 + self.phrases.tokens[0, :, 0].size, width=width)
             merit, *rest = (jnp.take_along_axis(leaf, place, axis=1) for leaf in (merit, token, parent))
             return Candidates(merit, merit, *rest), place
 
         best, _ = choose(merit)
         kept, place = choose(jnp.where(token == EOS, -jnp.inf, merit))
-        return Selection(best, kept, jnp.take_along_axis(begun, place[..., None], axis=1))
+        place, rows = jnp.take_along_axis(order, place, axis=1), jnp.arange(len(token))[:, None]
+        return Selection(best, kept, jax.tree.map(lambda leaf: leaf[rows, place], begun))
 
     def _merit(
         self, total: Float[Array, "R N"], missing: Int[Array, "R N"], token: Int[Array, "R N"], time: Int[Array, ""]
     ) -> Float[Array, "R N"]:
         """The log-probability; -inf for an end token before all phrases are met, and for what cannot end in time."""
         total = jnp.where((token == EOS) & (missing > 0), -jnp.inf, total)
-        constrained = self.phrases.length.any(-1, keepdims=True)
+        constrained = self.phrases.length[..., 0].any(-1, keepdims=True)
         in_time = (token == EOS) | (time + 1 + missing + 1 <= self.longest[:, None]) | ~constrained
         possible = (in_time & jnp.isfinite(total)).any(-1, keepdims=True)
         return jnp.where(in_time | ~possible, total, -jnp.inf)
@@ -182,7 +138,7 @@ def constrained(
     model: Model,
     params: Params,
     source: Int[Array, "B S"],
-    phrases: Int[Array, "B N L"],
+    phrases: PhraseTokens,
     *,
     width: int,
     max_length: int,
@@ -197,9 +153,6 @@ def constrained(
 
     A sentence without phrases gets the result of `beam`. Where the length bound, a prefix or the rules make it
     impossible to hold all phrases, hypotheses are truncated at the bound.
-
-    Args:
-        phrases: token ids, PAD behind each phrase and in place of missing phrases.
     """
     longest = limits_of(rules, source, max_length=max_length).longest
     return search_with_policy(
