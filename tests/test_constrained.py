@@ -175,7 +175,7 @@ def test_a_broken_phrase_continues_from_its_longest_border():
 def test_missing_tokens_suffice_and_following_tokens_are_unique():
     phrases = jax.jit(phrases_of)(anywhere(jnp.array([[[3, 4], [3, 5], [6, 0]]])))
     counts = jnp.array([[[0, 0, 0], [1, 1, 0], [2, 1, 0], [2, 0, 1], [2, 2, 1]]])
-    begun = Begun(counts[..., None], jnp.ones(counts.shape[:2], bool))
+    begun = Begun(counts[..., None], *[jnp.ones(counts.shape[:2], bool)] * 2)
     assert jax.jit(phrases.missing)(begun).tolist() == [[5, 4, 2, 2, 0]]
     assert jax.jit(phrases.following)(begun).tolist() == [
         [[3, PAD, 6], [4, 5, 6], [PAD, 5, 6], [PAD, 3, PAD], [PAD] * 3]

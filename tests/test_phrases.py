@@ -14,7 +14,7 @@ from s2s_jax.decode.logits_rules import NO_RULES
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translator
 from s2s_jax.model.seq2seq import build
-from s2s_jax.shapes import EOS, SPECIAL
+from s2s_jax.shapes import EOS, PAD, SPECIAL
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.subwords import Subwords
 from s2s_jax.text.tokenizers import TOKENIZERS, Characters, Words
@@ -92,6 +92,20 @@ def test_following_tokens_complete_the_phrases_in_as_many_steps_as_are_missing(w
         place, missing = left.argmin(0), left.min(0)
         begun = after(begun, choices[:, jnp.arange(len(tokens)), place])
     assert not missing.any()
+
+
+def test_no_line_begins_with_the_space_before_a_phrase():
+    """Later a phrase may follow a space, and a bracket without one; `東` needs neither."""
+    line = ConstrainedLine("", phrases=("a", "東b"))
+    phrases = jax.jit(phrases_of)(phrase_tokens([line], PairTokenizer(Letters(), Letters()), 1, NO_RULES))  # type: ignore[arg-type]
+    offered = []
+    for begin in ("", "b", "("):
+        begun = phrases.nothing((1, 1))
+        for token in Letters().encode(begin):
+            begun = phrases.after(begun, jnp.array([[token]], jnp.int32))
+        tokens = [token for token in phrases.following(begun)[0, 0].tolist() if token != PAD]
+        offered.append(set(Letters().symbols(tokens)))
+    assert offered == [{"a", "東"}, {"▁a", "東"}, {"▁a", "a", "東"}]
 
 
 TEXT = ["the red house and the man", "the houses of men", "a warehouse", "the man in the red house", "man", "red"]

@@ -164,7 +164,7 @@ def _translate(parser: Parser) -> None:
     parser.add_argument(
         "--constraints",
         metavar="FILE",
-        help="line by line, tab-separated phrases that each translation must contain",
+        help="line by line, tab-separated phrases that each translation must contain; whole words under bpe, unigram",
     )
 
 

@@ -36,6 +36,7 @@ class Begun(NamedTuple):
 
     counts: Int[Array, "R N P F"]  # the tokens that it ends with; all, or one more if `whole`, once it held the phrase
     at_border: Bool[Array, "R N"]  # whether a word may begin without a space
+    empty: Bool[Array, "R N"]  # whether there is no token yet
 
 
 class Phrases(NamedTuple):
@@ -51,11 +52,12 @@ class Phrases(NamedTuple):
 
     def nothing(self, shape: tuple[int, int]) -> Begun:
         """What empty hypotheses [R, N] have: nothing is begun."""
-        return Begun(jnp.zeros((*shape, *self.length.shape[1:]), jnp.int32), jnp.ones(shape, bool))
+        yes = jnp.ones(shape, bool)
+        return Begun(jnp.zeros((*shape, *self.length.shape[1:]), jnp.int32), yes, yes)
 
     def after(self, begun: Begun, token: Int[Array, "R N"]) -> Begun:
         """The same after one more token."""
-        counts, at_border = begun
+        counts, at_border, _ = begun
         rows, _, phrases, forms = counts.shape
         at = tuple(jnp.arange(size) for size in (rows, phrases, forms))
         at = at[0][:, None, None, None], at[1][None, None, :, None], at[2][None, None, None]
@@ -71,7 +73,7 @@ class Phrases(NamedTuple):
         held = (counts > length) | ((counts == length) & (~whole | lookup(self.begins, token)[..., None, None]))
         counts = jnp.where(held, length + whole.astype(jnp.int32), jnp.where(continues, one_more, 0).max(-1))
         counts = jnp.where(length > 0, counts, 0)
-        return Begun(counts, lookup(self.ends, token))
+        return Begun(counts, lookup(self.ends, token), jnp.zeros(token.shape, bool))
 
     def unmet(self, begun: Begun) -> Bool[Array, "R N P"]:
         """Which phrases a hypothesis does not hold; it holds one that the next token can still break."""
@@ -86,6 +88,13 @@ class Phrases(NamedTuple):
         counts = jnp.where(breaks, 0, counts)
         return counts, self.tokens_at(counts)
 
+    def may_begin(self, second: Bool[Array, "R N"], begun: Begun) -> Bool[Array, "R N P F"]:
+        """Which forms may begin: the second one where `second` is true; the first one after a token, if there are two."""
+        exists = self.length[:, None] > 0
+        is_first = (jnp.arange(exists.shape[3]) == 0)[None, None, None]
+        other_begins = exists[..., -1:] & (exists.shape[3] > 1) & begun.empty[..., None, None]
+        return jnp.where(is_first, ~other_begins, exists & second[..., None, None])
+
     def tokens_at(self, place: Int[Array, "R N P F"]) -> Int[Array, "R N P F"]:
         """The token of each form at a place, of the last one beyond it."""
         place = jnp.minimum(place, self.tokens.shape[3] - 1)
@@ -99,8 +108,7 @@ class Phrases(NamedTuple):
         """
         unmet, whole = self.unmet(begun), self.length[..., 0]
         counts, _ = self.to_continue(begun)
-        phrases, forms = counts.shape[2:]
-        usable = (counts > 0) | (jnp.arange(forms) == 0)[None, None, None]
+        phrases, usable = counts.shape[2], (counts > 0) | self.may_begin(begun.empty, begun)
         most = jnp.iinfo(jnp.int32).max
         needed = jnp.where(usable, self.length[:, None] - counts, most).min(-1)  # by the phrase to begin with
         last = jnp.broadcast_to(jnp.arange(phrases, dtype=jnp.int32)[None, None], unmet.shape)
@@ -117,8 +125,7 @@ class Phrases(NamedTuple):
     def following(self, begun: Begun) -> Int[Array, "R K C"]:
         """The next token of each form of each unmet phrase, no token twice; PAD elsewhere."""
         counts, token = self.to_continue(begun)
-        first = (jnp.arange(token.shape[3]) == 0)[None, None, None]
-        fits = first | (counts > 0) | begun.at_border[..., None, None]
+        fits = (counts > 0) | self.may_begin(begun.at_border, begun)
         token = jnp.where(self.unmet(begun)[..., None] & fits & (counts < self.length[:, None]), token, PAD)
         token = token.reshape(*token.shape[:2], -1)
         before = jnp.tril(jnp.ones((token.shape[-1],) * 2, bool), -1)[None, None]
