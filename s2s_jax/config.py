@@ -43,11 +43,11 @@ RUNTIME_SETTINGS = (
         "budget",
         "batch.prefetch",
     ),
-    *("data.directory", "data.manual_dir", "data.test", "data.test_alignment"),
+    *("data.directory", "data.manual_dir", "data.cache", "data.test", "data.test_alignment"),
 )
 # where data and tokenizers lie, which may change; their fingerprints, which may not, are compared instead
 LOCATION_SETTINGS = (
-    *("data.train", "data.validation", "data.alignment"),
+    *("data.train", "data.validation", "data.alignment", "data.validation_alignment"),
     *("tokenizer.source.file", "tokenizer.target.file"),
 )
 # numbers that enter the compiled training step as traced values, so that runs that differ in them share one program

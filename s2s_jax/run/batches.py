@@ -14,13 +14,22 @@ from s2s_jax.run.run_dir import RUN_FORMAT, SIDES
 from s2s_jax.text.batches import BatchConfig, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.data_report import DataReport
-from s2s_jax.text.example import Example
+from s2s_jax.text.encoding import encode_lines
+from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.sources import DataConfig
 from s2s_jax.text.tokenizers import append_eos, tokenizer_fingerprint
 
 
-def encode(examples: Sequence[Example], tokenizers: PairTokenizer) -> Pairs:
-    """Examples as ids, each side ended by EOS; every id is below the size of its vocabulary and slots."""
+def encode(examples: Sequence[Example], tokenizers: PairTokenizer, *, cache: str = "") -> Pairs:
+    """Examples as ids, each side ended by EOS; every id is below the size of its vocabulary and slots.
+
+    Args:
+        cache: as data.cache.
+    """
+    if not tokenizers.slots:
+        sides = {side: [getattr(example, side) for example in examples] for side in SIDES}
+        ids = (encode_lines(getattr(tokenizers, side), lines, cache=cache) for side, lines in sides.items())
+        return Pairs(*ids)
     return Pairs(
         [append_eos(tokenizers.encode_source(example.source)) for example in examples],
         [append_eos(tokenizers.encode_target(example.target, example.source)) for example in examples],
@@ -36,7 +45,7 @@ def encode_training(
         ValueError: there are no gold alignments, data.max_length leaves too few pairs, or a pair is too long for a
             batch.
     """
-    pairs, places = encode(data.training, tokenizers), data.reports["train"].kept_places
+    pairs, places = encode(data.training, tokenizers, cache=config.cache), data.reports["train"].kept_places
     if guided:
         pairs = pairs._replace(links=_gold_links(data.training, tokenizers, config, guided))
     kept = np.arange(len(pairs.sources))
@@ -48,13 +57,13 @@ def encode_training(
     return pairs
 
 
-def encode_validation(data: RunData, tokenizers: PairTokenizer, batch: BatchConfig) -> Pairs:
+def encode_validation(data: RunData, tokenizers: PairTokenizer, config: DataConfig, batch: BatchConfig) -> Pairs:
     """The validation pairs, none of which is dropped.
 
     Raises:
         ValueError: one is too long for a batch, which would end training at the first validation.
     """
-    pairs = encode(data.validation, tokenizers)
+    pairs = encode(data.validation, tokenizers, cache=config.cache)
     _check_fit(pairs, batch, data.reports["validation"].kept_places.__getitem__)
     return pairs
 
@@ -136,9 +145,11 @@ def _fingerprint(pairs: Pairs) -> str:
 
 
 def _examples_fingerprint(examples: Sequence[Example]) -> str:
-    """A fingerprint of texts and gold links; a validation also compares texts."""
+    """A fingerprint of texts and gold links, with which of them are sure; a validation also compares texts."""
     hashed = hashlib.blake2b(digest_size=16)
     for example in examples:
         links = None if example.links is None else sorted((int(i), int(j)) for i, j in example.links)
+        if isinstance(example.links, WordLinks):
+            links = [example.links.words.tolist(), example.links.sure.tolist()]
         hashed.update(json.dumps([example.source, example.target, links]).encode())
     return hashed.hexdigest()

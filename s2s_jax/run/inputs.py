@@ -39,7 +39,7 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, copy_slots=slots)
     batch = experiment.batch
     pairs = encode_training(data, tokenizers, experiment.data, batch, guided=experiment.loss.guided)
-    validation = encode_validation(data, tokenizers, batch)
+    validation = encode_validation(data, tokenizers, experiment.data, batch)
     print_reports(data.reports, print_line)
     for note in evaluation_notes(data.validation, len(data.validation), experiment.evaluation):
         print_line(f"note: {note}.")

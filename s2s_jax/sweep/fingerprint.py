@@ -19,7 +19,7 @@ from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.sources import SPLITS, TARGETS_ONLY, DataConfig, has_splits, read_split
 
 # Settings that decide where and how a trial runs, and not what is trained.
-RUNTIME_GROUPS = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir", "imports")
+RUNTIME_GROUPS = ("device.", "record.", "batch.prefetch", "data.directory", "data.manual_dir", "data.cache", "imports")
 # Settings that are applied to a trained run; but search.rules have a part in the choice of the checkpoint.
 POST_TRAINING_GROUPS = ("search.", "evaluation.")
 # Folders of this package that neither train nor score.

@@ -53,6 +53,9 @@ class DataConfig:
     """The same for data.test."""
     directory: str = ""
     """Folder in which tfds: data sets are kept; empty for the default of TFDS."""
+    cache: str = "~/.cache/s2s_jax/encoded"
+    """Folder that keeps the ids of large data (from 100,000 lines, bpe and unigram) for the next run on it; empty for
+    none."""
     manual_dir: str = ""
     """Folder with the original files of a tfds: data set, for machines without a network."""
     train_size: int = 20_000
