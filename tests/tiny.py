@@ -43,7 +43,7 @@ def experiment(*changes: str) -> config.Experiment:
 
 def prepare(experiment: config.Experiment, directory: Path, print_line: Callable[[str], None]):
     """The data, tokenizers and pairs of a run, written into its directory as when a training starts."""
-    from s2s_jax.run.trainer import read_inputs, write_run  # only now: processes that train import this file too
+    from s2s_jax.run.inputs import read_inputs, write_run  # only now: processes that train import this file too
 
     inputs = read_inputs(experiment, print_line, resumed=None)
     write_run(experiment, inputs, directory)
