@@ -38,7 +38,7 @@ class DataConfig:
     """The same for validation; empty: the validation split of a source that has splits, such as task: and tfds:."""
     test: str = ""
     """The same for the final test; empty: the test split of a source that has splits, else the validation data is
-    read in its place, and the results say so."""
+    read in its place, and the results say so. Named files are read when training starts too, to report overlap."""
     source: str = ""
     """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
     target: str = ""
