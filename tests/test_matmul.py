@@ -7,7 +7,7 @@ import oracles
 import pytest
 from jax import lax
 
-from s2s_jax.model.ops.matmul import matmul, matmul_transposed
+from s2s_jax.model.ops.matmul import contract, matmul, matmul_transposed
 from s2s_jax.model.ops.scan import plain_gradients, scan
 
 STEPS, BATCH, SIZE = 7, 3, 4
@@ -89,18 +89,37 @@ def bf16(x):
     return np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
 
 
-@pytest.mark.parametrize("function", ["product", "matched"])
+FUNCTIONS = {
+    "product": matmul,
+    "matched": lambda x, weight, dtype: matmul_transposed(x, weight.T, dtype),
+    "contracted": lambda x, weight, dtype: contract("bi,io->bo", x, weight, dtype),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_bfloat16_rounds_every_factor_and_no_sum(function):
     """Forward and backward: of x, of the weight, and of the cotangent; the gradients themselves are float32."""
     shapes = {"x": np.zeros((6, 50)), "weight": np.zeros((50, 8)), "cotangent": np.zeros((6, 8))}
     x, weight, cotangent = (oracles.drawn(shapes, seed=1)[name] for name in ("x", "weight", "cotangent"))
-    functions = {"product": matmul, "matched": lambda x, weight, dtype: matmul_transposed(x, weight.T, dtype)}
-    y, pull = jax.vjp(lambda x, weight: functions[function](x, weight, jnp.bfloat16), x, weight)
+    y, pull = jax.vjp(lambda x, weight: FUNCTIONS[function](x, weight, jnp.bfloat16), x, weight)
     of_x, of_weight = pull(cotangent)
     oracles.same(y, bf16(x) @ bf16(weight), tolerance=1e-6)
     oracles.same(of_x, bf16(cotangent) @ bf16(weight).T, tolerance=1e-6)
     oracles.same(of_weight, bf16(x).T @ bf16(cotangent), tolerance=1e-6)
     assert {leaf.dtype for leaf in (y, of_x, of_weight)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_bfloat16_has_second_slopes(function):
+    """Of the gradient's length, near those of float32."""
+    inputs = oracles.drawn((np.zeros((3, 5)), np.zeros((5, 4))), seed=1)
+
+    def second(dtype):
+        value = lambda x, weight: jnp.tanh(FUNCTIONS[function](x, weight, dtype)).sum()  # noqa: E731
+        first = jax.grad(value, argnums=(0, 1))
+        return jax.grad(lambda *at: sum((leaf**2).sum() for leaf in first(*at)), argnums=(0, 1))(*inputs)
+
+    oracles.same(second(jnp.bfloat16), second(jnp.float32), tolerance=0.05)
 
 
 def test_a_delayed_product_rounds_like_any_other():

@@ -172,7 +172,7 @@ def _transposed(x, rows, dtype):
 
 def _transposed_forward(x, rows, dtype):
     factors = x.astype(dtype), rows.astype(dtype)
-    return _transposed(*factors, dtype), factors
+    return _float32_sum("...i,oi->...o", *factors), factors
 
 
 def _transposed_backward(dtype, factors, cotangent):
@@ -254,29 +254,29 @@ def contract(form: str, x: Float[Array, "..."], y: Float[Array, "..."], dtype: D
     Args:
         form: such as "bq,bsq->bs": every axis of a factor is one of the other factor or of the result.
     """
-    x, y = x.astype(dtype), y.astype(dtype)
-    return _float32_sum(form, x, y) if x.dtype == jnp.float32 else _contracted(form, x, y)
+    if dtype == jnp.float32:
+        return _float32_sum(form, x, y)
+    return _contracted(form, dtype, x, y)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _contracted(form, x, y):
-    return _float32_sum(form, x, y)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _contracted(form, dtype, x, y):
+    return _float32_sum(form, x.astype(dtype), y.astype(dtype))
 
 
-def _contracted_forward(form, x, y):
-    return _float32_sum(form, x, y), (x, y)
+def _contracted_forward(form, dtype, x, y):
+    factors = x.astype(dtype), y.astype(dtype)
+    return _float32_sum(form, *factors), factors
 
 
-def _contracted_backward(form, factors, cotangent):
+def _contracted_backward(form, dtype, factors, cotangent):
+    (of_x, of_y), result = form.split("->")[0].split(","), form.split("->")[1]
     x, y = factors
-    axes, result = form.split("->")
-    of_x, of_y = axes.split(",")
-    cotangent = cotangent.astype(x.dtype)
-    gradients = (
-        _contracted(f"{result},{of_y}->{of_x}", cotangent, y),
-        _contracted(f"{of_x},{result}->{of_y}", x, cotangent),
+    cotangent = cotangent.astype(dtype)
+    return (
+        _float32_sum(f"{result},{of_y}->{of_x}", cotangent, y),
+        _float32_sum(f"{of_x},{result}->{of_y}", x, cotangent),
     )
-    return jax.tree.map(lambda gradient: gradient.astype(x.dtype), gradients)
 
 
 _contracted.defvjp(_contracted_forward, _contracted_backward)
@@ -287,14 +287,11 @@ def _float32_sum(form, x, y):
 
     On CPUs, XLA 0.10 compiles a product of two bfloat16 factors in some places and then has no kernel to run it.
     """
-
-    def native(x, y):
-        return jnp.einsum(form, x, y, preferred_element_type=jnp.float32)
-
-    def widened(x, y):
-        return jnp.einsum(form, x.astype(jnp.float32), y.astype(jnp.float32))
-
-    return native(x, y) if x.dtype == jnp.float32 else jax.lax.platform_dependent(x, y, cpu=widened, default=native)
+    product = functools.partial(jnp.einsum, form, preferred_element_type=jnp.float32)
+    if x.dtype == jnp.float32:
+        return product(x, y)
+    widened = lambda x, y: product(x.astype(jnp.float32), y.astype(jnp.float32))  # noqa: E731
+    return jax.lax.platform_dependent(x, y, cpu=widened, default=product)
 
 
 def broadcast_bias(vector: Float[Array, "*D G"], rank: int) -> Float[Array, "*B G"]:
