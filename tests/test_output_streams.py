@@ -49,6 +49,7 @@ def test_what_is_printed_to_nobody_or_to_a_full_disk_is_no_traceback(trained_run
         [["completion", "bash"], nothing, "full"],
         [["checkpoint", "verify", run], nothing, "left"],
         [["checkpoint", "verify", run], nothing, "full"],
+        [["sweep", "plan", "scores"], nothing, "closed"],
         [["--version"], nothing, "left"],
         [["--version"], nothing, "full"],
         [["translate", "--help"], nothing, "full"],

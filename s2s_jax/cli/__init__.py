@@ -14,7 +14,6 @@ from s2s_jax.cli.output import flush
 
 # commands with a module of their own; the rest are in `commands`
 MODULES = ("train", "translate", "score", "export", "sweep", "attention", "bench", "completion", "checkpoint")
-TRAINING = ("train", "sweep")  # what they print is not what they are for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +52,8 @@ def _run(words: Sequence[str], *, stdout_is_closed: bool) -> int:
     except SystemExit:  # --help and --version have printed
         flush()
         raise
-    if stdout_is_closed and arguments.command not in TRAINING:
+    trains = arguments.command == "train" or getattr(arguments.options, "action", "") == "run"
+    if stdout_is_closed and not trains:
         raise UsageError("stdout is closed, and the answer would be lost; send it to a file, or to /dev/null")
     _import_users_code(getattr(arguments.options, "imports", []))
     code = _function(arguments)(arguments)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from s2s_jax.cli.arguments import Arguments, UsageError
+from s2s_jax.cli.console import OutputConsole
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.cli.sweep_file import NamedSweep, find_sweep
 from s2s_jax.sweep.fingerprint import TrialDir
@@ -22,6 +23,7 @@ from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tune import tune
 from s2s_jax.sweep.tuning import Tuning
 from s2s_jax.sweep.verify import verify_trial
+from s2s_jax.training.console import training_console
 
 
 def sweep_command(arguments: Arguments) -> int:
@@ -51,7 +53,8 @@ def _tune(tuning: Tuning, folder: Path, arguments: Arguments) -> int:
 
 
 def _console(arguments: Arguments) -> Console:
-    return Console(stderr=arguments.options.json, soft_wrap=True, highlight=False, markup=False)
+    """Where progress is shown; that nobody can read it any more never ends a sweep."""
+    return training_console(stderr=arguments.options.json, markup=False)
 
 
 def _stopped(console: Console, signal: int) -> int:
@@ -99,7 +102,7 @@ def _status(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     if arguments.options.json:
         print(json.dumps({"trials": [row._asdict() for row in rows]}))
         return 0
-    console = Console(highlight=False)
+    console = OutputConsole(highlight=False)
     if arguments.options.watch and console.is_terminal:
         rows = _watch(trial_dirs, metric, console)
     console.print(status_table(rows, metric))

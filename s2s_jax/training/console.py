@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 
 
-def training_console(*, stderr: bool = False) -> Console:
+def training_console(*, stderr: bool = False, markup: bool = True) -> Console:
     """A console on stdout or stderr that loses lines rather than raise when they cannot be written."""
     stream = sys.stderr if stderr else sys.stdout
     if stream is None or "ipykernel" in sys.modules:  # closed, which rich knows, or a notebook, where rich shows HTML
-        return Console(stderr=stderr, soft_wrap=True, highlight=False)
+        return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=markup)
     lasting: Any = LastingStream(stream, _warn)
-    return Console(file=lasting, soft_wrap=True, highlight=False)
+    return Console(file=lasting, soft_wrap=True, highlight=False, markup=markup)
 
 
 class LastingStream:
