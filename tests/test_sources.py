@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from s2s_jax.run.batches import encode
+from s2s_jax.run.data import read_data
 from s2s_jax.text import synthetic_tasks, tfds
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.data_report import Places
@@ -514,6 +515,14 @@ def test_suspicious_pairs_are_reported_as_shares_in_one_line(file, tmp_path):
         "validation data: 25.00% of the pairs in the training data, 50.00% of the sources in the training data",
         "test data: 1 of 1 pairs kept",
     ]
+
+
+def test_the_empty_sources_of_a_language_model_are_not_suspicious(file):
+    lines = file("lines.txt", f"{'a' * 90}\n{'b' * 90}\n")
+    data = read_data(DataConfig(train=f"lines:{lines}", validation=f"lines:{lines}"), print)
+    assert set(data.reports["train"].shares.values()) == {0.0}
+    overlap = {"of the pairs in the training data": 1.0, "of the sources in the training data": 0.0}
+    assert data.reports["validation"].shares == overlap
 
 
 def test_places_of_many_pairs_are_those_that_were_added():

@@ -29,7 +29,7 @@ def overlap_shares(examples: Sequence[Example], training: Sequence[Example]) -> 
     held_out, seen = (np.fromiter((hash(one.source) for one in each), np.int64) for each in (examples, training))
     return {
         "of the pairs in the training data": float(known.mean()),
-        "of the sources in the training data": float(np.isin(held_out, seen).mean()),
+        "of the sources in the training data": float((np.isin(held_out, seen) & (held_out != hash(""))).mean()),
     }
 
 
@@ -40,7 +40,7 @@ def _hashes(examples: Sequence[Example]) -> Int[np.ndarray, " N"]:
 
 def _is_extreme(left: int, right: int) -> bool:
     short, long = sorted((left, right))
-    return long >= LONG_ENOUGH and long > EXTREME_RATIO * short
+    return short > 0 and long >= LONG_ENOUGH and long > EXTREME_RATIO * short  # blank sides are reported as such
 
 
 def _share(holds: Iterable[bool]) -> float:
