@@ -89,7 +89,7 @@ class Phrases(NamedTuple):
         return counts, self.tokens_at(counts)
 
     def may_begin(self, second: Bool[Array, "R N"], begun: Begun) -> Bool[Array, "R N P F"]:
-        """Which forms may begin: the second one where `second` is true; the first one after a token, if there are two."""
+        """Which forms may begin: the second one where `second` is true; the first not at the start, if both exist."""
         exists = self.length[:, None] > 0
         is_first = (jnp.arange(exists.shape[3]) == 0)[None, None, None]
         other_begins = exists[..., -1:] & (exists.shape[3] > 1) & begun.empty[..., None, None]
