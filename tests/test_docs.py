@@ -113,3 +113,13 @@ def test_the_page_about_json_has_every_command_that_prints_it():
     actions = {f"sweep {action}" for action in ("plan", "run", "status", "report", "verify")}
     printing = {*COMMANDS, *actions, "checkpoint verify"} - {"sweep", "checkpoint", "completion"}
     assert set(sections()) == printing
+
+
+def test_every_fault_of_the_page_is_held_by_tests_that_exist():
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", (ROOT / "docs" / "faults.md").read_text("utf-8"), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 51))
+    for number, cell in rows:
+        names = re.findall(r"`(test_\w+)::(test_\w+)`", cell)
+        assert names, number
+        for file, test in names:
+            assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), f"{file}::{test}"
