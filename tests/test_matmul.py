@@ -55,9 +55,9 @@ def test_a_scan_with_delayed_gradients_is_a_scan(chunk):
 def carried(program, inside=()):
     """The shapes that the scans of a program carry from step to step."""
     for equation in program.eqns:
-        if equation.primitive.name == "scan":
-            count = equation.params["num_carry"]
-            inside += tuple(out.aval.shape for out in equation.outvars[:count])
+        if equation.primitive.name == "scan":  # what is stacked has one dimension more outside than inside
+            pairs = zip(equation.outvars, equation.params["jaxpr"].jaxpr.outvars, strict=True)
+            inside += tuple(out.aval.shape for out, of_step in pairs if out.aval.shape == of_step.aval.shape)
         for value in jax.tree.leaves(list(equation.params.values())):
             inner = getattr(value, "jaxpr", value)
             inside = carried(inner, inside) if hasattr(inner, "eqns") else inside

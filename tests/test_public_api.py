@@ -81,12 +81,17 @@ def own_score(tmp_path):
     (tmp_path / "sibling.py").write_text("NAME = 'mine'\n")
     (tmp_path / "own_score.py").write_text(SCORE)
     path = str(tmp_path / "own_score.py")
-    before, modules = list(sys.path), set(sys.modules)
+    before = list(sys.path)
+    _forget_modules()  # those of another test's files
     yield path
     s2s.SCORES.pop("mine", None)
     imports.LOADED.pop(path, None)
     sys.path[:] = before
-    for name in {"own_score", "sibling"} - modules:
+    _forget_modules()
+
+
+def _forget_modules():
+    for name in ("own_score", "sibling"):
         sys.modules.pop(name, None)
 
 
