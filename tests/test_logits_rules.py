@@ -207,7 +207,7 @@ def test_invalid_settings_are_refused():
     for settings, message in (
         ({"min_length": -1}, "search.rules.min_length must be zero or more, got -1"),
         ({"max_ratio": -0.5}, "search.rules.max_ratio must be zero or more, got -0.5"),
-        ({"repetition_penalty": 0.5}, "search.rules.repetition_penalty must be positive, got 0.5"),
+        ({"repetition_penalty": 0.5}, "search.rules.repetition_penalty must be at least 1, got 0.5"),
         ({"banned": (EOS,)}, "search.rules.banned must not hold the end token 2; use search.rules.min_length"),
         ({"banned": (-3,)}, "search.rules.banned must be zero or more, got -3"),
     ):

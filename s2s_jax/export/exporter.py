@@ -31,7 +31,9 @@ from s2s_jax.training.checkpoint.pytree_io import form_of, nested, on_host
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 DEFAULT_BEAM = 5
-OF_MACHINE = ("device", "checkpoint", "record", "budget")  # groups of settings that mean nothing on another machine
+# settings that mean nothing on another machine
+OF_MACHINE = ("device", "checkpoint", "record", "budget")
+FOLDERS_OF_DATA = ("cache", "directory", "manual_dir")
 
 
 def export_run(
@@ -69,10 +71,16 @@ def export_run(
         "parameters": {name: form_of(value) for name, value in parameters.items()},
         "source_tokens": tokens,
         "searches": described,
-        "config": {name: group for name, group in configs.to_json(run.experiment).items() if name not in OF_MACHINE},
+        "config": _portable_settings(run),
     }
     write_manifest(draft, facts)
     draft.rename(directory)
+
+
+def _portable_settings(run: Run) -> dict[str, Any]:
+    """The settings of a run that mean something on another machine."""
+    groups = {name: group for name, group in configs.to_json(run.experiment).items() if name not in OF_MACHINE}
+    return groups | {"data": {name: value for name, value in groups["data"].items() if name not in FOLDERS_OF_DATA}}
 
 
 def named_parameters(run: Run) -> dict[str, np.ndarray]:

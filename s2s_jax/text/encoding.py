@@ -55,7 +55,7 @@ def _read(path: Path, *, lines: int, size: int) -> Ids | None:
     """What a file of the cache holds; None where there is none, or it is damaged."""
     try:
         # a zip archive, whose checksums are verified
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             ids, lengths = stored["ids"].astype(np.int32), stored["lengths"]
         os.utime(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
