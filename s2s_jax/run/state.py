@@ -16,7 +16,7 @@ from s2s_jax.training.stop_policy import TrainProgress
 
 def abstract_state(model: Model, config: OptimizerConfig, *, steps: int) -> TrainState:
     """The shapes of a run's state; nothing is allocated."""
-    return jax.eval_shape(lambda: _new_state(model, config, steps=steps, seed=0))
+    return jax.eval_shape(lambda: new_state(model, config, steps=steps, seed=0))
 
 
 def start_state(
@@ -35,7 +35,7 @@ def start_state(
         CheckpointError: there are checkpoints, and none is good.
     """
     if not checkpoints.steps():
-        state, progress = _new_state(model, config, steps=steps, seed=seed), TrainProgress()
+        state, progress = new_state(model, config, steps=steps, seed=seed), TrainProgress()
         return jax.device_put(state, devices.on_all(mesh)), progress
     restored = checkpoints.restore(abstract_state(model, config, steps=steps))
     for line in checkpoints.refused:
@@ -46,7 +46,8 @@ def start_state(
     return jax.device_put(restored.tree, devices.on_all(mesh)), TrainProgress(**about)
 
 
-def _new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:
+def new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:
+    """The state of a run before its first step."""
     params = model.init(jax.random.key(seed))
     optimizer = make_optimizer(config, steps)
     return initial_state(params, optimizer, seed=seed, ema=config.ema, skip_spikes=config.skip_spikes)
