@@ -21,6 +21,14 @@ from s2s_jax.training.signals import Interrupted, SignalGuard, SignalReceived
 QUIET = Console(quiet=True)
 
 
+@pytest.fixture(autouse=True)
+def no_nohup():
+    """SIGHUP as a terminal sends it, although the tests may have been started with `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def signal_before(monkeypatch, step: int, number: signal.Signals) -> None:
     """Send this process a signal while the batch of a step is made."""
     batches = BatchPlan.from_step

@@ -104,7 +104,7 @@ class ScoredPair(NamedTuple):
         return float(self.log_probs.sum())
 
 
-class Encoded(NamedTuple):
+class PairIds(NamedTuple):
     """A pair as token ids, the end tokens included."""
 
     source: Int[np.ndarray, " S"]
@@ -162,13 +162,13 @@ class PairScorer:
                 results[row] = self._scored_pair(examples[row], ids[row], scores, place)
         return [results[row] for row in range(len(examples))]
 
-    def _encode(self, example: Example) -> Encoded:
+    def _encode(self, example: Example) -> PairIds:
         source = self.pair.encode_source(example.source)
         read = read_source(source, self.search.max_source)
         target = append_eos(self.pair.encode_target(example.target, example.source))
-        return Encoded(read, self.pair.drop_absent_slots(read, target), unread=len(source) + 1 - len(read))
+        return PairIds(read, self.pair.drop_absent_slots(read, target), unread=len(source) + 1 - len(read))
 
-    def _scored_pair(self, example: Example, ids: Encoded, scores: ForcedScores, row: int) -> ScoredPair:
+    def _scored_pair(self, example: Example, ids: PairIds, scores: ForcedScores, row: int) -> ScoredPair:
         source, target, unread = ids
         return ScoredPair(
             example,
