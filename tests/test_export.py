@@ -24,8 +24,8 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.run.inputs import read_inputs
 from s2s_jax.run.model import make_model
-from s2s_jax.run.trainer import read_inputs
 from s2s_jax.shapes import EOS, PAD
 from s2s_jax.training.checkpoint.pytree_io import on_host
 

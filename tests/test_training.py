@@ -16,7 +16,7 @@ from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, shift_right, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
-from s2s_jax.run import trainer
+from s2s_jax.run import preparation
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
@@ -557,7 +557,7 @@ def test_a_gpu_that_jax_does_not_use_is_told(monkeypatch):
     warning = "running on the CPU although there is a NVIDIA H100; install jax[cuda13]."
     assert devices.accelerator_left_idle() == warning
     printed = []
-    trainer._print_devices(printed.append, devices.make_mesh(DeviceConfig(count=1)), "float32")
+    preparation.print_devices(printed.append, devices.make_mesh(DeviceConfig(count=1)), "float32")
     assert printed == ["devices: 1 x cpu (cpu); precision: float32", f"warning: {warning}"]
     monkeypatch.setattr(devices, "gpus", list)
     assert devices.accelerator_left_idle() is None

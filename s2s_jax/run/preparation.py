@@ -1,0 +1,174 @@
+"""From an experiment to a run that is ready to train: check -> data -> tokenizers -> batches -> model -> state -> step.
+
+Each stage is a module of this package, is given its own config, and returns what the next ones need. A run passes
+through all of them; `check_trainable` through check, model, state and step, on shapes alone; replicas share data,
+tokenizers and model.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from rich.console import Console
+
+from s2s_jax.config import Experiment
+from s2s_jax.model.interface import Model, Params
+from s2s_jax.run.batches import default_max_length
+from s2s_jax.run.check import check_experiment
+from s2s_jax.run.identity import identity
+from s2s_jax.run.inputs import Inputs, read_inputs, write_run
+from s2s_jax.run.model import count_parameters, make_model
+from s2s_jax.run.opening import check_directory, check_same_data, move_aside, open_run
+from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES
+from s2s_jax.run.state import start_state
+from s2s_jax.run.step import step_values, training_step
+from s2s_jax.run.validator import make_validator
+from s2s_jax.text.batches import BatchPlan
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.training import devices
+from s2s_jax.training.checkpoint.checkpoints import Checkpoints
+from s2s_jax.training.lock import Lock
+from s2s_jax.training.loop import TrainerContext, ValidationResult
+from s2s_jax.training.metrics_writer import MetricsWriter, append_record
+from s2s_jax.training.optimizer import warmup_warning
+from s2s_jax.training.step import TrainState, TrainStep
+from s2s_jax.training.stop_policy import StopPolicy
+
+
+class Shared(NamedTuple):
+    """What replicas have in common."""
+
+    inputs: Inputs
+    model: Model
+    validate: Callable[[Params], ValidationResult]
+
+    @property
+    def tokenizers(self) -> PairTokenizer:
+        """Those of the run, for both sides."""
+        return self.inputs.tokenizers
+
+
+class PreparedRun(NamedTuple):
+    """A run that is ready for the loop."""
+
+    experiment: Experiment
+    context: TrainerContext
+    state: TrainState
+    shared: Shared
+    stopped: str | None  # why there is nothing left to train
+
+
+@contextlib.contextmanager
+def prepared_run(
+    experiment: Experiment,
+    directory: Path,
+    console: Console,
+    mesh: Mesh,
+    *,
+    shared: Shared | None = None,
+    overwrite: bool = False,
+    extend: bool = False,
+) -> Iterator[PreparedRun]:
+    """A run, its directory locked, with everything that the loop needs; all is written when the context is left.
+
+    Nothing that is in the directory is touched before all checks have passed and the data has been read.
+    """
+    print_line = functools.partial(console.print, markup=False, highlight=False)
+    check_experiment(experiment)
+    check_directory(directory)
+    with Lock(directory):
+        opening = open_run(directory, experiment, overwrite=overwrite, extend=extend)
+        experiment = opening.experiment
+        devices.use_compilation_cache(experiment.device)
+        if shared is None:
+            print_devices(print_line, mesh, experiment.model.precision)
+            shared = _share(experiment, mesh, print_line, resumed=directory if opening.resumed else None)
+        check_same_data(opening, shared.inputs.facts, directory)
+        if opening.replaced:
+            print_line(f"what {directory} held is now in {move_aside(directory)}")
+        plan = BatchPlan(shared.inputs.training, experiment.batch, seed=experiment.seed)
+        with _checkpoints(experiment, shared.inputs.facts, directory) as checkpoints:
+            numbers = {"steps": experiment.steps, "seed": experiment.seed}
+            state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
+            write_run(experiment, shared.inputs, directory)
+            first = int(state.step)
+            policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
+            stopped = policy.reason(first, progress)
+            if stopped:
+                print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
+            else:
+                _print_sizes(print_line, state, shared.tokenizers, plan)
+                if warning := warmup_warning(experiment.optimizer, experiment.steps):
+                    print_line(f"warning: {warning}")
+            with _writer(experiment, plan, directory, console, resumed_at=first) as writer:
+                context = TrainerContext(
+                    batches=plan.from_step,
+                    validate=shared.validate,
+                    checkpoints=checkpoints,
+                    checkpoint=experiment.checkpoint,
+                    buckets=len(plan.buckets),
+                    largest=plan.largest() if experiment.steps - first >= plan.per_epoch else None,
+                    writer=writer,
+                    directory=directory,
+                    policy=policy,
+                    progress=progress,
+                )
+                yield PreparedRun(experiment, context, state, shared, stopped)
+
+
+def _writer(
+    experiment: Experiment, plan: BatchPlan, directory: Path, console: Console, *, resumed_at: int
+) -> MetricsWriter:
+    """The writer of a run's progress."""
+    steps, sampling = experiment.steps, experiment.scheduled_sampling
+    return MetricsWriter(
+        directory,
+        experiment.record,
+        steps=steps,
+        console=console,
+        resumed_at=resumed_at,
+        validated_every=experiment.validation.every,
+        values_at=step_values(sampling, experiment.optimizer, steps=steps, per_epoch=plan.per_epoch),
+    )
+
+
+def _checkpoints(experiment: Experiment, facts: dict[str, Any], directory: Path) -> Checkpoints:
+    """The checkpoints of a run, open for writing; metrics.jsonl records each that is written."""
+    run, path = identity(experiment, facts), directory / METRICS_FILE
+    on_written = functools.partial(append_record, path, "checkpoint")
+    return Checkpoints(directory / CHECKPOINTS, experiment.checkpoint, run=run, on_written=on_written)
+
+
+def _share(experiment: Experiment, mesh: Mesh, print_line: Callable[[str], None], *, resumed: Path | None) -> Shared:
+    """Inputs, model and validator of a run."""
+    inputs = read_inputs(experiment, print_line, resumed=resumed)
+    model = make_model(experiment.model, inputs.tokenizers)
+    validation, max_length = (inputs.data.validation, inputs.validation), default_max_length(inputs.facts)
+    validate = make_validator(experiment, model, inputs.tokenizers, *validation, mesh, max_length=max_length)
+    return Shared(inputs, model, validate)
+
+
+def print_devices(print_line: Callable[[str], None], mesh: Mesh, precision: str) -> None:
+    """Print what training runs on, with a warning where an accelerator is left idle."""
+    print_line(f"devices: {devices.describe(mesh)}; precision: {precision}")
+    if warning := devices.accelerator_left_idle():
+        print_line(f"warning: {warning}")
+
+
+def _print_sizes(
+    print_line: Callable[[str], None], state: TrainState, tokenizers: PairTokenizer, plan: BatchPlan
+) -> None:
+    sizes = ", ".join(f"{side} {getattr(tokenizers, side).size:,}" for side in SIDES)
+    shapes = ", ".join(f"{rows} x ({s}+{t})" for rows, (s, t) in zip(plan.rows, plan.buckets, strict=True))
+    print_line(f"vocabularies: {sizes}; parameters: {count_parameters(state.params):,}")
+    print_line(f"batches: {plan.per_epoch:,} per epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")
+
+
+def step_of(experiment: Experiment, model: Model) -> TrainStep:
+    """The training step of an experiment."""
+    return training_step(
+        model, experiment.loss, experiment.scheduled_sampling, experiment.optimizer, steps=experiment.steps
+    )
