@@ -201,6 +201,6 @@ def test_padding_of_every_kind_changes_no_sum_and_no_gradient_and_a_batch_of_pad
         return jax.value_and_grad(nats)(params)
 
     padded = Batch(*(jnp.pad(ids, ((0, 2), (0, wider))) for ids, wider in zip(BATCH[:2], (3, 1), strict=True)))
-    oracles.same(compute(params, padded), compute(params, BATCH), tolerance=1e-6)
+    oracles.same(compute(params, padded), compute(params, BATCH), tolerance=5e-6)  # sums in another order
     nothing = jax.tree.map(jnp.zeros_like, padded)
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(compute(params, nothing)))
