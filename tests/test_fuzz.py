@@ -1,6 +1,6 @@
 """Random configurations, random options and random damage: each ends in the right answer or in one line that says why.
 
-By default the examples are the same ones in every run, within about a minute; `pytest -m wide tests/test_fuzz.py` draws
+By default the examples are the same ones in every run, within a minute; `pytest -m wide tests/test_fuzz.py` draws
 many others.
 """
 
@@ -87,7 +87,7 @@ def trains(pairs):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
 
 
-@fuzzed(12, wide=False)
+@fuzzed(8, wide=False)
 @given(pairs=assignments(TRAINED_GROUPS, 4))
 def test_a_random_configuration_trains_or_is_refused(pairs):
     trains(pairs)
@@ -139,7 +139,7 @@ SEARCHES = assignments(("search.",), 4).map(
 )
 
 
-@fuzzed(10, wide=False)
+@fuzzed(8, wide=False)
 @given(pairs=SEARCHES, n_best=some.sampled_from((0, 0, 2)), as_json=some.booleans())
 def test_random_options_of_translate_give_one_answer_per_line_or_are_refused(
     s2s, trained_run, lines, pairs, n_best, as_json
@@ -206,7 +206,7 @@ def right(trained_run, lines):
     return "".join(f"{translation.text}\n" for translation in run.translate(LINES.splitlines()))
 
 
-@fuzzed(8, wide=False)
+@fuzzed(5, wide=False)
 @given(draw=DAMAGE)
 def test_random_damage_to_a_run_is_survived_or_named(s2s, trained_run, lines, right, draw):
     survives(s2s, trained_run, lines, right, draw)
