@@ -1,4 +1,4 @@
-"""What scoring says of a given translation: what the search said of it, whatever the search, and in bounded memory."""
+"""Scoring gives a translation the score that the search gave it, whatever the search, in bounded memory."""
 
 import jax
 import jax.numpy as jnp

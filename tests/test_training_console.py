@@ -39,7 +39,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_training_goes_on_when_its_output_cannot_be_written(tmp_path, monkeypatch, capsys, name):
-    """Row 50 of the faults; the reason is told once, on stderr."""
+    """Row 50 of the faults; the reason is printed once, on stderr."""
     make, reason = STREAMS[name]
     stream = make()
     monkeypatch.setattr(sys, "stdout", stream)

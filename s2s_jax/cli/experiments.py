@@ -53,7 +53,7 @@ def known_experiments() -> list[str]:
 
 
 def named_file(name: str) -> Path | None:
-    """The file of a name such as `dates`; one in your own `experiments/` that hides a shipped one is told on stderr."""
+    """The file of a name such as `dates`; one in your own `experiments/` hiding a shipped one is named on stderr."""
     own, shipped = (folder / f"{name}.py" for folder in FOLDERS)
     if not own.is_file():
         return shipped if shipped.is_file() else None

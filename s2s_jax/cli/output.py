@@ -43,7 +43,7 @@ def flush() -> None:
 def errors_name(file: str) -> Iterator[None]:
     """Inside this context, an error of the operating system that names no file, as those while writing, names this one.
 
-    A broken pipe stays as it is: nobody is there to be told.
+    A broken pipe stays as it is: nobody reads it.
     """
     try:
         yield
