@@ -37,7 +37,8 @@ def reader(config):
 
 def made(*, score="general", encoder=ENCODER, embedding=SIZE, **settings):
     """A decoder's config, its graph and its drawn weights."""
-    config = DecoderConfig(**{"size": SIZE, **settings})
+    rates = {"dropout": 0.5, "recurrent_dropout": 0.5}  # so that there are masks
+    config = DecoderConfig(**{"size": SIZE, **rates, **settings})
     attention, sizes = AttentionConfig(score=score, size=SCORE_SIZE), {"embedding": embedding, "vocabulary": VOCABULARY}
     make = lambda rngs: Decoder(config, attention, reader(encoder), **sizes, dtype=jnp.float32, rngs=rngs)  # noqa: E731
     return config, *oracles.made(make, seed=1)

@@ -15,6 +15,7 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, shift_right, unroll_targets
+from s2s_jax.model.ops.target import built_for
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.run import preparation
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
@@ -376,13 +377,24 @@ def line_loss(params, batch, step, key):
     return LossSums(zero, params * batch.source[0, 0].astype(jnp.float32), jnp.ones(()), zero)
 
 
-def test_a_spike_is_skipped_and_resumes_bit_for_bit():
+def built_on(platform, step):
+    """A step that is traced for a platform, and runs here."""
+
+    def built(state, batch):
+        with built_for(platform):
+            return step(state, batch)
+
+    return built
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_a_spike_is_skipped_and_resumes_bit_for_bit(platform):
     """Row 33 of the faults: parameters and moments stay, step, schedule and the memory of norms move on."""
     config = OptimizerConfig(
         name="sgd", momentum=0.5, schedule="linear", learning_rate=1.0, clip_norm=0.0, skip_spikes=4.0
     )
     optimizer = make_optimizer(config, 100)
-    step = make_step(line_loss, optimizer, skip_spikes=4.0)
+    step = built_on(platform, make_step(line_loss, optimizer, skip_spikes=4.0))
     state = initial_state(jnp.zeros(()), optimizer, seed=0, ema=0.0, skip_spikes=4.0)
     norms = [9, *[2, 2, 3, 2] * (SPIKE_HISTORY // 4), 8, 9, 1000, 2]
     by_hand, direction, skipped = 0.0, 0.0, []

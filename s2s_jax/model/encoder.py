@@ -13,6 +13,7 @@ from s2s_jax.model.cells import CELLS, Carry, Cell, CellName, Transitions, make_
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.scan import scan
+from s2s_jax.model.ops.target import launches_cost
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 
@@ -104,7 +105,8 @@ class Encoder(nnx.Module):
         drop = None
         if key is not None:
             input_key, state_key = jax.random.split(key)
-            inputs = inputs * keep_mask(input_key, self.config.dropout, (inputs.shape[0], 1, inputs.shape[-1]))
+            mask_of_inputs = keep_mask(input_key, self.config.dropout, (inputs.shape[0], 1, inputs.shape[-1]))
+            inputs = inputs if mask_of_inputs is None else inputs * mask_of_inputs
             shape = (self.config.directions, inputs.shape[0], cell.size)
             drop = keep_mask(state_key, self.config.recurrent_dropout, shape)
         start = cell.start(self.config.directions, inputs.shape[0])
@@ -127,19 +129,25 @@ def masked_scan(
 ) -> tuple[Carry, Directions]:
     """The last carry and all outputs [S, B, H] of a cell over time; padding keeps the carry and zeroes the output.
 
-    The directions are stacked inside the scan, one step at a time, so that nothing as long as the sentence is copied.
+    The directions are stacked inside the scan, one step at a time, so that nothing as long as the sentence is copied;
+    outside it where launches cost.
     """
+    stacked = launches_cost()
 
     def body(weights, carry, inputs):
-        projected, real = (jnp.stack(directions) for directions in inputs)
+        projected, real = inputs if stacked else (jnp.stack(directions) for directions in inputs)
         real = real[..., None]
         new, output = cell(weights, carry, projected, drop=drop)
         kept = tuple(jnp.where(real, after, before) for after, before in zip(new, carry, strict=True))
-        return kept, tuple(jnp.where(real, output, jnp.zeros_like(output)))
+        output = jnp.where(real, output, jnp.zeros_like(output))
+        return kept, output if stacked else tuple(output)
 
-    rows = mask[0].shape[1:]
-    weights = cell.step_weights(hoisted=cell.inputs)
-    return scan(body, weights, carry, (projected, mask), rows=rows, dtype=cell.dtype, chunk=remat)
+    rows, inputs = mask[0].shape[1:], (projected, mask)
+    if stacked:
+        inputs = jnp.stack(projected, axis=1), jnp.stack(mask, axis=1)
+    options = {"rows": rows, "dtype": cell.dtype, "chunk": remat}
+    carry, outputs = scan(body, cell.step_weights(hoisted=cell.inputs), carry, inputs, **options)
+    return carry, tuple(outputs[:, index] for index in range(len(mask))) if stacked else outputs
 
 
 def in_reading_order(x: Shaped[Array, "S ..."], backward: tuple[bool, ...]) -> Directions:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
+from s2s_jax.model.ops.target import launches_cost
 from s2s_jax.shapes import Batch, real
 from s2s_jax.training.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, probability, scheduled_sampling
@@ -98,13 +99,25 @@ def token_losses(
 
 def _token_losses(logits, target, label_smoothing: float | Traced) -> Losses:
     normalizer = jax.nn.logsumexp(logits, axis=-1)
-    true = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    true = chosen_logits(logits, target)
     nats = smoothed = normalizer - true
     if label_smoothing != 0:
         # copy slots that a sentence does not use have no word and get no probability mass
         spread = traced_value(label_smoothing)
         smoothed = (1 - spread) * nats + spread * (normalizer - mean_of_possible_logits(logits))
     return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
+
+
+def chosen_logits(logits: Float[Array, "*B V"], target: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """The logits of given tokens.
+
+    Where launches cost, by comparison: a part of the kernels that read all logits anyway, whereas the gradient of a
+    gather is a scatter and reads and writes them once more. A CPU gathers faster.
+    """
+    if not launches_cost():
+        return jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    tokens = jax.lax.broadcasted_iota(target.dtype, logits.shape, logits.ndim - 1)
+    return jnp.where(tokens == target[..., None], logits, 0.0).sum(-1)
 
 
 def mean_of_possible_logits(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:

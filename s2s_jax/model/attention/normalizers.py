@@ -78,7 +78,19 @@ def softmax(
     scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"], *, temperature: Number = 1.0
 ) -> Float[Array, "*B S"]:
     """exp(e / temperature) / sum exp(e / temperature). Bahdanau et al. 2015, arXiv:1409.0473, eq. 6."""
-    return jax.nn.softmax(_real(scores, mask) / temperature, axis=-1, where=mask)
+    return _softmax(_real(scores, mask) / temperature, mask)
+
+
+@jax.custom_jvp
+def _softmax(scores, mask):
+    return jax.nn.softmax(scores, axis=-1, where=mask)
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals, tangents):
+    """Its derivative in terms of the weights alone, which are there anyway."""
+    weights, change = _softmax(*primals), tangents[0]
+    return weights, weights * (change - jnp.sum(weights * change, axis=-1, keepdims=True))
 
 
 @facts(sums_to_one=False)

@@ -29,11 +29,11 @@ class StepWeights(NamedTuple):
 
 
 class DropoutMasks(NamedTuple):
-    """Dropout masks of one sentence, the same at every step: every leaf [B, width]."""
+    """Dropout masks of one sentence, the same at every step: [B, width], or None where nothing is dropped."""
 
-    inputs: tuple[Float[Array, "B I"], ...]  # of each layer
-    states: tuple[Float[Array, "B H"], ...]  # of each layer
-    readout: Float[Array, "B R"]
+    inputs: tuple[Float[Array, "B I"] | None, ...]  # of each layer
+    states: tuple[Float[Array, "B H"] | None, ...]  # of each layer
+    readout: Float[Array, "B R"] | None
     attention: PyTree  # one raw key per sentence, if attention is noisy in training; else None
 
 

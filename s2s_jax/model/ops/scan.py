@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
+from s2s_jax.model.ops.lean_scan import lean_scan
 from s2s_jax.model.ops.matmul import Delayed, Uses, weight_gradient
+from s2s_jax.model.ops.target import launches_cost
 from s2s_jax.shapes import Size
 
 _PLAIN = contextvars.ContextVar("plain_gradients", default=False)
@@ -92,7 +94,8 @@ def _scan(body, weights, carry, xs, *, rows, dtype):
         jax.tree.map(lambda use, weight: use.check_once(weight.shape), uses, constants)
         return outputs
 
-    return jax.lax.scan(step, carry, (places, xs))
+    few_kernels = launches_cost()  # a joined carry of float32 would be rounded by a kernel of its own
+    return lean_scan(step, carry, (places, xs), few_kernels=few_kernels, joined=few_kernels and dtype == jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

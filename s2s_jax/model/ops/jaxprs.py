@@ -1,0 +1,169 @@
+"""Programs (jaxprs) as data: calling them, inlining their calls, and what a backward pass has to be given of them."""
+
+import collections
+import functools
+import itertools
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+Leaves = Sequence[Any]
+Variable = Any
+
+MOVES = frozenset(
+    {
+        "broadcast_in_dim",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "expand_dims",
+        "iota",
+        "reshape",
+        "reshard",
+        "rev",
+        "slice",
+    }
+    | {"split", "squeeze", "stack", "stop_gradient", "transpose", "unstack"}
+)
+ARITHMETIC = frozenset(
+    {"abs", "add", "add_any", "and", "eq", "ge", "gt", "integer_pow", "le", "lt", "max", "min", "mul", "ne", "neg"}
+    | {"not", "or", "select_n", "sign", "sub"}
+)
+TRANSCENDENTAL = frozenset(
+    {"div", "exp", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square", "tanh"}
+)
+LINEAR = frozenset({"add_any", "expand_dims", "neg", "reshape", "squeeze", "transpose"})  # of which sums are sums
+CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
+
+
+def call(jaxpr: core.Jaxpr, consts: Leaves, arguments: Leaves) -> list[Any]:
+    """The results of a program."""
+    return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, list(consts)))(*arguments)
+
+
+def trace(function: Callable[..., Leaves], *arguments: Any) -> core.ClosedJaxpr:
+    """The program of a function, in which every call of a compiled function is replaced by what it does."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    leaves = jax.tree.leaves(arguments)
+    return jax.make_jaxpr(functools.partial(_inlined, closed.jaxpr, closed.consts))(*leaves)
+
+
+def _inlined(jaxpr: core.Jaxpr, consts: Leaves, *arguments: Any) -> list[Any]:
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+
+    def read(variable: Variable) -> Any:
+        return variable.val if isinstance(variable, core.Literal) else values[variable]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(variable) for variable in equation.invars]
+        if equation.primitive.name in CALLS:
+            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+            outputs = _inlined(inner.jaxpr, inner.consts, *inputs)
+        else:
+            single = jaxpr.replace(
+                constvars=[], invars=unique(equation.invars), outvars=equation.outvars, eqns=[equation]
+            )
+            outputs = call(single, [], [values[variable] for variable in single.invars])
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def unique(variables: Iterable[Variable]) -> list[Variable]:
+    """The variables among variables and literals, each once."""
+    return list(dict.fromkeys(variable for variable in variables if not isinstance(variable, core.Literal)))
+
+
+def definitions(jaxpr: core.Jaxpr) -> dict[Variable, core.JaxprEqn]:
+    """The equation that computes each variable."""
+    return {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+
+
+def shape(variable: Variable) -> tuple[int, ...]:
+    """The shape of a variable."""
+    return variable.aval.shape
+
+
+def size(variable: Variable) -> int:
+    """The bytes of a variable."""
+    return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+
+
+def rebuilding(jaxpr: core.Jaxpr, given: Sequence[Variable], wanted: Iterable[Variable]) -> core.Jaxpr:
+    """The program that computes the wanted variables of a program from the given ones."""
+    wanted, needed, equations, known = list(wanted), set(unique(wanted)), [], set(given)
+    for equation in reversed(jaxpr.eqns):
+        if any(variable in needed and variable not in known for variable in equation.outvars):
+            equations.append(equation)
+            needed.update(unique(equation.invars))
+    return jaxpr.replace(constvars=[], invars=list(given), outvars=wanted, eqns=equations[::-1])
+
+
+def least_to_keep(
+    jaxpr: core.Jaxpr, wanted: Iterable[Variable], free: Container[Variable], cheap: Container[str]
+) -> list[Variable]:
+    """The variables of least size from which, with the free ones, cheap operations compute the wanted ones.
+
+    This is a minimum cut between what is expensive to compute and what is wanted, where a variable costs its size: the
+    idea of Zhao et al. 2022, "min-cut rematerialization" of AOTAutograd in PyTorch.
+    """
+    defined = definitions(jaxpr)
+    graph: dict[Any, dict[Any, float]] = collections.defaultdict(dict)  # remaining capacities
+
+    def connect(start: Any, end: Any, capacity: float) -> None:
+        graph[start][end] = capacity
+        graph[end].setdefault(start, 0)
+
+    pending, seen = unique(wanted), set()
+    for variable in pending:
+        connect(("out", variable), "sink", math.inf)
+    while pending:
+        variable = pending.pop()
+        if variable in seen or variable in free:
+            continue
+        seen.add(variable)
+        connect(("in", variable), ("out", variable), size(variable))
+        equation = defined.get(variable)
+        if equation is None or equation.primitive.name not in cheap:
+            connect("source", ("in", variable), math.inf)
+            continue
+        for read in unique(equation.invars):
+            if read not in free:
+                connect(("out", read), ("in", variable), math.inf)
+                pending.append(read)
+    while (path := _path(graph)) is not None:
+        flow = min(graph[start][end] for start, end in itertools.pairwise(path))
+        for start, end in itertools.pairwise(path):
+            graph[start][end] -= flow
+            graph[end][start] += flow
+    reached = _predecessors(graph)
+    ordered = unique(itertools.chain(jaxpr.invars, *(equation.outvars for equation in jaxpr.eqns)))
+    return [variable for variable in ordered if ("in", variable) in reached and ("out", variable) not in reached]
+
+
+def _predecessors(graph: Mapping[Any, Mapping[Any, float]]) -> dict[Any, Any]:
+    """For every node that can be reached from the source where capacity remains, the node before it."""
+    before: dict[Any, Any] = {"source": None}
+    queue: collections.deque[Any] = collections.deque(["source"])
+    while queue:
+        node = queue.popleft()
+        for following, capacity in graph[node].items():
+            if capacity > 0 and following not in before:
+                before[following] = node
+                queue.append(following)
+    return before
+
+
+def _path(graph: Mapping[Any, Mapping[Any, float]]) -> list[Any] | None:
+    """A shortest path from the source to the sink where capacity remains."""
+    before = _predecessors(graph)
+    if "sink" not in before:
+        return None
+    path: list[Any] = []
+    node: Any = "sink"
+    while node is not None:
+        path.append(node)
+        node = before[node]
+    return path[::-1]
