@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,25 @@ import jax.numpy as jnp
 from s2s_jax.bench.workloads import Workload, build_workload, without_eos
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
+from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import Batch
 from s2s_jax.training.objectives import make_loss
 from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
-from s2s_jax.training.step import initial_state, make_step
+from s2s_jax.training.step import TrainState, TrainStep, initial_state, make_step
+
+
+def training_program(workload: Workload, model: Model) -> tuple[TrainStep, Callable[[Params], TrainState]]:
+    """The compiled train step of a workload, and the function that makes its first state of parameters."""
+    optimizer = make_optimizer(OptimizerConfig(), steps=1)
+    loss = make_loss(model, workload.loss, workload.scheduled_sampling)
+    step = make_step(loss, optimizer, accumulate=workload.accumulate)
+    return step, lambda params: initial_state(params, optimizer, seed=0, ema=0.0)
+
+
+def search_program(workload: Workload, phase: str, model: Model) -> Any:
+    """The compiled search of a phase: greedy, or beam with its width behind the word; called with (params, source)."""
+    search = greedy if phase == "greedy" else functools.partial(beam, width=int(phase.removeprefix("beam")))
+    return jax.jit(functools.partial(search, model, max_length=workload.max_length))
 
 
 class Runner:
@@ -46,20 +61,17 @@ class Runner:
         self.seconds = self._train if phase == "train" else self._search
 
     def _prepare_training(self, workload: Workload, params: Any, replicas: int) -> None:
-        optimizer = make_optimizer(OptimizerConfig(), steps=1)
-        self.state = initial_state(params, optimizer, seed=0, ema=0.0)
-        loss = make_loss(self.model, workload.loss, workload.scheduled_sampling)
-        step = make_step(loss, optimizer, accumulate=workload.accumulate)
+        step, first_state = training_program(workload, self.model)
+        self.state = first_state(params)
         if replicas:
             params = jax.vmap(self.model.init)(jax.random.split(jax.random.key(0), replicas))
-            self.state = jax.vmap(lambda params: initial_state(params, optimizer, seed=0, ema=0.0))(params)
+            self.state = jax.vmap(first_state)(params)
             step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
         self.programs = self._compile(lambda batch: step.lower(self.state, batch))  # type: ignore[attr-defined]
 
     def _prepare_search(self, workload: Workload, params: Any, phase: str) -> None:
         self.params = without_eos(params)
-        search = greedy if phase == "greedy" else functools.partial(beam, width=int(phase.removeprefix("beam")))
-        program = jax.jit(functools.partial(search, self.model, max_length=workload.max_length))
+        program = search_program(workload, phase, self.model)
         self.programs = self._compile(lambda batch: program.lower(self.params, batch.source))
 
     def _compile(self, lower) -> dict[Any, Any]:

@@ -190,21 +190,22 @@ def training_flops(workload: Workload) -> float:
     The products of `unroll_targets` on one sentence of mean length.
     """
     source, target = (round(mean) for mean in sample_lengths(workload.lengths, 10_000).mean(0))
-    model, params = _abstract(workload)
+    model, params = abstract_workload(workload)
     batch = Batch(_ids(1, source), _ids(1, target))
     return 3 * product_flops(lambda params, batch: unroll_targets(model, params, batch), params, batch) / target
 
 
 def decoding_flops(workload: Workload, width: int) -> float:
     """Floating-point operations per sentence: one encoding, and one step per token and hypothesis."""
-    model, params = _abstract(workload)
+    model, params = abstract_workload(workload)
     source = _ids(1, round(sample_lengths(workload.lengths, 10_000)[:, 0].mean()))
     memory, state = jax.eval_shape(model.encode, params, source)
     step_flops = product_flops(model.step, params, memory, state, _ids(1))
     return product_flops(model.encode, params, source) + workload.max_length * width * step_flops
 
 
-def _abstract(workload: Workload) -> tuple[Model, Params]:
+def abstract_workload(workload: Workload) -> tuple[Model, Params]:
+    """The model of a workload, and the shapes of its parameters."""
     model = build(
         workload.model, source_vocabulary=workload.source_vocabulary, target_vocabulary=workload.target_vocabulary
     )

@@ -271,6 +271,12 @@ def _bench(parser: Parser) -> None:
         "--replicas", type=int, default=0, metavar="N", help="instead: N seeds in one program, against one by one"
     )
     parser.add_argument("--profile", metavar="FILE", help="instead: write a profile of a train step as Markdown")
+    parser.add_argument(
+        "--target",
+        choices=("h100",),
+        help="instead: compile for an H100, which need not be there, and count the kernels of a train step on the "
+        "median batch, or of a search of 32 sentences that takes all its steps; per turn of each loop, too",
+    )
 
 
 def _completion(parser: Parser) -> None:

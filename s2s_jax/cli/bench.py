@@ -1,10 +1,11 @@
-"""`s2s bench`: one line per measurement, or one JSON object at the end."""
+"""`s2s bench`: one line per measurement or count, or one JSON object at the end."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from s2s_jax.bench.h100 import count_workload, prepare_process
 from s2s_jax.bench.measure import BenchConfig, compare_replicas, compare_setting, describe_machine, measure_workload
 from s2s_jax.bench.profile import profile_step
 from s2s_jax.bench.roofline import Roofline, measure_roofline
@@ -18,9 +19,13 @@ from s2s_jax.training.devices import keep_freed_memory
 
 
 def bench_command(arguments: Arguments) -> None:
-    """Measure the limit of the machine, then each workload."""
+    """Measure the limit of the machine, then each workload; or count what each launches on a device."""
     options, workloads = arguments.options, _workloads(arguments)
     config = _config(arguments)
+    if options.target:
+        _check_target(arguments)
+        _count_kernels(workloads, config, arguments)
+        return
     if options.profile and config.precisions != BenchConfig().precisions:
         remedy = f"--model.precision {config.precisions[0]} in place of --precisions {options.precisions}"
         raise UsageError(f"--profile shows one precision, that of the workload; give {remedy}")
@@ -42,6 +47,37 @@ def bench_command(arguments: Arguments) -> None:
         gflops = {f"{precision}_gflops": value for precision, value in roofline.gflops.items()}
         limit = gflops | {"copy_gb_s": roofline.copy_gb_s}
         print_json({"machine": describe_machine(), "limit": limit, "rows": rows})
+
+
+def _check_target(arguments: Arguments) -> None:
+    """Refuse an option that only a measurement reads."""
+    defaults = BenchConfig()
+    plain = {"compare": None, "profile": None, "replicas": 0, "batches": ",".join(map(str, defaults.batches))}
+    plain |= {name: getattr(defaults, name) for name in ("rounds", "against", "style", "python")}
+    for name, default in plain.items():
+        if (value := getattr(arguments.options, name)) != default:
+            target = arguments.options.target
+            raise UsageError(f"--target {target} measures no time, and does not read --{name} {value}; leave one out")
+
+
+def _count_kernels(workloads: dict[str, Workload], config: BenchConfig, arguments: Arguments) -> None:
+    prepare_process()
+    console = OutputConsole(stderr=arguments.options.json, soft_wrap=True, highlight=False)
+    rows = []
+    for name, workload in workloads.items():
+        console.print(", ".join([f"{name}: {workload.description}", *arguments.overrides]))
+        for row in count_workload(name, workload, config):
+            rows.append(row)
+            console.print("  " + _kernels_line(row))
+    if arguments.options.json:
+        print_json({"rows": rows})
+
+
+def _kernels_line(row: dict[str, Any]) -> str:
+    line = f"{row['phase']} {row['precision']}: {row['kernels']:,} kernels, {row['copied_megabytes']:,.1f} MB copied, "
+    line += f"CUDA graphs: {row['graphs']}, {row['temporary_megabytes']:,.1f} MB of temporaries"
+    loops = [f"{loop['name']} {loop['kernels']} x {loop['turns']}" for loop in row["loops"]]
+    return line + "; kernels per turn x turns: " + ", ".join(loops)
 
 
 def _config(arguments: Arguments) -> BenchConfig:
