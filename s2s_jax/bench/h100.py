@@ -7,7 +7,7 @@ matrix products differ from those on the card; kernels, copies and CUDA graphs d
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,11 @@ def _count_phase(workload: Workload, phase: str) -> dict[str, Any]:
     }
 
 
-def compile_for_h100(function: Callable, *arguments: Any) -> tuple[Any, int]:
+def compile_for_h100(function: Any, *arguments: Any) -> tuple[Any, int]:
     """The program of a jitted function for one H100, and how many CUDA graphs it records.
 
     Args:
+        function: as `jax.jit` returns it.
         arguments: arrays or shapes; nothing is computed.
     """
     topology = topologies.get_topology_desc(platform="cuda", target_config=DEVICE, topology="1x1x1")

@@ -78,7 +78,12 @@ def _count(computations: dict[str, list[_Instruction]], name: str, unknown_turns
 
 
 def _sum(first: ProgramKernels, second: ProgramKernels) -> ProgramKernels:
-    return ProgramKernels(*(one + other for one, other in zip(first, second, strict=True)))
+    return ProgramKernels(
+        first.kernels + second.kernels,
+        first.copies + second.copies,
+        first.copied_bytes + second.copied_bytes,
+        first.loops + second.loops,
+    )
 
 
 def _count_loop(computations: dict[str, list[_Instruction]], loop: _Instruction, unknown_turns: int) -> ProgramKernels:
