@@ -43,7 +43,7 @@ RUNTIME_SETTINGS = (
         "budget",
         "batch.prefetch",
     ),
-    *("data.directory", "data.manual_dir", "data.cache", "data.test", "data.test_alignment"),
+    *("data.directory", "data.manual_dir", "data.cache", "data.workers", "data.test", "data.test_alignment"),
 )
 # where data and tokenizers lie, which may change; their fingerprints, which may not, are compared instead
 LOCATION_SETTINGS = (

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_jax.shapes import EOS, PAD, Batch
+from s2s_jax.text import ragged
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs, batch_rows, choose_buckets, padded_batch, smallest_fit
+from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.text.tokenizers import append_eos
 
 some_lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=60)
@@ -26,7 +28,11 @@ def pairs_of(lengths) -> Pairs:
         [append_eos([10 + n, *[4] * (length - 1)]) for n, length in enumerate(side)]
         for side in zip(*lengths, strict=True)
     ]
-    return Pairs(*sides)
+    return Pairs(*map(Ragged.of, sides))
+
+
+def encoded(sources, targets, links=None) -> Pairs:
+    return Pairs(*(Ragged.of(map(append_eos, side)) for side in (sources, targets)), links)
 
 
 def plan_of(lengths, *, seed: int = 0, **options) -> BatchPlan:
@@ -166,14 +172,14 @@ def test_a_pair_beyond_the_token_budget_has_a_batch_of_its_own():
 
 def test_an_empty_target_has_one_token():
     """It holds only EOS, so that no mean is 0/0."""
-    batch = BatchPlan(Pairs([append_eos([5, 6])], [append_eos([])]), BatchConfig(size=2), seed=0).batch(0)
+    batch = BatchPlan(encoded([[5, 6]], [[]]), BatchConfig(size=2), seed=0).batch(0)
     assert batch.target.tolist() == [[EOS], [PAD]]
     assert batch.source.tolist() == [[5, 6, EOS], [PAD, PAD, PAD]]
 
 
 def test_a_plan_without_pairs_is_refused():
     with pytest.raises(ValueError, match="there are no pairs to make batches of"):
-        BatchPlan(Pairs([], []), BatchConfig(), seed=0)
+        BatchPlan(encoded([], []), BatchConfig(), seed=0)
 
 
 @given(lengths=some_lengths, config=configs)
@@ -189,7 +195,7 @@ def test_validation_reads_every_pair_once_in_order(lengths, config):
 
 
 def test_a_batch_is_padded_to_its_rows_and_bucket():
-    pairs = Pairs([append_eos([7]), append_eos([8, 9])], [append_eos([]), append_eos([6])])
+    pairs = encoded([[7], [8, 9]], [[], [6]])
     batch = padded_batch(pairs, rows=3, bucket=(4, 2))
     assert batch.source.tolist() == [[7, EOS, 0, 0], [8, 9, EOS, 0], [0, 0, 0, 0]]
     assert batch.target.tolist() == [[EOS, 0], [6, EOS], [0, 0]]
@@ -197,13 +203,11 @@ def test_a_batch_is_padded_to_its_rows_and_bucket():
 
 
 def linked(*links):
-    return [np.array(pair, np.int32).reshape(-1, 2) for pair in links]
+    return Ragged.of(links, columns=(2,))
 
 
 def test_links_are_a_padded_matrix_of_target_and_source_positions():
-    pairs = Pairs(
-        [append_eos([7, 8]), append_eos([9])], [append_eos([5]), append_eos([6])], linked([(0, 1), (1, 0)], [])
-    )
+    pairs = encoded([[7, 8], [9]], [[5], [6]], linked([(0, 1), (1, 0)], []))
     batch = padded_batch(pairs, rows=3, bucket=(4, 2))
     assert batch.links.dtype == bool
     assert batch.links.shape == (3, 2, 4)
@@ -229,13 +233,74 @@ def test_links_stay_with_their_pairs_in_every_batch_of_a_plan():
 
 
 def test_a_truncated_pair_keeps_its_eos_and_the_links_between_remaining_tokens():
-    pairs = Pairs([append_eos([7, 8, 9])], [append_eos([5, 6])], linked([(0, 0), (2, 0), (1, 1)]))
+    pairs = encoded([[7, 8, 9]], [[5, 6]], linked([(0, 0), (2, 0), (1, 1)]))
     cut = pairs.truncate(2)
     assert cut.sources[0].tolist() == [7, 8, EOS]
     assert cut.targets[0].tolist() == [5, 6, EOS]
     assert cut.links[0].tolist() == [[0, 0], [1, 1]]
     assert pairs.truncate(1).links[0].tolist() == [[0, 0]]
     assert not Pairs(pairs.sources, pairs.targets).truncate(2).links
+
+
+# --- rows in a flat array ---------------------------------------------------------------------------------------------
+
+
+def written(rows, dtype, *, columns=()) -> Ragged:
+    """Rows as a corpus is written: some at a time."""
+    writer = RaggedWriter(np.dtype(dtype), None, columns=columns)
+    for start in range(0, len(rows), 3):
+        some = Ragged.of(rows[start : start + 3], columns=columns)
+        writer.write(Rows(some.flat, some.lengths))
+    return writer.finish()
+
+
+def row_by_row(pairs: Pairs, rows: int, bucket: tuple[int, int]) -> Batch:
+    """A batch filled one row at a time."""
+    sides = [np.full((rows, length), PAD, np.int32) for length in bucket]
+    links = np.zeros((rows, *bucket[::-1]), bool)
+    for ids, side in zip(sides, pairs[:2], strict=True):
+        for row, line in enumerate(side):
+            ids[row, : len(line)] = line
+    for row, pair in enumerate(pairs.links or ()):
+        for source, target in pair:
+            links[row, target, source] = True
+    return Batch(*sides, links=links if pairs.links else ())
+
+
+@given(lengths=some_lengths, config=configs, memory=st.sampled_from([0, 100, 10**6]), linked=st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_the_batches_of_a_plan_are_the_same_from_a_file_and_row_by_row(lengths, config, memory, linked):
+    pairs = pairs_of(lengths)
+    if linked:
+        links = [[(number % a, number % b)] * (number % 3) for number, (a, b) in enumerate(lengths)]
+        pairs = pairs._replace(links=Ragged.of(links, columns=(2,)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "IN_MEMORY", memory)
+        stored = Pairs(*(written([*side], np.uint16) for side in pairs[:2]))
+        if linked:
+            stored = stored._replace(links=written([*pairs.links], np.int32, columns=(2,)))
+    if not memory:
+        assert isinstance(stored.sources.flat.base, np.memmap)
+    plan, other = BatchPlan(pairs, config, seed=3), BatchPlan(stored, config, seed=3)
+    assert (plan.buckets, plan.rows, plan.per_epoch) == (other.buckets, other.rows, other.per_epoch)
+    for step in range(min(20, 2 * plan.per_epoch)):
+        bucket, members = plan._shuffled(step // plan.per_epoch)[step % plan.per_epoch]
+        wanted = row_by_row(pairs.select(members), plan.rows[bucket], plan.buckets[bucket])
+        assert equal(plan.batch(step), wanted)
+        assert equal(other.batch(step), wanted)
+
+
+@given(st.lists(st.lists(st.integers(0, 255), max_size=5), max_size=9), st.integers(0, 9), st.integers(0, 9))
+def test_rows_of_different_lengths_behave_as_a_list(rows, start, stop):
+    for side in (Ragged.of(rows), written(rows, np.uint8)):
+        assert [row.tolist() for row in side] == rows
+        assert [row.tolist() for row in side[start:stop]] == rows[start:stop]
+        assert [row.tolist() for row in side.shortened(2)] == [row[:2] for row in rows]
+        picked = np.arange(len(rows))[::-2]
+        chosen = [rows[index] for index in picked]
+        assert [row.tolist() for row in side.select(picked)] == chosen
+        assert side.select(picked).numbers().tolist() == list(itertools.chain(*chosen))
+        assert [row.tolist() for part in side.parts() for row in part] == rows
 
 
 def test_rows_stay_within_both_budgets():

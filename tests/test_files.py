@@ -30,7 +30,7 @@ def file(tmp_path):
 
 def read(path, **options):
     report = DataReport()
-    return read_lines(path, report, **options), report
+    return list(read_lines(path, report, **options)), report
 
 
 def refusal(path, error=ValueError, **options) -> str:

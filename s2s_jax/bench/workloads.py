@@ -16,6 +16,7 @@ from s2s_jax.model.interface import Model, Params, unroll_targets
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import EOS, Batch
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
+from s2s_jax.text.ragged import Ragged
 from s2s_jax.training.objectives import LossConfig
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 
@@ -155,7 +156,7 @@ def training_batches(workload: Workload, count: int) -> list[Batch]:
     rng = np.random.default_rng(1)
     lengths = sample_lengths(workload.lengths, workload.batch_size * 64)
     sides = [
-        [_random_line(rng, vocabulary, int(length)) for length in side]
+        Ragged.of(_random_line(rng, vocabulary, int(length)) for length in side)
         for vocabulary, side in zip((workload.source_vocabulary, workload.target_vocabulary), lengths.T, strict=True)
     ]
     plan = BatchPlan(

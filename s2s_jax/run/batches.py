@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,31 +14,28 @@ from s2s_jax.run.data import RunData
 from s2s_jax.run.run_dir import RUN_FORMAT, SIDES
 from s2s_jax.text.batches import BatchConfig, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.corpus import Corpus
 from s2s_jax.text.data_report import DataReport
-from s2s_jax.text.encoding import encode_lines
+from s2s_jax.text.encoding import encode_corpus, folder_for_data
 from s2s_jax.text.example import Example, WordLinks
+from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.text.sources import DataConfig
-from s2s_jax.text.tokenizers import append_eos, tokenizer_fingerprint
+from s2s_jax.text.tokenizers import tokenizer_fingerprint
 
 
-def encode(examples: Sequence[Example], tokenizers: PairTokenizer, *, cache: str = "") -> Pairs:
-    """Examples as ids, each side ended by EOS; every id is below the size of its vocabulary and slots.
-
-    Args:
-        cache: as data.cache.
-    """
-    if not tokenizers.slots:
-        sides = {side: [getattr(example, side) for example in examples] for side in SIDES}
-        ids = (encode_lines(getattr(tokenizers, side), lines, cache=cache) for side, lines in sides.items())
-        return Pairs(*ids)
-    return Pairs(
-        [append_eos(tokenizers.encode_source(example.source)) for example in examples],
-        [append_eos(tokenizers.encode_target(example.target, example.source)) for example in examples],
-    )
+def encode(examples: Iterable[Example], tokenizers: PairTokenizer) -> Pairs:
+    """A few examples as ids, each side ended by EOS; every id is below the size of its vocabulary and slots."""
+    return Pairs(*encode_corpus(Corpus.of(examples), tokenizers))
 
 
 def encode_training(
-    data: RunData, tokenizers: PairTokenizer, config: DataConfig, batch: BatchConfig, *, guided: float
+    data: RunData,
+    tokenizers: PairTokenizer,
+    config: DataConfig,
+    batch: BatchConfig,
+    *,
+    guided: float,
+    print_line: Callable[[str], None],
 ) -> Pairs:
     """The training pairs within data.max_length, with gold links where loss.guided (`guided`) has a weight.
 
@@ -45,7 +43,8 @@ def encode_training(
         ValueError: there are no gold alignments, data.max_length leaves too few pairs, or a pair is too long for a
             batch.
     """
-    pairs, places = encode(data.training, tokenizers, cache=config.cache), data.reports["train"].kept_places
+    settings = {"cache": config.cache, "workers": config.workers, "print_line": print_line}
+    pairs, places = Pairs(*encode_corpus(data.training, tokenizers, **settings)), data.reports["train"].kept_places
     if guided:
         pairs = pairs._replace(links=_gold_links(data.training, tokenizers, config, guided))
     kept = np.arange(len(pairs.sources))
@@ -57,13 +56,13 @@ def encode_training(
     return pairs
 
 
-def encode_validation(data: RunData, tokenizers: PairTokenizer, config: DataConfig, batch: BatchConfig) -> Pairs:
+def encode_validation(data: RunData, tokenizers: PairTokenizer, batch: BatchConfig) -> Pairs:
     """The validation pairs, none of which is dropped.
 
     Raises:
         ValueError: one is too long for a batch, which would end training at the first validation.
     """
-    pairs = encode(data.validation, tokenizers, cache=config.cache)
+    pairs = encode(data.validation, tokenizers)
     _check_fit(pairs, batch, data.reports["validation"].kept_places.__getitem__)
     return pairs
 
@@ -98,17 +97,22 @@ def default_max_length(facts: dict[str, Any]) -> int:
     return int(1.2 * facts["longest_target"]) + 10
 
 
-def _gold_links(
-    examples: Sequence[Example], tokenizers: PairTokenizer, config: DataConfig, guided: float
-) -> list[np.ndarray]:
+def _gold_links(corpus: Corpus, tokenizers: PairTokenizer, config: DataConfig, guided: float) -> Ragged:
     """The links between the tokens of each pair, none where they are not known."""
-    if all(example.links is None for example in examples):
+    writer, known = RaggedWriter(np.dtype(np.int32), folder_for_data(config.cache), columns=(2,)), False
+    for block in corpus.blocks():
+        known = known or any(links is not None for links in block.links)
+        examples = map(Example, *block)
+        links = Ragged.of(
+            (sorted(token_links(example, tokenizers.source, tokenizers.target)) for example in examples), columns=(2,)
+        )
+        writer.write(Rows(links.flat, links.lengths))
+    if not known:
         raise ValueError(
             f"loss.guided={guided} needs gold alignments, and data.train={config.train} has none; name a file of them "
             "in data.alignment, or set loss.guided=0."
         )
-    links = (sorted(token_links(example, tokenizers.source, tokenizers.target)) for example in examples)
-    return [np.array(pair, np.int32).reshape(-1, 2) for pair in links]
+    return writer.finish()
 
 
 def _short_enough(
@@ -126,9 +130,11 @@ def _short_enough(
     for number in np.flatnonzero(over):
         report.add(f"longer than data.max_length={longest}, pair {done}", report.kept_places[int(number)])
     if policy == "truncate":
-        cut = pairs.truncate(longest)
-        targets = [tokenizers.drop_absent_slots(*both) for both in zip(cut.sources, cut.targets, strict=True)]
-        return cut._replace(targets=targets), np.arange(len(over))
+        folder = folder_for_data(config.cache)
+        cut = pairs.truncate(longest, folder=folder)
+        if tokenizers.slots:
+            cut = cut._replace(targets=_without_absent_slots(cut, tokenizers, folder))
+        return cut, np.arange(len(over))
     report.kept -= int(over.sum())
     if over.all():
         raise ValueError(f"data.max_length={longest} leaves no training pair; raise it.")
@@ -136,11 +142,20 @@ def _short_enough(
     return pairs.select(kept), kept
 
 
+def _without_absent_slots(pairs: Pairs, tokenizers: PairTokenizer, folder: Path | None) -> Ragged:
+    writer = RaggedWriter(pairs.targets.flat.dtype, folder)
+    for parts in zip(pairs.sources.parts(), pairs.targets.parts(), strict=True):
+        targets = Ragged.of(map(tokenizers.drop_absent_slots, *parts))
+        writer.write(Rows(targets.flat, targets.lengths))
+    return writer.finish()
+
+
 def _fingerprint(pairs: Pairs) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    for part in filter(len, pairs):  # links only where a loss needs them
-        hashed.update(np.array([len(ids) for ids in part], np.int64).tobytes())
-        hashed.update(np.concatenate(part).tobytes())
+    for side in filter(None, pairs):  # links only where a loss needs them
+        hashed.update(side.lengths.astype(np.int64).tobytes())
+        for part in side.parts():
+            hashed.update(part.numbers().tobytes())
     return hashed.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """What a run reads: its data, tokenized; and the files that keep what was read in its directory."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,12 +35,12 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     Raises:
         FileNotFoundError, ValueError: the data cannot be read.
     """
-    data = read_data(experiment.data, print_line)
-    slots = copy_slots(experiment.model)
-    tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, copy_slots=slots)
-    batch = experiment.batch
-    pairs = encode_training(data, tokenizers, experiment.data, batch, guided=experiment.loss.guided)
-    validation = encode_validation(data, tokenizers, experiment.data, batch)
+    guided, batch, slots = experiment.loss.guided, experiment.batch, copy_slots(experiment.model)
+    data = read_data(experiment.data, print_line, links=guided > 0)
+    with contextlib.closing(data.training):  # what is trained on are ids
+        tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, copy_slots=slots)
+        pairs = encode_training(data, tokenizers, experiment.data, batch, guided=guided, print_line=print_line)
+    validation = encode_validation(data, tokenizers, batch)
     print_reports(data.reports, print_line)
     for note in evaluation_notes(data.validation, len(data.validation), experiment.evaluation):
         print_line(f"note: {note}.")

@@ -1,13 +1,13 @@
 """The tokenizers of a run: its own ones, those of another run's files, or new ones trained on the training split."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from s2s_jax.run.run_dir import SIDES
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.text.example import Example
+from s2s_jax.text.corpus import Corpus
 from s2s_jax.text.tokenizers import (
     Tokenizer,
     TokenizersConfig,
@@ -20,10 +20,10 @@ from s2s_jax.training.checkpoint.disk import sync_directory
 
 
 def make_tokenizers(
-    config: TokenizersConfig, examples: Sequence[Example], resumed: Path | None, *, copy_slots: int
+    config: TokenizersConfig, corpus: Corpus, resumed: Path | None, *, copy_slots: int
 ) -> PairTokenizer:
     """The tokenizers of the directory of a resumed run, else new ones or those of files, as configured."""
-    return PairTokenizer(**{side: _make_tokenizer(config, examples, resumed, side) for side in SIDES}, slots=copy_slots)
+    return PairTokenizer(**{side: _make_tokenizer(config, corpus, resumed, side) for side in SIDES}, slots=copy_slots)
 
 
 def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:
@@ -76,15 +76,13 @@ def _same_as_file(tokenizer: Tokenizer, file: str, side: str) -> Tokenizer:
     return tokenizer
 
 
-def _make_tokenizer(
-    config: TokenizersConfig, examples: Sequence[Example], resumed: Path | None, side: str
-) -> Tokenizer:
+def _make_tokenizer(config: TokenizersConfig, corpus: Corpus, resumed: Path | None, side: str) -> Tokenizer:
     own = getattr(config, side)
     if resumed is not None and (path := tokenizer_path(resumed, side)).exists():
         return _same_as_file(load_tokenizer(path), own.file, side)
     if own.file:
         return load_tokenizer(Path(own.file))
-    lines = [getattr(example, side) for example in examples]
+    lines = corpus.lines(side)
     # subwords cannot be trained on empty lines, and need not be
     usable = own if any(lines) else dataclasses.replace(own, type="char")
     return train_tokenizer(lines, usable, group=f"tokenizer.{side}")

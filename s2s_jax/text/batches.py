@@ -6,13 +6,14 @@ the position in the data. A few buckets are chosen from the data's own lengths: 
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from s2s_jax.shapes import PAD, Batch
-from s2s_jax.text.tokenizers import append_eos
+from s2s_jax.shapes import EOS, Batch
+from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.validation import at_least, check_fields
 
 Bucket = tuple[int, int]  # padded source and target lengths
@@ -42,23 +43,48 @@ class BatchConfig:
 class Pairs(NamedTuple):
     """Encoded pairs; each side of each pair ends with EOS."""
 
-    sources: list[Int[np.ndarray, " S"]]
-    targets: list[Int[np.ndarray, " T"]]
-    links: Sequence[Int[np.ndarray, "_ 2"]] = ()  # (source token, target token); () where no loss needs them
+    sources: Ragged
+    targets: Ragged
+    links: Ragged | None = None  # rows of (source token, target token); None where no loss needs them
 
     def lengths(self) -> Int[np.ndarray, "N 2"]:
         """Source and target lengths, EOS included."""
-        return np.array([(len(a), len(b)) for a, b in zip(self.sources, self.targets, strict=True)], np.int64)
+        return np.stack([self.sources.lengths, self.targets.lengths], axis=1)
 
     def select(self, indices: Int[np.ndarray, " M"]) -> "Pairs":
         """The pairs with these indices, in their order."""
-        sources, targets, links = ([side[index] for index in indices] if side else [] for side in self)
-        return Pairs(sources, targets, links)
+        links = self.links.select(indices) if self.links else None
+        return Pairs(self.sources.select(indices), self.targets.select(indices), links)
 
-    def truncate(self, longest: int) -> "Pairs":
-        """The first `longest` tokens of each side, with EOS appended, and the links between them."""
-        sides = ([append_eos(ids[:-1][:longest]) for ids in side] for side in (self.sources, self.targets))
-        return Pairs(*sides, links=[links[(links < longest).all(1)] for links in self.links])
+    def truncate(self, longest: int, *, folder: Path | None = None) -> "Pairs":
+        """The first `longest` tokens of each side, with EOS appended, and the links between them.
+
+        Args:
+            folder: as in `RaggedWriter`.
+        """
+        sides = (_truncated(side, longest, folder) for side in (self.sources, self.targets))
+        return Pairs(*sides, links=_links_within(self.links, longest, folder) if self.links else None)
+
+
+def _truncated(side: Ragged, longest: int, folder: Path | None) -> Ragged:
+    """The first `longest` tokens of each row, which may have an EOS more, and EOS."""
+    writer = RaggedWriter(side.flat.dtype, folder)
+    for part in side.parts():
+        cut = part.shortened(longest + 1)
+        ids = cut.numbers()
+        ids[np.cumsum(cut.lengths) - 1] = EOS
+        writer.write(Rows(ids, cut.lengths))
+    return writer.finish()
+
+
+def _links_within(links: Ragged, longest: int, folder: Path | None) -> Ragged:
+    """The links between the first `longest` tokens of both sides."""
+    writer = RaggedWriter(links.flat.dtype, folder, columns=(2,))
+    for part in links.parts():
+        ends = part.numbers()
+        kept = (ends < longest).all(1)
+        writer.write(Rows(ends[kept], np.bincount(part.row_numbers()[kept], minlength=len(part))))
+    return writer.finish()
 
 
 def choose_buckets(lengths: Int[np.ndarray, "N 2"], *, count: int) -> list[Bucket]:
@@ -108,7 +134,10 @@ def _tightened(lengths: Int[np.ndarray, "N 2"], buckets: list[Bucket]) -> list[B
 
 def smallest_fit(lengths: Int[np.ndarray, "N 2"], buckets: Sequence[Bucket]) -> Int[np.ndarray, " N"]:
     """The index of the first of the buckets, smallest first, that each pair fits."""
-    return (lengths[:, None] <= np.array(buckets)).all(-1).argmax(1)
+    first = np.zeros(len(lengths), np.int32)
+    for number, bucket in reversed([*enumerate(buckets)]):
+        first[(lengths <= bucket).all(-1)] = number
+    return first
 
 
 class BatchPlan:
@@ -122,7 +151,8 @@ class BatchPlan:
         self.buckets = choose_buckets(lengths, count=config.buckets)
         self.rows = [batch_rows(bucket, config) for bucket in self.buckets]
         assigned = smallest_fit(lengths, self.buckets)
-        self._members = [np.flatnonzero(assigned == number) for number in range(len(self.buckets))]
+        numbers = range(len(self.buckets))
+        self._members = [np.flatnonzero(assigned == number).astype(np.int32) for number in numbers]
         self.per_epoch = sum(-(-len(members) // rows) for members, rows in zip(self._members, self.rows, strict=True))
         self.real_tokens = int(lengths.sum())
         self._order: tuple[int, list[tuple[int, np.ndarray]]] | None = None  # of the epoch used last
@@ -192,18 +222,15 @@ def batch_rows(bucket: Bucket, config: BatchConfig) -> int:
 
 def padded_batch(pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
     """A batch of exactly `rows` rows with the bucket's lengths; a row without a pair is padding from end to end."""
-    sides = []
-    for lines, length in zip((pairs.sources, pairs.targets), bucket, strict=True):
-        ids = np.full((rows, length), PAD, np.int32)
-        for row, line in enumerate(lines):
-            ids[row, : len(line)] = line
-        sides.append(ids)
-    return Batch(*sides, links=_link_matrix(pairs.links, rows, bucket) if pairs.links else ())
+    source, target = (
+        side.padded(rows, length) for side, length in zip((pairs.sources, pairs.targets), bucket, strict=True)
+    )
+    return Batch(source, target, links=_link_matrix(pairs.links, rows, bucket) if pairs.links else ())
 
 
-def _link_matrix(links: Sequence[Int[np.ndarray, "_ 2"]], rows: int, bucket: Bucket) -> Bool[np.ndarray, "B T S"]:
+def _link_matrix(links: Ragged, rows: int, bucket: Bucket) -> Bool[np.ndarray, "B T S"]:
     """True where a target token is linked with a source token."""
     linked = np.zeros((rows, *bucket[::-1]), bool)
-    for row, (sources, targets) in enumerate(pair.T for pair in links):
-        linked[row, targets, sources] = True
+    sources, targets = links.numbers().T
+    linked[links.row_numbers(), targets, sources] = True
     return linked

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
-from s2s_jax.text.tokenizers import Tokenizer, until_eos
+from s2s_jax.text.ragged import Rows
+from s2s_jax.text.tokenizers import Tokenizer, encode_lines, until_eos, with_eos
 
 NO_COPY = -1  # the target id of a source token that no target token equals
 
@@ -51,6 +52,12 @@ class PairTokenizer:
         if not slots:
             return ids
         return [slots.get(word, number) for word, number in zip(self.target.tokenize(line), ids, strict=True)]
+
+    def encode_pairs(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[Rows, Rows]:
+        """The ids of source lines and of their target lines, each ended by EOS."""
+        if not self.slots:
+            return encode_lines(self.source, sources), encode_lines(self.target, targets)
+        return with_eos(map(self.encode_source, sources)), with_eos(map(self.encode_target, targets, sources))
 
     def copy_table(self) -> Int[np.ndarray, " V"]:
         """The target id that copying each source id gives, slots included; NO_COPY where there is none.

@@ -1,5 +1,7 @@
 """Shares of pairs that make results misleading: duplicates, copies, odd lengths, held-out pairs seen in training."""
 
+import array
+import operator
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,37 +13,53 @@ EXTREME_RATIO = 9  # as in the clean-corpus script of Moses, there of words, her
 LONG_ENOUGH = 30  # characters of the longer side: the ratio of short ones says little
 
 
-def training_shares(examples: Sequence[Example]) -> dict[str, float]:
-    """Fractions of the training pairs: repetitions of an earlier pair, equal sides, and sides of odd lengths."""
-    pairs = _hashes(examples)
-    return {
-        "duplicates": 1 - len(np.unique(pairs)) / len(pairs),
-        "with source = target": _share(bool(source.strip()) and source == target for source, target, _ in examples),
-        f"with one side over {EXTREME_RATIO} times as long": _share(
-            _is_extreme(len(source), len(target)) for source, target, _ in examples
-        ),
-    }
+class TrainingPairs:
+    """What is known of training pairs that were read: two hashes per pair, and counts of odd ones."""
+
+    def __init__(self):
+        self._pairs, self._sources = array.array("q"), array.array("q")
+        self._copies = self._extreme = 0
+
+    def add(self, sources: Sequence[str], targets: Sequence[str]) -> None:
+        """Count some pairs."""
+        self._pairs.extend(_hashes(sources, targets))
+        self._sources.extend(map(hash, sources))
+        equal = [source for source, same in zip(sources, map(operator.eq, sources, targets), strict=True) if same]
+        self._copies += sum(bool(source.strip()) for source in equal)
+        lengths = np.array([[*map(len, side)] for side in (sources, targets)])
+        short, long = lengths.min(0), lengths.max(0)  # blank sides are reported as such
+        self._extreme += int(((short > 0) & (long >= LONG_ENOUGH) & (long > EXTREME_RATIO * short)).sum())
+
+    def shares(self) -> dict[str, float]:
+        """Fractions of the pairs: repetitions of an earlier pair, equal sides, and sides of odd lengths."""
+        count = len(self._pairs)
+        return {
+            "duplicates": 1 - len(np.unique(self._pairs)) / count,
+            "with source = target": self._copies / count,
+            f"with one side over {EXTREME_RATIO} times as long": self._extreme / count,
+        }
+
+    def overlap_shares(self, examples: Sequence[Example]) -> dict[str, float]:
+        """Fractions of held-out pairs that are among these, as a pair and by their source alone."""
+        sources, targets = ([getattr(one, side) for one in examples] for side in ("source", "target"))
+        pairs = np.fromiter(_hashes(sources, targets), np.int64)
+        held_out = np.fromiter(map(hash, sources), np.int64)
+        seen = _are_among(held_out, self._sources) & (held_out != hash(""))
+        return {
+            "of the pairs in the training data": float(_are_among(pairs, self._pairs).mean()),
+            "of the sources in the training data": float(seen.mean()),
+        }
 
 
-def overlap_shares(examples: Sequence[Example], training: Sequence[Example]) -> dict[str, float]:
-    """Fractions of held-out pairs that are in the training data, as a pair and by their source alone."""
-    known = np.isin(_hashes(examples), _hashes(training))
-    held_out, seen = (np.fromiter((hash(one.source) for one in each), np.int64) for each in (examples, training))
-    return {
-        "of the pairs in the training data": float(known.mean()),
-        "of the sources in the training data": float((np.isin(held_out, seen) & (held_out != hash(""))).mean()),
-    }
-
-
-def _hashes(examples: Sequence[Example]) -> Int[np.ndarray, " N"]:
+def _hashes(sources: Iterable[str], targets: Iterable[str]) -> Iterable[int]:
     """A number of 64 bits per pair, equal for equal pairs: Python's own hash, which is faster than any digest."""
-    return np.fromiter((hash((source, target)) for source, target, _ in examples), np.int64, len(examples))
+    return map(hash, zip(sources, targets, strict=True))
 
 
-def _is_extreme(left: int, right: int) -> bool:
-    short, long = sorted((left, right))
-    return short > 0 and long >= LONG_ENOUGH and long > EXTREME_RATIO * short  # blank sides are reported as such
-
-
-def _share(holds: Iterable[bool]) -> float:
-    return float(np.fromiter(holds, bool).mean())
+def _are_among(numbers: Int[np.ndarray, " N"], many: array.array) -> np.ndarray:
+    """Whether each number is among many others, which are neither sorted nor copied."""
+    wanted = np.unique(numbers)
+    places = np.searchsorted(wanted, np.frombuffer(many, np.int64)).clip(max=len(wanted) - 1)
+    found = np.zeros(len(wanted), bool)
+    found[places[wanted[places] == np.frombuffer(many, np.int64)]] = True
+    return found[np.searchsorted(wanted, numbers)]

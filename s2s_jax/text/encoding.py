@@ -1,82 +1,111 @@
-"""Whole corpora as ids: all lines at once where the tokenizer can, and kept on disk for the next run on them."""
+"""Whole corpora as ids: by several processes where it pays, and kept on disk for the next run on the same data."""
 
 import contextlib
 import hashlib
-import itertools
 import os
-import zipfile
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
-from s2s_jax.shapes import EOS
-from s2s_jax.text.subwords import Subwords
-from s2s_jax.text.tokenizers import Tokenizer, append_eos, tokenizer_fingerprint
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.corpus import Corpus, unpack_lines
+from s2s_jax.text.encoding_processes import CannotStart, EncodingProcesses, is_built_in
+from s2s_jax.text.id_cache import IdCache
+from s2s_jax.text.progress import reported
+from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
+from s2s_jax.text.tokenizers import tokenizer_fingerprint
 
-CACHE_FORMAT = 1
-CACHED_LINES = 100_000  # from this many on, reading a file is worth its space
-CACHED_FILES = 16  # most recently used ones that are kept
+ENCODING_FORMAT = 1  # goes up when a tokenizer of the same state gives other ids
+LARGE = 100_000  # pairs from which on a file of the cache and more processes are worth it
+MOST_WORKERS = 16  # where data.workers is 0: this process can hardly feed more
 
-Ids = list[Int[np.ndarray, "_"]]
+PrintLine = Callable[[str], None]
+Encoded = tuple[Rows, Rows]  # the source ids and target ids of some pairs
 
 
-def encode_lines(tokenizer: Tokenizer, lines: Sequence[str], *, cache: str = "") -> Ids:
-    """The ids of each line, ended by EOS.
+def encode_corpus(
+    corpus: Corpus,
+    tokenizers: PairTokenizer,
+    *,
+    cache: str = "",
+    workers: int = 0,
+    print_line: PrintLine = lambda line: None,
+) -> tuple[Ragged, Ragged]:
+    """The ids of each source line and target line, ended by EOS.
 
     Args:
-        cache: folder that keeps what was encoded by subwords, by a fingerprint of tokenizer and lines; empty for none.
+        cache, workers: as data.cache and data.workers.
+
+    Raises:
+        OSError: the disk is full.
+        ValueError: a tokenizer gives ids beyond its size.
     """
-    if not isinstance(tokenizer, Subwords):
-        return [append_eos(tokenizer.encode(line)) for line in lines]
-    if not cache or len(lines) < CACHED_LINES:
-        return tokenizer.encode_all(lines)
-    path = Path(cache).expanduser() / f"{_fingerprint(tokenizer, lines)}.npz"
-    encoded = _read(path, lines=len(lines), size=tokenizer.size)
-    if encoded is None:
-        encoded = tokenizer.encode_all(lines)
-        with contextlib.suppress(OSError):  # a full or read-only disk costs time alone
-            _write(path, encoded)
-    return encoded
+    sizes = [side.size + tokenizers.slots for side in (tokenizers.source, tokenizers.target)]
+    kept = cache and len(corpus) >= LARGE and is_built_in(tokenizers.source) and is_built_in(tokenizers.target)
+    stored, name = IdCache(Path(cache).expanduser()), _fingerprint(corpus, tokenizers) if kept else ""
+    if kept and (found := stored.read(name, pairs=len(corpus), sizes=sizes, print_line=print_line)):
+        print_line(f"the ids of {len(corpus):,} pairs were found in {stored.folder}")
+        return found
+    folder = folder_for_data(cache)
+    writers = [RaggedWriter(np.min_scalar_type(size - 1), folder) for size in sizes]
+    with contextlib.closing(_encoded(corpus, tokenizers, workers, print_line)) as blocks:
+        told = reported(blocks, print_line, "tokenized", count=lambda block: len(block[0].lengths), total=len(corpus))
+        for block in told:
+            for writer, rows, size in zip(writers, block, sizes, strict=True):
+                _check_ids(rows, size)
+                writer.write(rows)
+    source, target = (writer.finish() for writer in writers)
+    return stored.write(name, (source, target), print_line=print_line) if kept else (source, target)
 
 
-def _fingerprint(tokenizer: Tokenizer, lines: Sequence[str]) -> str:
-    hashed = hashlib.blake2b(digest_size=16)
-    hashed.update(f"{CACHE_FORMAT} {version('sentencepiece')} {tokenizer_fingerprint(tokenizer)}".encode())
-    for line in lines:
-        text = line.encode("utf-8", "surrogatepass")
-        hashed.update(b"%d " % len(text) + text)
-    return hashed.hexdigest()
-
-
-def _read(path: Path, *, lines: int, size: int) -> Ids | None:
-    """What a file of the cache holds; None where there is none, or it is damaged."""
+def folder_for_data(cache: str) -> Path | None:
+    """Where data is written while it is read: the folder of the cache, or None for the system's where there is none."""
+    folder = Path(cache).expanduser()
     try:
-        # a zip archive, whose checksums are verified
-        with path.open("rb") as file, np.load(file) as stored:
-            ids, lengths = stored["ids"].astype(np.int32), stored["lengths"]
-        os.utime(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
         return None
-    ends = np.cumsum(lengths)
-    if len(lengths) != lines or ends[-1] != len(ids) or ids.max() >= size or (ids[ends - 1] != EOS).any():
-        return None
-    return [ids[start:end] for start, end in itertools.pairwise([0, *ends.tolist()])]
+    return folder if cache and os.access(folder, os.W_OK) else None
 
 
-def _write(path: Path, encoded: Ids) -> None:
-    """Write a file of the cache, whole or not at all, and remove those that were not used for longest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ids = np.concatenate(encoded)
-    draft = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, ids=ids.astype(np.min_scalar_type(ids.max())), lengths=np.array([*map(len, encoded)]))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    newest = sorted(path.parent.glob("*.npz"), key=lambda each: each.stat().st_mtime, reverse=True)
-    for old in newest[CACHED_FILES:]:
-        old.unlink(missing_ok=True)
+def _check_ids(rows: Rows, size: int) -> None:
+    if len(rows.flat) and not 0 <= rows.flat.min() <= rows.flat.max() < size:
+        wrong = rows.flat.min() if rows.flat.min() < 0 else rows.flat.max()
+        raise ValueError(f"a tokenizer of {size} ids gives id {wrong}; make its `size` count all of its ids.")
+
+
+def _encoded(
+    corpus: Corpus, tokenizers: PairTokenizer, workers: int, print_line: PrintLine
+) -> Generator[Encoded, None, None]:
+    """The ids of each block of the corpus."""
+    count = worker_count(len(corpus), workers)
+    if count > 1:
+        try:
+            with EncodingProcesses(tokenizers, count) as processes:
+                print_line(f"tokenizing {len(corpus):,} pairs in {count} processes")
+                yield from processes.encode(corpus.packed())
+            return
+        except CannotStart as error:
+            print_line(f"note: the data is tokenized in one process ({error}).")
+    for packed in corpus.packed():
+        yield tokenizers.encode_pairs(*unpack_lines(packed))
+
+
+def worker_count(pairs: int, workers: int) -> int:
+    """The number of processes that tokenize so many pairs; 1 for this process alone."""
+    return 1 if pairs < LARGE else workers or min(MOST_WORKERS, _cores())
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fingerprint(corpus: Corpus, tokenizers: PairTokenizer) -> str:
+    """What the ids depend on: lines, tokenizers, and the versions of what computes them."""
+    versions = [ENCODING_FORMAT, unicodedata.unidata_version, version("sentencepiece"), tokenizers.slots]
+    parts = [*versions, *map(tokenizer_fingerprint, (tokenizers.source, tokenizers.target)), corpus.fingerprint]
+    return hashlib.blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()

@@ -34,8 +34,8 @@ MAGIC_BYTES = {
 EncodingErrors = Literal["strict", "replace", "skip"]
 
 
-def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict") -> list[str | None]:
-    """All lines of a plain or gzipped UTF-8 file, without their ends; None for a line that is skipped.
+def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict") -> Iterator[str | None]:
+    """The lines of a plain or gzipped UTF-8 file, without their ends, as they are read; None for one that is skipped.
 
     Args:
         encoding_errors: strict, replace or skip: what to do with a line that is not UTF-8.
@@ -44,12 +44,12 @@ def read_lines(path: Path, report: DataReport, *, encoding_errors: str = "strict
         FileNotFoundError: there is no such file.
         ValueError: it is not UTF-8 text, with the line, the byte and the format that it seems to have.
     """
-    raw = list(raw_lines(path))
-    if raw and raw[0].startswith(BOM):
-        raw[0] = raw[0].removeprefix(BOM)
-        report.add("byte order mark at the start, removed", f"{path}:1")
-    lines = _without_ends(raw, path, report)
-    return [_decode(line, path, number, encoding_errors, report) for number, line in enumerate(lines, 1)]
+    lines = _without_ends(raw_lines(path), path, report)
+    for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith(BOM):
+            report.add("byte order mark at the start, removed", f"{path}:1")
+            line = line.removeprefix(BOM)
+        yield _decode(line, path, number, encoding_errors, report)
 
 
 def stream_lines(
@@ -72,15 +72,20 @@ def stream_lines(
         yield _decode(line, Path(name), number, encoding_errors, report)
 
 
-def _without_ends(raw: list[bytes], path: Path, report: DataReport) -> list[bytes]:
-    """The lines without `\\n` or `\\r\\n`."""
-    lines = [line.removesuffix(b"\n") for line in raw]
-    returns = [number for number, line in enumerate(lines, 1) if line.endswith(b"\r")]
-    unended = bool(raw) and not raw[-1].endswith((b"\n", b"\r"))  # a last line without an end does not count
-    if 0 < len(returns) < len(lines) - unended:
-        share = f"{len(returns)} of {len(lines)} lines end in CR LF"
-        report.add(f"mixed line ends ({share}): the CR was removed", f"{path}:{returns[0]}")
-    return [line.removesuffix(b"\r") for line in lines]
+def _without_ends(raw: Iterable[bytes], path: Path, report: DataReport) -> Iterator[bytes]:
+    """The lines without `\\n` or `\\r\\n`; at the end of the file mixed ends are reported."""
+    number = returns = first = 0
+    line = b"\n"
+    for number, line in enumerate(raw, 1):
+        text = line.removesuffix(b"\n")
+        if text.endswith(b"\r"):
+            returns, first = returns + 1, first or number
+            text = text.removesuffix(b"\r")
+        yield text
+    unended = not line.endswith((b"\n", b"\r"))  # a last line without an end does not count
+    if 0 < returns < number - unended:
+        share = f"{returns} of {number} lines end in CR LF"
+        report.add(f"mixed line ends ({share}): the CR was removed", f"{path}:{first}")
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:

@@ -3,10 +3,14 @@
 Each reader gives every pair with its place, `file:line`, and None for a line that `data.encoding_errors=skip` skips.
 """
 
+import array
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
 
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
@@ -24,6 +28,7 @@ _NAMES = (
 COLUMN_NAMES = frozenset(_NAMES.split())
 
 Placed = tuple[Example, str]  # an example and its place, such as file:line
+_END: Any = object()  # of a file; a line that is skipped is None
 
 
 def read_tsv(
@@ -51,12 +56,24 @@ def read_json_lines(
 
 def _records(path: Path, report: DataReport, encoding_errors: str) -> Iterator[tuple[int, str | None]]:
     """The lines of TSV or JSON with their numbers; blank lines at the end are reported and left out."""
-    lines = read_lines(path, report, encoding_errors=encoding_errors)
+    lines = CountedLines(read_lines(path, report, encoding_errors=encoding_errors))
     number = 0
     for number, line in without_trailing_blank(lines):
         yield number, line
-    for blank in range(number + 1, len(lines) + 1):
+    for blank in range(number + 1, lines.count + 1):
         report.add("blank line at the end, ignored", f"{path}:{blank}")
+
+
+class CountedLines:
+    """Lines, and how many of them have been read."""
+
+    def __init__(self, lines: Iterable[str | None]):
+        self._lines, self.count = lines, 0
+
+    def __iter__(self) -> Iterator[str | None]:
+        for line in self._lines:
+            self.count += 1
+            yield line
 
 
 def _are_column_names(pair: Example) -> bool:
@@ -71,9 +88,9 @@ def read_parallel(spec: str, report: DataReport, *, encoding_errors: str) -> Ite
         raise ValueError(f"two parallel files are wanted as A,B, got {spec!r}.")
     paths = [Path(name) for name in names]
     sides = [read_lines(path, report, encoding_errors=encoding_errors) for path in paths]
-    if len(sides[0]) != len(sides[1]):
-        raise ValueError(_unequal(paths, sides))
-    for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
+    for number, (source, target) in enumerate(itertools.zip_longest(*sides, fillvalue=_END), 1):
+        if source is _END or target is _END:
+            raise ValueError(_unequal(paths, encoding_errors))
         if source is None or target is None:
             yield None
         else:
@@ -97,44 +114,59 @@ def with_alignments(
     Raises:
         ValueError: the files differ in length, or a line is no alignment of its pair.
     """
-    pairs, lines = list(placed), read_lines(path, report)
-    if len(pairs) != len(lines):
-        raise ValueError(
-            f"{path} has {len(lines)} lines, {pairs_file} has {len(pairs)}; one line per pair is wanted, an empty one "
-            "where nothing is aligned."
-        )
-    for number, (pair, line) in enumerate(zip(pairs, lines, strict=True), 1):
-        if pair is None:
-            yield None
-        else:
-            example, place = pair
-            links = parse_alignment(line, example.source, example.target, f"{path}:{number}")
-            yield example._replace(links=links), place
+    pairs, lines = iter(placed), read_lines(path, report)
+    for number, (pair, line) in enumerate(itertools.zip_longest(pairs, lines, fillvalue=_END), 1):
+        try:
+            if pair is _END or line is _END:
+                raise ValueError("one of the files has ended")
+            if pair is None:
+                yield None
+            else:
+                example, place = pair
+                links = parse_alignment(line, example.source, example.target, f"{path}:{number}")
+                yield example._replace(links=links), place
+        except ValueError:
+            counts = [number - (last is _END) + sum(1 for _ in rest) for last, rest in ((line, lines), (pair, pairs))]
+            if counts[0] == counts[1]:
+                raise
+            raise ValueError(
+                f"{path} has {counts[0]} lines, {pairs_file} has {counts[1]}; one line per pair is wanted, an empty "
+                "one where nothing is aligned."
+            ) from None
 
 
-def _unequal(paths: list[Path], sides: list[list[str | None]]) -> str:
+def _unequal(paths: list[Path], encoding_errors: str) -> str:
     """Why two files do not pair up: both counts, the probable start of the shift, and the usual cause."""
+    sides = [_line_sizes(path, encoding_errors) for path in paths]
     counts = [len(side) for side in sides]
+    if counts[0] == counts[1]:
+        return f"{paths[0]} and {paths[1]} were changed while they were read, or are no files; start again on files."
     text = f"{paths[0]} has {counts[0]} lines, {paths[1]} has {counts[1]}; "
-    pieces = [[len((line or "").splitlines()) or 1 for line in side] for side in sides]
-    if sum(pieces[0]) == sum(pieces[1]):
-        first = min(next((n for n, count in enumerate(side, 1) if count > 1), max(counts)) for side in pieces)
+    pieces = [side[:, 1] for side in sides]
+    if pieces[0].sum() == pieces[1].sum():
+        first = min(int((side > 1).argmax()) + 1 if side.max(initial=0) > 1 else max(counts) for side in pieces)
         text += (
             f"from line {first} on, one was probably split elsewhere at U+2028 or the like; here only \\n ends a line"
         )
     else:
-        text += f"the shift probably starts near line {_first_shift(*sides)}"
+        text += f"the shift probably starts near line {_first_shift(*(side[:, 0] for side in sides))}"
     return text + "; make them the same length."
 
 
-def _first_shift(left: list[str | None], right: list[str | None]) -> int:
+def _line_sizes(path: Path, encoding_errors: str) -> Int[np.ndarray, "N 2"]:
+    """Of each line of a file the number of characters, and of lines that others would split it into."""
+    sizes = array.array("q")
+    for line in read_lines(path, DataReport(), encoding_errors=encoding_errors):
+        sizes.extend((len(line or ""), len((line or "").splitlines()) or 1))
+    return np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def _first_shift(left: Int[np.ndarray, " L"], right: Int[np.ndarray, " R"]) -> int:
     """The line where the longer side has extra ones: before it lengths fit line by line, after it with an offset."""
-    longer, shorter = ([1 + len(line or "") for line in side] for side in sorted((left, right), key=len, reverse=True))
-    ratio = sum(longer) / max(1, sum(shorter))
+    longer, shorter = (1 + side for side in sorted((left, right), key=len, reverse=True))
+    ratio = longer.sum() / max(1, shorter.sum())
     extra = len(longer) - len(shorter)
-    unshifted = [abs(math.log(a / b / ratio)) for a, b in zip(longer, shorter, strict=False)]
-    shifted = [abs(math.log(a / b / ratio)) for a, b in zip(longer[extra:], shorter, strict=True)]
-    before = itertools.accumulate(unshifted, initial=0.0)
-    after = [sum(shifted) - partial for partial in itertools.accumulate(shifted, initial=0.0)]
-    misfits = [a + b for a, b in zip(before, after, strict=True)]
-    return 1 + misfits.index(min(misfits))
+    unshifted = np.abs(np.log(longer[: len(shorter)] / shorter / ratio))
+    shifted = np.abs(np.log(longer[extra:] / shorter / ratio))
+    before, after = (np.concatenate([[0.0], np.cumsum(each)]) for each in (unshifted, shifted))
+    return 1 + int((before + after[-1] - after).argmin())

@@ -54,8 +54,11 @@ class DataConfig:
     directory: str = ""
     """Folder in which tfds: data sets are kept; empty for the default of TFDS."""
     cache: str = "~/.cache/s2s_jax/encoded"
-    """Folder that keeps the ids of large data (from 100,000 lines, bpe and unigram) for the next run on it; empty for
-    none."""
+    """Folder that keeps the ids of large data (from 100,000 pairs) for the next run on it, and in which data that is
+    being read is written where it does not fit in memory; empty for none, and for the folder of the system (TMPDIR)."""
+    workers: int = 0
+    """Processes that tokenize large data (from 100,000 pairs): 0 for one per processor, at most 16; 1 for none but the
+    process that trains."""
     manual_dir: str = ""
     """Folder with the original files of a tfds: data set, for machines without a network."""
     train_size: int = 20_000
@@ -88,6 +91,7 @@ class DataConfig:
         at_least("data.train_size", self.train_size, 1)
         at_least("data.eval_size", self.eval_size, 1)
         at_least("data.max_length", self.max_length, 0)
+        at_least("data.workers", self.workers, 0)
 
     def split_used(self, split: str) -> str:
         """The split that is read: validation in place of test where no test data is named and the source has none."""
@@ -118,24 +122,34 @@ class DataConfig:
 def read_split(config: DataConfig, split: str) -> tuple[list[Example], DataReport]:
     """All pairs of a split that are used, and a report of the irregularities in it.
 
+    Raises:
+        FileNotFoundError, ValueError: as `stream_split`.
+    """
+    report = DataReport()
+    return [*stream_split(config, split, report)], report
+
+
+def stream_split(config: DataConfig, split: str, report: DataReport) -> Iterator[Example]:
+    """The pairs of a split that are used, as they are read.
+
     Training pairs are filtered according to the config; validation and test pairs are all used.
+
+    Args:
+        report: takes the irregularities; it is complete after the last pair.
 
     Raises:
         FileNotFoundError, ValueError: with file and line where data is at fault.
     """
-    report = DataReport()
     spec = config.spec(split)
-    kept = []
     for example, place in _placed_examples(spec, split, config, report):
         report.read += 1
         if split != "train" or _is_usable(example, place, config, report):
-            kept.append(example)
+            report.kept += 1
             report.kept_places.append(place)
-    report.kept = len(kept)
-    if not kept:
+            yield example
+    if not report.kept:
         reasons = "; ".join(report.lines()[1:]) or "it is empty"
         raise ValueError(f"data.{split}={spec}: 0 of {report.read} pairs left: {reasons}.")
-    return kept, report
 
 
 class Reader(Protocol):

@@ -3,23 +3,21 @@
 import base64
 import io
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Int
 
 from s2s_jax.shapes import SPECIAL, UNK
 from s2s_jax.text.normalization import normalize, origins
+from s2s_jax.text.ragged import Rows
 from s2s_jax.text.symbol_tokenizers import Span, replace_unknown
 
 # sentencepiece writes a space as U+2581 and skips training lines with U+2585: both are escaped, as is the escape sign
 ESCAPE = "\ue000"
 ESCAPED = {"\u2581": ESCAPE + "m", "\u2585": ESCAPE + "u", ESCAPE: ESCAPE + "e"}
 NEEDS_ESCAPE = re.compile("|".join(ESCAPED))
-LINES_AT_ONCE = 20_000  # that are encoded by one call
 TRAINING_LINE = 4000  # characters; the unigram trainer needs minutes for one line of a megabyte
 
 
@@ -85,15 +83,12 @@ class Subwords:
         """The ids of the pieces of a line."""
         return self._pieces.encode(escape(normalize(line, self.unicode)))
 
-    def encode_all(self, lines: Sequence[str]) -> list[Int[np.ndarray, "_"]]:
-        """The ids of each line, ended by EOS, computed by as many threads as there are cores."""
-        encoded = []
-        for start in range(0, len(lines), LINES_AT_ONCE):
-            escaped = [escape(normalize(line, self.unicode)) for line in lines[start : start + LINES_AT_ONCE]]
-            ids = self._pieces.encode(escaped, add_eos=True, return_type="numpy", num_threads=os.cpu_count() or 1)
-            flat, ends = np.concatenate(ids), itertools.accumulate(map(len, ids), initial=0)
-            encoded += [flat[first:last] for first, last in itertools.pairwise(ends)]  # less memory than lines apart
-        return encoded
+    def encode_all(self, lines: Sequence[str]) -> Rows:
+        """The ids of each line, ended by EOS."""
+        escaped = [escape(normalize(line, self.unicode)) for line in lines]
+        # threads would wait for each other: most of the time goes into making arrays
+        ids = self._pieces.encode(escaped, add_eos=True, return_type="numpy", num_threads=1)
+        return Rows(np.concatenate([np.empty(0, np.int32), *ids]), np.array([*map(len, ids)], np.int32))
 
     def tokenize(self, line: str) -> list[str]:
         """The pieces of a line."""

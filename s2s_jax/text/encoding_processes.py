@@ -1,0 +1,195 @@
+"""Lines become ids in several processes: Python runs one thread at a time, so that threads would gain nothing.
+
+Each process is a new Python that knows the tokenizers by their JSON state and reads blocks of lines from a pipe.
+Nothing of the caller's memory or main script is in it: it starts alike in a script, a notebook and beside threads.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from s2s_jax import imports
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.corpus import unpack_lines
+from s2s_jax.text.ragged import Rows
+from s2s_jax.text.tokenizers import TOKENIZERS, Tokenizer, tokenizer_fingerprint
+
+PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
+
+
+class CannotStart(Exception):  # noqa: N818  the caller goes on without
+    """Why no other process can tokenize."""
+
+
+class EncodingProcesses:
+    """Processes that tokenize, ended when the context is left, and by themselves when this process is gone.
+
+    Raises:
+        CannotStart: a new process does not know the tokenizers.
+    """
+
+    def __init__(self, tokenizers: PairTokenizer, count: int):
+        self._tokenizers = tokenizers
+        program = PROGRAM.format(module=__name__)
+        command = [sys.executable, "-c", program, json.dumps(sys.path)]
+        # a group of their own: Ctrl-C in a terminal reaches this process alone, which ends them
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603
+            for _ in range(count)
+        ]
+
+    def __enter__(self) -> "EncodingProcesses":
+        try:
+            for process in self._processes:
+                self._send(process, json.dumps(_described(self._tokenizers)).encode())
+            for process in self._processes:
+                if problem := self._receive(process).decode():
+                    raise CannotStart(problem)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            process.wait()
+
+    def encode(self, blocks: Iterable[bytes]) -> Iterator[tuple[Rows, Rows]]:
+        """The ids of the lines of blocks (`pack_lines`), in their order.
+
+        Each process has one block at a time, so that neither side waits for the other with a full pipe.
+        """
+        count, pending = len(self._processes), [b""] * len(self._processes)
+        number = -1
+        for number, block in enumerate(blocks):
+            place = number % count
+            if number >= count:
+                yield self._answer(place, pending[place])
+            self._send(self._processes[place], block)
+            pending[place] = block
+        for late in range(max(0, number + 1 - count), number + 1):
+            yield self._answer(late % count, pending[late % count])
+
+    def _answer(self, place: int, block: bytes) -> tuple[Rows, Rows]:
+        answer = self._receive(self._processes[place])
+        if not answer:  # the same here, where the error of a user's tokenizer has its file and line
+            return self._tokenizers.encode_pairs(*unpack_lines(block))
+        return _unpack_ids(answer)
+
+    def _send(self, process: subprocess.Popen, message: bytes) -> None:
+        try:
+            _write(process.stdin, message)  # type: ignore[arg-type]
+        except OSError:
+            raise _died(process) from None
+
+    def _receive(self, process: subprocess.Popen) -> bytes:
+        message = _read(process.stdout)  # type: ignore[arg-type]
+        if message is None:
+            raise _died(process)
+        return message
+
+
+def _died(process: subprocess.Popen) -> OSError:
+    code = process.wait()
+    return OSError(
+        f"a process that tokenizes has died ({f'signal {-code}' if code < 0 else f'exit code {code}'}); for lack of "
+        "memory? Set data.workers=1 to tokenize in this process."
+    )
+
+
+def _described(tokenizers: PairTokenizer) -> dict[str, Any]:
+    """What a new process needs to know."""
+    sides = {"source": tokenizers.source, "target": tokenizers.target}
+    return {
+        "imports": [] if all(map(is_built_in, sides.values())) else [*imports.LOADED],
+        "states": {side: each.state() for side, each in sides.items()},
+        "fingerprints": {side: tokenizer_fingerprint(each) for side, each in sides.items()},
+        "slots": tokenizers.slots,
+    }
+
+
+def is_built_in(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer is one of this package: its ids are known by its state alone."""
+    return type(tokenizer).__module__.startswith("s2s_jax.")
+
+
+def _write(pipe: BinaryIO, message: bytes) -> None:
+    pipe.write(len(message).to_bytes(8, "little") + message)
+    pipe.flush()
+
+
+def _read(pipe: BinaryIO) -> bytes | None:
+    """The next message; None at the end."""
+    head = pipe.read(8)
+    size = int.from_bytes(head, "little")
+    message = pipe.read(size) if len(head) == 8 else b""
+    return message if len(head) == 8 and len(message) == size else None
+
+
+def _pack_ids(sides: Iterable[Rows]) -> bytes:
+    return b"".join(
+        part
+        for rows in sides
+        for part in (
+            np.array([len(rows.lengths), len(rows.flat)], np.int64).tobytes(),
+            rows.lengths.astype(np.int32).tobytes(),
+            rows.flat.astype(np.int32).tobytes(),
+        )
+    )
+
+
+def _unpack_ids(packed: bytes) -> tuple[Rows, Rows]:
+    sides, start = [], 0
+    for _ in range(2):
+        lines, tokens = np.frombuffer(packed, np.int64, 2, offset=start).tolist()
+        lengths = np.frombuffer(packed, np.int32, lines, offset=start + 16)
+        flat = np.frombuffer(packed, np.int32, tokens, offset=start + 16 + 4 * lines)
+        start += 16 + 4 * (lines + tokens)
+        sides.append(Rows(flat, lengths))
+    return sides[0], sides[1]
+
+
+def serve() -> None:
+    """Answer blocks of lines from stdin with ids on stdout, until stdin ends."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a user's module prints is no answer
+    tokenizers, problem = None, ""
+    try:
+        tokenizers = _tokenizers_of(json.loads(_read(requests) or b"{}"))
+    except Exception as error:  # the caller tokenizes itself and says why
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+    with contextlib.suppress(BrokenPipeError):  # the caller is gone
+        _write(answers, problem.encode())
+        while tokenizers and (block := _read(requests)) is not None:
+            try:
+                answer = _pack_ids(tokenizers.encode_pairs(*unpack_lines(block)))
+            except Exception:  # the caller tries it too, and has the same error
+                answer = b""
+            _write(answers, answer)
+
+
+def _tokenizers_of(description: dict[str, Any]) -> PairTokenizer:
+    """The tokenizers that a caller described.
+
+    Raises:
+        ValueError: they are not known here, or not the same.
+    """
+    imports.import_code(description["imports"])
+    sides = {}
+    for side, state in description["states"].items():
+        if state["type"] not in TOKENIZERS:
+            raise ValueError(f"the type {state['type']!r} of a tokenizer is known only to files that --import names")
+        sides[side] = TOKENIZERS[state["type"]].from_state(state)
+        if tokenizer_fingerprint(sides[side]) != description["fingerprints"][side]:
+            raise ValueError(f"the {side} tokenizer has another state there")
+    return PairTokenizer(**sides, slots=description["slots"])
