@@ -20,10 +20,11 @@ class Places:
     def append(self, place: str) -> None:
         """Add the place of the next pair."""
         name, colon, number = place.rpartition(":")
-        if not (colon and number.isdecimal() and str(int(number)) == number):
-            name, number = place, "-1"
+        value = int(number) if colon and number.isdecimal() else -1
+        if value < 0 or str(value) != number:
+            name, value = place, -1
         self._name_of.append(self._names.setdefault(name, len(self._names)))
-        self._number_of.append(int(number))
+        self._number_of.append(value)
 
     def __len__(self) -> int:
         return len(self._name_of)

@@ -18,6 +18,7 @@ BOM = b"\xef\xbb\xbf"
 INVISIBLE = frozenset("\u00ad\u034f\u061c\u180e\ufeff").union(
     map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)))
 )
+VISIBLE = re.compile(rf"[^\s{''.join(map(re.escape, sorted(INVISIBLE)))}]")  # \s is what `isspace` counts
 CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # Unicode's Cc without what Python considers white space
 # how files begin that are not plain text, and how to make plain text of them
 MAGIC_BYTES = {
@@ -136,9 +137,9 @@ def _decode(line: bytes, path: Path, number: int, policy: str, report: DataRepor
 
 def is_blank(line: str) -> bool:
     """True if no character of a line is visible: it is empty, or white space and zero-width characters."""
-    return all(character.isspace() or character in INVISIBLE for character in line)
+    return VISIBLE.search(line) is None
 
 
 def has_control(line: str) -> bool:
     """True if a line holds a control character (NUL and the like) that is not white space."""
-    return CONTROL.search(line) is not None
+    return not line.isprintable() and CONTROL.search(line) is not None

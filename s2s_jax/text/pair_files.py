@@ -87,6 +87,7 @@ def read_parallel(spec: str, report: DataReport, *, encoding_errors: str) -> Ite
     if len(names) != 2 or not all(names):
         raise ValueError(f"two parallel files are wanted as A,B, got {spec!r}.")
     paths = [Path(name) for name in names]
+    place = str(paths[0])
     sides = [read_lines(path, report, encoding_errors=encoding_errors) for path in paths]
     for number, (source, target) in enumerate(itertools.zip_longest(*sides, fillvalue=_END), 1):
         if source is _END or target is _END:
@@ -94,7 +95,7 @@ def read_parallel(spec: str, report: DataReport, *, encoding_errors: str) -> Ite
         if source is None or target is None:
             yield None
         else:
-            yield Example(source, target), f"{paths[0]}:{number}"
+            yield Example(source, target), f"{place}:{number}"
 
 
 def read_targets(path: Path, report: DataReport, *, encoding_errors: str) -> Iterator[Placed | None]:

@@ -260,6 +260,9 @@ def _numbered(examples: Iterable[Example], place: str) -> Iterator[Placed]:
 
 def _is_usable(example: Example, place: str, config: DataConfig, report: DataReport) -> bool:
     """Whether a training pair is kept; irregularities go into the report."""
+    source, target, _ = example
+    if not (is_blank(source) or is_blank(target) or has_control(source) or has_control(target)):
+        return True  # nearly all
     sides = ("target",) if config.train.startswith(TARGETS_ONLY) else ("source", "target")
     blank = " and ".join(side for side in sides if is_blank(getattr(example, side)))
     if blank and config.blank_lines == "error":
@@ -268,7 +271,7 @@ def _is_usable(example: Example, place: str, config: DataConfig, report: DataRep
         report.add(f"blank {blank}, pair {'kept' if config.blank_lines == 'keep' else 'dropped'}", place)
         if config.blank_lines == "drop":
             return False
-    if has_control(example.source) or has_control(example.target):
+    if has_control(source) or has_control(target):
         report.add(f"control characters, pair {'kept' if config.control_characters == 'keep' else 'dropped'}", place)
         return config.control_characters == "keep"
     return True
