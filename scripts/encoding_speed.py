@@ -1,59 +1,86 @@
-"""Measure how many pairs per second become ids: line by line, all at once, and from the cache of `data.cache`.
+"""Measure the start of a training on many pairs: reading, vocabularies, ids, batches, and the memory that they take.
 
-    python scripts/encoding_speed.py [--pairs 200000] [--files train.en,train.de]
+    python scripts/encoding_speed.py [--pairs 200000] [--files train.en,train.de] [--cache DIR] [--workers 2]
 
-Without files the pairs are made of random words, 20 per line.
+Without files the pairs are made of random words, 10 per line. A second time with the same cache, ids are found in it.
 """
 
 import argparse
 import itertools
-import os
 import random
+import resource
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
-from s2s_jax.text.encoding import encode_lines
-from s2s_jax.text.sources import DataConfig, read_split
-from s2s_jax.text.subwords import Subwords
-from s2s_jax.text.tokenizers import append_eos
+from s2s_jax.run.data import read_data
+from s2s_jax.run.tokenizers import make_tokenizers
+from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
+from s2s_jax.text.encoding import encode_corpus
+from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tokenizers import TokenizersConfig
+
+BATCHES = 5000
+_Result = TypeVar("_Result")
 
 
-def random_lines(count: int) -> list[str]:
-    """Lines of 20 words, frequent ones as often as in a language."""
+def write_random_lines(path: Path, count: int, *, seed: int) -> None:
+    """Write lines of 10 words, frequent ones as often as in a language."""
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(20_000)]
     weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
-    return [" ".join(rng.choices(words, cum_weights=weights, k=20)) for _ in range(count)]
+    rng.seed(seed)
+    with path.open("w") as file:
+        for _ in range(count):
+            file.write(" ".join(rng.choices(words, cum_weights=weights, k=rng.randint(5, 15))) + "\n")
 
 
-def measure(name: str, pairs: int, compute: Callable[[], Any]) -> None:
-    """Print the pairs per second, and those per second of a core that was busy."""
-    wall, busy = time.perf_counter(), time.process_time()
-    compute()
-    wall, busy = time.perf_counter() - wall, time.process_time() - busy
-    print(f"{name:12} {pairs / wall:10,.0f} pairs/s {pairs / busy:10,.0f} pairs/s per busy core")  # noqa: T201
+def measure(name: str, count: int, unit: str, compute: Callable[[], _Result]) -> _Result:
+    """Print the seconds, the speed, and the most memory that this process has had until now."""
+    start = time.perf_counter()
+    result = compute()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{name:14} {seconds:7.1f} s {count / seconds:12,.0f} {unit}/s {peak:6.2f} GB", flush=True)  # noqa: T201
+    return result
 
 
 def main() -> None:
-    """Print one line per way."""
+    """Print one line per stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=200_000)
     parser.add_argument("--files", default="", help="two parallel files, A,B")
-    arguments = parser.parse_args()
-    if arguments.files:
-        examples = read_split(DataConfig(train=arguments.files), "train")[0][: arguments.pairs]
-        sides = [[example.source for example in examples], [example.target for example in examples]]
-    else:
-        sides = [random_lines(arguments.pairs), random_lines(arguments.pairs)]
-    tokenizer, pairs = Subwords.train(itertools.chain(*(side[:10_000] for side in sides)), size=8000), len(sides[0])
-    print(f"{pairs:,} pairs, {os.cpu_count()} cores")  # noqa: T201
-    measure("line by line", pairs, lambda: [[append_eos(tokenizer.encode(line)) for line in side] for side in sides])
-    measure("all at once", pairs, lambda: [encode_lines(tokenizer, side) for side in sides])
-    with tempfile.TemporaryDirectory() as cache:
-        measure("to cache", pairs, lambda: [encode_lines(tokenizer, side, cache=cache) for side in sides])
-        measure("from cache", pairs, lambda: [encode_lines(tokenizer, side, cache=cache) for side in sides])
+    parser.add_argument("--cache", default="", help="as data.cache")
+    parser.add_argument("--workers", type=int, default=0, help="as data.workers")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files = options.files
+        if not files:
+            sides = [Path(folder, name) for name in ("source", "target")]
+            files = ",".join(map(str, sides))
+            for seed, side in enumerate(sides):
+                write_random_lines(side, options.pairs, seed=seed)
+        start(DataConfig(train=files, validation="task:copy", cache=options.cache, workers=options.workers))
+
+
+def start(config: DataConfig) -> None:
+    """Everything that happens before the first step."""
+    measure("imports", 0, "pairs", lambda: time.sleep(0.1))  # only for the memory
+    with Path(config.train.split(",")[0]).open("rb") as lines:
+        pairs = sum(1 for _ in lines)
+    corpus = measure("read", pairs, "pairs", lambda: read_data(config, print, links=False)).training
+    tokenizers = measure(
+        "vocabularies", pairs, "pairs", lambda: make_tokenizers(TokenizersConfig(), corpus, None, copy_slots=0)
+    )
+    options = {"cache": config.cache, "workers": config.workers, "print_line": print}
+    encoded = measure("ids", pairs, "pairs", lambda: Pairs(*encode_corpus(corpus, tokenizers, **options)))
+    plan = measure("plan", pairs, "pairs", lambda: BatchPlan(encoded, BatchConfig(), seed=0))
+    steps = range(min(BATCHES, plan.per_epoch))
+    measure("first batch", 1, "batches", lambda: plan.batch(0))
+    measure("batches", len(steps), "batches", lambda: sum(1 for _ in map(plan.batch, steps)))
+    measure("ahead", len(steps), "batches", lambda: sum(1 for _ in plan.from_step(0, len(steps))))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
 import contextlib
-import functools
 import gzip
 import hashlib
 import io
@@ -54,7 +53,7 @@ def publish(folder, files, *, packed=False):
 def reader(tmp_path):
     def read(spec, split="train", **settings):
         folders = {"manual_directory": str(tmp_path / "manual"), "data_directory": str(tmp_path / "data")}
-        return tfds_source.read_dataset(spec, split=split, **{**folders, **settings})
+        return list(tfds_source.read_dataset(spec, split=split, **{**folders, **settings}))
 
     return read
 
@@ -193,7 +192,7 @@ def test_a_broken_gzip_file_is_named(scan, tmp_path):
 
 def test_without_a_network_the_error_names_the_files_and_the_flag(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        tfds_source.read_dataset("tfds:cogs", split="train", data_directory=str(tmp_path))
+        list(tfds_source.read_dataset("tfds:cogs", split="train", data_directory=str(tmp_path)))
     address = (
         "https://raw.githubusercontent.com/najoungkim/COGS/165a7b669eade971fa47bf568a2e51925360fed8/data/train.tsv"
     )
@@ -205,7 +204,7 @@ def test_without_a_network_the_error_names_the_files_and_the_flag(tmp_path):
 
 def test_without_a_network_a_data_set_of_tfds_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        tfds_source.read_dataset("tfds:ted_hrlr_translate/pt_to_en", split="train", data_directory=str(tmp_path))
+        list(tfds_source.read_dataset("tfds:ted_hrlr_translate/pt_to_en", split="train", data_directory=str(tmp_path)))
     assert str(caught.value) == (
         f"tfds:ted_hrlr_translate/pt_to_en is not in {tmp_path}/ted_hrlr_translate/pt_to_en/1.0.0 and cannot be "
         "downloaded (no network in tests: http://www.phontron.com/data/qi18naacl-dataset.tar.gz); copy that folder "
@@ -233,7 +232,8 @@ def ted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(downloader, "_open_url", serve)
     monkeypatch.setattr(download_manager.DownloadManager, "_register_or_validate_checksums", lambda *_, **__: None)
-    return functools.partial(tfds_source.read_dataset, "tfds:ted_hrlr_translate/pt_to_en", data_directory=str(tmp_path))
+    spec, folder = "tfds:ted_hrlr_translate/pt_to_en", str(tmp_path)
+    return lambda split: list(tfds_source.read_dataset(spec, split=split, data_directory=folder))
 
 
 def test_a_data_set_of_tfds_is_unpacked_and_prepared_without_tensorflow(ted):
@@ -263,8 +263,11 @@ def test_records_that_only_tensorflow_reads_are_refused(ted, tmp_path):
 def test_translations_of_tfds(spec, languages, tmp_path, monkeypatch):
     # TFDS 4.9.10 gives its mocked sources a __getitems__ that wants a `self` which it never gets
     monkeypatch.setattr(mocking, "_getitems", lambda keys, generator: [generator[key] for key in keys])
-    read = functools.partial(tfds_source.read_dataset, spec, split="train", data_directory=str(tmp_path))
     source, target = languages
+
+    def read(**names):
+        return list(tfds_source.read_dataset(spec, split="train", data_directory=str(tmp_path), **names))
+
     with tfds.testing.mock_data(num_examples=3, policy=tfds.testing.MockPolicy.USE_CODE):
         examples = read()
         assert examples == read(source=source, target=target)
@@ -343,7 +346,7 @@ def test_typing_errors_are_answered_in_one_line(spec, message, scan):
 
 def test_a_missing_manual_directory_is_named():
     with pytest.raises(FileNotFoundError, match=r"--data.manual-dir /none/such: no such folder; create it"):
-        tfds_source.read_dataset("tfds:cogs", split="train", manual_directory="/none/such")
+        list(tfds_source.read_dataset("tfds:cogs", split="train", manual_directory="/none/such"))
 
 
 def test_missing_packages_of_a_data_set_are_named(scan, monkeypatch):

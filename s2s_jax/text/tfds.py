@@ -51,7 +51,7 @@ def read_dataset(
     target: str = "",
     manual_directory: str = "",
     data_directory: str = "",
-) -> list[Example]:
+) -> Iterator[Example]:
     """The pairs of one split of a data set, in its order; the data set is prepared if that was not done before.
 
     Args:
@@ -78,12 +78,10 @@ def read_dataset(
         builder = open_builder(dataset, data_directory=data_directory)  # as prepared, perhaps by another process
     check_split(split, known=list(builder.info.splits), spec=dataset)
     align = builder.alignment if isinstance(builder, PublishedPairs) and names == PublishedPairs.FEATURES else None
-    examples = []
     for place, record in read_records(builder, spec=dataset, split=split):
         source, target = (decode_text(record[name], place=place) for name in names)
         links = parse_alignment(align(source, target), source, target, place) if align else None
-        examples.append(Example(source, target, links))
-    return examples
+        yield Example(source, target, links)
 
 
 def parse_spec(spec: str) -> DatasetSpec:
