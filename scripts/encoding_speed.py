@@ -72,7 +72,10 @@ def start(config: DataConfig) -> None:
         pairs = sum(1 for _ in lines)
     corpus = measure("read", pairs, "pairs", lambda: read_data(config, print, links=False)).training
     tokenizers = measure(
-        "vocabularies", pairs, "pairs", lambda: make_tokenizers(TokenizersConfig(), corpus, None, copy_slots=0)
+        "vocabularies",
+        pairs,
+        "pairs",
+        lambda: make_tokenizers(TokenizersConfig(), corpus, None, copy_slots=0, print_line=print),
     )
     options = {"cache": config.cache, "workers": config.workers, "print_line": print}
     encoded = measure("ids", pairs, "pairs", lambda: Pairs(*encode_corpus(corpus, tokenizers, **options)))

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from s2s_jax.run.batches import encode
+from s2s_jax.run.tokenizers import make_tokenizers
 from s2s_jax.shapes import EOS
 from s2s_jax.text import encoding, id_cache, ragged
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -22,7 +23,7 @@ from s2s_jax.text.example import Example
 from s2s_jax.text.ragged import Ragged
 from s2s_jax.text.subwords import Subwords, Unigrams
 from s2s_jax.text.symbol_tokenizers import Words
-from s2s_jax.text.tokenizers import TOKENIZERS
+from s2s_jax.text.tokenizers import TOKENIZERS, tokenizer_fingerprint
 
 LINES = ["the cat sat", "", " a  cat ", "▁ ▅ \ue000m", "日本語 ́é\u2028", "</s> <unk>", "cat " * 50, "\ud83d"]
 TRAINING = ["the cat sat on the mat", "a cat", "dogs run far"] * 20
@@ -81,6 +82,20 @@ def test_subwords_are_encoded_as_their_lines_one_by_one(tokenizer, small_blocks)
         assert as_lists(encoded(tokenizers, LINES[:-1], workers=workers)) == plain(tokenizers, LINES[:-1])
     assert as_lists(encoded(tokenizers, [])) == [[], []]
     assert as_lists(encode(pairs_of(LINES[:2]), tokenizers)[:2]) == plain(tokenizers, LINES[:2])
+
+
+def test_what_is_learned_from_few_of_many_lines_is_told(monkeypatch):
+    monkeypatch.setattr("s2s_jax.run.tokenizers.LARGE", 3)
+    changes = ("tokenizer.source.type=bpe", "tokenizer.source.size=300", "tokenizer.source.lines=20")
+    corpus, printed = Corpus.of(Example(line, "a") for line in TRAINING), []
+    config = tiny.experiment(*changes).tokenizer
+    tokenizers = make_tokenizers(config, corpus, None, copy_slots=0, print_line=printed.append)
+    assert printed == [
+        "source vocabulary: bpe, learned from 20 of 60 lines",
+        "target vocabulary: word, learned from 60 lines",
+    ]
+    few = Subwords.train([*corpus.lines("source", most=20)], size=300)
+    assert tokenizer_fingerprint(tokenizers.source) == tokenizer_fingerprint(few)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -369,6 +384,10 @@ def test_a_corpus_gives_back_its_pairs_and_links(small_blocks):
     assert next(iter(corpus)).links.sure.tolist() == words.sure.tolist()
     assert list(corpus.lines("target")) == [one.target for one in examples]
     assert len(corpus) == len(examples)
+    for most in range(1, len(examples) + 2):
+        lines, everything = corpus.lines("source", most=most), iter(one.source for one in examples)
+        assert len([*lines]) == len(lines) == min(most, len(examples))
+        assert all(line in everything for line in lines)  # in their order
     assert all(one.links is None for one in Corpus.of(examples))
 
 

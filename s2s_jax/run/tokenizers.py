@@ -1,14 +1,17 @@
 """The tokenizers of a run: its own ones, those of another run's files, or new ones trained on the training split."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from s2s_jax.run.run_dir import SIDES
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import Corpus
+from s2s_jax.text.encoding import LARGE
+from s2s_jax.text.subwords import Subwords
 from s2s_jax.text.tokenizers import (
+    TOKENIZERS,
     Tokenizer,
     TokenizersConfig,
     load_tokenizer,
@@ -20,10 +23,16 @@ from s2s_jax.training.checkpoint.disk import sync_directory
 
 
 def make_tokenizers(
-    config: TokenizersConfig, corpus: Corpus, resumed: Path | None, *, copy_slots: int
+    config: TokenizersConfig,
+    corpus: Corpus,
+    resumed: Path | None,
+    *,
+    copy_slots: int,
+    print_line: Callable[[str], None],
 ) -> PairTokenizer:
     """The tokenizers of the directory of a resumed run, else new ones or those of files, as configured."""
-    return PairTokenizer(**{side: _make_tokenizer(config, corpus, resumed, side) for side in SIDES}, slots=copy_slots)
+    sides = {side: _make_tokenizer(config, corpus, resumed, side, print_line) for side in SIDES}
+    return PairTokenizer(**sides, slots=copy_slots)
 
 
 def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:
@@ -76,13 +85,18 @@ def _same_as_file(tokenizer: Tokenizer, file: str, side: str) -> Tokenizer:
     return tokenizer
 
 
-def _make_tokenizer(config: TokenizersConfig, corpus: Corpus, resumed: Path | None, side: str) -> Tokenizer:
+def _make_tokenizer(
+    config: TokenizersConfig, corpus: Corpus, resumed: Path | None, side: str, print_line: Callable[[str], None]
+) -> Tokenizer:
     own = getattr(config, side)
     if resumed is not None and (path := tokenizer_path(resumed, side)).exists():
         return _same_as_file(load_tokenizer(path), own.file, side)
     if own.file:
         return load_tokenizer(Path(own.file))
-    lines = corpus.lines(side)
+    lines = corpus.lines(side, most=own.lines if issubclass(TOKENIZERS[own.type], Subwords) else 0)
+    if len(corpus) >= LARGE:
+        part = f" of {len(corpus):,}" if len(lines) < len(corpus) else ""
+        print_line(f"{side} vocabulary: {own.type}, learned from {len(lines):,}{part} lines")
     # subwords cannot be trained on empty lines, and need not be
     usable = own if any(lines) else dataclasses.replace(own, type="char")
     return train_tokenizer(lines, usable, group=f"tokenizer.{side}")

@@ -95,9 +95,9 @@ class Corpus:
         for block in self.blocks():
             yield from map(Example, *block) if block.links else map(Example, block.sources, block.targets)
 
-    def lines(self, side: str) -> "SideLines":
-        """The lines of a side."""
-        return SideLines(self, SIDES.index(side))
+    def lines(self, side: str, *, most: int = 0) -> "SideLines":
+        """The lines of a side; at most so many, evenly spaced, where `most` is not 0."""
+        return SideLines(self, SIDES.index(side), most or len(self))
 
     @property
     def fingerprint(self) -> str:
@@ -106,13 +106,22 @@ class Corpus:
 
 
 class SideLines(Iterable[str]):
-    """The lines of one side of a corpus, which can be read several times."""
+    """Lines of one side of a corpus, which can be read several times."""
 
-    def __init__(self, corpus: Corpus, side: int):
-        self._corpus, self._side = corpus, side
+    def __init__(self, corpus: Corpus, side: int, most: int):
+        self._corpus, self._side, self._most = corpus, side, most
+
+    def __len__(self) -> int:
+        return min(self._most, len(self._corpus))
 
     def __iter__(self) -> Iterator[str]:
-        return itertools.chain.from_iterable(unpack_lines(packed)[self._side] for packed in self._corpus.packed())
+        lines = itertools.chain.from_iterable(unpack_lines(packed)[self._side] for packed in self._corpus.packed())
+        most, all_lines = self._most, len(self._corpus)
+        if most >= all_lines:
+            return lines
+        return (
+            line for number, line in enumerate(lines) if number * most // all_lines != (number - 1) * most // all_lines
+        )
 
 
 def blocks_of(examples: Iterable[Example]) -> Iterator[Block]:

@@ -1,6 +1,8 @@
 """Subword tokenizers by sentencepiece: byte-pair encoding and the unigram language model."""
 
 import base64
+import contextlib
+import ctypes
 import io
 import itertools
 import re
@@ -72,6 +74,8 @@ class Subwords:
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split()).rsplit("] ", 1)[-1]
             raise ValueError(f"sentencepiece: {reason}") from None
+        finally:
+            return_memory()
         return cls(file.getvalue(), unicode)
 
     @property
@@ -133,6 +137,12 @@ class Unigrams(Subwords):
     """Pieces of the unigram language model."""
 
     type: ClassVar[str] = "unigram"
+
+
+def return_memory() -> None:
+    """Give the memory that sentencepiece has freed back to the system: 200 MB per million lines, which glibc keeps."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def escape(line: str) -> str:

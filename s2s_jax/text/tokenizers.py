@@ -39,6 +39,9 @@ class TokenizerConfig:
     """Most tokens in the vocabulary, including the four special ones; char and word keep the most frequent."""
     unicode: UnicodeForm = "none"
     """Unicode normalization form that is applied first: none, NFC, NFD, NFKC or NFKD."""
+    lines: int = 5_000_000
+    """Most training lines, evenly spaced, that pieces (bpe, unigram) are learned from, which takes about 250 MB per
+    million lines of 10 words; 0 for all."""
     file: str = ""
     """A tokenizer of another run, such as RUN/target.tokenizer.json, to be used unchanged; empty to learn one."""
 
@@ -52,6 +55,7 @@ class TokenizerConfig:
         one_of(f"{group}.type", self.type, TOKENIZERS)
         one_of(f"{group}.unicode", self.unicode, UNICODE_FORMS)
         at_least(f"{group}.size", self.size, len(SPECIAL) + 1)
+        at_least(f"{group}.lines", self.lines, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
