@@ -75,7 +75,7 @@ def start(config: DataConfig) -> None:
         "vocabularies",
         pairs,
         "pairs",
-        lambda: make_tokenizers(TokenizersConfig(), corpus, None, copy_slots=0, print_line=print),
+        lambda: make_tokenizers(TokenizersConfig(), corpus, None, copy_slots=0, cache=config.cache, print_line=print),
     )
     options = {"cache": config.cache, "workers": config.workers, "print_line": print}
     encoded = measure("ids", pairs, "pairs", lambda: Pairs(*encode_corpus(corpus, tokenizers, **options)))

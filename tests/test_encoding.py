@@ -396,3 +396,46 @@ def test_the_cache_and_the_processes_are_settings_that_change_nothing_that_is_le
 
     learned = [learned_settings(tiny.experiment(*changes)) for changes in ((), ("data.cache=x", "data.workers=3"))]
     assert json.dumps(learned[0]) == json.dumps(learned[1])
+
+
+# --- tokenizers that were learned -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def learned(monkeypatch, tmp_path):
+    """A function that makes the tokenizers of a corpus; their states, what was printed, and the files of the cache."""
+    monkeypatch.setattr("s2s_jax.run.tokenizers.LARGE", 3)
+
+    def make(*changes, lines=TRAINING, cache=tmp_path / "kept"):
+        corpus, printed = Corpus.of(Example(line, "a") for line in lines), []
+        config = tiny.experiment("tokenizer.source.type=bpe", "tokenizer.source.size=300", *changes).tokenizer
+        pair = make_tokenizers(config, corpus, None, copy_slots=0, cache=str(cache), print_line=printed.append)
+        files = sorted(cache.iterdir()) if cache.is_dir() else []
+        return [pair.source.state(), pair.target.state()], [line.split(",")[0] for line in printed], files
+
+    return make
+
+
+def test_a_vocabulary_is_learned_once_for_the_same_lines_and_settings(learned, tmp_path):
+    states, _, files = learned()
+    assert len(files) == 2
+    again, printed, _ = learned()
+    assert again == states
+    assert printed == ["source vocabulary: bpe", "target vocabulary: word"]
+    for changes in (("tokenizer.source.size=290",), ("tokenizer.source.unicode=NFC",), ("tokenizer.source.lines=9",)):
+        assert learned(*changes)[2] != files
+        files = learned()[2]
+    assert learned(lines=[*TRAINING, "a"])[2] != files
+    (tmp_path / "file").write_text("")
+    assert learned(cache=tmp_path / "file")[0] == states
+
+
+@pytest.mark.parametrize("harm", [lambda text: "", lambda text: text.replace('"a"', '"b"'), lambda text: text[:-9]])
+def test_a_damaged_vocabulary_of_the_cache_is_told_and_learned_again(learned, harm):
+    states, _, files = learned()
+    (file,) = [each for each in files if '"word"' in each.read_text()]
+    file.write_text(harm(file.read_text()))
+    again, printed, _ = learned()
+    assert again == states
+    assert sum(line.startswith(f"warning: {file} is damaged (") for line in printed) == 1
+    assert not any("warning" in line for line in learned()[1])

@@ -38,7 +38,7 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     guided, batch, slots = experiment.loss.guided, experiment.batch, copy_slots(experiment.model)
     data = read_data(experiment.data, print_line, links=guided > 0)
     with contextlib.closing(data.training):  # what is trained on are ids
-        learning = {"copy_slots": slots, "print_line": print_line}
+        learning = {"copy_slots": slots, "cache": experiment.data.cache, "print_line": print_line}
         tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, **learning)
         pairs = encode_training(data, tokenizers, experiment.data, batch, guided=guided, print_line=print_line)
     validation = encode_validation(data, tokenizers, batch)

@@ -10,9 +10,11 @@ from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import Corpus
 from s2s_jax.text.encoding import LARGE
 from s2s_jax.text.subwords import Subwords
+from s2s_jax.text.tokenizer_cache import TokenizerCache
 from s2s_jax.text.tokenizers import (
     TOKENIZERS,
     Tokenizer,
+    TokenizerConfig,
     TokenizersConfig,
     load_tokenizer,
     save_tokenizer,
@@ -28,10 +30,19 @@ def make_tokenizers(
     resumed: Path | None,
     *,
     copy_slots: int,
+    cache: str = "",
     print_line: Callable[[str], None],
 ) -> PairTokenizer:
-    """The tokenizers of the directory of a resumed run, else new ones or those of files, as configured."""
-    sides = {side: _make_tokenizer(config, corpus, resumed, side, print_line) for side in SIDES}
+    """The tokenizers of the directory of a resumed run, else new ones or those of files, as configured.
+
+    Args:
+        cache: as data.cache, for those that are learned.
+    """
+    sides = {}
+    for side in SIDES:
+        own = getattr(config, side)
+        given = _given_tokenizer(own, resumed, side)
+        sides[side] = _learned_tokenizer(own, corpus, side, cache, print_line) if given is None else given
     return PairTokenizer(**sides, slots=copy_slots)
 
 
@@ -85,18 +96,29 @@ def _same_as_file(tokenizer: Tokenizer, file: str, side: str) -> Tokenizer:
     return tokenizer
 
 
-def _make_tokenizer(
-    config: TokenizersConfig, corpus: Corpus, resumed: Path | None, side: str, print_line: Callable[[str], None]
-) -> Tokenizer:
-    own = getattr(config, side)
+def _given_tokenizer(own: TokenizerConfig, resumed: Path | None, side: str) -> Tokenizer | None:
+    """The tokenizer of a resumed run or of a file; None where one has to be learned."""
     if resumed is not None and (path := tokenizer_path(resumed, side)).exists():
         return _same_as_file(load_tokenizer(path), own.file, side)
-    if own.file:
-        return load_tokenizer(Path(own.file))
-    lines = corpus.lines(side, most=own.lines if issubclass(TOKENIZERS[own.type], Subwords) else 0)
-    if len(corpus) >= LARGE:
+    return load_tokenizer(Path(own.file)) if own.file else None
+
+
+def _learned_tokenizer(
+    own: TokenizerConfig, corpus: Corpus, side: str, cache: str, print_line: Callable[[str], None]
+) -> Tokenizer:
+    large, kind = len(corpus) >= LARGE, TOKENIZERS[own.type]
+    kept = bool(cache) and large and kind.__module__.startswith("s2s_jax.")  # the code of others may change
+    stored = TokenizerCache(Path(cache).expanduser(), own, corpus, side) if kept else None
+    if stored and (tokenizer := stored.read(print_line)):
+        print_line(f"{side} vocabulary: {own.type}, found in {cache}")
+        return tokenizer
+    lines = corpus.lines(side, most=own.lines if issubclass(kind, Subwords) else 0)
+    if large:
         part = f" of {len(corpus):,}" if len(lines) < len(corpus) else ""
         print_line(f"{side} vocabulary: {own.type}, learned from {len(lines):,}{part} lines")
     # subwords cannot be trained on empty lines, and need not be
     usable = own if any(lines) else dataclasses.replace(own, type="char")
-    return train_tokenizer(lines, usable, group=f"tokenizer.{side}")
+    tokenizer = train_tokenizer(lines, usable, group=f"tokenizer.{side}")
+    if stored:
+        stored.write(tokenizer)
+    return tokenizer

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,15 @@ class IdCache:
 
     def _remove_old(self) -> None:
         """Remove the files that were not used for longest, and drafts of processes that were killed."""
-        newest = sorted(self.folder.glob("*.ids"), key=lambda each: each.stat().st_mtime, reverse=True)
+        remove_old(self.folder.glob("*.ids"), keep=CACHED_FILES)
         drafts = self.folder.glob("*.ids.*.part")
-        stale = [each for each in drafts if each.stat().st_mtime < time.time() - STALE_SECONDS]
-        for old in newest[CACHED_FILES:] + stale:
-            old.unlink(missing_ok=True)
+        remove_old([each for each in drafts if each.stat().st_mtime < time.time() - STALE_SECONDS], keep=0)
+
+
+def remove_old(files: Iterable[Path], *, keep: int) -> None:
+    """Remove all but so many files: those that were not used for longest."""
+    for old in sorted(files, key=lambda each: each.stat().st_mtime, reverse=True)[keep:]:
+        old.unlink(missing_ok=True)
 
 
 def _read(path: Path, fingerprint: str, *, lines: int, size: int) -> Ragged:

@@ -54,8 +54,9 @@ class DataConfig:
     directory: str = ""
     """Folder in which tfds: data sets are kept; empty for the default of TFDS."""
     cache: str = "~/.cache/s2s_jax/encoded"
-    """Folder that keeps the ids of large data (from 100,000 pairs) for the next run on it, and in which data that is
-    being read is written where it does not fit in memory; empty for none, and for the folder of the system (TMPDIR)."""
+    """Folder that keeps vocabularies and ids of large data (from 100,000 pairs) for the next run on it, and holds the
+    data that is being read, where it is large. Empty: nothing is kept, and the folder of the system (TMPDIR) is used.
+    """
     workers: int = 0
     """Processes that tokenize large data (from 100,000 pairs): 0 for one per processor, at most 16; 1 for none but the
     process that trains."""
