@@ -167,8 +167,13 @@ def _print_sizes(
     print_line(f"batches: {plan.per_epoch:,} per epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")
 
 
-def step_of(experiment: Experiment, model: Model) -> TrainStep:
-    """The training step of an experiment."""
+def step_of(experiment: Experiment, model: Model, mesh: Mesh) -> TrainStep:
+    """The training step of an experiment on a mesh."""
     return training_step(
-        model, experiment.loss, experiment.scheduled_sampling, experiment.optimizer, steps=experiment.steps
+        model,
+        experiment.loss,
+        experiment.scheduled_sampling,
+        experiment.optimizer,
+        steps=experiment.steps,
+        layout=devices.layout_of(mesh),
     )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -20,7 +19,7 @@ from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.training import devices
 from s2s_jax.training.console import training_console
-from s2s_jax.training.loop import TrainingLoop
+from s2s_jax.training.loop import StepProgram, TrainingLoop
 from s2s_jax.training.step import Metrics, TrainState
 from s2s_jax.training.vmapped_runs import vmapped_program
 
@@ -61,15 +60,20 @@ def train_replicas(
         return failures
 
 
-def _replica_program(experiments: Sequence[Experiment], tokenizers: PairTokenizer):
+def _replica_program(experiments: Sequence[Experiment], tokenizers: PairTokenizer) -> StepProgram:
     """The program of replicas, with the settings in which they differ as traced numbers."""
-    placement = devices.along(devices.make_mesh(experiments[0].device, replicas=len(experiments)), "replica")
+    mesh = devices.make_mesh(experiments[0].device, replicas=len(experiments))
 
     def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         experiment = configs.with_traced(experiments[0], numbers)
-        return step_of(experiment, make_model(experiment.model, tokenizers))(state, batch)
+        return step_of(experiment, make_model(experiment.model, tokenizers), mesh)(state, batch)
 
-    return vmapped_program(step, _differing(experiments), functools.partial(jax.device_put, device=placement))
+    return vmapped_program(
+        step,
+        _differing(experiments),
+        place=functools.partial(devices.place_replicas, mesh=mesh),
+        put=functools.partial(devices.put_replicas, mesh=mesh),
+    )
 
 
 def _differing(experiments: Sequence[Experiment]) -> dict[str, np.ndarray]:

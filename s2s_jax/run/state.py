@@ -29,21 +29,20 @@ def start_state(
     steps: int,
     seed: int,
 ) -> tuple[TrainState, TrainProgress]:
-    """The newest good state of a run, or a new one, on all devices; and the progress that belongs to it.
+    """The newest good state of a run, or a new one, on the devices of the mesh; and the progress that belongs to it.
 
     Raises:
         CheckpointError: there are checkpoints, and none is good.
     """
     if not checkpoints.steps():
-        state, progress = new_state(model, config, steps=steps, seed=seed), TrainProgress()
-        return jax.device_put(state, devices.on_all(mesh)), progress
-    restored = checkpoints.restore(abstract_state(model, config, steps=steps))
+        return devices.place(new_state(model, config, steps=steps, seed=seed), mesh), TrainProgress()
+    restored = checkpoints.restore(devices.abstract(abstract_state(model, config, steps=steps), mesh))
     for line in checkpoints.refused:
         print_line(f"refused: {line}")
     print_line(f"resuming at step {restored.step}")
     about = {name: restored.about[name] for name in TrainProgress._fields}
     about["best"] = math.inf if about["best"] is None else about["best"]
-    return jax.device_put(restored.tree, devices.on_all(mesh)), TrainProgress(**about)
+    return restored.tree, TrainProgress(**about)
 
 
 def new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:

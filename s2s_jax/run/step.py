@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from s2s_jax.model.interface import Model
+from s2s_jax.training.devices import WHOLE, Layout
 from s2s_jax.training.objectives import LossConfig, make_loss
 from s2s_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, probability
@@ -15,7 +16,13 @@ from s2s_jax.training.step import TrainStep, make_step
 
 
 def training_step(
-    model: Model, loss: LossConfig, sampling: ScheduledSamplingConfig, optimizer: OptimizerConfig, *, steps: int
+    model: Model,
+    loss: LossConfig,
+    sampling: ScheduledSamplingConfig,
+    optimizer: OptimizerConfig,
+    *,
+    steps: int,
+    layout: Layout = WHOLE,
 ) -> TrainStep:
     """The compiled training step of a run of `steps` steps."""
     return make_step(
@@ -24,6 +31,7 @@ def training_step(
         ema=optimizer.ema,
         accumulate=optimizer.accumulate,
         skip_spikes=optimizer.skip_spikes,
+        layout=layout,
     )
 
 

@@ -59,7 +59,7 @@ def fit(
     with prepared_run(experiment, *where, overwrite=overwrite, extend=extend) as run:
         if run.stopped:
             return run.state
-        step = step_of(run.experiment, run.shared.model)
+        step = step_of(run.experiment, run.shared.model, mesh)
         program = single_program(step, functools.partial(devices.put, mesh=mesh))
         loop = TrainingLoop([run.context], program, [run.state], profile=None if profile is None else Path(profile))
         (failure,) = loop.run()

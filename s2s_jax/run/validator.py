@@ -54,8 +54,10 @@ def make_validator(
     )
 
     def validate(params: Params) -> ValidationResult:
+        params = devices.gathered(params, mesh)
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
         totals = [sum(float(getattr(part, name)) for part in sums) for name in ("nats", "tokens", "correct")]
+        params = devices.local(params)  # a search of few sentences on many devices would be the same search on each
         translations = list(translator.translate(params, grouped.sources))
         predictions = predictions_of(
             translations or None,

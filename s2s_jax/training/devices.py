@@ -2,13 +2,15 @@
 
 import ctypes
 import dataclasses
+import functools
 import math
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -26,6 +28,8 @@ class DeviceConfig:
 
     count: int = 0
     """Devices to use; 0 for all."""
+    fsdp: int = 1
+    """Devices that share one copy of parameters and optimizer state; 1 for a copy per device, 0 for all devices."""
     platform: PlatformName = "any"
     """Refuse to run on any other platform: any, cpu, gpu or tpu."""
     cache: str = "~/.cache/s2s_jax/compiled"
@@ -34,14 +38,19 @@ class DeviceConfig:
     def __post_init__(self):
         check_fields(self, "device")
         at_least("device.count", self.count, 0)
+        at_least("device.fsdp", self.fsdp, 0)
         one_of("device.platform", self.platform, get_args(PlatformName))
 
 
+ROWS = ("data", "fsdp")  # the axes of the mesh that the rows of a batch are split over
+SHARDED_FROM = 1024  # elements; a smaller leaf costs more to gather than it saves
+
+
 def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
-    """The devices along two axes: `replica`, as many as divide the replicas, and `data`, the rest.
+    """The devices along three axes: `fsdp`; `replica`, as many as divide the replicas; and `data`, the rest.
 
     Raises:
-        ValueError: fewer devices than device.count, or of another platform.
+        ValueError: fewer devices than device.count, of another platform, or a number that device.fsdp does not divide.
     """
     check_platform(config)
     devices = jax.devices()
@@ -51,9 +60,12 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
             f"device.count={config.count}, but jax found {len(devices)} ({kind}); set a lower device.count."
         )
     count = config.count or len(devices)
-    rows = math.gcd(count, replicas)
-    types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((rows, count // rows), ("replica", "data"), axis_types=types, devices=devices[:count])
+    shards = config.fsdp or count
+    if count % shards:
+        raise ValueError(f"device.fsdp={shards} does not divide the {count} devices; set it to a number that does.")
+    rows = math.gcd(count // shards, replicas)
+    shape = (rows, count // shards // rows, shards)
+    return jax.make_mesh(shape, ("replica", *ROWS), axis_types=(AxisType.Auto,) * 3, devices=devices[:count])
 
 
 def check_platform(config: DeviceConfig) -> None:
@@ -108,20 +120,101 @@ def on_all(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def along(mesh: Mesh, axis: str) -> NamedSharding:
-    """An array split by its first axis along an axis of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(axis))
+def sharding_of(mesh: Mesh, shape: tuple[int, ...], *, replicas: bool = False) -> NamedSharding:
+    """The sharding of a leaf of the state: its largest axis that `fsdp` divides is split over it; small leaves are not.
+
+    Args:
+        replicas: the first axis is that of replicas.
+    """
+    own, shards = shape[replicas:], mesh.shape["fsdp"]
+    axes: list[str | None] = ["replica"] * replicas
+    divided = [axis for axis, size in enumerate(own) if size % shards == 0]
+    if shards > 1 and math.prod(own) >= SHARDED_FROM and divided:
+        axes += [*[None] * max(divided, key=lambda axis: own[axis]), "fsdp"]
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of each leaf of a state or of a part of it."""
+    return jax.tree.map(lambda leaf: sharding_of(mesh, leaf.shape), tree)
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """A state, or a part of it, on the devices."""
+    return jax.device_put(tree, shardings(tree, mesh))
+
+
+def abstract(tree: Any, mesh: Mesh) -> Any:
+    """The shapes of a state with the shardings of `place`, as an example for restoring one."""
+
+    def on_mesh(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding_of(mesh, leaf.shape))
+
+    return jax.tree.map(on_mesh, tree)
+
+
+def place_replicas(tree: Any, mesh: Mesh) -> Any:
+    """As `place`, for leaves [R, ...] that hold R replicas."""
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding_of(mesh, leaf.shape, replicas=True)), tree)
+
+
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """A tree with each leaf whole on every device."""
+    if all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+        return tree
+    return _gather(mesh)(tree)
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: tree, out_shardings=on_all(mesh))
+
+
+def local(tree: Any) -> Any:
+    """A tree whose leaves are whole on every device, on the first device of this process alone."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+class Layout(NamedTuple):
+    """How a step lays the arrays that it computes over the devices."""
+
+    gather: Callable[[Any], Any] = lambda tree: tree  # parameters, whole on every device
+    shard: Callable[[Any], Any] = lambda tree: tree  # gradients and the state, as `sharding_of` has them
+
+
+WHOLE = Layout()  # a copy of everything on every device
+
+
+def layout_of(mesh: Mesh) -> Layout:
+    """The layout of a step on a mesh.
+
+    Sharded parameters are gathered once per step, since a recurrent network reads all of them at each token.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return WHOLE
+    constrain = jax.lax.with_sharding_constraint
+    return Layout(lambda tree: constrain(tree, on_all(mesh)), lambda tree: constrain(tree, shardings(tree, mesh)))
 
 
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """A batch split by rows over the devices; rows of padding are added where the devices do not divide it."""
-    sharding, parts = along(mesh, "data"), mesh.shape["data"]
+    return jax.device_put(_filled(batch, mesh, axis=0), NamedSharding(mesh, PartitionSpec(ROWS)))
 
-    def placed(rows: np.ndarray) -> jax.Array:
-        missing = -len(rows) % parts
-        return jax.device_put(np.pad(rows, ((0, missing), *[(0, 0)] * (rows.ndim - 1))), sharding)  # PAD is 0: no token
 
-    return jax.tree.map(placed, batch)
+def put_replicas(batches: Batch, mesh: Mesh) -> Batch:
+    """Batches [R, B, ...] of R replicas, split by replica and by rows."""
+    return jax.device_put(_filled(batches, mesh, axis=1), NamedSharding(mesh, PartitionSpec("replica", ROWS)))
+
+
+def _filled(batch: Batch, mesh: Mesh, *, axis: int) -> Batch:
+    """A batch with as many rows, along an axis, as the devices divide."""
+    parts = math.prod(mesh.shape[name] for name in ROWS)
+
+    def filled(rows: np.ndarray) -> np.ndarray:
+        missing = -rows.shape[axis] % parts
+        return np.pad(rows, [(0, missing * (axis == each)) for each in range(rows.ndim)])  # PAD is 0: no token
+
+    return jax.tree.map(filled, batch)
 
 
 def accelerator_left_idle() -> str | None:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 from s2s_jax.model.interface import Params
 from s2s_jax.model.ops.target import launches_cost
 from s2s_jax.shapes import Batch, real
+from s2s_jax.training.devices import WHOLE, Layout
 from s2s_jax.training.objectives import Loss, LossSums
 
 
@@ -61,13 +62,14 @@ def make_step(
     ema: float = 0.0,
     accumulate: int = 1,
     skip_spikes: float = 0.0,
+    layout: Layout = WHOLE,
 ) -> TrainStep:
     """The compiled train step. `state` is donated: do not use it after the call.
 
     With `accumulate`, the gradients of that many parts of the batch are computed one after another and added: the same
     step in less memory. A step whose loss or gradient is not finite is not taken: the state is unchanged, and the
     metrics say so. With `skip_spikes`, a step whose gradient's norm is more than so many times the median of the last
-    ones counts as a step and changes no parameter.
+    ones counts as a step and changes no parameter. `layout` decides which arrays are sharded.
     """
 
     def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], LossSums]:
@@ -116,15 +118,16 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
-        gradient, sums = gradient_of(state.params, batch, state.step, key)
+        gradient, sums = gradient_of(layout.gather(state.params), batch, state.step, key)
+        gradient = layout.shard(layout.gather(gradient))  # summed first: no activation is to be moved for its shards
         with jax.named_scope("optimizer"):
             norm = optax.tree.norm(gradient)
             finite = jnp.isfinite(sums.objective) & jnp.isfinite(norm)
             if skip_spikes:
                 state, spike = after_spike_check(state, gradient, norm, finite)
-                return state, Metrics(sums, norm, finite, spike)
+                return layout.shard(state), Metrics(sums, norm, finite, spike)
             state = one_of_branches(jnp.where(finite, 1, 0), [keep, update], state, gradient)
-        return state, Metrics(sums, norm, finite)
+        return layout.shard(state), Metrics(sums, norm, finite)
 
     return jax.jit(step, donate_argnums=0)
 

@@ -18,19 +18,22 @@ from s2s_jax.training.step import Metrics, TrainState
 TracedStep = Callable[[dict[str, Any], TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def vmapped_program(step: TracedStep, numbers: dict[str, np.ndarray], put: Callable[[Any], Any]) -> StepProgram:
+def vmapped_program(
+    step: TracedStep, numbers: dict[str, np.ndarray], *, place: Callable[[Any], Any], put: Callable[[Batch], Batch]
+) -> StepProgram:
     """The program of R replicas.
 
     Args:
         step: the step of one of them, given the numbers in which they differ.
         numbers: these settings, with the value of each replica, [R].
-        put: puts stacked arrays on the devices, along the replicas.
+        place: puts stacked states on the devices.
+        put: puts stacked batches on the devices.
     """
-    together = jax.jit(jax.vmap(step), donate_argnums=1)
-    numbers = put({name: np.asarray(values, np.float32) for name, values in numbers.items()})
+    together = jax.jit(jax.vmap(step, spmd_axis_name="replica"), donate_argnums=1)
+    numbers = place({name: np.asarray(values, np.float32) for name, values in numbers.items()})
 
     def join_states(states: Sequence[TrainState]) -> TrainState:
-        return put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+        return place(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
 
     def step_all(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return together(numbers, state, batch)

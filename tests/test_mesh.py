@@ -1,0 +1,44 @@
+"""Parameters that several devices share: whatever the mesh, the numbers are those of one device."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec
+
+from s2s_jax.training import devices
+from s2s_jax.training.devices import DeviceConfig
+
+SCRIPT = Path(__file__).with_name("four_devices.py")
+
+
+def test_four_devices_compute_what_one_does(tmp_path):
+    """Steps on every mesh, with every option; runs that change their mesh; replicas. In one process, with a cache."""
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rematerialization" not in done.stderr  # XLA's word for activations that it moves between devices
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert len(differences) == 13
+    assert {name: value for name, value in differences.items() if value > 1e-6} == {}
+
+
+def test_the_largest_axis_that_divides_is_sharded_and_small_leaves_are_whole():
+    mesh = devices.make_mesh(DeviceConfig(count=2, fsdp=2))
+    shapes = {(64, 32): (32, 32), (33, 64): (33, 32), (33, 65): (33, 65), (512,): (512,), (4, 1024): (4, 512)}
+    for whole, shard in shapes.items():
+        assert devices.sharding_of(mesh, whole).shard_shape(whole) == shard
+    assert devices.sharding_of(mesh, (2, 64, 32), replicas=True).spec == PartitionSpec("replica", "fsdp")
+
+
+def test_the_mesh_divides_the_devices_or_names_the_setting():
+    assert dict(devices.make_mesh(DeviceConfig(fsdp=0)).shape) == {"replica": 1, "data": 1, "fsdp": jax.device_count()}
+    assert dict(devices.make_mesh(DeviceConfig(count=2), replicas=4).shape) == {"replica": 2, "data": 1, "fsdp": 1}
+    with pytest.raises(ValueError, match=r"^device.fsdp=3 does not divide the 2 devices; set it to a number that does"):
+        devices.make_mesh(DeviceConfig(count=2, fsdp=3))
