@@ -109,6 +109,14 @@ def _train(parser: Parser) -> None:
         help="follow the learning rate schedule of another --steps from the newest checkpoint on",
     )
     parser.add_argument("--profile", metavar="DIR", help="write a trace of ten steps for TensorBoard or Perfetto")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train with the other processes of this Slurm or Open MPI job, Kubernetes job or TPU pod",
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, where no such job has it")
+    parser.add_argument("--processes", type=int, metavar="N", help="the number of processes, with --coordinator")
+    parser.add_argument("--process-id", type=int, metavar="I", help="of this process, 0 to N-1, with --coordinator")
 
 
 def _add_run(parser: Parser, *, exported: bool = False, ensemble: bool = True, average: bool = True) -> None:

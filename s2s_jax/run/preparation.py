@@ -28,7 +28,7 @@ from s2s_jax.run.step import step_values, training_step
 from s2s_jax.run.validator import make_validator
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.training import devices
+from s2s_jax.training import devices, distributed
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import TrainerContext, ValidationResult
@@ -77,46 +77,57 @@ def prepared_run(
     Nothing that is in the directory is touched before all checks have passed and the data has been read.
     """
     print_line = functools.partial(console.print, markup=False, highlight=False)
-    check_experiment(experiment)
-    check_directory(directory)
-    with Lock(directory):
-        opening = open_run(directory, experiment, overwrite=overwrite, extend=extend)
-        experiment = opening.experiment
-        devices.use_compilation_cache(experiment.device)
-        if shared is None:
-            print_devices(print_line, mesh, experiment.model.precision)
-            shared = _share(experiment, mesh, print_line, resumed=directory if opening.resumed else None)
-        check_same_data(opening, shared.inputs.facts, directory)
-        if opening.replaced:
-            print_line(f"what {directory} held is now in {move_aside(directory)}")
+    with contextlib.ExitStack() as stack:
+        with distributed.together():
+            check_experiment(experiment)
+            check_directory(directory)
+        with distributed.together():
+            if distributed.is_first():
+                stack.enter_context(Lock(directory))
+        with distributed.together():
+            opening = open_run(directory, experiment, overwrite=overwrite, extend=extend)
+            experiment = opening.experiment
+            devices.use_compilation_cache(experiment.device)
+            if shared is None:
+                print_devices(print_line, mesh, experiment.model.precision)
+                shared = _share(experiment, mesh, print_line, resumed=directory if opening.resumed else None)
+            check_same_data(opening, shared.inputs.facts, directory)
+        with distributed.together():
+            if opening.replaced and distributed.is_first():
+                print_line(f"what {directory} held is now in {move_aside(directory)}")
         plan = BatchPlan(shared.inputs.training, experiment.batch, seed=experiment.seed)
-        with _checkpoints(experiment, shared.inputs.facts, directory) as checkpoints:
+        with distributed.together():  # left when no process finds anything unfinished any more
+            checkpoints = stack.enter_context(_checkpoints(experiment, shared.inputs.facts, directory))
+        with distributed.together():
             numbers = {"steps": experiment.steps, "seed": experiment.seed}
             state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
-            write_run(experiment, shared.inputs, directory)
-            first = int(state.step)
-            policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
-            stopped = policy.reason(first, progress)
-            if stopped:
-                print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
-            else:
-                _print_sizes(print_line, state, shared.tokenizers, plan)
-                if warning := warmup_warning(experiment.optimizer, experiment.steps):
-                    print_line(f"warning: {warning}")
-            with _writer(experiment, plan, directory, console, resumed_at=first) as writer:
-                context = TrainerContext(
-                    batches=plan.from_step,
-                    validate=shared.validate,
-                    checkpoints=checkpoints,
-                    checkpoint=experiment.checkpoint,
-                    buckets=len(plan.buckets),
-                    largest=plan.largest() if experiment.steps - first >= plan.per_epoch else None,
-                    writer=writer,
-                    directory=directory,
-                    policy=policy,
-                    progress=progress,
-                )
-                yield PreparedRun(experiment, context, state, shared, stopped)
+        first = int(state.step)
+        distributed.check_same(first, f"the step of the newest checkpoint in {directory}")
+        with distributed.together():
+            if distributed.is_first():
+                write_run(experiment, shared.inputs, directory)
+        policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
+        stopped = policy.reason(first, progress)
+        if stopped:
+            print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
+        else:
+            _print_sizes(print_line, state, shared.tokenizers, plan)
+            if warning := warmup_warning(experiment.optimizer, experiment.steps):
+                print_line(f"warning: {warning}")
+        with _writer(experiment, plan, directory, console, resumed_at=first) as writer:
+            context = TrainerContext(
+                batches=plan.from_step,
+                validate=shared.validate,
+                checkpoints=checkpoints,
+                checkpoint=experiment.checkpoint,
+                buckets=len(plan.buckets),
+                largest=plan.largest() if experiment.steps - first >= plan.per_epoch else None,
+                writer=writer,
+                directory=directory,
+                policy=policy,
+                progress=progress,
+            )
+            yield PreparedRun(experiment, context, state, shared, stopped)
 
 
 def _writer(
@@ -138,7 +149,7 @@ def _writer(
 def _checkpoints(experiment: Experiment, facts: dict[str, Any], directory: Path) -> Checkpoints:
     """The checkpoints of a run, open for writing; metrics.jsonl records each that is written."""
     run, path = identity(experiment, facts), directory / METRICS_FILE
-    on_written = functools.partial(append_record, path, "checkpoint")
+    on_written = functools.partial(append_record, path, "checkpoint") if distributed.is_first() else None
     return Checkpoints(directory / CHECKPOINTS, experiment.checkpoint, run=run, on_written=on_written)
 
 

@@ -17,7 +17,7 @@ from s2s_jax.run.opening import change_texts
 from s2s_jax.run.preparation import PreparedRun, prepared_run, step_of
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.training import devices
+from s2s_jax.training import devices, distributed
 from s2s_jax.training.console import training_console
 from s2s_jax.training.loop import StepProgram, TrainingLoop
 from s2s_jax.training.step import Metrics, TrainState
@@ -84,6 +84,8 @@ def _differing(experiments: Sequence[Experiment]) -> dict[str, np.ndarray]:
 
 
 def _check_replicas(experiments: Sequence[Experiment]) -> None:
+    if distributed.is_shared():
+        raise ValueError("replicas are trained by one process; train each of them by itself to use several.")
     first = configs.without_vmappable(experiments[0])
     for other in map(configs.without_vmappable, experiments[1:]):
         if other != first:

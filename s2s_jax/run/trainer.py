@@ -9,7 +9,7 @@ from s2s_jax.config import Experiment
 from s2s_jax.imports import import_code
 from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.preparation import prepared_run, step_of
-from s2s_jax.training import devices
+from s2s_jax.training import devices, distributed
 from s2s_jax.training.console import training_console
 from s2s_jax.training.loop import TrainingLoop, single_program
 from s2s_jax.training.step import TrainState
@@ -62,7 +62,8 @@ def fit(
         step = step_of(run.experiment, run.shared.model, mesh)
         program = single_program(step, functools.partial(devices.put, mesh=mesh))
         loop = TrainingLoop([run.context], program, [run.state], profile=None if profile is None else Path(profile))
-        (failure,) = loop.run()
+        with distributed.losses_named():
+            (failure,) = loop.run()
         if failure is not None:
             raise failure
         return loop.state

@@ -9,9 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
+from s2s_jax.training import distributed
+
 
 def training_console(*, stderr: bool = False, markup: bool = True) -> Console:
-    """A console on stdout or stderr that loses lines rather than raise when they cannot be written."""
+    """A console on stdout or stderr that loses lines rather than raise when they cannot be written.
+
+    Of the processes that share a training, the first one alone shows anything.
+    """
+    if not distributed.is_first():
+        return Console(quiet=True)
     stream = sys.stderr if stderr else sys.stdout
     if stream is None or "ipykernel" in sys.modules:  # closed, which rich knows, or a notebook, where rich shows HTML
         return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=markup)

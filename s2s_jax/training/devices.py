@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.shapes import Batch
+from s2s_jax.training import distributed
 from s2s_jax.validation import at_least, check_fields, one_of
 
 PlatformName = Literal["any", "cpu", "gpu", "tpu"]
@@ -28,6 +29,8 @@ class DeviceConfig:
 
     count: int = 0
     """Devices to use; 0 for all."""
+    heartbeat: int = 100
+    """Seconds without a sign of life after which a process of a distributed training counts as lost."""
     fsdp: int = 1
     """Devices that share one copy of parameters and optimizer state; 1 for a copy per device, 0 for all devices."""
     platform: PlatformName = "any"
@@ -39,6 +42,7 @@ class DeviceConfig:
         check_fields(self, "device")
         at_least("device.count", self.count, 0)
         at_least("device.fsdp", self.fsdp, 0)
+        at_least("device.heartbeat", self.heartbeat, 1)
         one_of("device.platform", self.platform, get_args(PlatformName))
 
 
@@ -60,6 +64,8 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
             f"device.count={config.count}, but jax found {len(devices)} ({kind}); set a lower device.count."
         )
     count = config.count or len(devices)
+    if count < len(devices) and distributed.is_shared():
+        raise ValueError(f"device.count={count}: the processes share all {len(devices)} devices; leave it at 0.")
     shards = config.fsdp or count
     if count % shards:
         raise ValueError(f"device.fsdp={shards} does not divide the {count} devices; set it to a number that does.")
@@ -100,9 +106,10 @@ def keep_freed_memory() -> None:
 
 
 def describe(mesh: Mesh) -> str:
-    """The number, kind and platform of the devices."""
-    first = mesh.devices.flat[0]
-    return f"{mesh.devices.size} x {first.device_kind} ({first.platform})"
+    """The number, kind and platform of the devices, and their processes where there are several."""
+    first, processes = mesh.devices.flat[0], jax.process_count()
+    shared = f", in {processes} processes" if processes > 1 else ""
+    return f"{mesh.devices.size} x {first.device_kind} ({first.platform}){shared}"
 
 
 def memory_limit() -> float | None:
@@ -139,9 +146,17 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda leaf: sharding_of(mesh, leaf.shape), tree)
 
 
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """An array on the devices; where processes share them each has a copy, and puts its part on its own ones."""
+    if not distributed.is_shared():
+        return jax.device_put(leaf, sharding)
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
 def place(tree: Any, mesh: Mesh) -> Any:
     """A state, or a part of it, on the devices."""
-    return jax.device_put(tree, shardings(tree, mesh))
+    return jax.tree.map(lambda leaf: _put(leaf, sharding_of(mesh, leaf.shape)), tree)
 
 
 def abstract(tree: Any, mesh: Mesh) -> Any:
@@ -198,7 +213,8 @@ def layout_of(mesh: Mesh) -> Layout:
 
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """A batch split by rows over the devices; rows of padding are added where the devices do not divide it."""
-    return jax.device_put(_filled(batch, mesh, axis=0), NamedSharding(mesh, PartitionSpec(ROWS)))
+    rows = NamedSharding(mesh, PartitionSpec(ROWS))
+    return jax.tree.map(lambda leaf: _put(leaf, rows), _filled(batch, mesh, axis=0))
 
 
 def put_replicas(batches: Batch, mesh: Mesh) -> Batch:

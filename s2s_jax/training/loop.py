@@ -1,6 +1,7 @@
 """The training loop, for one run or for replicas that go in step: steps, validations, checkpoints, and when to stop."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
+from s2s_jax.training import distributed
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig, Checkpoints
 from s2s_jax.training.devices import memory_limit
 from s2s_jax.training.memory import MemoryNeed, Shape, explained, memory_need, memory_warning
@@ -97,7 +99,7 @@ class TrainingLoop:
         self.progress = [run.progress for run in runs]
         self.failures: list[NotFinite | None] = [None for _ in runs]
         self._costs: list[float | None] = [None for _ in runs]  # of the validation after the last step
-        self._guard = SignalGuard()
+        self._guard = SignalGuard(pass_on=distributed.pass_on if distributed.is_shared() else None)
         self._memory: dict[Shape, MemoryNeed | None] = {}  # of the shapes that are compiled
         self._limit = memory_limit()
         self._saved_at = time.monotonic()
@@ -117,7 +119,7 @@ class TrainingLoop:
                 reason = self._train(profile)
             except SignalReceived:
                 self._save_interrupted()
-                raise Interrupted(self._guard.number, self.step) from None
+                raise Interrupted(self._guard.number or signal.SIGTERM, self.step) from None
         for index in self._alive():
             progress = self.progress[index]
             numbers = {"tokens": progress.tokens, "seconds": progress.seconds}
@@ -135,7 +137,7 @@ class TrainingLoop:
         for per_run in zip(*(run.batches(self.first, last) for run in self.runs), strict=True):
             profile.before_step()
             self._take_step(per_run)
-            if self._guard.number:
+            if distributed.stops_after(self.step) if distributed.is_shared() else self._guard.number:
                 raise SignalReceived
             saving = self._is_save_due()
             if saving or self.policy.is_validated(self.step, self.progress[0]):
@@ -146,7 +148,9 @@ class TrainingLoop:
 
     def _is_save_due(self) -> bool:
         config, seconds = self.runs[0].checkpoint, time.monotonic() - self._saved_at
-        return self.step % config.every == 0 or 0 < config.every_minutes * 60 <= seconds
+        if self.step % config.every == 0 or not config.every_minutes:
+            return self.step % config.every == 0
+        return bool(distributed.of_first_now_and_then(self.step, config.every_minutes * 60 <= seconds, otherwise=False))
 
     def _save(self, index: int, state: TrainState) -> None:
         self._saved_at = time.monotonic()
@@ -180,6 +184,9 @@ class TrainingLoop:
         for index, (run, own) in enumerate(zip(self.runs, batches, strict=True)):
             tokens = self.progress[index].tokens + int((own.target != PAD).sum())
             seconds = run.progress.seconds + run.writer.seconds / len(self.runs)  # replicas share the time
+            if self.policy.budget.seconds:
+                before = self.progress[index].seconds
+                seconds = distributed.of_first_now_and_then(self.step, seconds, otherwise=before)
             self.progress[index] = self.progress[index]._replace(tokens=tokens, seconds=seconds)
 
     def _compile_once(self, batches: Sequence[Batch]) -> tuple[Shape, Batch]:
@@ -250,6 +257,7 @@ class TrainingLoop:
     def _validate(self, run: TrainerContext, state: TrainState) -> ValidationResult:
         run.writer.validating(self.step)
         result = self._guard.run(run.validate, state.evaluation_params)
+        result = result._replace(cost=distributed.of_first(result.cost))  # so that all choose the same
         run.writer.validation(self.step, result.values, result.sample)
         return result
 
@@ -265,7 +273,8 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
     auxiliary = None if isinstance(sums.auxiliary, tuple) else float(sums.auxiliary)
     if not metrics.finite:
         kept = run.directory / f"not_finite_{step}.npz"
-        np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
+        if distributed.is_first():
+            np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
         added = "" if auxiliary is None else f"the alignment terms {auxiliary / max(tokens, 1):.3g}, "
         raise NotFinite(
             f"step {step}: the loss is {nats / max(tokens, 1):.3g} nats per token, {added}the gradient's norm "

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from s2s_jax.extras import needs_extra
+from s2s_jax.training import distributed
 from s2s_jax.training.checkpoint.disk import replace_file
 from s2s_jax.training.display import Display, clock
 from s2s_jax.training.memory import MemoryNeed, Shape
@@ -45,7 +47,10 @@ class StepSums(NamedTuple):
 
 
 class MetricsWriter:
-    """Writes metrics.jsonl, and shows a live table on a terminal or plain lines elsewhere."""
+    """Writes metrics.jsonl, and shows a live table on a terminal or plain lines elsewhere.
+
+    Of the processes that share a training, the first one alone writes.
+    """
 
     def __init__(
         self,
@@ -61,9 +66,10 @@ class MetricsWriter:
         """`values_at` gives the numbers that depend on the step alone, such as its learning rate."""
         self.config, self.steps, self.values_at = config, steps, values_at
         self.path = directory / "metrics.jsonl"
-        self._board = _board(directory) if config.tensorboard else None
-        damaged = _drop_after(self.path, resumed_at)
-        self._file = self.path.open("a", encoding="utf-8")
+        writes = distributed.is_first()
+        self._board = _board(directory) if config.tensorboard and writes else None
+        damaged = _drop_after(self.path, resumed_at) if writes else 0
+        self._file = (self.path if writes else Path(os.devnull)).open("a", encoding="utf-8")
         self._since = time.monotonic()
         self._first, self._started, self._paused = resumed_at, self._since, self._since
         self._sums = StepSums(resumed_at, 0.0, 0.0, 0.0, 0.0)

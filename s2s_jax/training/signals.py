@@ -46,8 +46,9 @@ class SignalGuard:
     _outermost: "SignalGuard | None" = None
     _abandoned: threading.Thread | None = None
 
-    def __init__(self):
-        self._received, self._received_at = 0, 0.0
+    def __init__(self, *, pass_on: Callable[[int], None] | None = None):
+        """`pass_on` lets the other processes of a training know of a signal; jax itself catches SIGTERM then."""
+        self._received, self._received_at, self._pass_on = 0, 0.0, pass_on
         self._before: dict[int, Any] = {}
 
     @property
@@ -61,6 +62,8 @@ class SignalGuard:
         for number in self.signals:
             if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # as `nohup` has it: training goes on when the terminal is closed
+            if number == signal.SIGTERM and self._pass_on is not None:
+                continue
             self._before[number] = signal.signal(number, self._receive)
         SignalGuard._outermost = self
         return self
@@ -80,7 +83,10 @@ class SignalGuard:
         Raises:
             SignalReceived: a signal was received before the function returned.
         """
-        if SignalGuard._outermost is None or threading.current_thread() is not threading.main_thread():
+        outermost = SignalGuard._outermost
+        if outermost is None or threading.current_thread() is not threading.main_thread():
+            return function(*arguments)
+        if outermost._pass_on is not None:  # other processes wait for what it computes
             return function(*arguments)
         future: Future[Result] = Future()
         thread = threading.Thread(target=_fulfil, args=(future, function, *arguments), name="s2s-compute")
@@ -100,6 +106,8 @@ class SignalGuard:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._received:
             self._received, self._received_at = number, time.monotonic()
+            if self._pass_on is not None:
+                self._pass_on(number)
         elif time.monotonic() - self._received_at > SAME_SECONDS:
             _show_cursor()
             for other in self.signals:

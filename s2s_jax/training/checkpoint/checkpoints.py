@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from s2s_jax.training import distributed
 from s2s_jax.training.checkpoint.disk import (
     discard,
     missing_megabytes,
@@ -125,7 +125,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            if error is None or not distributed.is_shared():  # else the other processes may not come to wait
+                self.close()
         except CheckpointError as failure:
             if error is None or isinstance(error, SystemExit):  # exit(0) must not hide that a checkpoint is missing
                 raise
@@ -170,11 +171,14 @@ class Checkpoints:
         self.wait()  # first, so that the host never holds two copies
         arrays = on_host(tree)
         record = record_of(step, arrays, metrics=metrics, about=about, run=self._run)
-        present = [other for other in self.steps() if other not in self._damaged]
-        if step in present and self._is_there(step, record):
+        with distributed.together():
+            present = [other for other in self.steps() if other not in self._damaged]
+            is_there = step in present and self._is_there(step, record)
+            if not is_there:
+                self._check_newest(step, present)
+                self._check_space(step, arrays)
+        if distributed.of_first(is_there):
             return
-        self._check_newest(step, present)
-        self._check_space(step, arrays)
         try:
             writing = start_writing(self._path(step), arrays, record, replace=step in self.steps())
         except Exception as error:
@@ -190,14 +194,16 @@ class Checkpoints:
         if self._pending is None:
             return
         step, record, writing = self._pending
-        try:
-            writing.result()
-        except Exception as error:
-            self._pending = None
-            raise self._unwritten(step, error) from error
+        with distributed.together():
+            try:
+                writing.result()
+            except Exception as error:
+                self._pending = None
+                raise self._unwritten(step, error) from error
         self._pending = None  # only now: an interrupted wait may be repeated
-        if not self._appears(step, record):
-            raise CheckpointError(f"checkpoint {step} is not in {self.directory}, although its write ended")
+        with distributed.together():  # process 0 renames the step, after which the others may look for it
+            if distributed.is_first() and not self._appears(step, record):
+                raise CheckpointError(f"checkpoint {step} is not in {self.directory}, although its write ended")
         self._damaged.discard(step)
         sync_directory(self.directory)  # Orbax has renamed the step into it
         if self._on_written is not None:
@@ -349,7 +355,7 @@ class Checkpoints:
 
     def _prune(self, newest: int) -> None:
         """Delete steps that need not be kept, and damaged ones once the run has passed them again."""
-        if self._config is None or jax.process_index() != 0:
+        if self._config is None or not distributed.is_first():
             return
         spared: set[int] = set()
         losses: dict[int, float | None] = {}
@@ -365,7 +371,7 @@ class Checkpoints:
             discard(self._path(step))
 
     def _remove_unfinished(self) -> None:
-        if jax.process_index() == 0:
+        if distributed.is_first():
             remove_unfinished(self.directory)
 
 
