@@ -35,7 +35,7 @@ from s2s_jax.training.loop import TrainerContext, ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
 from s2s_jax.training.optimizer import warmup_warning
 from s2s_jax.training.step import TrainState, TrainStep
-from s2s_jax.training.stop_policy import StopPolicy
+from s2s_jax.training.stop_policy import StopPolicy, TrainProgress
 
 
 class Shared(NamedTuple):
@@ -78,12 +78,7 @@ def prepared_run(
     """
     print_line = functools.partial(console.print, markup=False, highlight=False)
     with contextlib.ExitStack() as stack:
-        with distributed.together():
-            check_experiment(experiment)
-            check_directory(directory)
-        with distributed.together():
-            if distributed.is_first():
-                stack.enter_context(Lock(directory))
+        _lock(stack, experiment, directory)
         with distributed.together():
             opening = open_run(directory, experiment, overwrite=overwrite, extend=extend)
             experiment = opening.experiment
@@ -98,14 +93,11 @@ def prepared_run(
         plan = BatchPlan(shared.inputs.training, experiment.batch, seed=experiment.seed)
         with distributed.together():  # left when no process finds anything unfinished any more
             checkpoints = stack.enter_context(_checkpoints(experiment, shared.inputs.facts, directory))
-        with distributed.together():
-            numbers = {"steps": experiment.steps, "seed": experiment.seed}
-            state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
-        first = int(state.step)
-        distributed.check_same(first, f"the step of the newest checkpoint in {directory}")
+        state, progress = _start(experiment, shared, checkpoints, mesh, print_line)
         with distributed.together():
             if distributed.is_first():
                 write_run(experiment, shared.inputs, directory)
+        first = int(state.step)
         policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
         stopped = policy.reason(first, progress)
         if stopped:
@@ -128,6 +120,27 @@ def prepared_run(
                 progress=progress,
             )
             yield PreparedRun(experiment, context, state, shared, stopped)
+
+
+def _lock(stack: contextlib.ExitStack, experiment: Experiment, directory: Path) -> None:
+    """Check what can be checked before anything is touched, and lock the directory until the stack is left."""
+    with distributed.together():
+        check_experiment(experiment)
+        check_directory(directory)
+    with distributed.together():
+        if distributed.is_first():
+            stack.enter_context(Lock(directory))
+
+
+def _start(
+    experiment: Experiment, shared: Shared, checkpoints: Checkpoints, mesh: Mesh, print_line: Callable[[str], None]
+) -> tuple[TrainState, TrainProgress]:
+    """The state that a run is trained from, of the same checkpoint in all processes, and its progress."""
+    numbers = {"steps": experiment.steps, "seed": experiment.seed}
+    with distributed.together():
+        state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
+    distributed.check_same(int(state.step), f"the step of the newest checkpoint in {checkpoints.directory}")
+    return state, progress
 
 
 def _writer(

@@ -16,7 +16,11 @@ AGREED_EVERY = 10  # steps between two looks at the clock of process 0, each of 
 
 
 class ProcessLost(ConnectionError):  # noqa: N818
-    """Another process of this training has ended, or cannot be reached."""
+    """Another process of this training was killed, or cannot be reached."""
+
+
+class ProcessFailed(OSError):  # noqa: N818
+    """Another process of this training ends with an error, and this one with it."""
 
 
 def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heartbeat: int) -> None:
@@ -92,7 +96,7 @@ def together() -> Iterator[None]:
     """A context that all processes leave at the same time; an error of one is an error of all.
 
     Raises:
-        ProcessLost: another process has left it with an error.
+        ProcessFailed: another process has left it with an error.
     """
     if not is_shared():
         yield
@@ -106,7 +110,7 @@ def together() -> Iterator[None]:
     if failure is not None:
         raise failure
     if len(failed):
-        raise ProcessLost(f"process {failed[0]} of {jax.process_count()} has ended with an error, see its output.")
+        raise ProcessFailed(f"process {failed[0]} of {jax.process_count()} has ended with an error, see its output.")
 
 
 def check_same(value: float, what: str) -> None:
@@ -114,7 +118,7 @@ def check_same(value: float, what: str) -> None:
 
     Raises:
         ValueError: it is not.
-        ProcessLost: it is here, and not in another process.
+        ProcessFailed: it is here, and not in another process.
     """
     expected = of_first(value)
     with together():
