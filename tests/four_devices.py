@@ -61,7 +61,7 @@ def trained(mesh, *changes: str, steps: int = 3):
     config = experiment("model.embedding=64", *changes)  # of 64, so that more than the cells is sharded
     model = build(config.model, source_vocabulary=10, target_vocabulary=11)
     parts = (model, config.loss, config.scheduled_sampling, config.optimizer)
-    step = training_step(*parts, steps=config.steps, layout=devices.layout_of(mesh))
+    step = training_step(*parts, steps=config.steps, layout=devices.layout_of(config.device, mesh))
     state = devices.place(new_state(model, config.optimizer, steps=config.steps, seed=0), mesh)
     before = devices.shardings(state, mesh)
     for _ in range(steps):
@@ -108,6 +108,8 @@ def runs_alike(folder: Path) -> dict[str, float]:
             for each in ("whole", name)
         ]
         found[f"{name}: validation"] = largest_difference(*values)
+    changed = ["device.count=4", "device.parallel=pmap", "optimizer.accumulate=2"]
+    found["pmap"] = largest_difference(whole, run.train(override(base, *changed), folder / "pmap", QUIET).params)
     replicas = [dataclasses.replace(on_four, seed=seed) for seed in (0, 1)]
     folders = [folder / f"replica {seed}" for seed in (0, 1)]
     assert run.train_replicas(replicas, folders, QUIET) == [None, None]

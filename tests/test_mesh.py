@@ -25,7 +25,7 @@ def test_four_devices_compute_what_one_does(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "rematerialization" not in done.stderr  # XLA's word for activations that it moves between devices
     differences = json.loads(done.stdout.splitlines()[-1])
-    assert len(differences) == 13
+    assert len(differences) == 14
     assert {name: value for name, value in differences.items() if value > 1e-6} == {}
 
 
@@ -42,3 +42,12 @@ def test_the_mesh_divides_the_devices_or_names_the_setting():
     assert dict(devices.make_mesh(DeviceConfig(count=2), replicas=4).shape) == {"replica": 2, "data": 1, "fsdp": 1}
     with pytest.raises(ValueError, match=r"^device.fsdp=3 does not divide the 2 devices; set it to a number that does"):
         devices.make_mesh(DeviceConfig(count=2, fsdp=3))
+
+
+def test_pmap_refuses_what_only_the_mesh_can_do():
+    with pytest.raises(ValueError, match=r"^device.parallel=pmap copies the state to each device, and device.fsdp=2"):
+        DeviceConfig(parallel="pmap", fsdp=2)
+    with pytest.raises(
+        ValueError, match=r"^device.parallel=pmap trains one run in one process; set device.parallel=mesh"
+    ):
+        devices.make_mesh(DeviceConfig(parallel="pmap"), replicas=2)

@@ -199,5 +199,5 @@ def step_of(experiment: Experiment, model: Model, mesh: Mesh) -> TrainStep:
         experiment.scheduled_sampling,
         experiment.optimizer,
         steps=experiment.steps,
-        layout=devices.layout_of(mesh),
+        layout=devices.layout_of(experiment.device, mesh),
     )

@@ -12,6 +12,7 @@ from s2s_jax.run.preparation import prepared_run, step_of
 from s2s_jax.training import devices, distributed
 from s2s_jax.training.console import training_console
 from s2s_jax.training.loop import TrainingLoop, single_program
+from s2s_jax.training.pmapped_run import pmapped_program
 from s2s_jax.training.step import TrainState
 
 
@@ -60,7 +61,10 @@ def fit(
         if run.stopped:
             return run.state
         step = step_of(run.experiment, run.shared.model, mesh)
-        program = single_program(step, functools.partial(devices.put, mesh=mesh))
+        if run.experiment.device.parallel == "pmap":
+            program = pmapped_program(step, mesh)
+        else:
+            program = single_program(step, functools.partial(devices.put, mesh=mesh))
         loop = TrainingLoop([run.context], program, [run.state], profile=None if profile is None else Path(profile))
         with distributed.losses_named():
             (failure,) = loop.run()

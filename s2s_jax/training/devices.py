@@ -21,6 +21,7 @@ from s2s_jax.training import distributed
 from s2s_jax.validation import at_least, check_fields, one_of
 
 PlatformName = Literal["any", "cpu", "gpu", "tpu"]
+ParallelName = Literal["mesh", "pmap"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class DeviceConfig:
 
     count: int = 0
     """Devices to use; 0 for all."""
+    parallel: ParallelName = "mesh"
+    """How devices share a step: mesh (one program over global arrays) or pmap (as mesh, up to random numbers)."""
     heartbeat: int = 100
     """Seconds without a sign of life after which a process of a distributed training counts as lost."""
     fsdp: int = 1
@@ -44,6 +47,12 @@ class DeviceConfig:
         at_least("device.fsdp", self.fsdp, 0)
         at_least("device.heartbeat", self.heartbeat, 1)
         one_of("device.platform", self.platform, get_args(PlatformName))
+        one_of("device.parallel", self.parallel, get_args(ParallelName))
+        if self.parallel == "pmap" and self.fsdp != 1:
+            raise ValueError(
+                f"device.parallel=pmap copies the state to each device, and device.fsdp={self.fsdp} shards it; set "
+                "device.fsdp=1, or device.parallel=mesh."
+            )
 
 
 ROWS = ("data", "fsdp")  # the axes of the mesh that the rows of a batch are split over
@@ -66,6 +75,8 @@ def make_mesh(config: DeviceConfig, *, replicas: int = 1) -> Mesh:
     count = config.count or len(devices)
     if count < len(devices) and distributed.is_shared():
         raise ValueError(f"device.count={count}: the processes share all {len(devices)} devices; leave it at 0.")
+    if config.parallel == "pmap" and (replicas > 1 or distributed.is_shared()):
+        raise ValueError("device.parallel=pmap trains one run in one process; set device.parallel=mesh.")
     shards = config.fsdp or count
     if count % shards:
         raise ValueError(f"device.fsdp={shards} does not divide the {count} devices; set it to a number that does.")
@@ -195,16 +206,25 @@ class Layout(NamedTuple):
 
     gather: Callable[[Any], Any] = lambda tree: tree  # parameters, whole on every device
     shard: Callable[[Any], Any] = lambda tree: tree  # gradients and the state, as `sharding_of` has them
+    total: Callable[[Any], Any] = lambda tree: tree  # sums over the rows of all devices
+    own_key: Callable[[Any], Any] = lambda key: key  # of the random numbers of this device's rows
 
 
-WHOLE = Layout()  # a copy of everything on every device
+WHOLE = Layout()  # global arrays, a copy of the state on every device
+PMAP_AXIS = "devices"
+PMAPPED = Layout(
+    total=lambda tree: jax.lax.psum(tree, PMAP_AXIS),
+    own_key=lambda key: jax.random.fold_in(key, jax.lax.axis_index(PMAP_AXIS)),
+)
 
 
-def layout_of(mesh: Mesh) -> Layout:
-    """The layout of a step on a mesh.
+def layout_of(config: DeviceConfig, mesh: Mesh) -> Layout:
+    """The layout of a step.
 
     Sharded parameters are gathered once per step, since a recurrent network reads all of them at each token.
     """
+    if config.parallel == "pmap":
+        return PMAPPED
     if mesh.shape["fsdp"] == 1:
         return WHOLE
     constrain = jax.lax.with_sharding_constraint
@@ -214,23 +234,23 @@ def layout_of(mesh: Mesh) -> Layout:
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """A batch split by rows over the devices; rows of padding are added where the devices do not divide it."""
     rows = NamedSharding(mesh, PartitionSpec(ROWS))
-    return jax.tree.map(lambda leaf: _put(leaf, rows), _filled(batch, mesh, axis=0))
+    return jax.tree.map(lambda leaf: _put(leaf, rows), filled(batch, mesh))
 
 
 def put_replicas(batches: Batch, mesh: Mesh) -> Batch:
     """Batches [R, B, ...] of R replicas, split by replica and by rows."""
-    return jax.device_put(_filled(batches, mesh, axis=1), NamedSharding(mesh, PartitionSpec("replica", ROWS)))
+    return jax.device_put(filled(batches, mesh, axis=1), NamedSharding(mesh, PartitionSpec("replica", ROWS)))
 
 
-def _filled(batch: Batch, mesh: Mesh, *, axis: int) -> Batch:
+def filled(batch: Batch, mesh: Mesh, *, axis: int = 0) -> Batch:
     """A batch with as many rows, along an axis, as the devices divide."""
     parts = math.prod(mesh.shape[name] for name in ROWS)
 
-    def filled(rows: np.ndarray) -> np.ndarray:
+    def padded(rows: np.ndarray) -> np.ndarray:
         missing = -rows.shape[axis] % parts
         return np.pad(rows, [(0, missing * (axis == each)) for each in range(rows.ndim)])  # PAD is 0: no token
 
-    return jax.tree.map(filled, batch)
+    return jax.tree.map(padded, batch)
 
 
 def accelerator_left_idle() -> str | None:

@@ -79,7 +79,7 @@ def make_step(
 
     def gradient_of(params: Params, batch: Batch, step, key) -> tuple[Params, LossSums]:
         of_part = jax.grad(mean_objective, has_aux=True)
-        tokens = jnp.maximum(real(batch.target).sum(), 1).astype(jnp.float32)
+        tokens = jnp.maximum(layout.total(real(batch.target).sum()), 1).astype(jnp.float32)
         if accumulate == 1:
             return of_part(params, batch, step, key, tokens)
 
@@ -118,7 +118,8 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
-        gradient, sums = gradient_of(layout.gather(state.params), batch, state.step, key)
+        of_rows = gradient_of(layout.gather(state.params), batch, state.step, layout.own_key(key))
+        gradient, sums = layout.total(of_rows)
         gradient = layout.shard(layout.gather(gradient))  # summed first: no activation is to be moved for its shards
         with jax.named_scope("optimizer"):
             norm = optax.tree.norm(gradient)
