@@ -31,22 +31,26 @@ SETTINGS = {
 HEARTBEAT = 8  # seconds
 
 
-def start(directory: Path, *, steps: int, processes: int = 2) -> list[subprocess.Popen]:
-    """`s2s train` of the tiny experiment in processes of their own."""
+def command(directory: Path, *, steps: int) -> list[str]:
+    """`s2s train` of the tiny experiment."""
     file = directory.parent / "tiny_experiment.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import experiment\n")
+    settings = {**SETTINGS, "steps": steps, "device.count": 0, "device.heartbeat": HEARTBEAT, "device.fsdp": 2}
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    return [sys.executable, "-m", "s2s_jax", "train", str(file), "--run", str(directory), "--json", *flags]
+
+
+def start(directory: Path, *, steps: int) -> list[subprocess.Popen]:
+    """Two processes that train together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    settings = {**SETTINGS, "steps": steps, "device.count": 0, "device.heartbeat": HEARTBEAT, "device.fsdp": 2}
-    flags = [f"--{name}={value}" for name, value in settings.items()]
-    shared = ["--coordinator", f"localhost:{port}", "--processes", str(processes)]
-    command = [sys.executable, "-m", "s2s_jax", "train", str(file), "--run", str(directory), "--json", *flags, *shared]
+    words = [*command(directory, steps=steps), "--coordinator", f"localhost:{port}", "--processes", "2"]
     return [
         subprocess.Popen(
-            [*command, "--process-id", str(number)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*words, "--process-id", str(number)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for number in range(processes)
+        for number in range(2)
     ]
 
 
@@ -105,8 +109,13 @@ def story(tmp_path_factory) -> Story:
 
 @pytest.fixture(scope="module")
 def uninterrupted(story) -> Path:
+    """Two processes that Slurm has started: submitit's local executor has the same submission."""
     directory = story.directory.parent / "uninterrupted"
-    assert [code for code, _, _ in ended(start(directory, steps=story.steps))] == [0, 0]
+    slurm = ["--executor", "slurm", "--slurm", "cluster=local", "--slurm", "tasks_per_node=2"]
+    words = [*command(directory, steps=story.steps), *slurm]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == story.steps
     return directory
 
 

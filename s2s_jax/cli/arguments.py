@@ -115,8 +115,18 @@ def _train(parser: Parser) -> None:
         help="train with the other processes of this Slurm or Open MPI job, Kubernetes job or TPU pod",
     )
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, where no such job has it")
-    parser.add_argument("--processes", type=int, metavar="N", help="the number of processes, with --coordinator")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="the number of processes, with --coordinator or --executor ray"
+    )
     parser.add_argument("--process-id", type=int, metavar="I", help="of this process, 0 to N-1, with --coordinator")
+    parser.add_argument(
+        "--executor",
+        default="local",
+        choices=("local", "ray", "slurm"),
+        help="where to train: in this process (local, the default), or in several ones of a cluster",
+    )
+    parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
+    parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
 
 
 def _add_run(parser: Parser, *, exported: bool = False, ensemble: bool = True, average: bool = True) -> None:

@@ -8,18 +8,21 @@ from pathlib import Path
 
 from s2s_jax import config, run
 from s2s_jax.cli.arguments import Arguments, UsageError
+from s2s_jax.cli.errors import DONE
 from s2s_jax.cli.experiments import find, settings_alone
 from s2s_jax.cli.inputs import check_not_exported
 from s2s_jax.cli.output import print_json
 from s2s_jax.imports import merged_names
+from s2s_jax.run import launch
+from s2s_jax.run.run_dir import checkpoint_steps
 from s2s_jax.training import distributed
 from s2s_jax.training.console import training_console
 from s2s_jax.training.devices import keep_freed_memory
 from s2s_jax.training.signals import Interrupted, SignalGuard
 
 
-def train_command(arguments: Arguments) -> None:
-    """Train an experiment, or resume a run."""
+def train_command(arguments: Arguments) -> int:
+    """Train an experiment, or resume a run, here or on a cluster; the exit code."""
     options = arguments.options
     if options.experiment is None:
         raise UsageError("train needs an EXPERIMENT: a Python file with experiment(), its name, or a run to resume")
@@ -27,6 +30,8 @@ def train_command(arguments: Arguments) -> None:
     experiment, directory = find(options.experiment, options.run)
     experiment = config.override(experiment, *arguments.overrides)
     experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
+    if options.executor != "local":
+        return _launch(arguments, directory)
     _join_processes(options, experiment)
     console = training_console(stderr=options.json)
     keep_freed_memory()
@@ -50,12 +55,47 @@ def train_command(arguments: Arguments) -> None:
         print(f"s2s: {loss}", file=sys.stderr, flush=True)
         os._exit(1)
     if options.json and distributed.is_first():
-        last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
-        print_json({"run": str(directory), "step": int(state.step), **last})
+        _print_result(directory, int(state.step))
     elif not options.json:
         console.print(
             f"the run is {directory}; next: echo 'your line' | s2s translate {directory}", markup=False, highlight=False
         )
+    return DONE
+
+
+def _print_result(directory: Path, step: int) -> None:
+    last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
+    print_json({"run": str(directory), "step": step, **last})
+
+
+def _launch(arguments: Arguments, directory: Path) -> int:
+    """Train in the processes of a cluster, and wait for them.
+
+    Returns:
+        the exit code: that of the first process that failed, or 128 + the signal that asked for an end.
+
+    Raises:
+        UsageError: an option that the executor does not have, or lacks.
+    """
+    options = arguments.options
+    words = ["train", options.experiment, "--run", str(directory)]
+    words += [word for name in options.imports for word in ("--import", name)]
+    words += [f"--{name}" for name in ("overwrite", "extend") if getattr(options, name)]
+    words += [f"--profile={options.profile}"] if options.profile else []
+    words += [f"--{assignment}" for assignment in arguments.overrides]
+    if options.executor == "ray":
+        if not options.processes:
+            raise UsageError("--executor ray needs --processes N, one for each GPU or host")
+        codes, number = launch.train_on_ray(words, options.processes, options.address, show=not options.json)
+    else:
+        slurm = dict(pair.split("=", 1) for pair in options.slurm)
+        logs = directory.with_name(f"{directory.name}.slurm")
+        print(f"what the tasks print is in {logs}", file=sys.stderr)
+        codes, number = launch.train_on_slurm(words, slurm, logs)
+    failed = next((code for code in codes if code), DONE)
+    if options.json and not failed:
+        _print_result(directory, max(checkpoint_steps(directory), default=0))
+    return 128 + number if number else failed
 
 
 def _join_processes(options: argparse.Namespace, experiment: config.Experiment) -> None:

@@ -1,15 +1,12 @@
 """Trials on a Ray cluster: one task per group; the sweep's folder lies on a disk that all machines share."""
 
-import importlib
-import logging
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.extras import needs_extra
+from s2s_jax.run.launch import ray_cluster
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import record_failure
 from s2s_jax.training.devices import gpus
@@ -25,31 +22,12 @@ def run_on_ray(groups: Sequence[TrialGroup], report: ReportStatus, *, address: s
     Raises:
         ValueError: Ray is not installed, or there is no cluster at the address.
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise ValueError(needs_extra("--executor ray", "ray")) from None
-    _check_listener(address)
-    try:
-        ray.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise ValueError(f"--address {address}: no Ray cluster answers there ({error}).") from None
+    ray = ray_cluster(address)
     try:
         attempt: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus() else 0, max_retries=0)(_attempt)
         return _Tasks(ray, attempt, groups, report, retries=retries).run(most=jobs or len(groups))
     finally:
         ray.shutdown()
-
-
-def _check_listener(address: str) -> None:
-    """Refuse an address without a listener; Ray itself would wait a minute for it and then print many lines."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise ValueError(f"--address {address}: no Ray cluster answers there ({error}).") from None
 
 
 class _Tasks:

@@ -1,12 +1,12 @@
 """Trials on a Slurm cluster: one job per group, submitted and collected by submitit."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from s2s_jax.extras import needs_extra
+from s2s_jax.run.launch import parsed_option
 from s2s_jax.sweep.trial import ReportStatus, TrialGroup, run_interruptible
 from s2s_jax.sweep.trial_files import record_failure
 from s2s_jax.training.signals import SignalGuard
@@ -31,7 +31,7 @@ def run_on_slurm(
         import submitit
     except ImportError:
         raise ValueError(needs_extra("--executor slurm", "slurm")) from None
-    parameters = {name: _parse(value) for name, value in options.items()}
+    parameters = {name: parsed_option(value) for name, value in options.items()}
     logs = groups[0][0].folder.parent.parent / "slurm"
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=parameters.pop("cluster", "slurm"))
@@ -46,13 +46,6 @@ def run_on_slurm(
         if signal or not left:
             return signal
     return 0
-
-
-def _parse(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
 
 
 def _submit(
