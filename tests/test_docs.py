@@ -103,6 +103,13 @@ def test_the_code_of_every_page_trains_and_is_used(page, tmp_path):
     assert commands.count("--import") == commands.count(f"--import {FILES[page]}") > 0
 
 
+def test_two_processes_train_as_the_page_about_many_hosts_says(tmp_path):
+    (training,) = typed(blocks("many-hosts.md", "sh"), tmp_path)
+    assert training.returncode == 0, training.stderr
+    assert "in 2 processes" in training.stdout + training.stderr
+    assert (tmp_path / "runs" / "two" / "checkpoints" / "6").is_dir()
+
+
 def test_the_class_of_the_score_page_is_ten_lines_without_its_docstrings():
     body = blocks("add-a-score.md", "python").partition("class Distance")[2].partition("s2s.SCORES[")[0]
     code = [line for line in body.splitlines() if line.strip() and not line.strip().startswith('"""')]
@@ -117,7 +124,7 @@ def test_the_page_about_json_has_every_command_that_prints_it():
 
 def test_every_fault_of_the_page_is_held_by_tests_that_exist():
     rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", (ROOT / "docs" / "faults.md").read_text("utf-8"), re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 51))
+    assert [int(number) for number, _ in rows] == list(range(1, 54))
     for number, cell in rows:
         names = re.findall(r"`(test_\w+)::(test_\w+)`", cell)
         assert names, number

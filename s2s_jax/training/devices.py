@@ -26,7 +26,10 @@ ParallelName = Literal["mesh", "pmap"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """Devices that training runs on; none of these settings changes the result."""
+    """Devices that training runs on; none of these settings changes the result, but for random numbers.
+
+    Those are the same on all meshes whose devices divide the rows of a batch.
+    """
 
     count: int = 0
     """Devices to use; 0 for all."""
