@@ -20,6 +20,7 @@ from s2s_jax.bench.kernels import read_program
 from s2s_jax.bench.measure import BenchConfig
 from s2s_jax.bench.runner import search_program, training_program
 from s2s_jax.bench.workloads import Workload, abstract_workload, decoding_batches, median_batch
+from s2s_jax.model.ops.target import built_for
 
 PACKAGES = ("jax-cuda13-plugin", "jax-cuda13-pjrt")
 SENTENCES = 32  # that a search decodes
@@ -110,7 +111,7 @@ def compile_for_h100(function: Any, *arguments: Any) -> tuple[Any, int]:
     """The program of a jitted function for one H100, and how many CUDA graphs it records.
 
     Args:
-        function: as `jax.jit` returns it.
+        function: as `jax.jit` returns it, not called yet.
         arguments: arrays or shapes; nothing is computed.
     """
     topology = topologies.get_topology_desc(platform="cuda", target_config=DEVICE, topology="1x1x1")
@@ -118,7 +119,8 @@ def compile_for_h100(function: Any, *arguments: Any) -> tuple[Any, int]:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_h100), arguments)
     with tempfile.TemporaryDirectory() as folder:
         options = {**GRAPHS, "xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        compiled = function.lower(*shapes).compile(options)
+        with built_for("gpu"):
+            compiled = function.lower(*shapes).compile(options)
         # written only where XLA found something to record
         sequences = list(Path(folder).glob("*.thunk_sequence_after_thunk_passes.txt"))
         return compiled, sum(path.read_text(encoding="utf-8").count("kCommandBuffer") for path in sequences)

@@ -86,9 +86,14 @@ def shape(variable: Variable) -> tuple[int, ...]:
     return variable.aval.shape
 
 
+def elements(variable: Variable) -> int:
+    """The number of a variable's elements."""
+    return math.prod(variable.aval.shape)
+
+
 def size(variable: Variable) -> int:
     """The bytes of a variable."""
-    return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+    return elements(variable) * variable.aval.dtype.itemsize
 
 
 def rebuilding(jaxpr: core.Jaxpr, given: Sequence[Variable], wanted: Iterable[Variable]) -> core.Jaxpr:
@@ -102,12 +107,17 @@ def rebuilding(jaxpr: core.Jaxpr, given: Sequence[Variable], wanted: Iterable[Va
 
 
 def least_to_keep(
-    jaxpr: core.Jaxpr, wanted: Iterable[Variable], free: Container[Variable], cheap: Container[str]
+    jaxpr: core.Jaxpr,
+    wanted: Iterable[Variable],
+    free: Container[Variable],
+    cheap: Container[str],
+    *,
+    cost: Callable[[Variable], float] = size,
 ) -> list[Variable]:
-    """The variables of least size from which, with the free ones, cheap operations compute the wanted ones.
+    """The variables of least cost from which, with the free ones, cheap operations compute the wanted ones.
 
-    This is a minimum cut between what is expensive to compute and what is wanted, where a variable costs its size: the
-    idea of Zhao et al. 2022, "min-cut rematerialization" of AOTAutograd in PyTorch.
+    This is a minimum cut between what is expensive to compute and what is wanted: the idea of "min-cut
+    rematerialization" in PyTorch's AOTAutograd.
     """
     defined = definitions(jaxpr)
     graph: dict[Any, dict[Any, float]] = collections.defaultdict(dict)  # remaining capacities
@@ -124,7 +134,7 @@ def least_to_keep(
         if variable in seen or variable in free:
             continue
         seen.add(variable)
-        connect(("in", variable), ("out", variable), size(variable))
+        connect(("in", variable), ("out", variable), cost(variable))
         equation = defined.get(variable)
         if equation is None or equation.primitive.name not in cheap:
             connect("source", ("in", variable), math.inf)

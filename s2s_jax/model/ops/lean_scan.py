@@ -30,9 +30,11 @@ from s2s_jax.model.ops.jaxprs import (
     Leaves,
     Variable,
     call,
+    elements,
     least_to_keep,
     rebuilding,
     shape,
+    size,
     trace,
     unique,
 )
@@ -40,16 +42,15 @@ from s2s_jax.model.ops.packing import Packing
 
 
 def lean_scan(
-    body: Callable[[Any, Any], tuple[Any, Any]], carry: PyTree, xs: PyTree, *, few_kernels: bool, joined: bool = False
+    body: Callable[[Any, Any], tuple[Any, Any]], carry: PyTree, xs: PyTree, *, few_kernels: bool
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan(body, carry, xs)`, with a backward pass that is given little.
 
     Args:
         few_kernels: for devices on which every operation of a step costs a launch: what is kept of a step is stored at
             once, concatenated along the last axis, and functions such as tanh are computed again. On a CPU that would
-            be one more copy, and time that costs more than memory.
-        joined: carries that the body concatenates are held as one array, so that the concatenation is a part of what
-            computes them, and so is its gradient.
+            be one more copy, and time that costs more than memory. Carries that the body concatenates are held as one
+            array, so that the concatenation is a part of what computes them, and so is its gradient.
     """
     (carry_leaves, carry_tree), (x_leaves, x_tree) = jax.tree.flatten(carry), jax.tree.flatten(xs)
     y_trees: list[Any] = []
@@ -61,7 +62,7 @@ def lean_scan(
         return jax.tree.leaves(carry), y_leaves
 
     closed = jax.make_jaxpr(flat_body)(carry_leaves, _slices(x_leaves))
-    groups = _concatenated(closed.jaxpr, len(carry_leaves)) if joined else [[i] for i in range(len(carry_leaves))]
+    groups = _concatenated(closed.jaxpr, len(carry_leaves)) if few_kernels else [[i] for i in range(len(carry_leaves))]
     joining = Packing([leaf.shape for leaf in carry_leaves], groups)
     program = _Body(closed.jaxpr, joining, few_kernels)
     result: Any = _scan(program, closed.consts, joining.pack(carry_leaves), x_leaves)
@@ -163,7 +164,8 @@ class _Forward:
         free = {**outputs, **_numbered("x", inputs[split:])}
         free |= {**_numbered("literal", self.jaxpr.constvars), **_numbered("const", inputs[:consts])}
         cheap = MOVES | ARITHMETIC | (TRANSCENDENTAL if self.few_kernels else frozenset())
-        chosen = least_to_keep(self.jaxpr, self.residuals, free, cheap)
+        cost = elements if self.few_kernels else size  # numbers of one type are stored at once
+        chosen = least_to_keep(self.jaxpr, self.residuals, free, cheap, cost=cost)
         before = _numbered("before", inputs[consts:split]) if self.few_kernels else {}
         before = {v: at for v, at in before.items() if v in chosen and not isinstance(carry[at[1]], core.Literal)}
         kept = dict.fromkeys(carry[before[variable][1]] if variable in before else variable for variable in chosen)

@@ -94,8 +94,7 @@ def _scan(body, weights, carry, xs, *, rows, dtype):
         jax.tree.map(lambda use, weight: use.check_once(weight.shape), uses, constants)
         return outputs
 
-    few_kernels = launches_cost()  # a joined carry of float32 would be rounded by a kernel of its own
-    return lean_scan(step, carry, (places, xs), few_kernels=few_kernels, joined=few_kernels and dtype == jnp.float32)
+    return lean_scan(step, carry, (places, xs), few_kernels=launches_cost())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -13,7 +13,7 @@ _PLATFORM = contextvars.ContextVar("platform", default="")
 def built_for(platform: str) -> Iterator[None]:
     """Inside this context, models are traced for a platform: cpu, gpu or tpu; otherwise for that of jax.
 
-    What they compute is the same everywhere, up to rounding.
+    What they compute is the same everywhere, up to rounding. A function that was traced before stays as it is.
     """
     token = _PLATFORM.set(platform)
     try:
