@@ -8,8 +8,12 @@ from pathlib import Path
 
 import jax
 import pytest
+import tiny
 from jax.sharding import PartitionSpec
+from rich.console import Console
 
+from s2s_jax import run
+from s2s_jax.run.replicas import train_replicas
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
 
@@ -51,3 +55,32 @@ def test_pmap_refuses_what_only_the_mesh_can_do():
         ValueError, match=r"^device.parallel=pmap trains one run in one process; set device.parallel=mesh"
     ):
         devices.make_mesh(DeviceConfig(parallel="pmap"), replicas=2)
+
+
+def test_options_of_the_compiler_are_for_gpus(monkeypatch):
+    """device.graphs and device.deterministic; a CPU computes the same bits each time and has no graphs."""
+    both = DeviceConfig(graphs=True, deterministic=True)
+    assert devices.compiler_options(both) == {}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert devices.compiler_options(DeviceConfig()) == {}
+    assert devices.compiler_options(both) == {**devices.ONE_GRAPH, "xla_gpu_exclude_nondeterministic_ops": True}
+    assert "WHILE" in devices.compiler_options(DeviceConfig(graphs=True))["xla_gpu_enable_command_buffer"]
+    for name in ("graphs", "deterministic"):
+        with pytest.raises(ValueError, match=f"^device.parallel=pmap takes no options of .* device.{name}=true is one"):
+            DeviceConfig(parallel="pmap", **{name: True})
+
+
+def test_options_of_the_compiler_reach_it(tmp_path, monkeypatch):
+    """A run and replicas compile with them: XLA knows those of GPUs here too, and refuses one that it does not know."""
+    tried = tiny.experiment("steps=2", "validation.every=2", "checkpoint.every=2")
+    monkeypatch.setattr(devices, "compiler_options", lambda config: {**devices.ONE_GRAPH, "xla_no_such_option": True})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        run.train(tried, tmp_path / "run", Console(quiet=True))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        train_replicas(
+            [tried, tiny.experiment("steps=2", "validation.every=2", "checkpoint.every=2", "seed=1")],
+            [tmp_path / "a", tmp_path / "b"],
+            Console(quiet=True),
+        )
+    monkeypatch.setattr(devices, "compiler_options", lambda config: devices.ONE_GRAPH)
+    run.train(tried, tmp_path / "graphs", Console(quiet=True))

@@ -21,6 +21,7 @@ from s2s_jax.bench.measure import BenchConfig
 from s2s_jax.bench.runner import search_program, training_program
 from s2s_jax.bench.workloads import Workload, abstract_workload, decoding_batches, median_batch
 from s2s_jax.model.ops.target import built_for
+from s2s_jax.training.devices import ONE_GRAPH
 
 PACKAGES = ("jax-cuda13-plugin", "jax-cuda13-pjrt")
 SENTENCES = 32  # that a search decodes
@@ -39,11 +40,6 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 12 } runtime_version { major: 13 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-# one CUDA graph for the whole program, its loops included
-GRAPHS: dict[str, Any] = {
-    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
-    "xla_gpu_command_buffer_unroll_loops": True,
-}
 
 
 def prepare_process() -> None:
@@ -118,7 +114,7 @@ def compile_for_h100(function: Any, *arguments: Any) -> tuple[Any, int]:
     on_h100 = NamedSharding(topologies.make_mesh(topology, (1,), ("device",)), PartitionSpec())
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on_h100), arguments)
     with tempfile.TemporaryDirectory() as folder:
-        options = {**GRAPHS, "xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        options = {**ONE_GRAPH, "xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         with built_for("gpu"):
             compiled = function.lower(*shapes).compile(options)
         # written only where XLA found something to record

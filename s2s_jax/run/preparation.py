@@ -7,7 +7,7 @@ tokenizers and model.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,7 +191,9 @@ def _print_sizes(
     print_line(f"batches: {plan.per_epoch:,} per epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")
 
 
-def step_of(experiment: Experiment, model: Model, mesh: Mesh) -> TrainStep:
+def step_of(
+    experiment: Experiment, model: Model, mesh: Mesh, compiler_options: Mapping[str, Any] | None = None
+) -> TrainStep:
     """The training step of an experiment on a mesh."""
     return training_step(
         model,
@@ -200,4 +202,5 @@ def step_of(experiment: Experiment, model: Model, mesh: Mesh) -> TrainStep:
         experiment.optimizer,
         steps=experiment.steps,
         layout=devices.layout_of(experiment.device, mesh),
+        compiler_options=compiler_options,
     )

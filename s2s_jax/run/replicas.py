@@ -73,6 +73,7 @@ def _replica_program(experiments: Sequence[Experiment], tokenizers: PairTokenize
         _differing(experiments),
         place=functools.partial(devices.place_replicas, mesh=mesh),
         put=functools.partial(devices.put_replicas, mesh=mesh),
+        compiler_options=devices.compiler_options(experiments[0].device),
     )
 
 

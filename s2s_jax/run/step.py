@@ -1,6 +1,6 @@
 """The training step of a run: its loss, its optimizer and its model in one function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ def training_step(
     *,
     steps: int,
     layout: Layout = WHOLE,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> TrainStep:
     """The compiled training step of a run of `steps` steps."""
     return make_step(
@@ -32,6 +33,7 @@ def training_step(
         accumulate=optimizer.accumulate,
         skip_spikes=optimizer.skip_spikes,
         layout=layout,
+        compiler_options=compiler_options,
     )
 
 

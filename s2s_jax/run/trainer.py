@@ -60,7 +60,7 @@ def fit(
     with prepared_run(experiment, *where, overwrite=overwrite, extend=extend) as run:
         if run.stopped:
             return run.state
-        step = step_of(run.experiment, run.shared.model, mesh)
+        step = step_of(run.experiment, run.shared.model, mesh, devices.compiler_options(run.experiment.device))
         if run.experiment.device.parallel == "pmap":
             program = pmapped_program(step, mesh)
         else:

@@ -41,6 +41,10 @@ class DeviceConfig:
     """Devices that share one copy of parameters and optimizer state; 1 for a copy per device, 0 for all devices."""
     platform: PlatformName = "any"
     """Refuse to run on any other platform: any, cpu, gpu or tpu."""
+    graphs: bool = False
+    """On GPUs, record each training step, loops included, as one CUDA graph instead of one per turn of a loop."""
+    deterministic: bool = False
+    """On GPUs, compile no operation whose result may differ from run to run; what CPUs compute never does."""
     cache: str = "~/.cache/s2s_jax/compiled"
     """Directory in which compiled programs are kept for later runs; empty for none."""
 
@@ -56,6 +60,27 @@ class DeviceConfig:
                 f"device.parallel=pmap copies the state to each device, and device.fsdp={self.fsdp} shards it; set "
                 "device.fsdp=1, or device.parallel=mesh."
             )
+        for name in ("graphs", "deterministic"):
+            if self.parallel == "pmap" and getattr(self, name):
+                raise ValueError(
+                    f"device.parallel=pmap takes no options of the compiler, and device.{name}=true is one; set "
+                    f"device.{name}=false, or device.parallel=mesh."
+                )
+
+
+# one CUDA graph for a whole program, its loops included; by default XLA records one per turn of a loop
+ONE_GRAPH: dict[str, Any] = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
+    "xla_gpu_command_buffer_unroll_loops": True,
+}
+
+
+def compiler_options(config: DeviceConfig) -> dict[str, Any]:
+    """The options of XLA with which a program is compiled: on GPUs, those of device.graphs and device.deterministic."""
+    if jax.default_backend() != "gpu":
+        return {}
+    exact = {"xla_gpu_exclude_nondeterministic_ops": True} if config.deterministic else {}
+    return {**(ONE_GRAPH if config.graphs else {}), **exact}
 
 
 ROWS = ("data", "fsdp")  # the axes of the mesh that the rows of a batch are split over

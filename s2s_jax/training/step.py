@@ -1,6 +1,6 @@
 """One training step: loss, gradient and update in one compiled program over all devices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,13 +63,15 @@ def make_step(
     accumulate: int = 1,
     skip_spikes: float = 0.0,
     layout: Layout = WHOLE,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> TrainStep:
     """The compiled train step. `state` is donated: do not use it after the call.
 
     With `accumulate`, the gradients of that many parts of the batch are computed one after another and added: the same
     step in less memory. A step whose loss or gradient is not finite is not taken: the state is unchanged, and the
     metrics say so. With `skip_spikes`, a step whose gradient's norm is more than so many times the median of the last
-    ones counts as a step and changes no parameter. `layout` decides which arrays are sharded.
+    ones counts as a step and changes no parameter. `layout` decides which arrays are sharded,
+    `compiler_options` are XLA's.
     """
 
     def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], LossSums]:
@@ -130,7 +132,7 @@ def make_step(
             state = one_of_branches(jnp.where(finite, 1, 0), [keep, update], state, gradient)
         return layout.shard(state), Metrics(sums, norm, finite)
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=dict(compiler_options or {}))
 
 
 def one_of_branches(

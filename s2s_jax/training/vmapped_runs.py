@@ -4,7 +4,7 @@ What a replica learns is what its own run would have learned, up to rounding: it
 largest of a step), random numbers and settings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,12 @@ TracedStep = Callable[[dict[str, Any], TrainState, Batch], tuple[TrainState, Met
 
 
 def vmapped_program(
-    step: TracedStep, numbers: dict[str, np.ndarray], *, place: Callable[[Any], Any], put: Callable[[Batch], Batch]
+    step: TracedStep,
+    numbers: dict[str, np.ndarray],
+    *,
+    place: Callable[[Any], Any],
+    put: Callable[[Batch], Batch],
+    compiler_options: Mapping[str, Any],
 ) -> StepProgram:
     """The program of R replicas.
 
@@ -28,8 +33,10 @@ def vmapped_program(
         numbers: these settings, with the value of each replica, [R].
         place: puts stacked states on the devices.
         put: puts stacked batches on the devices.
+        compiler_options: of XLA.
     """
-    together = jax.jit(jax.vmap(step, spmd_axis_name="replica"), donate_argnums=1)
+    mapped = jax.vmap(step, spmd_axis_name="replica")
+    together = jax.jit(mapped, donate_argnums=1, compiler_options=dict(compiler_options))
     numbers = place({name: np.asarray(values, np.float32) for name, values in numbers.items()})
 
     def join_states(states: Sequence[TrainState]) -> TrainState:
