@@ -11,7 +11,7 @@ from fake import MODEL, WORDS, log_probs, table
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.length_normalization import HypothesisScore, length_divisor
-from s2s_jax.decode.top_k import blocked_top_k
+from s2s_jax.decode.top_k import top_k
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
@@ -137,5 +137,5 @@ def test_the_largest_are_those_of_top_k_equals_in_order_too(width):
     """Whole numbers, so that many are equal; and -inf, as of tokens that are not allowed."""
     random = np.random.default_rng(width)
     x = jnp.array(random.geometric(0.3, (20, 2, width)).astype(np.float32)).at[..., :2].set(-jnp.inf)
-    for ours, wanted in zip(blocked_top_k(x, 5), jax.lax.top_k(x, 5), strict=True):
+    for ours, wanted in zip(top_k(x, 5), jax.lax.top_k(x, 5), strict=True):
         np.testing.assert_array_equal(ours, wanted)

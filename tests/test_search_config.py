@@ -5,6 +5,7 @@ import re
 import typing
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fake import MODEL, table
@@ -266,3 +267,13 @@ def test_a_search_of_the_user_is_one_function_and_one_entry(monkeypatch):
     assert [one.text for one in found] == [one.hypotheses[1].text if one.hypotheses else "" for one in best]
     with pytest.raises(ValueError, match="hold need search.method=beam, got second_best"):
         list(translator(method="second_best", beam=3).translate(table(), [ConstrainedLine("a", phrases=("a",))]))
+
+
+def test_options_of_the_compiler_reach_it():
+    source, numbers = jnp.array([[3, 4, 2]]), jnp.zeros(1, jnp.int32)
+    for_graphs = {"xla_gpu_command_buffer_unroll_loops": True}
+    plain, with_graphs = (compiled_search(MODEL, SearchConfig(), 4, compiler_options=each) for each in ({}, for_graphs))
+    for found, wanted in zip(*(find(table(), source, numbers) for find in (plain, with_graphs)), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such"):
+        compiled_search(MODEL, SearchConfig(), 4, compiler_options={"xla_no_such": 1})(table(), source, numbers)

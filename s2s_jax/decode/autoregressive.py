@@ -10,7 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 from s2s_jax.decode.compaction import loop_until_done
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
+from s2s_jax.decode.records import floats_of, no_records, write_record
 from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.rounding import round_once
 from s2s_jax.decode.top_k import argmax
 from s2s_jax.model.interface import Model, Params, State
 from s2s_jax.shapes import BOS, EOS, PAD, Size, real
@@ -25,9 +27,7 @@ class DecodeLoop(NamedTuple):
     state: State
     token: Int[Array, " N"]
     done: Bool[Array, " N"]
-    tokens: Int[Array, "N T"]
-    log_probs: Float[Array, "N T"]
-    alignment: Float[Array, "N T S"]
+    records: Int[Array, "N T R"]  # of each step the token, its log-probability, and the alignment
     total: Float[Array, " N"]  # log-probability, after the rules
 
 
@@ -57,22 +57,25 @@ def decode_autoregressively(
     limits = limits_of(rules, source, max_length=max_length, prefix=prefix, repeats=hypotheses)
     mask = jnp.repeat(real(source), hypotheses, axis=0)
     empty = ~mask.any(-1)  # rows that only fill up a batch end at once
+    first = initial_loop(state, empty, max_length=max_length, source_length=source.shape[1])
+    params, memory = round_once(model, params, memory, state, first.token)
     last = loop_until_done(
         decode_step(model, params, rules, choose),
         lambda loop: loop.done.reshape(-1, hypotheses).all(-1),
         (memory, limits, row_inputs),
-        initial_loop(state, empty, max_length=max_length, source_length=source.shape[1]),
+        first,
         steps=max_length,
         compactions=compactions,
     )
-    lengths = jnp.maximum(real(last.tokens).sum(-1), 1).astype(jnp.float32)
-    coverage = log_coverage(last.alignment.sum(1), mask) if scoring.coverage else jnp.zeros(empty.shape)
+    tokens, log_probs, alignment = last.records[..., 0], *map(floats_of, (last.records[..., 1], last.records[..., 2:]))
+    lengths = jnp.maximum(real(tokens).sum(-1), 1).astype(jnp.float32)
+    coverage = log_coverage(alignment.sum(1), mask) if scoring.coverage else jnp.zeros(empty.shape)
     result = SearchResult(
-        last.tokens,
-        last.log_probs,
-        last.alignment,
+        tokens,
+        log_probs,
+        alignment,
         scoring.score(last.total, lengths, coverage),
-        ~(last.tokens == EOS).any(-1) & ~empty,
+        ~(tokens == EOS).any(-1) & ~empty,
         last.total,
     )
     return SearchResult(*(leaf.reshape(source.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
@@ -86,7 +89,7 @@ def decode_step(
     def advance(fixed: tuple[Any, Limits, Any], loop: DecodeLoop, time: Int[Array, ""]) -> DecodeLoop:
         memory, limits, row_inputs = fixed
         state, step = model.step(params, memory, loop.state, loop.token)
-        previous = loop.tokens if rules.look_back else None
+        previous = loop.records[..., 0] if rules.look_back else None
         allowed = apply_rules(step.logits, rules, limits, time=time, previous=previous)
         token = choose(allowed, row_inputs, time)
         normalizer = step.log_normalizer
@@ -94,13 +97,12 @@ def decode_step(
         ruled = own if rules.repetition_penalty == 1 else log_prob_of(token, allowed, normalizer)
         log_probs = jnp.stack([own, ruled])
         token, log_probs = jnp.where(loop.done, PAD, token), jnp.where(loop.done[None], 0.0, log_probs)
+        alignment = jnp.where(loop.done[:, None], 0.0, step.alignment)
         return DecodeLoop(
             state,
             token,
             loop.done | (token == EOS) | (time + 1 >= limits.longest),
-            loop.tokens.at[:, time].set(token),
-            loop.log_probs.at[:, time].set(log_probs[0]),
-            loop.alignment.at[:, time].set(jnp.where(loop.done[:, None], 0.0, step.alignment)),
+            write_record(loop.records, time, token, log_probs[0], alignment),
             loop.total + log_probs[1],
         )
 
@@ -114,9 +116,7 @@ def initial_loop(state: State, empty: Bool[Array, " N"], *, max_length: int, sou
         state,
         jnp.full((rows,), BOS, jnp.int32),
         empty,
-        jnp.full((rows, max_length), PAD, jnp.int32),
-        jnp.zeros((rows, max_length)),
-        jnp.zeros((rows, max_length, source_length)),
+        no_records(rows, max_length, 2 + source_length),
         jnp.where(empty, -jnp.inf, 0.0),
     )
 

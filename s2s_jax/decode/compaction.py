@@ -40,10 +40,13 @@ def loop_until_done(
     half = sentences // 2 if compactions and sentences >= 2 * MIN_SENTENCES else 0
 
     def unfinished(loop: tuple[Int[Array, ""], _Carry]) -> Bool[Array, ""]:
-        return (loop[0] < steps) & ((~done(loop[1])).sum() > half)
+        open_rows = ~done(loop[1]) & (loop[0] < steps)
+        return open_rows.sum() > half if half else open_rows.any()
 
     def step(loop: tuple[Int[Array, ""], _Carry]) -> tuple[Int[Array, ""], _Carry]:
-        return loop[0] + 1, advance(fixed, loop[1], loop[0])
+        # the time changes last, or a GPU would copy it first
+        carry, time = jax.lax.optimization_barrier((advance(fixed, loop[1], loop[0]), loop[0]))
+        return time + 1, carry
 
     time, carry = jax.lax.while_loop(unfinished, step, (jnp.asarray(time, jnp.int32), carry))
     if not half:

@@ -10,7 +10,7 @@ from s2s_jax.decode.autoregressive import decode_autoregressively
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.top_k import BLOCK, blocked_top_k
+from s2s_jax.decode.top_k import BLOCK, top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.validation import at_least, check_fields
 
@@ -123,7 +123,7 @@ def truncate(logits: Float[Array, "N V"], sampling: Sampling) -> Float[Array, "N
     probabilities = jax.nn.softmax(logits)
     threshold = jnp.full((len(logits), 1), sampling.epsilon)
     if 0 < sampling.top_k < logits.shape[1]:
-        threshold = jnp.maximum(threshold, blocked_top_k(probabilities, sampling.top_k)[0][:, -1:])
+        threshold = jnp.maximum(threshold, top_k(probabilities, sampling.top_k)[0][:, -1:])
     if sampling.top_p < 1:
         threshold = jnp.maximum(threshold, nucleus_threshold(probabilities, sampling.top_p))
     threshold = jnp.minimum(threshold, probabilities.max(-1, keepdims=True))

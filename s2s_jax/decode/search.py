@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -300,8 +301,14 @@ class CompiledSearch(Protocol):
         ...
 
 
-def compiled_search(model: Model, config: SearchConfig, max_length: int) -> CompiledSearch:
-    """The search that the settings name, compiled once for each source shape, and each shape of prefix and phrases."""
+def compiled_search(
+    model: Model, config: SearchConfig, max_length: int, *, compiler_options: Mapping[str, Any] | None = None
+) -> CompiledSearch:
+    """The search that the settings name, compiled once for each source shape, and each shape of prefix and phrases.
+
+    Args:
+        compiler_options: of XLA, for this program alone.
+    """
     search = SEARCHES[config.method]
 
     def run(
@@ -329,7 +336,9 @@ def compiled_search(model: Model, config: SearchConfig, max_length: int) -> Comp
             **given,
         )
 
-    return jax.jit(run, static_argnames="compactions")
+    return jax.jit(
+        run, static_argnames="compactions", compiler_options=dict(compiler_options) if compiler_options else None
+    )
 
 
 def check_holds_phrases(config: SearchConfig) -> None:

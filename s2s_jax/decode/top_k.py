@@ -1,5 +1,7 @@
 """The largest numbers of a long row, faster than by sorting it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -7,16 +9,25 @@ from jaxtyping import Array, Float, Int
 BLOCK = 64  # numbers per block; the largest of each is found first
 
 
-def blocked_top_k(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
+def top_k(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
     """The `count` largest numbers and their places, largest first, of equals the first one: a faster `lax.top_k`.
 
-    They stand in the `count` blocks whose own largest numbers are largest; only those blocks are searched.
+    XLA sorts whole rows on CPUs, where they are searched by blocks; it has a kernel of its own on GPUs.
     """
+    if x.shape[-1] <= 2 * count * BLOCK:
+        return _direct_top_k(x, count)
+    blocked, direct = (functools.partial(find, count=count) for find in (_blocked_top_k, _direct_top_k))
+    return jax.lax.platform_dependent(x, cpu=blocked, default=direct)
+
+
+def _direct_top_k(x, count: int):
+    best, place = jax.lax.top_k(x, count)
+    return best, place
+
+
+def _blocked_top_k(x, count: int):
+    """They stand in the `count` blocks whose own largest numbers are largest; only those blocks are searched."""
     width = x.shape[-1]
-    blocks = -(-width // BLOCK)
-    if blocks <= 2 * count:
-        best, place = jax.lax.top_k(x, count)
-        return best, place
     whole = width // BLOCK * BLOCK
     tops = x[..., :whole].reshape(*x.shape[:-1], -1, BLOCK).max(-1)
     if whole < width:  # the last block is shorter; padding it would copy all numbers

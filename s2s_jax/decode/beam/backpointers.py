@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from s2s_jax.decode.records import floats_of, pack
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.shapes import EOS, PAD
 
@@ -22,6 +23,12 @@ class Backpointers(NamedTuple):
     log_prob: Float[Array, "R T K"]  # of the token, by the model itself, before the rules
     alignment: Float[Array, "R T K S"]  # by the slot before the choice
 
+    @classmethod
+    def of(cls, records: Int[Array, "R T K N"]) -> "Backpointers":
+        """The entries that were written with `write_record`, in the order of the fields."""
+        token, parent, log_prob = (records[..., place] for place in range(3))
+        return cls(token, parent, floats_of(log_prob), floats_of(records[..., 3:]))
+
 
 class FinishedHypotheses(NamedTuple):
     """Complete hypotheses, by their last step, best first."""
@@ -32,12 +39,18 @@ class FinishedHypotheses(NamedTuple):
     parent: Int[Array, "R K"]  # the slot they continue at that time
     log_prob: Float[Array, "R K"]  # of the end token
 
+    @classmethod
+    def of(cls, bits: Int[Array, "R K 5"]) -> "FinishedHypotheses":
+        """What `pack` made of the fields."""
+        value, total, time, parent, log_prob = (bits[..., place] for place in range(5))
+        return cls(floats_of(value), floats_of(total), time, parent, floats_of(log_prob))
 
-def best_of(finished: FinishedHypotheses, new: FinishedHypotheses) -> FinishedHypotheses:
-    """The best K of both, of equals the first."""
-    both = FinishedHypotheses(*(jnp.concatenate(pair, axis=1) for pair in zip(finished, new, strict=True)))
-    value, place = jax.lax.top_k(both.value, finished.value.shape[1])
-    return FinishedHypotheses(value, *(jnp.take_along_axis(leaf, place, axis=1) for leaf in both[1:]))
+
+def best_of(finished: Int[Array, "R K 5"], new: FinishedHypotheses) -> Int[Array, "R K 5"]:
+    """The best K of both, of equals the first; packed, since on a GPU each array of a loop's state is a copy."""
+    both = jnp.concatenate([finished, pack(*new)], axis=1)
+    _, place = jax.lax.top_k(FinishedHypotheses.of(both).value, finished.shape[1])
+    return jnp.take_along_axis(both, place[..., None], axis=1)
 
 
 def rank_finished(

@@ -18,7 +18,7 @@ from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, limits_of
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.top_k import blocked_top_k
+from s2s_jax.decode.top_k import top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import EOS
 
@@ -105,7 +105,7 @@ def candidate_tokens(
     rows, width, vocabulary = logits.shape
     special = jnp.concatenate([following, jnp.full((rows, width, 1), EOS, jnp.int32)], axis=-1)
     at = jnp.arange(rows)[:, None, None], jnp.arange(width)[None, :, None]
-    likely, token = blocked_top_k(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
+    likely, token = top_k(logits.at[*at, special].set(-jnp.inf), min(width, vocabulary))
     return jnp.concatenate([token, special], axis=-1), jnp.concatenate([likely, logits[*at, special]], axis=-1)
 
 

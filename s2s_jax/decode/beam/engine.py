@@ -25,7 +25,9 @@ from s2s_jax.decode.beam.state import BeamPolicy, Candidates, OpenHypotheses
 from s2s_jax.decode.compaction import loop_until_done
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
+from s2s_jax.decode.records import no_records, pack, write_record
 from s2s_jax.decode.result import SearchResult
+from s2s_jax.decode.rounding import round_once
 from s2s_jax.model.interface import Memory, Model, Params
 from s2s_jax.shapes import BOS, EOS, PAD, real
 
@@ -40,8 +42,8 @@ class BeamLoop(NamedTuple):
     open: OpenHypotheses
     lengths: Int[Array, " R"]  # tokens of the open hypotheses
     done: Bool[Array, " R"]
-    backpointers: Backpointers
-    finished: FinishedHypotheses
+    records: Int[Array, "R T K N"]  # the backpointers, as `Backpointers.of` reads them
+    finished: Int[Array, "R K 5"]  # the complete hypotheses, as `FinishedHypotheses.of` reads them
 
 
 class FixedInputs(NamedTuple):
@@ -133,6 +135,7 @@ def search_with_policy(
     tokens = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
     attention = jnp.zeros((rows * width, length)) if coverage else None
     first = initial_beam(source, policy, width=width, max_length=max_length)
+    params, memory = round_once(model, params, memory, state, first.token.reshape(-1))
     last = loop_until_done(
         beam_step(model, params, rules, width=width, is_done=done_rule(stopping, returned)),
         lambda loop: loop.done.reshape(-1, policy.groups).all(-1),
@@ -143,8 +146,8 @@ def search_with_policy(
     )
     covered = jnp.zeros((rows, width)) if not coverage else by_slot(log_coverage(last.carried[2], mask), width)
     truncated = truncated_hypotheses(last, policy=policy, coverage=covered)
-    finished, is_truncated = rank_finished(last.finished, truncated, open_last=policy.open_last)
-    result = trace_back(last.backpointers, finished, is_truncated)
+    finished, is_truncated = rank_finished(FinishedHypotheses.of(last.finished), truncated, open_last=policy.open_last)
+    result = trace_back(Backpointers.of(last.records), finished, is_truncated)
     return merge_groups(SearchResult(*(leaf[:, :returned] for leaf in result)), policy.groups)
 
 
@@ -207,23 +210,21 @@ def beam_step(
             coverage = by_slot(log_coverage(attention, mask), width)
         new = completed(best, log_probs[0], time, policy=policy, coverage=coverage, width=width)
         finished = best_of(loop.finished, new)
-        entry = (kept.token, kept.parent, log_probs[1], by_slot(step.alignment, width))
-        backpointers = Backpointers(
-            *(old.at[:, time].set(new) for old, new in zip(loop.backpointers, entry, strict=True))
-        )
+        entry = Backpointers(kept.token, kept.parent, log_probs[1], by_slot(step.alignment, width))
+        records = write_record(loop.records, time, *entry)
         state, tokens, continued = jax.tree.map(
             lambda leaf: gather_slots(leaf, kept.parent), (state, tokens, attention)
         )
         if tokens is not None:
-            tokens = tokens.at[:, time].set(kept.token.reshape(-1))
+            tokens = jax.lax.dynamic_update_index_in_dim(tokens, kept.token.reshape(-1), time, axis=1)
         if attention is not None:  # of a row that is done, the truncated hypotheses are still to be scored by it
             continued = jnp.where(jnp.repeat(loop.done, width)[:, None], loop.carried[2], continued)
         pairs = zip(loop.open[:2], (kept.total, kept.merit), strict=True)
         total, merit = (jnp.where(loop.done[:, None], old, new) for old, new in pairs)
         hypotheses = OpenHypotheses(total, merit, selection.policy_state)
         lengths = jnp.where(loop.done, loop.lengths, time + 1)
-        done = loop.done | is_done(policy, hypotheses, finished, lengths, longest)
-        return BeamLoop((state, tokens, continued), kept.token, hypotheses, lengths, done, backpointers, finished)
+        done = loop.done | is_done(policy, hypotheses, FinishedHypotheses.of(finished), lengths, longest)
+        return BeamLoop((state, tokens, continued), kept.token, hypotheses, lengths, done, records, finished)
 
     return advance
 
@@ -237,13 +238,6 @@ def initial_beam(source: Int[Array, "B S"], policy: BeamPolicy, *, width: int, m
     rows = empty.shape[0]
     total = jnp.zeros((rows, width)).at[:, 1:].set(-jnp.inf)
     total = jnp.where(empty[:, None], -jnp.inf, total)
-    slots = (rows, max_length, width)
-    backpointers = Backpointers(
-        jnp.full(slots, PAD, jnp.int32),
-        jnp.zeros(slots, jnp.int32),
-        jnp.zeros(slots),
-        jnp.zeros((*slots, source.shape[1])),
-    )
     zeros, none = jnp.zeros((rows, width), jnp.int32), jnp.full((rows, width), -jnp.inf)
     return BeamLoop(
         (),
@@ -251,8 +245,8 @@ def initial_beam(source: Int[Array, "B S"], policy: BeamPolicy, *, width: int, m
         policy.first(total),
         jnp.zeros((rows,), jnp.int32),
         empty,
-        backpointers,
-        FinishedHypotheses(none, none, zeros, zeros, jnp.zeros((rows, width))),
+        no_records(rows, max_length, width, 3 + source.shape[1]),
+        pack(*FinishedHypotheses(none, none, zeros, zeros, jnp.zeros((rows, width)))),
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection, keep_open, pool_slots
 from s2s_jax.decode.length_normalization import HypothesisScore
-from s2s_jax.decode.top_k import blocked_top_k
+from s2s_jax.decode.top_k import top_k
 
 
 @jax.tree_util.register_static
@@ -63,7 +63,7 @@ class StandardPolicy:
         """
         width = total.shape[1]
         penalized = logits if counts is None else logits - self.group_penalty * counts[:, None]
-        worth, token = blocked_top_k(penalized, min(2 * width, logits.shape[-1]))
+        worth, token = top_k(penalized, min(2 * width, logits.shape[-1]))
         plain = worth if counts is None else jnp.take_along_axis(logits, token, axis=-1)
         # log-probabilities, of these few tokens only
         totals, merit = (total[..., None] + (value - normalizer[..., None]) for value in (plain, worth))

@@ -17,7 +17,7 @@ from s2s_jax.decode.beam.state import Candidates, OpenHypotheses, Selection, kee
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
 from s2s_jax.decode.result import SearchResult
-from s2s_jax.decode.top_k import blocked_top_k
+from s2s_jax.decode.top_k import top_k
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.shapes import real
 
@@ -51,7 +51,7 @@ class StochasticPolicy:
         width = hypotheses.total.shape[1]
         left = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         total = hypotheses.total[..., None] + logits - jnp.where(jnp.isfinite(left), left, 0.0)
-        noisy, token = blocked_top_k(total + self._noise(time + 1, logits.shape[1:]), min(2 * width, logits.shape[-1]))
+        noisy, token = top_k(total + self._noise(time + 1, logits.shape[1:]), min(2 * width, logits.shape[-1]))
         merit = condition_maximum(noisy, noisy[..., :1], hypotheses.merit[..., None])
         best = pool_slots(Candidates(merit, jnp.take_along_axis(total, token, axis=-1), token, token), width)
         return Selection(best, keep_open(best, width))
