@@ -1,11 +1,13 @@
 """Whole corpora as ids: as line by line, whatever processes compute them and whatever happens to the files."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 import tiny
 
 from s2s_jax.run.batches import encode
+from s2s_jax.run.inputs import read_inputs
 from s2s_jax.run.tokenizers import make_tokenizers
 from s2s_jax.shapes import EOS
 from s2s_jax.text import encoding, id_cache, ragged
+from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import Corpus, pack_lines
 from s2s_jax.text.encoding import encode_corpus, worker_count
@@ -439,3 +443,31 @@ def test_a_damaged_vocabulary_of_the_cache_is_told_and_learned_again(learned, ha
     assert again == states
     assert sum(line.startswith(f"warning: {file} is damaged (") for line in printed) == 1
     assert not any("warning" in line for line in learned()[1])
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_python_object_is_kept_per_pair(tmp_path, monkeypatch):
+    """Each pair more takes less than 200 bytes, copies included; a line of text takes 70 and an array more than 100."""
+    monkeypatch.setattr("s2s_jax.text.corpus.BLOCK", 100)
+    monkeypatch.setattr("s2s_jax.text.ragged.ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("s2s_jax.text.corpus.IN_MEMORY", 1000)
+    monkeypatch.setattr(ragged, "IN_MEMORY", 1000)
+    peaks = []
+    for count in (100, 500, 2000):
+        for name in "ab":
+            (tmp_path / name).write_text("".join(f"{number} b c d e f g h i j\n" for number in range(count)))
+        (tmp_path / "held").write_text("a\tb\n")
+        files = [f"data.train={tmp_path / 'a'},{tmp_path / 'b'}", f"data.validation={tmp_path / 'held'}"]
+        settings = [*files, "data.lengths=[0, 0]", "data.cache="]
+        experiment = tiny.experiment(*settings, *(f"tokenizer.{side}.type=char" for side in ("source", "target")))
+        gc.collect()
+        if count > 100:  # the first time, what is imported late is imported
+            tracemalloc.start()
+        inputs = read_inputs(experiment, lambda line: None, resumed=None)
+        BatchPlan(inputs.training, experiment.batch, seed=0).batch(0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert isinstance(inputs.training.sources.flat.base, np.memmap)
+    assert (peaks[2] - peaks[1]) / 1500 < 200, peaks
