@@ -455,7 +455,7 @@ def test_no_python_object_is_kept_per_pair(tmp_path, monkeypatch):
     monkeypatch.setattr("s2s_jax.text.corpus.IN_MEMORY", 1000)
     monkeypatch.setattr(ragged, "IN_MEMORY", 1000)
     peaks = []
-    for count in (100, 500, 2000):
+    for count in (100, 300, 1300):
         for name in "ab":
             (tmp_path / name).write_text("".join(f"{number} b c d e f g h i j\n" for number in range(count)))
         (tmp_path / "held").write_text("a\tb\n")
@@ -470,4 +470,4 @@ def test_no_python_object_is_kept_per_pair(tmp_path, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert isinstance(inputs.training.sources.flat.base, np.memmap)
-    assert (peaks[2] - peaks[1]) / 1500 < 200, peaks
+    assert (peaks[2] - peaks[1]) / 1000 < 200, peaks
