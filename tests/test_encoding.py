@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s2s_jax.run.batches import encode
 from s2s_jax.run.inputs import read_inputs
@@ -86,6 +88,35 @@ def test_subwords_are_encoded_as_their_lines_one_by_one(tokenizer, small_blocks)
         assert as_lists(encoded(tokenizers, LINES[:-1], workers=workers)) == plain(tokenizers, LINES[:-1])
     assert as_lists(encoded(tokenizers, [])) == [[], []]
     assert as_lists(encode(pairs_of(LINES[:2]), tokenizers)[:2]) == plain(tokenizers, LINES[:2])
+
+
+@given(st.lists(st.text(st.sampled_from("thecatsonmdgrufa  \u2581\ue000\u3000\t\n\0é日"), max_size=40), max_size=6))
+def test_word_by_word_is_line_by_line(tokenizer, lines):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s2s_jax.text.subwords.KNOWN_WORDS", 3)
+        patch.setattr("s2s_jax.text.subwords.KNOWN_LETTERS", 4)
+        found = Ragged(*Subwords.from_state(tokenizer.state()).encode_all(lines))
+    if tokenizer.type == "bpe":
+        assert [ids.tolist() for ids in found] == [[*tokenizer.encode(line), EOS] for line in lines]
+    assert [ids.tolist() for ids in Ragged(*tokenizer.encode_all(lines))] == [
+        [*tokenizer.encode(line), EOS] for line in lines
+    ]
+
+
+def test_pieces_that_go_on_after_a_space_are_found_in_whole_lines(monkeypatch):
+    """A model from elsewhere may have them."""
+    import sentencepiece
+
+    def train(*, split_by_whitespace=False, **options):
+        return trained(split_by_whitespace=False, **options)
+
+    trained = sentencepiece.SentencePieceTrainer.train
+    monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", train)
+    across = Subwords.train(TRAINING, size=320)
+    assert any("\u2581" in piece[1:] for piece in across.symbols(range(across.size)))
+    assert [ids.tolist() for ids in Ragged(*across.encode_all(TRAINING))] == [
+        [*across.encode(line), EOS] for line in TRAINING
+    ]
 
 
 def test_what_is_learned_from_few_of_many_lines_is_told(monkeypatch):

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
-from s2s_jax.text.ragged import Rows
-from s2s_jax.text.tokenizers import Tokenizer, encode_lines, until_eos, with_eos
+from s2s_jax.text.ragged import Rows, with_eos
+from s2s_jax.text.tokenizers import Tokenizer, encode_lines, until_eos
 
 NO_COPY = -1  # the target id of a source token that no target token equals
 

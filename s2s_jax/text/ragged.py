@@ -3,6 +3,7 @@
 Five million lines are one array and two numbers per line, not five million Python objects.
 """
 
+import array
 import contextlib
 import tempfile
 import weakref
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Int, Integer
 
-from s2s_jax.shapes import PAD
+from s2s_jax.shapes import EOS, PAD
 
 IN_MEMORY = 1 << 24  # bytes; what is larger is mapped from a file, whose pages the system reads and drops as needed
 ROWS_AT_ONCE = 10_000  # that are copied while all rows are read in order
@@ -24,6 +25,16 @@ class Rows(NamedTuple):
 
     flat: Integer[np.ndarray, "I *columns"]
     lengths: Integer[np.ndarray, " N"]
+
+
+def with_eos(lines: Iterable[Sequence[int]]) -> Rows:
+    """The ids of several lines, each followed by EOS."""
+    flat, lengths = array.array("i"), array.array("i")
+    for ids in lines:
+        flat.extend(ids)
+        flat.append(EOS)
+        lengths.append(len(ids) + 1)
+    return Rows(np.array(flat, np.int32), np.array(lengths, np.int32))
 
 
 class Ragged(Sequence[np.ndarray]):

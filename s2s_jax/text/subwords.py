@@ -6,20 +6,23 @@ import ctypes
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from s2s_jax.shapes import SPECIAL, UNK
 from s2s_jax.text.normalization import normalize, origins
-from s2s_jax.text.ragged import Rows
+from s2s_jax.text.ragged import Rows, with_eos
 from s2s_jax.text.symbol_tokenizers import Span, replace_unknown
 
 # sentencepiece writes a space as U+2581 and skips training lines with U+2585: both are escaped, as is the escape sign
 ESCAPE = "\ue000"
 ESCAPED = {"\u2581": ESCAPE + "m", "\u2585": ESCAPE + "u", ESCAPE: ESCAPE + "e"}
 NEEDS_ESCAPE = re.compile("|".join(ESCAPED))
+SPACE = "\u2581"  # in pieces
+KNOWN_WORDS = 1 << 17  # that are kept with their ids, about 30 MB
+KNOWN_LETTERS = 50  # of the longest of them
 TRAINING_LINE = 4000  # characters; the unigram trainer needs minutes for one line of a megabyte
 
 
@@ -40,6 +43,11 @@ class Subwords:
         special = tuple(map(self._pieces.id_to_piece, range(min(len(SPECIAL), self.size))))
         if special != SPECIAL:
             raise ValueError(f"its first pieces are {' '.join(special)}, {' '.join(SPECIAL)} are wanted")
+        # byte pairs of different words are never joined where no piece goes on after a space; a unigram model compares
+        # sums over whole lines, whose rounding might decide otherwise in a word alone
+        pieces = self.symbols(range(self.size))
+        independent = self.type == "bpe" and not any(SPACE in piece[1:] for piece in pieces)
+        self._words = _Words(self._pieces.encode) if independent else None
 
     @classmethod
     def train(cls, lines: Iterable[str], *, size: int, unicode: str = "none"):
@@ -90,6 +98,8 @@ class Subwords:
     def encode_all(self, lines: Sequence[str]) -> Rows:
         """The ids of each line, ended by EOS."""
         escaped = [escape(normalize(line, self.unicode)) for line in lines]
+        if self._words is not None:
+            return with_eos(map(self._words.encode, escaped))
         # threads would wait for each other: most of the time goes into making arrays
         ids = self._pieces.encode(escaped, add_eos=True, return_type="numpy", num_threads=1)
         return Rows(np.concatenate([np.empty(0, np.int32), *ids]), np.array([*map(len, ids)], np.int32))
@@ -131,6 +141,30 @@ class Subwords:
     def from_state(cls, state: dict):
         """The tokenizer with this `state`."""
         return cls(base64.b64decode(state["model"], validate=True), state["unicode"])
+
+
+class _Words(dict[str, list[int]]):
+    """The ids of words that were seen, each with the space before it: three times as fast as whole lines anew."""
+
+    def __init__(self, encode: Callable[[str], list[int]]):
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, word: str) -> list[int]:
+        ids = self._encode(" " + word)
+        if len(word) <= KNOWN_LETTERS:
+            if len(self) == KNOWN_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+    def encode(self, line: str) -> list[int]:
+        """The ids of an escaped line."""
+        first, *others = line.split(" ")
+        ids = [*self._encode(first)] if first else []
+        for word in others:
+            ids += self[word]
+        return ids
 
 
 class Unigrams(Subwords):

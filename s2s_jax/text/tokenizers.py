@@ -6,7 +6,6 @@ Character and subword tokenizers restore exactly every line whose symbols they k
 A tokenizer of your own is a class with the members of `Tokenizer`, `train` and `from_state`, put into `TOKENIZERS`.
 """
 
-import array
 import dataclasses
 import hashlib
 import json
@@ -19,7 +18,7 @@ from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL
 from s2s_jax.text.normalization import UNICODE_FORMS, UnicodeForm
-from s2s_jax.text.ragged import Rows
+from s2s_jax.text.ragged import Rows, with_eos
 from s2s_jax.text.subwords import Subwords, Unigrams
 from s2s_jax.text.symbol_tokenizers import Characters, Span, Words
 from s2s_jax.validation import at_least, check_fields, one_of
@@ -190,16 +189,6 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> Rows:
     """The ids of each line, ended by EOS."""
     return tokenizer.encode_all(lines) if isinstance(tokenizer, Subwords) else with_eos(map(tokenizer.encode, lines))
-
-
-def with_eos(lines: Iterable[Sequence[int]]) -> Rows:
-    """The ids of several lines, each followed by EOS."""
-    flat, lengths = array.array("i"), array.array("i")
-    for ids in lines:
-        flat.extend(ids)
-        flat.append(EOS)
-        lengths.append(len(ids) + 1)
-    return Rows(np.array(flat, np.int32), np.array(lengths, np.int32))
 
 
 def append_eos(ids: Sequence[int] | Int[np.ndarray, " I"]) -> Int[np.ndarray, " S"]:
