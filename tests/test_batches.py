@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2s_jax.shapes import EOS, PAD, Batch
+from s2s_jax.shapes import EOS, PAD, UNK, Batch
 from s2s_jax.text import ragged
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs, batch_rows, choose_buckets, padded_batch, smallest_fit
 from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
@@ -422,3 +422,28 @@ def test_more_buckets_than_lengths_need_no_padding():
 def test_one_huge_pair_does_not_enlarge_other_buckets():
     lengths = np.concatenate([lengths_like("loose", 3000), [(1_000_000, 2)]])
     assert choose_buckets(lengths, count=6)[-1] == (1_000_000, 2)
+
+
+@settings(max_examples=15)
+@given(some_lengths, st.integers(1, 9), st.integers(1, 4))
+def test_processes_read_their_rows_of_the_same_batches(lengths, size, processes):
+    """Together they have the batch; of the rows of the others each knows how many target tokens they have."""
+    pairs = pairs_of(lengths)._replace(links=Ragged.of([[(0, 0)]] * len(lengths), columns=(2,)))
+
+    def own(number: int):
+        return lambda rows: slice(rows * number // processes, rows * (number + 1) // processes)
+
+    config = BatchConfig(size=size)
+    whole = BatchPlan(pairs, config, seed=1)
+    plans = [BatchPlan(pairs, config, seed=1, own=own(number)) for number in range(processes)]
+    for step in range(whole.per_epoch):
+        expected, parts = whole.batch(step), [plan.batch(step) for plan in plans]
+        for number, part in enumerate(parts):
+            rows = own(number)(len(expected.source))
+            for name, side in expected._asdict().items():
+                np.testing.assert_array_equal(getattr(part, name)[rows], side[rows])
+            elsewhere = np.ones(len(expected.source), bool)
+            elsewhere[rows] = False
+            assert not part.source[elsewhere].any()
+            assert set(part.target[elsewhere].ravel()) <= {PAD, UNK}
+            np.testing.assert_array_equal(part.target != PAD, expected.target != PAD)

@@ -5,14 +5,14 @@ the position in the data. A few buckets are chosen from the data's own lengths: 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from s2s_jax.shapes import EOS, Batch
+from s2s_jax.shapes import EOS, UNK, Batch
 from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.validation import at_least, check_fields
 
@@ -53,7 +53,7 @@ class Pairs(NamedTuple):
 
     def select(self, indices: Int[np.ndarray, " M"]) -> "Pairs":
         """The pairs with these indices, in their order."""
-        links = self.links.select(indices) if self.links else None
+        links = self.links.select(indices) if self.links is not None else None
         return Pairs(self.sources.select(indices), self.targets.select(indices), links)
 
     def truncate(self, longest: int, *, folder: Path | None = None) -> "Pairs":
@@ -143,10 +143,13 @@ def smallest_fit(lengths: Int[np.ndarray, "N 2"], buckets: Sequence[Bucket]) -> 
 class BatchPlan:
     """The batches of all epochs: `batch(step)` is a function of step, seed and the data, and of nothing else."""
 
-    def __init__(self, pairs: Pairs, config: BatchConfig, *, seed: int):
+    def __init__(
+        self, pairs: Pairs, config: BatchConfig, *, seed: int, own: Callable[[int], slice] = lambda rows: slice(0, rows)
+    ):
+        """`own` says which of so many rows of a batch this process is to read; of the others it knows the lengths."""
         if not pairs.sources:
             raise ValueError("there are no pairs to make batches of.")
-        self.pairs, self.config, self.seed = pairs, config, seed
+        self.pairs, self.config, self.seed, self._own = pairs, config, seed, own
         lengths = pairs.lengths()
         self.buckets = choose_buckets(lengths, count=config.buckets)
         self.rows = [batch_rows(bucket, config) for bucket in self.buckets]
@@ -169,7 +172,22 @@ class BatchPlan:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self._shuffled(epoch))
         bucket, members = self._order[1][number]
-        return padded_batch(self.pairs.select(members), rows=self.rows[bucket], bucket=self.buckets[bucket])
+        return self._read(members, rows=self.rows[bucket], bucket=self.buckets[bucket])
+
+    def _read(self, members: Int[np.ndarray, " M"], *, rows: int, bucket: Bucket) -> Batch:
+        """The batch of some pairs; a row of another process has a target of its length, and nothing else."""
+        own = self._own(rows)
+        part = padded_batch(self.pairs.select(members[own]), rows=own.stop - own.start, bucket=bucket)
+        if own == slice(0, rows):
+            return part
+        around = own.start, rows - own.stop
+        batch = Batch(
+            *(side if isinstance(side, tuple) else np.pad(side, (around, *[(0, 0)] * (side.ndim - 1))) for side in part)
+        )
+        elsewhere = np.arange(bucket[1]) < self.pairs.targets.lengths[members][:, None]
+        elsewhere[own] = False
+        batch.target[: len(members)][elsewhere] = UNK
+        return batch
 
     def _shuffled(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """All batches of an epoch in their order: the bucket's index, and the indices of the pairs."""
@@ -225,7 +243,7 @@ def padded_batch(pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
     source, target = (
         side.padded(rows, length) for side, length in zip((pairs.sources, pairs.targets), bucket, strict=True)
     )
-    return Batch(source, target, links=_link_matrix(pairs.links, rows, bucket) if pairs.links else ())
+    return Batch(source, target, links=_link_matrix(pairs.links, rows, bucket) if pairs.links is not None else ())
 
 
 def _link_matrix(links: Ragged, rows: int, bucket: Bucket) -> Bool[np.ndarray, "B T S"]:

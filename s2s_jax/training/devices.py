@@ -265,6 +265,21 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
     return jax.tree.map(lambda leaf: _put(leaf, rows), filled(batch, mesh))
 
 
+def own_rows(mesh: Mesh) -> Callable[[int], slice]:
+    """The function that says which of so many rows of a batch this process has on its devices."""
+    sharding, parts = NamedSharding(mesh, PartitionSpec(ROWS)), math.prod(mesh.shape[name] for name in ROWS)
+
+    @functools.cache
+    def own(rows: int) -> slice:
+        if not distributed.is_shared():
+            return slice(0, rows)
+        places = sharding.addressable_devices_indices_map((rows + -rows % parts,)).values()
+        parts_of_rows = [place[0].indices(rows) for place in places if place is not None]
+        return slice(min(start for start, _, _ in parts_of_rows), max(stop for _, stop, _ in parts_of_rows))
+
+    return own
+
+
 def put_replicas(batches: Batch, mesh: Mesh) -> Batch:
     """Batches [R, B, ...] of R replicas, split by replica and by rows."""
     return jax.device_put(filled(batches, mesh, axis=1), NamedSharding(mesh, PartitionSpec("replica", ROWS)))

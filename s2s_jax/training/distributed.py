@@ -65,6 +65,11 @@ def is_first() -> bool:
     return not is_shared() or jax.process_index() == 0
 
 
+def suffix() -> str:
+    """What distinguishes a file of this process from those of the others: `.process1`; nothing in a single process."""
+    return f".process{jax.process_index()}" if is_shared() else ""
+
+
 def of_first(value: float) -> float:
     """The value that process 0 has."""
     if not is_shared():

@@ -272,9 +272,8 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
     nats, tokens, norm = float(sums.nats), float(sums.tokens), float(metrics.norm)
     auxiliary = None if isinstance(sums.auxiliary, tuple) else float(sums.auxiliary)
     if not metrics.finite:
-        kept = run.directory / f"not_finite_{step}.npz"
-        if distributed.is_first():
-            np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
+        kept = run.directory / f"not_finite_{step}{distributed.suffix()}.npz"
+        np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
         added = "" if auxiliary is None else f"the alignment terms {auxiliary / max(tokens, 1):.3g}, "
         raise NotFinite(
             f"step {step}: the loss is {nats / max(tokens, 1):.3g} nats per token, {added}the gradient's norm "
