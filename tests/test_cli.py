@@ -430,3 +430,25 @@ def test_a_reader_that_leaves_early_sees_no_traceback(directory):
     )
     assert done.stdout == b"a b\n"
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--coordinator", "localhost:1"], "--coordinator needs --processes and --process-id as well"),
+        (["--distributed"], "--distributed finds no Slurm, Open MPI, Kubernetes or TPU pod around this process; give"),
+        (["--executor", "ray"], "--executor ray needs --processes N, one for each GPU or host"),
+        (["--slurm", "nodes=2"], "--slurm has no effect with --executor local; leave one of them out"),
+        (["--executor", "slurm", "--slurm", "nodes"], "--slurm needs NAME=VALUE, got 'nodes'"),
+    ],
+)
+def test_a_training_of_many_processes_says_what_it_lacks(s2s, monkeypatch, words, message):
+    monkeypatch.setattr("jax.distributed.initialize", found_no_cluster)
+    code, _, errors = s2s("train", "reverse", *words)
+    assert code == 2
+    assert errors.startswith(f"s2s: {message}")
+    assert errors.count("\n") == 1
+
+
+def found_no_cluster(**given):
+    raise ValueError("coordinator_address should be defined.")

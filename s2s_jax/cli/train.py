@@ -30,6 +30,7 @@ def train_command(arguments: Arguments) -> int:
     experiment, directory = find(options.experiment, options.run)
     experiment = config.override(experiment, *arguments.overrides)
     experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
+    _check_executor(options)
     if options.executor != "local":
         return _launch(arguments, directory)
     _join_processes(options, experiment)
@@ -66,6 +67,26 @@ def train_command(arguments: Arguments) -> int:
 def _print_result(directory: Path, step: int) -> None:
     last = {record.pop("kind"): record for record in run.newest_metrics(directory)}
     print_json({"run": str(directory), "step": step, **last})
+
+
+def _check_executor(options: argparse.Namespace) -> None:
+    """Refuse options that the executor does not have.
+
+    Raises:
+        UsageError: naming one.
+    """
+    wrong = {
+        "--address": options.address and options.executor != "ray",
+        "--slurm": options.slurm and options.executor != "slurm",
+        "--coordinator": options.coordinator and options.executor != "local",
+        "--distributed": options.distributed and options.executor != "local",
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise UsageError(f"{name} has no effect with --executor {options.executor}; leave one of them out")
+    for pair in options.slurm:
+        if "=" not in pair:
+            raise UsageError(f"--slurm needs NAME=VALUE, got {pair!r}")
 
 
 def _launch(arguments: Arguments, directory: Path) -> int:
@@ -107,14 +128,16 @@ def _join_processes(options: argparse.Namespace, experiment: config.Experiment) 
     given = {"--coordinator": options.coordinator, "--processes": options.processes, "--process-id": options.process_id}
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
-        raise UsageError(f"{' and '.join(given.keys() - missing)} needs {' and '.join(missing)} as well")
-    if not missing or options.distributed:
-        _keep_stdout_for_python()
-    if not missing:
-        place = (options.coordinator, options.processes, options.process_id)
-        distributed.start(*place, heartbeat=experiment.device.heartbeat)
-    elif options.distributed:
-        distributed.start(heartbeat=experiment.device.heartbeat)
+        there = " and ".join(name for name in given if name not in missing)
+        raise UsageError(f"{there} needs {' and '.join(missing)} as well")
+    if missing and not options.distributed:
+        return
+    place = () if missing else (options.coordinator, options.processes, options.process_id)
+    if place:
+        others = f"the other {options.processes - 1} at {options.coordinator}"
+        print(f"process {options.process_id} waits for {others}, for five minutes at most", file=sys.stderr)
+    distributed.start(*place, heartbeat=experiment.device.heartbeat)
+    _keep_stdout_for_python()
 
 
 def _keep_stdout_for_python() -> None:

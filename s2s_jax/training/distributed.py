@@ -38,7 +38,6 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heart
     if jax.distributed.is_initialized():  # by Ray, for example
         return
     given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of CPUs; other devices have their own
     try:
         jax.distributed.initialize(
             **(given if coordinator else {}), heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=heartbeat
