@@ -96,12 +96,12 @@ def lax_scan(attend, weights, state, queries, dtype):
     return jax.lax.scan(lambda state, query: attend(weights, state, query), state, queries)[1]
 
 
-def delayed_scan(attend, weights, state, queries, dtype):
+def model_scan(attend, weights, state, queries, dtype):
     """A scan by `ops.scan`, as in the decoder."""
-    return scan(attend, weights, state, queries, rows=queries.shape[1:-1], dtype=dtype)[1]
+    return scan(lambda state, query: attend(weights, state, query), state, queries)[1]
 
 
-def run_steps(graph, inputs, mask, noise=None, *, loop=delayed_scan, dtype=jnp.float32):
+def run_steps(graph, inputs, mask, noise=None, *, loop=model_scan, dtype=jnp.float32):
     """The outputs of all steps."""
     attention, mask = nnx.merge(graph, inputs["weights"]), jnp.asarray(mask)
     keys, values = attention.prepare(inputs["memory"]), attention.values(inputs["memory"])
@@ -125,7 +125,7 @@ def coefficients(shape):
 
 
 @functools.cache
-def forward_and_gradient(config, *, loop=delayed_scan, dtype=jnp.float32):
+def forward_and_gradient(config, *, loop=model_scan, dtype=jnp.float32):
     """The outputs of all steps and the gradient of their weighted sum, compiled, of (inputs, mask, noise)."""
     graph, _ = build(config, dtype=dtype)
 

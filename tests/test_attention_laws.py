@@ -32,7 +32,7 @@ CASES = [*CONFIGS, *(f"{name}, training" for name in NOISY)]
 EVERY = pytest.mark.parametrize("case", CASES)
 
 
-def run_case(case, inputs=None, *, loop=harness.delayed_scan, **other):
+def run_case(case, inputs=None, *, loop=harness.model_scan, **other):
     """The outputs of a case and its gradient."""
     name, _, training = case.partition(", ")
     config = CONFIGS[name]

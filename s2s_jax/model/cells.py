@@ -23,7 +23,7 @@ from s2s_jax.shapes import Size
 
 CellName = Literal["rnn", "gru", "gru-reset-before", "lstm", "layer-norm-lstm"]
 Carry = tuple[Float[Array, "*B H"], ...]  # the output comes first
-Weights = tuple  # matrices, or `Delayed` ones inside a scan; each is used in one product per step
+Weights = tuple  # the matrices that a step multiplies by
 
 
 class Cell(nnx.Module):

@@ -134,7 +134,9 @@ def masked_scan(
     """
     stacked = launches_cost()
 
-    def body(weights, carry, inputs):
+    weights = cell.step_weights(hoisted=cell.inputs)
+
+    def body(carry, inputs):
         projected, real = inputs if stacked else (jnp.stack(directions) for directions in inputs)
         real = real[..., None]
         new, output = cell(weights, carry, projected, drop=drop)
@@ -142,11 +144,10 @@ def masked_scan(
         output = jnp.where(real, output, jnp.zeros_like(output))
         return kept, output if stacked else tuple(output)
 
-    rows, inputs = mask[0].shape[1:], (projected, mask)
+    inputs = projected, mask
     if stacked:
         inputs = jnp.stack(projected, axis=1), jnp.stack(mask, axis=1)
-    options = {"rows": rows, "dtype": cell.dtype, "chunk": remat}
-    carry, outputs = scan(body, cell.step_weights(hoisted=cell.inputs), carry, inputs, **options)
+    carry, outputs = scan(body, carry, inputs, chunk=remat)
     return carry, tuple(outputs[:, index] for index in range(len(mask))) if stacked else outputs
 
 

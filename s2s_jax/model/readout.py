@@ -33,7 +33,7 @@ class Readout(nnx.Module):
         self.weight = nnx.Param(glorot(rngs.params(), self.context + self.state, self.size))
 
     def step_weights(self) -> Weights:
-        """The weights used at every step, each in one product."""
+        """The weights used at every step."""
         return (self.weight[...],)
 
     def __call__(

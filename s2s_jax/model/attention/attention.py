@@ -126,7 +126,7 @@ class Attention(nnx.Module):
         """The context, the alignment behind it, and the next state. Padding weighs exactly 0.
 
         Args:
-            weights: what `step_weights` returned, or its delayed form inside a scan.
+            weights: what `step_weights` returned.
             noise: one raw random key per sentence, in training.
         """
         before = state if self.stateful else AttentionState((), (), (), ())

@@ -21,10 +21,9 @@ from s2s_jax.model.interface import (
     StepOutput,
     Tokens,
     TokenSampler,
-    scan_of_step,
     time_first,
 )
-from s2s_jax.model.ops.scan import has_plain_gradients, scan
+from s2s_jax.model.ops.scan import scan
 
 
 def unroll(
@@ -41,9 +40,6 @@ def unroll(
     The tokens' share of the gates and the vocabulary product are always taken out; attention and readout are too where
     nothing of attention feeds back. With a sampler only gradients are taken out; see `scan_sampled`.
     """
-    if has_plain_gradients():
-        step = lambda _, memory, state, token: decoder.step(memory, state, token)  # noqa: E731
-        return scan_of_step(step)((), memory, state, tokens, reader=reader, sampler=sampler)
     product = None
     if sampler is None:
         embedded = decoder.embed(memory, time_first(tokens))
@@ -82,12 +78,12 @@ def run_parallel(
         below = apply_mask(outputs, masks.inputs[layer] if masks and layer else None)  # embeddings have had their mask
         drop = masks.states[layer] if masks else None
 
-        def body(weights, carry, projected, cell=cell, drop=drop):
+        weights = cell.step_weights(hoisted=below.shape[-1])
+
+        def body(carry, projected, cell=cell, weights=weights, drop=drop):
             return cell(weights, carry, projected, drop=drop)
 
-        weights, inputs = cell.step_weights(hoisted=below.shape[-1]), cell.project(below)
-        options = {"rows": below.shape[1:-1], "dtype": decoder.dtype, "chunk": decoder.remat}
-        carry, new = scan(body, weights, state.carry[layer], inputs, **options)
+        carry, new = scan(body, state.carry[layer], cell.project(below), chunk=decoder.remat)
         outputs = add_residual(decoder.config.residual_from, layer, outputs, new)
         carries.append(carry)
     weights = decoder.step_weights()
@@ -109,11 +105,12 @@ def scan_given(
 ) -> tuple[State, DecoderOutput]:
     """The last state and all outputs, time first: one scan over given tokens."""
 
-    def body(weights, state, inputs):
+    weights = decoder.step_weights()
+
+    def body(state, inputs):
         return decoder.advance(weights, memory, state, *inputs)
 
-    inputs, rows = (decoder.cells[0].project(embedded), embedded, tokens), embedded.shape[1:-1]
-    return scan(body, decoder.step_weights(), state, inputs, rows=rows, dtype=decoder.dtype, chunk=decoder.remat)
+    return scan(body, state, (decoder.cells[0].project(embedded), embedded, tokens), chunk=decoder.remat)
 
 
 @jax.named_scope("decoder")
@@ -136,8 +133,9 @@ def scan_sampled(
     def run(params, memory, state, zeros, first, sampler_inputs, key):
         decoder, constants = nnx.merge(graph, params), jax.lax.stop_gradient((params, memory))
         constant_decoder, keyed_sampler = nnx.merge(graph, constants[0]), sampler._replace(key=key)
+        weights = decoder.step_weights()
 
-        def body(weights, carry, inputs):
+        def body(carry, inputs):
             state, token = carry
             zeros, sampler_inputs, time = inputs
             projected, embedded = jax.tree.map(jnp.add, embed_token(*constants, token), zeros)
@@ -149,9 +147,8 @@ def scan_sampled(
             next_token = keyed_sampler.next_token(logits, sampler_inputs, time)
             return (state, next_token), (output, token, product if keep else None)
 
-        steps, rows = (zeros, sampler_inputs, jnp.arange(len(zeros[0]))), first.shape
-        options = {"rows": rows, "dtype": decoder.dtype, "chunk": decoder.remat}
-        (state, _), outputs = scan(body, decoder.step_weights(), (state, first), steps, **options)
+        steps = zeros, sampler_inputs, jnp.arange(len(zeros[0]))
+        (state, _), outputs = scan(body, (state, first), steps, chunk=decoder.remat)
         return state, *outputs
 
     @jax.custom_vjp

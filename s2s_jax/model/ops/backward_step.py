@@ -15,6 +15,7 @@ from s2s_jax.model.ops.jaxprs import (
     Variable,
     call,
     definitions,
+    hoisted,
     least_to_keep,
     rebuilding,
     size,
@@ -54,11 +55,12 @@ class BackwardStep:
         after = [*of_xs, *(operand for term in late for operand in self.defined[term].invars)]
         emitted = self._emitted(after)
         program = self.jaxpr.replace(outvars=[*self.of_carry, *early, *emitted])
+        program, hoisted_values = hoisted(program, program.invars[: len(fixed)], fixed)
         packing = Packing.of_alike([variable.aval for variable in emitted], together=self.few_kernels)
 
         def step(carry, slices):
             of_carry, totals = carry
-            outputs = iter(call(program, self.literals, [*fixed, *slices, *of_carry]))
+            outputs = iter(call(program, self.literals, [*hoisted_values, *fixed, *slices, *of_carry]))
             of_carry, added = ([next(outputs) for _ in group] for group in (of_carry, totals))
             return (of_carry, jax.tree.map(jnp.add, totals, added)), packing.pack(list(outputs))
 

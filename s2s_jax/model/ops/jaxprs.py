@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from s2s_jax.model.ops.target import platform
+
 Leaves = Sequence[Any]
 Variable = Any
 
@@ -37,6 +39,7 @@ TRANSCENDENTAL = frozenset(
 )
 LINEAR = frozenset({"add_any", "expand_dims", "neg", "reshape", "squeeze", "transpose"})  # of which sums are sums
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
+DERIVED = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
 
 def call(jaxpr: core.Jaxpr, consts: Leaves, arguments: Leaves) -> list[Any]:
@@ -44,14 +47,18 @@ def call(jaxpr: core.Jaxpr, consts: Leaves, arguments: Leaves) -> list[Any]:
     return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, list(consts)))(*arguments)
 
 
-def trace(function: Callable[..., Leaves], *arguments: Any) -> core.ClosedJaxpr:
-    """The program of a function, in which every call of a compiled function is replaced by what it does."""
+def trace(function: Callable[..., Any], *arguments: Any, differentiable: bool = True) -> core.ClosedJaxpr:
+    """The program of a function, in which every call of a compiled function is replaced by what it does.
+
+    So is a choice between platforms by that for the platform of `target`, and unless `differentiable`, a function with
+    a derivative of its own by the function.
+    """
     closed = jax.make_jaxpr(function)(*arguments)
-    leaves = jax.tree.leaves(arguments)
-    return jax.make_jaxpr(functools.partial(_inlined, closed.jaxpr, closed.consts))(*leaves)
+    inlined = functools.partial(_inlined, closed.jaxpr, closed.consts, CALLS | (set() if differentiable else DERIVED))
+    return jax.make_jaxpr(inlined)(*jax.tree.leaves(arguments))
 
 
-def _inlined(jaxpr: core.Jaxpr, consts: Leaves, *arguments: Any) -> list[Any]:
+def _inlined(jaxpr: core.Jaxpr, consts: Leaves, calls: Container[str], *arguments: Any) -> list[Any]:
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
     def read(variable: Variable) -> Any:
@@ -59,16 +66,48 @@ def _inlined(jaxpr: core.Jaxpr, consts: Leaves, *arguments: Any) -> list[Any]:
 
     for equation in jaxpr.eqns:
         inputs = [read(variable) for variable in equation.invars]
-        if equation.primitive.name in CALLS:
-            inner = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
-            outputs = _inlined(inner.jaxpr, inner.consts, *inputs)
+        called = _called(equation, calls)
+        if called is not None:
+            outputs = _inlined(called.jaxpr, called.consts, calls, *inputs[len(inputs) - len(called.jaxpr.invars) :])
         else:
-            single = jaxpr.replace(
-                constvars=[], invars=unique(equation.invars), outvars=equation.outvars, eqns=[equation]
-            )
-            outputs = call(single, [], [values[variable] for variable in single.invars])
+            given = unique(equation.invars)
+            single = jaxpr.replace(constvars=[], invars=given, outvars=equation.outvars, eqns=[equation])
+            outputs = call(single, [], [values[variable] for variable in given])
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
+
+
+def _called(equation: core.JaxprEqn, calls: Container[str]) -> core.ClosedJaxpr | None:
+    """The program that an equation does nothing but call."""
+    platforms = equation.params.get("branches_platforms")
+    if platforms is not None:
+        ours = [names is None or platform() in names for names in platforms]
+        return equation.params["branches"][ours.index(True)]
+    if equation.primitive.name not in calls:
+        return None
+    return equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+
+
+def hoisted(jaxpr: core.Jaxpr, fixed: Sequence[Variable], values: Leaves) -> tuple[core.Jaxpr, list[Any]]:
+    """A program without what depends on variables of fixed values alone, and what that comes to.
+
+    The results come first among the arguments of the program. What is larger than its operands is left, but for
+    rounded numbers that are made wide again.
+    """
+    known, early, late = set(fixed), [], []
+    for equation in jaxpr.eqns:
+        operands = unique(equation.invars)
+        grows = sum(map(elements, equation.outvars)) > sum(map(elements, operands))
+        if operands and known.issuperset(operands) and not grows:
+            early.append(equation)
+            known.update(equation.outvars)
+        else:
+            late.append(equation)
+    computed = {variable for equation in early for variable in equation.outvars}
+    used = unique(itertools.chain(*(equation.invars for equation in late), jaxpr.outvars))
+    results = [variable for variable in used if variable in computed]
+    before = jaxpr.replace(constvars=[], invars=list(fixed), outvars=results, eqns=early)
+    return jaxpr.replace(invars=[*results, *jaxpr.invars], eqns=late), call(before, [], values)
 
 
 def unique(variables: Iterable[Variable]) -> list[Variable]:

@@ -31,6 +31,7 @@ from s2s_jax.model.ops.jaxprs import (
     Variable,
     call,
     elements,
+    hoisted,
     least_to_keep,
     rebuilding,
     shape,
@@ -104,7 +105,15 @@ class _Body(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(body: _Body, consts: Leaves, carry: Leaves, xs: Leaves) -> tuple[list, list]:
-    return jax.lax.scan(functools.partial(body.step, consts), list(carry), list(xs))
+    flat = lambda consts, carry, x: jax.tree.leaves(body.step(consts, carry, x))  # noqa: E731
+    closed = trace(flat, consts, carry, _slices(xs), differentiable=False)
+    jaxpr, early = hoisted(closed.jaxpr, closed.jaxpr.invars[: len(consts)], consts)
+
+    def step(carry, x):
+        outputs = call(jaxpr, closed.consts, [*early, *consts, *carry, *x])
+        return outputs[: len(carry)], outputs[len(carry) :]
+
+    return jax.lax.scan(step, list(carry), list(xs))
 
 
 def _scan_forward(body, consts, carry, xs):
@@ -177,10 +186,11 @@ class _Forward:
     def run(self, consts: Leaves, carry: Leaves, xs: Leaves) -> tuple[list, list, list]:
         """The last carry, the outputs, and all that is stored."""
         jaxpr = self.jaxpr.replace(outvars=[*self.jaxpr.outvars[: self.carries], *self.stored])
+        jaxpr, early = hoisted(jaxpr, jaxpr.invars[: len(consts)], consts)
         self.packing = Packing.of_alike([atom.aval for atom in self.stored], together=self.few_kernels)
 
         def step(carry, x):
-            outputs = call(jaxpr, self.literals, [*consts, *carry, *x])
+            outputs = call(jaxpr, self.literals, [*early, *consts, *carry, *x])
             return outputs[: self.carries], self.packing.pack(outputs[self.carries :])
 
         carry, packed = jax.lax.scan(step, list(carry), list(xs))

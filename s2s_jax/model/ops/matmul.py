@@ -1,136 +1,25 @@
-"""Matrix products in a chosen precision, also with weights of a scan whose gradients are computed after it.
+"""Matrix products in a chosen precision.
 
 Parameters and sums are always float32; `dtype` is what the factors are rounded to before a product, forward and
 backward: the cotangent of a product is a factor of two more products.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from s2s_jax.shapes import Size
-
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-ONE_PRODUCT = (
-    "each weight that step_weights() returns must be the factor of exactly one ops.matmul per step: return it once per "
-    "product, or concatenate the inputs."
-)
-SECOND_ORDER = (
-    "the gradient of a scan whose weights' gradients are computed after it cannot be differentiated again; trace the "
-    "model inside `with s2s_jax.model.ops.scan.plain_gradients():`, which is slower and right for every order."
-)
 
 
-class Uses:
-    """How often one weight of a scan has been multiplied while the scan's body was traced."""
-
-    def __init__(self, name: str):
-        self.name, self.count = name, 0
-        self.body = get_opaque_trace_state()
-
-    def check_once(self, shape: tuple[Size, ...]) -> None:
-        """Refuse a weight that was not used.
-
-        Raises:
-            ValueError: naming the weight.
-        """
-        if self.count == 0:
-            raise ValueError(
-                f"the weight {self.name} {shape} of a scan was used in no ops.matmul, so its gradient would be zero; "
-                f"{ONE_PRODUCT}"
-            )
-
-
-@jax.tree_util.register_pytree_node_class
-class Delayed:
-    """A weight inside a scan whose gradient is computed after the backward scan, as one product over all steps.
-
-    The values of `inputs` and `outputs` are zeros and never read. Their cotangents carry what the gradient needs out of
-    the backward scan: that of `inputs` is this step's factor, that of `outputs` the cotangent of this step's product.
-    Two products with one weight would add up in the same places, and the gradient would be wrong without an error, so
-    that the second one is refused, and so is one inside a transformation, which is traced once and may run twice. Only
-    vmap over the weight's first axis, as of attention heads, gives every product its own places.
-    """
-
-    def __init__(
-        self,
-        weight: Float[Array, "*D I O"],
-        inputs: Float[Array, "*B I"],
-        outputs: Float[Array, "*B O"],
-        uses: Uses,
-    ):
-        self.weight, self.inputs, self.outputs, self.uses = weight, inputs, outputs, uses
-
-    def tree_flatten(self):
-        """As `jax.tree_util` wants it: vmap over attention heads hands the weight on."""
-        return (self.weight, self.inputs, self.outputs), self.uses
-
-    @classmethod
-    def tree_unflatten(cls, uses: Uses, leaves: Any) -> "Delayed":
-        """The inverse of `tree_flatten`."""
-        weight, inputs, outputs = leaves
-        return cls(weight, inputs, outputs, uses)
-
-    def multiply(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        """x @ weight.
-
-        Raises:
-            ValueError: it is the second product, or would run more than once per step, or x has another shape.
-        """
-        self.uses.count += 1
-        if self.uses.count > 1:
-            problem = "was multiplied twice in one step"
-        elif not self._runs_once(x):
-            problem = "was multiplied inside another loop, branch or transformation of the scan's body"
-        elif x.shape != self.inputs.shape:
-            problem = f"was multiplied by an input {x.shape} instead of {self.inputs.shape}"
-        else:
-            return _delayed_product(x, self.weight, self.inputs, self.outputs)
-        raise ValueError(
-            f"the weight {self.uses.name} {self.weight.shape} of a scan {problem}, and its gradient would be wrong; "
-            f"{ONE_PRODUCT}"
-        )
-
-    def _runs_once(self, x) -> bool:
-        """Whether this is the scan's body itself, or a part of it under nothing but vmaps over the weight."""
-        arrived = []
-
-        def is_body():
-            return get_opaque_trace_state() == self.uses.body
-
-        @jax.custom_batching.custom_vmap
-        def leave(x, weight, inputs, outputs):
-            return ()
-
-        @leave.def_vmap
-        def leave_vmap(size, batched, *leaves):  # runs outside the vmap; no other transformation calls it
-            if all(batched[1:]):
-                if is_body():
-                    arrived.append(True)
-                else:
-                    leave(*leaves)
-            return (), ()
-
-        if is_body():
-            return True
-        leave(x, self.weight, self.inputs, self.outputs)
-        return bool(arrived)
-
-
-def matmul(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"] | Delayed, dtype: DTypeLike) -> Float[Array, "*B O"]:
+def matmul(x: Float[Array, "*B I"], weight: Float[Array, "*D I O"], dtype: DTypeLike) -> Float[Array, "*B O"]:
     """x @ weight with factors in `dtype` and a float32 sum.
 
     With directions, weight is [D, I, O] and x is [D, B, I].
-
-    Raises:
-        ValueError: a weight of a scan is used twice in one step, or might be; see `Delayed`.
     """
-    return weight.multiply(x) if isinstance(weight, Delayed) else _product(x, weight, dtype)
+    return _product(x, weight, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -198,38 +87,6 @@ def _known_backward(dtype, factors, cotangent):
 
 
 _known.defvjp(_known_forward, _known_backward)
-
-
-@jax.custom_vjp
-def _delayed_product(x, weight, inputs, outputs):
-    return _multiplied(x.astype(weight.dtype), weight)
-
-
-def _delayed_forward(x, weight, inputs, outputs):
-    x = x.astype(weight.dtype)
-    return _multiplied(x, weight), (x, weight)
-
-
-def _delayed_backward(factors, cotangent):
-    x, weight = factors
-    cotangent = cotangent.astype(weight.dtype)
-    return _input_cotangent(cotangent, weight), None, x, cotangent
-
-
-_delayed_product.defvjp(_delayed_forward, _delayed_backward)
-
-
-@jax.custom_vjp
-def _input_cotangent(cotangent, weight):
-    """The cotangent of a delayed product's input. The weight is a constant here, so its derivative would be wrong."""
-    return _multiplied(cotangent, weight.swapaxes(-1, -2))
-
-
-def _refuse_second_order(cotangent, weight):
-    raise ValueError(SECOND_ORDER)
-
-
-_input_cotangent.defvjp(_refuse_second_order, _refuse_second_order)
 
 
 def _multiplied(x, weight):

@@ -10,16 +10,21 @@ _PLATFORM = contextvars.ContextVar("platform", default="")
 
 
 @contextlib.contextmanager
-def built_for(platform: str) -> Iterator[None]:
+def built_for(name: str) -> Iterator[None]:
     """Inside this context, models are traced for a platform: cpu, gpu or tpu; otherwise for that of jax.
 
     What they compute is the same everywhere, up to rounding. A function that was traced before stays as it is.
     """
-    token = _PLATFORM.set(platform)
+    token = _PLATFORM.set(name)
     try:
         yield
     finally:
         _PLATFORM.reset(token)
+
+
+def platform() -> str:
+    """The platform that models are traced for: cpu, gpu or tpu."""
+    return _PLATFORM.get() or jax.default_backend()
 
 
 def launches_cost() -> bool:
@@ -27,4 +32,4 @@ def launches_cost() -> bool:
 
     On a GPU a small one takes 2 microseconds, whatever it computes; on a CPU what it computes and moves is what counts.
     """
-    return (_PLATFORM.get() or jax.default_backend()) != "cpu"
+    return platform() != "cpu"
