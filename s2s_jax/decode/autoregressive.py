@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from s2s_jax.decode.compaction import loop_until_done
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rules, limits_of
-from s2s_jax.decode.records import floats_of, no_records, write_record
+from s2s_jax.decode.records import no_records, unpack_hypotheses, write_record
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.rounding import round_once
 from s2s_jax.decode.top_k import argmax
@@ -67,7 +67,7 @@ def decode_autoregressively(
         steps=max_length,
         compactions=compactions,
     )
-    tokens, log_probs, alignment = last.records[..., 0], *map(floats_of, (last.records[..., 1], last.records[..., 2:]))
+    tokens, log_probs, alignment = unpack_hypotheses(last.records)
     lengths = jnp.maximum(real(tokens).sum(-1), 1).astype(jnp.float32)
     coverage = log_coverage(alignment.sum(1), mask) if scoring.coverage else jnp.zeros(empty.shape)
     result = SearchResult(

@@ -1,12 +1,13 @@
-"""What a search notes at every step, kept as one array of bits: on a GPU each array that a step writes is a kernel."""
+"""What a search notes at every step, kept as one array: on a GPU each array that a step writes is a kernel.
+
+Whole numbers, and floats by their bits, stand side by side along the last axis.
+"""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from s2s_jax.shapes import Size
-
-# whole numbers and the bits of floats, side by side along the last axis
 
 
 def no_records(rows: Size, steps: Size, *inner: Size) -> Int[Array, "R T *I"]:
@@ -24,6 +25,13 @@ def pack(*entries: Array) -> Int[Array, "*I N"]:
     rank = entries[0].ndim
     columns = [bits_of(entry if entry.ndim > rank else entry[..., None]) for entry in entries]
     return jnp.concatenate(columns, axis=-1)
+
+
+def unpack_hypotheses(
+    bits: Int[Array, "*H N"],
+) -> tuple[Int[Array, "*H"], Float[Array, "*H"], Float[Array, "*H S"]]:
+    """Tokens, log-probabilities and alignments that were packed in this order."""
+    return bits[..., 0], floats_of(bits[..., 1]), floats_of(bits[..., 2:])
 
 
 def bits_of(x: Array) -> Int[Array, "..."]:

@@ -10,24 +10,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.records import floats_of, pack
+from s2s_jax.decode.records import floats_of, pack, unpack_hypotheses
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.shapes import EOS, PAD
 
 
 class Backpointers(NamedTuple):
-    """Per step and slot: the chosen token, the slot it continues, and that step's attention."""
+    """Of one step, per slot: the chosen token, the slot it continues, and that step's attention."""
 
-    token: Int[Array, "R T K"]
-    parent: Int[Array, "R T K"]  # the slot, before the choice, that is continued
-    log_prob: Float[Array, "R T K"]  # of the token, by the model itself, before the rules
-    alignment: Float[Array, "R T K S"]  # by the slot before the choice
+    token: Int[Array, "R K"]
+    parent: Int[Array, "R K"]  # the slot, before the choice, that is continued
+    log_prob: Float[Array, "R K"]  # of the token, by the model itself, before the rules
+    alignment: Float[Array, "R K S"]  # by the slot before the choice
 
     @classmethod
-    def of(cls, records: Int[Array, "R T K N"]) -> "Backpointers":
-        """The entries that were written with `write_record`, in the order of the fields."""
-        token, parent, log_prob = (records[..., place] for place in range(3))
-        return cls(token, parent, floats_of(log_prob), floats_of(records[..., 3:]))
+    def of(cls, bits: Int[Array, "R K N"]) -> "Backpointers":
+        """What `pack` made of the fields of one step."""
+        token, parent, log_prob = (bits[..., place] for place in range(3))
+        return cls(token, parent, floats_of(log_prob), floats_of(bits[..., 3:]))
 
 
 class FinishedHypotheses(NamedTuple):
@@ -70,12 +70,14 @@ def rank_finished(
     return best, (order >= width) & jnp.isfinite(best.value)
 
 
-def trace_back(backpointers: Backpointers, finished: FinishedHypotheses, truncated: Bool[Array, "R K"]) -> SearchResult:
-    """The whole hypotheses; truncated ones have no end token."""
+def trace_back(
+    records: Int[Array, "R T K N"], finished: FinishedHypotheses, truncated: Bool[Array, "R K"]
+) -> SearchResult:
+    """The whole hypotheses, from what `pack` made of each step's `Backpointers`; truncated ones have no end token."""
     missing = ~jnp.isfinite(finished.value)
 
-    def back(slot: Int[Array, "R K"], time: Int[Array, ""]) -> tuple[Int[Array, "R K"], tuple]:
-        step = Backpointers(*(leaf[:, time] for leaf in backpointers))
+    def back(slot: Int[Array, "R K"], time: Int[Array, ""]) -> tuple[Int[Array, "R K"], Int[Array, "R K L"]]:
+        step = Backpointers.of(jax.lax.dynamic_index_in_dim(records, time, axis=1, keepdims=False))
         token, parent, log_prob = (
             jnp.take_along_axis(leaf, slot, axis=1) for leaf in (step.token, step.parent, step.log_prob)
         )
@@ -85,11 +87,11 @@ def trace_back(backpointers: Backpointers, finished: FinishedHypotheses, truncat
         alignment = jnp.take_along_axis(step.alignment, from_slot[..., None], axis=1)
         token = jnp.where(at_end, EOS, jnp.where(before_end, token, PAD)).astype(jnp.int32)
         log_prob = jnp.where(at_end, finished.log_prob, jnp.where(before_end, log_prob, 0.0))
-        return from_slot, (token, log_prob, jnp.where((at_end | before_end)[..., None], alignment, 0.0))
+        return from_slot, pack(token, log_prob, jnp.where((at_end | before_end)[..., None], alignment, 0.0))
 
-    times = jnp.arange(backpointers.token.shape[1], dtype=jnp.int32)
-    _, (tokens, log_probs, alignment) = jax.lax.scan(back, finished.parent, times, reverse=True)
-    tokens, log_probs, alignment = (jnp.moveaxis(leaf, 0, 2) for leaf in (tokens, log_probs, alignment))
+    times = jnp.arange(records.shape[1], dtype=jnp.int32)
+    _, found = jax.lax.scan(back, finished.parent, times, reverse=True)
+    tokens, log_probs, alignment = unpack_hypotheses(jnp.moveaxis(found, 0, 2))
     return SearchResult(
         tokens, log_probs, alignment, finished.value, truncated, jnp.where(missing, -jnp.inf, finished.total)
     )

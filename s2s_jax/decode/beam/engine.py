@@ -42,8 +42,8 @@ class BeamLoop(NamedTuple):
     open: OpenHypotheses
     lengths: Int[Array, " R"]  # tokens of the open hypotheses
     done: Bool[Array, " R"]
-    records: Int[Array, "R T K N"]  # the backpointers, as `Backpointers.of` reads them
-    finished: Int[Array, "R K 5"]  # the complete hypotheses, as `FinishedHypotheses.of` reads them
+    records: Int[Array, "R T K N"]  # of each step the `Backpointers`
+    finished: Int[Array, "R K 5"]  # the `FinishedHypotheses`
 
 
 class FixedInputs(NamedTuple):
@@ -147,7 +147,7 @@ def search_with_policy(
     covered = jnp.zeros((rows, width)) if not coverage else by_slot(log_coverage(last.carried[2], mask), width)
     truncated = truncated_hypotheses(last, policy=policy, coverage=covered)
     finished, is_truncated = rank_finished(FinishedHypotheses.of(last.finished), truncated, open_last=policy.open_last)
-    result = trace_back(Backpointers.of(last.records), finished, is_truncated)
+    result = trace_back(last.records, finished, is_truncated)
     return merge_groups(SearchResult(*(leaf[:, :returned] for leaf in result)), policy.groups)
 
 
