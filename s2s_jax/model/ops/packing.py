@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from s2s_jax.model.ops.jaxprs import Leaves
+from s2s_jax.shapes import Size
 
 
 class Packing:
@@ -16,7 +17,7 @@ class Packing:
         groups: the indices of those in each array.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]], groups: list[list[int]]):
+    def __init__(self, shapes: Sequence[tuple[Size, ...]], groups: list[list[int]]):
         self.widths, self.groups = [shape[-1] if shape else 1 for shape in shapes], groups
 
     @classmethod
