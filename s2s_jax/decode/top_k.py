@@ -7,16 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 BLOCK = 64  # numbers per block; the largest of each is found first
+KERNEL_COUNT, KERNEL_WIDTH = 16, 1024  # XLA's kernel for GPUs finds at most so many, of at least so many
 
 
 def top_k(x: Float[Array, "*B V"], count: int) -> tuple[Float[Array, "*B C"], Int[Array, "*B C"]]:
     """The `count` largest numbers and their places, largest first, of equals the first one: a faster `lax.top_k`.
 
-    XLA sorts whole rows on CPUs, where they are searched by blocks; it has a kernel of its own on GPUs.
+    XLA sorts whole rows, which are searched by blocks instead; on GPUs it has a kernel for few of many numbers.
     """
     if x.shape[-1] <= 2 * count * BLOCK:
         return _direct_top_k(x, count)
     blocked, direct = (functools.partial(find, count=count) for find in (_blocked_top_k, _direct_top_k))
+    if count > KERNEL_COUNT or x.shape[-1] < KERNEL_WIDTH:
+        return blocked(x)
     return jax.lax.platform_dependent(x, cpu=blocked, default=direct)
 
 
