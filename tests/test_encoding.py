@@ -199,7 +199,7 @@ def test_an_imported_tokenizer_is_known_to_new_processes_and_its_error_is_its_ow
         sides = [Ragged(*map(np.concatenate, zip(*side, strict=True))) for side in zip(*answers, strict=True)]
         assert as_lists(sides) == plain(imported, LINES)
         with pytest.raises(ZeroDivisionError, match="of my own") as error:
-            list(processes.encode([pack_lines(["the"], ["a"]), pack_lines(["bad"], ["a"])]))
+            list(processes.encode([pack_lines([word], ["a"]) for word in ("the", "bad", "cat")]))
     assert "mine_tokenizer.py" in str(error.traceback[-1].path)
 
 
