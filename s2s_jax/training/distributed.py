@@ -33,7 +33,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heart
         heartbeat: seconds without a sign of life after which a process counts as lost.
 
     Raises:
-        ValueError: nothing says where the other processes are, or they cannot be reached.
+        ValueError: nothing says where the other processes are, or the port of process 0 is not free.
     """
     if jax.distributed.is_initialized():  # by Ray, for example
         return
@@ -50,8 +50,9 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, *, heart
             "--coordinator HOST:PORT --processes N --process-id I."
         ) from error
     except jax.errors.JaxRuntimeError as error:
-        where = coordinator or "the coordinator"
-        raise ValueError(f"{where} could not be reached: {str(error).splitlines()[0]}") from error
+        where = f"--coordinator {coordinator}" if coordinator else "the address of process 0"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{where} cannot be used ({reason}); choose another host or a free port.") from error
 
 
 def is_shared() -> bool:
