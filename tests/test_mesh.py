@@ -44,6 +44,7 @@ def test_the_largest_axis_that_divides_is_sharded_and_small_leaves_are_whole():
 def test_the_mesh_divides_the_devices_or_names_the_setting():
     assert dict(devices.make_mesh(DeviceConfig(fsdp=0)).shape) == {"replica": 1, "data": 1, "fsdp": jax.device_count()}
     assert dict(devices.make_mesh(DeviceConfig(count=2), replicas=4).shape) == {"replica": 2, "data": 1, "fsdp": 1}
+    assert devices.describe(devices.make_mesh(DeviceConfig(fsdp=0))) == "2 x cpu (cpu), 2 per copy of the state"
     with pytest.raises(ValueError, match=r"^device.fsdp=3 does not divide the 2 devices; set it to a number that does"):
         devices.make_mesh(DeviceConfig(count=2, fsdp=3))
 

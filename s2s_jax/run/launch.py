@@ -64,6 +64,8 @@ def train_in_job(words: Sequence[str], folder: str) -> int:
 
     job = submitit.JobEnvironment()
     port = FIRST_PORT + int(job.raw_job_id) % PORTS
+    if job.cluster == "local" and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        os.environ["JAX_LOCAL_DEVICE_IDS"] = str(job.local_rank)  # a GPU of its own, as jax gives one under Slurm
     return Process().train(words, f"{job.hostnames[0]}:{port}", job.num_tasks, job.global_rank, folder)
 
 

@@ -145,10 +145,11 @@ def keep_freed_memory() -> None:
 
 
 def describe(mesh: Mesh) -> str:
-    """The number, kind and platform of the devices, and their processes where there are several."""
-    first, processes = mesh.devices.flat[0], jax.process_count()
+    """The number, kind and platform of the devices, their processes, and how many of them share a state."""
+    first, processes, shards = mesh.devices.flat[0], jax.process_count(), mesh.shape["fsdp"]
     shared = f", in {processes} processes" if processes > 1 else ""
-    return f"{mesh.devices.size} x {first.device_kind} ({first.platform}){shared}"
+    sharded = f", {shards} per copy of the state" if shards > 1 else ""
+    return f"{mesh.devices.size} x {first.device_kind} ({first.platform}){shared}{sharded}"
 
 
 def memory_limit() -> float | None:
