@@ -35,7 +35,7 @@ def command(directory: Path, *, steps: int) -> list[str]:
     """`s2s train` of the tiny experiment."""
     file = directory.parent / "tiny_experiment.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import experiment\n")
-    settings = {**SETTINGS, "steps": steps, "device.count": 0, "device.heartbeat": HEARTBEAT, "device.fsdp": 2}
+    settings = {**SETTINGS, "steps": steps, "device.count": 0, "device.heartbeat": HEARTBEAT, "device.fsdp": 0}
     flags = [f"--{name}={value}" for name, value in settings.items()]
     return [sys.executable, "-m", "s2s_jax", "train", str(file), "--run", str(directory), "--json", *flags]
 

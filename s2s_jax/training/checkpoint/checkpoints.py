@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from s2s_jax.training import distributed
 from s2s_jax.training.checkpoint.disk import (
     discard,
@@ -34,7 +32,7 @@ from s2s_jax.training.checkpoint.format import (
     record_of,
     start_writing,
 )
-from s2s_jax.training.checkpoint.pytree_io import check_same_structure, nested, on_host, rebuilt
+from s2s_jax.training.checkpoint.pytree_io import check_same_structure, nested, rebuilt, storable
 from s2s_jax.validation import check_fields
 
 LATENCY = (0, 0.1, 0.5, 2)  # seconds to wait for a step that was written, one after another
@@ -169,8 +167,8 @@ class Checkpoints:
                 f"{self.directory} is not open for writing; give a CheckpointConfig, and save before `close`"
             )
         self.wait()  # first, so that the host never holds two copies
-        arrays = on_host(tree)
-        record = record_of(step, arrays, metrics=metrics, about=about, run=self._run)
+        arrays, leaves = storable(tree)
+        record = record_of(step, leaves, metrics=metrics, about=about, run=self._run)
         with distributed.together():
             present = [other for other in self.steps() if other not in self._damaged]
             is_there = step in present and self._is_there(step, record)
@@ -342,7 +340,7 @@ class Checkpoints:
                 "move the newer checkpoints away, or choose another run directory"
             )
 
-    def _check_space(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def _check_space(self, step: int, arrays: Mapping[str, Any]) -> None:
         needed = sum(leaf.nbytes for leaf in arrays.values())
         missing = missing_megabytes(self.directory, needed=needed)
         if missing:

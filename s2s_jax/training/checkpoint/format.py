@@ -20,7 +20,7 @@ import numpy as np
 import tensorstore
 from orbax.checkpoint import v1 as orbax
 
-from s2s_jax.training.checkpoint.pytree_io import checksum, described, empty, form_text
+from s2s_jax.training.checkpoint.pytree_io import checksum, empty, form_text
 
 CHECKPOINT_FORMAT = 3  # raised whenever a checkpoint of one format cannot be read by code of another
 BEST_BY = "loss"  # the metric, lower is better, by which the best steps are kept
@@ -43,7 +43,7 @@ class DamageError(Exception):
 
 def record_of(
     step: int,
-    arrays: Mapping[str, np.ndarray],
+    leaves: Mapping[str, Mapping[str, Any]],
     *,
     metrics: Mapping[str, float] | None,
     about: Mapping[str, Any],
@@ -52,6 +52,7 @@ def record_of(
     """The record of a checkpoint, as JSON gives it back.
 
     Args:
+        leaves: dtype, shape and checksum of each leaf.
         run: what identifies the run that saves it: its settings, and fingerprints of its data and tokenizers.
 
     Raises:
@@ -72,7 +73,7 @@ def record_of(
         "metrics": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
         "about": plain,
         "run": json.loads(json.dumps(dict(run))),
-        "leaves": described(arrays),
+        "leaves": {path: dict(form) for path, form in leaves.items()},
     }
 
 
@@ -81,7 +82,7 @@ def loss_of(record: Mapping[str, Any]) -> float | None:
     return record["metrics"].get(BEST_BY)
 
 
-def start_writing(step: Path, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any], *, replace: bool) -> Any:
+def start_writing(step: Path, arrays: Mapping[str, Any], record: Mapping[str, Any], *, replace: bool) -> Any:
     """The write in the background, whose `result()` returns when it has ended, or raises its error."""
     storable = {path: leaf for path, leaf in arrays.items() if leaf.size}  # Orbax refuses arrays without elements
     metadata: Any = {RECORD: record, SEAL: _seal(record)}

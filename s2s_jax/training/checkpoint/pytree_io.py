@@ -29,6 +29,22 @@ def on_host(tree: Any) -> dict[str, np.ndarray]:
     return {path: _copied(path, leaf) for path, leaf in paths_of(tree).items()}
 
 
+def storable(tree: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Each leaf by its path, ready to be written while the tree is donated or changed; and what `described` says of it.
+
+    A leaf of which this process has a part, and other processes other parts, is copied on the devices, so that each
+    process writes its own; it is whole on this host only while its checksum is computed. Others are as in `on_host`.
+    """
+    copies: dict[str, Any] = {}
+    forms: dict[str, dict[str, Any]] = {}
+    for path, leaf in paths_of(tree).items():
+        copies[path] = _copied(path, leaf)
+        forms |= described({path: copies[path]})
+        if _is_shared_out(leaf):
+            copies[path] = jnp.copy(leaf)
+    return copies, forms
+
+
 def described(leaves: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """The dtype, shape and CRC-32 of each leaf, ready for JSON."""
     return {path: {**form_of(leaf), "crc32": checksum(leaf)} for path, leaf in leaves.items()}
@@ -110,11 +126,16 @@ def _path(entries: tuple[Any, ...]) -> str:
 
 def _copied(path: str, leaf: Any) -> np.ndarray:
     _checked(path, leaf)
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+    if _is_shared_out(leaf):
         leaf = multihost_utils.process_allgather(leaf, tiled=True)
     # `np.array`, not `np.asarray`: a view of a device array on the CPU keeps its buffer from being donated.
     copy: Callable[..., np.ndarray] = np.array
     return copy(leaf, order="C")
+
+
+def _is_shared_out(leaf: Any) -> bool:
+    """Whether a leaf lies in parts on the devices of several processes."""
+    return isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
 
 def _checked(path: str, leaf: Any) -> dict[str, Any]:
