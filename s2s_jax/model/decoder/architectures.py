@@ -19,7 +19,7 @@ MakeCell = Callable[..., Cell | Transitions]  # (inputs=, extra=) -> a cell as m
 
 
 class StepWeights(NamedTuple):
-    """The weights whose products are inside the scan; each is used in exactly one product per step."""
+    """The weights whose products are inside the scan."""
 
     cells: tuple[Weights, ...]  # of each layer
     architecture: Weights  # of what the architecture adds to the layers
