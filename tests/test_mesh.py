@@ -74,7 +74,8 @@ def test_options_of_the_compiler_are_for_gpus(monkeypatch):
 def test_options_of_the_compiler_reach_it(tmp_path, monkeypatch):
     """A run and replicas compile with them: XLA knows those of GPUs here too, and refuses one that it does not know."""
     tried = tiny.experiment("steps=2", "validation.every=2", "checkpoint.every=2")
-    monkeypatch.setattr(devices, "compiler_options", lambda config: {**devices.ONE_GRAPH, "xla_no_such_option": True})
+    wrong = {**devices.ONE_GRAPH, "xla_no_such_option": True}
+    monkeypatch.setattr(devices, "compiler_options", lambda config: wrong)
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
         run.train(tried, tmp_path / "run", Console(quiet=True))
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
@@ -84,4 +85,7 @@ def test_options_of_the_compiler_reach_it(tmp_path, monkeypatch):
             Console(quiet=True),
         )
     monkeypatch.setattr(devices, "compiler_options", lambda config: devices.ONE_GRAPH)
-    run.train(tried, tmp_path / "graphs", Console(quiet=True))
+    trained = run.train(tried, tmp_path / "graphs", Console(quiet=True))
+    monkeypatch.setattr(devices, "compiler_options", lambda config: wrong)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        trained.translate(["a b"])

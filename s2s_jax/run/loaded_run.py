@@ -30,6 +30,7 @@ from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenizers import Tokenizer, tokenizer_fingerprint
+from s2s_jax.training import devices
 from s2s_jax.training.checkpoint.average import newest_average
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 
@@ -163,11 +164,12 @@ class Run:
         return self.translators[config]
 
     def _find(self, search: SearchConfig) -> CompiledSearch:
-        longest = search.max_length or self.max_length
+        longest, options = search.max_length or self.max_length, devices.compiler_options(self.experiment.device)
         if not search.language_model:
-            return compiled_search(self.model, search, longest)
+            return compiled_search(self.model, search, longest, compiler_options=options)
         language = self._language_model(search.language_model)
-        find = compiled_search(fuse(self.model, language.model, weight=search.language_weight), search, longest)
+        fused = fuse(self.model, language.model, weight=search.language_weight)
+        find = compiled_search(fused, search, longest, compiler_options=options)
         return lambda params, *inputs, **limits: find((params, language.params), *inputs, **limits)
 
     def _language_model(self, directory: str) -> "Run":

@@ -47,7 +47,9 @@ def make_validator(
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
     grouped = group_by_source(examples[: config.sentences], merge=evaluation.merge_sources)
     search = _greedy(experiment.search)
-    translator = Translator(compiled_search(model, search, max_length), tokenizers, search)
+    options = devices.compiler_options(experiment.device)
+    find = compiled_search(model, search, max_length, compiler_options=options)
+    translator = Translator(find, tokenizers, search)
     metrics = dict.fromkeys([*OF_LOSS, *(OF_TRANSLATIONS if grouped.sources else ()), config.metric])
     links_of = (
         _link_counter(model, tokenizers, examples, search) if "link_counts" in METRICS[config.metric].needs else None
