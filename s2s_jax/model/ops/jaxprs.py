@@ -15,28 +15,15 @@ from s2s_jax.model.ops.target import platform
 Leaves = Sequence[Any]
 Variable = Any
 
+# the names of operations, by what they cost beside reading their operands
 MOVES = frozenset(
-    {
-        "broadcast_in_dim",
-        "concatenate",
-        "convert_element_type",
-        "copy",
-        "expand_dims",
-        "iota",
-        "reshape",
-        "reshard",
-        "rev",
-        "slice",
-    }
-    | {"split", "squeeze", "stack", "stop_gradient", "transpose", "unstack"}
+    "broadcast_in_dim concatenate convert_element_type copy expand_dims iota reshape reshard rev slice split squeeze "
+    "stack stop_gradient transpose unstack".split()
 )
 ARITHMETIC = frozenset(
-    {"abs", "add", "add_any", "and", "eq", "ge", "gt", "integer_pow", "le", "lt", "max", "min", "mul", "ne", "neg"}
-    | {"not", "or", "select_n", "sign", "sub"}
+    "abs add add_any and eq ge gt integer_pow le lt max min mul ne neg not or select_n sign sub".split()
 )
-TRANSCENDENTAL = frozenset(
-    {"div", "exp", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square", "tanh"}
-)
+TRANSCENDENTAL = frozenset("div exp expm1 log log1p logistic pow rsqrt sqrt square tanh".split())
 LINEAR = frozenset({"add_any", "expand_dims", "neg", "reshape", "squeeze", "transpose"})  # of which sums are sums
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
 DERIVED = frozenset({"custom_jvp_call", "custom_vjp_call"})
