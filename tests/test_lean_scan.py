@@ -93,6 +93,28 @@ def test_the_lean_scan_is_laxs(body, few_kernels):
     jax.tree.map(lambda leaf, want: np.testing.assert_allclose(leaf[0], want, rtol=2e-4, atol=1e-5), mapped, slopes[0])
 
 
+def doubling(constants, carry, x):
+    """A constant added to itself many times: the terms of its gradient are one, not two to that power."""
+    whole = constants["bias"]
+    for _ in range(40):
+        whole = (whole + whole) / 2
+    return {**carry, "state": jnp.tanh(carry["state"] + whole[None, :WIDTH] + x["x"])}, ()
+
+
+def test_odd_bodies_and_lengths():
+    """Many uses of one constant, no steps at all, and a carry that changes its structure."""
+    for few_kernels in (False, True):
+        lean = functools.partial(lean_scan, few_kernels=few_kernels)
+        for body, steps in ((doubling, STEPS), (attending, 0), (attending, 1)):
+            xs = jax.tree.map(lambda leaf, steps=steps: leaf[:steps], XS)
+            got, want = (
+                jax.grad(functools.partial(total, scan, body))(CONSTANTS, START, xs) for scan in (lean, jax.lax.scan)
+            )
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-5), got, want)
+        with pytest.raises(TypeError, match="the body of a scan returns a carry of structure"):
+            lean(lambda carry, x: ((carry, carry), ()), START, XS)
+
+
 def test_gradients_of_some_arguments_alone():
     """What is not asked for is not differentiated, and whole numbers are none of it."""
     for few_kernels in (False, True):

@@ -49,7 +49,7 @@ class BackwardStep:
     def run(self, fixed: Leaves, stacks: Leaves, start: Leaves) -> tuple[list, list, list]:
         """The cotangents of the wanted constants, of the first carry, and of the wanted inputs."""
         of_xs = [atom for atom in self.of_xs if not self._is_zero(atom)]
-        terms = list(dict.fromkeys(term for atom in self.of_consts for term in self._terms(atom)))
+        terms = self._terms(self.of_consts)
         late = self._computed_after(terms, of_xs)
         early = [term for term in terms if term not in late]
         after = [*of_xs, *(operand for term in late for operand in self.defined[term].invars)]
@@ -87,17 +87,21 @@ class BackwardStep:
             return False
         return all(map(self._is_zero, equation.invars))
 
-    def _terms(self, atom: Variable) -> list[Variable]:
-        """The variables of whose sums over all steps the sum of a cotangent is made."""
-        if self._is_zero(atom):
-            return []
-        equation = self.defined.get(atom)
-        if equation is None:
-            return [atom]
-        only_reshapes = self._is_sum(atom) and size(equation.invars[0]) == size(atom)
-        if equation.primitive.name not in LINEAR and not only_reshapes:
-            return [atom]
-        return [term for operand in equation.invars for term in self._terms(operand)]
+    def _terms(self, atoms: Iterable[Variable]) -> list[Variable]:
+        """The variables of whose sums over all steps the sums of cotangents are made, each once."""
+        terms, seen, pending = [], set(), list(atoms)[::-1]
+        while pending:
+            atom = pending.pop()
+            if self._is_zero(atom) or atom in seen:
+                continue
+            seen.add(atom)
+            equation = self.defined.get(atom)
+            only_reshapes = self._is_sum(atom) and size(self.defined[atom].invars[0]) == size(atom)
+            if equation is not None and (equation.primitive.name in LINEAR or only_reshapes):
+                pending += equation.invars[::-1]
+            else:
+                terms.append(atom)
+        return terms
 
     def _computed_after(self, terms: Sequence[Variable], of_xs: Sequence[Variable]) -> list[Variable]:
         """The terms that cost less to compute after the loop, from what is then written, than to add up in it."""

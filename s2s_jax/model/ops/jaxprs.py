@@ -17,13 +17,52 @@ Variable = Any
 
 # the names of operations, by what they cost beside reading their operands
 MOVES = frozenset(
-    "broadcast_in_dim concatenate convert_element_type copy expand_dims iota reshape reshard rev slice split squeeze "
-    "stack stop_gradient transpose unstack".split()
+    [
+        "broadcast_in_dim",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "expand_dims",
+        "iota",
+        "reshape",
+        "reshard",
+        "rev",
+        "slice",
+        "split",
+        "squeeze",
+        "stack",
+        "stop_gradient",
+        "transpose",
+        "unstack",
+    ]
 )
 ARITHMETIC = frozenset(
-    "abs add add_any and eq ge gt integer_pow le lt max min mul ne neg not or select_n sign sub".split()
+    [
+        "abs",
+        "add",
+        "add_any",
+        "and",
+        "eq",
+        "ge",
+        "gt",
+        "integer_pow",
+        "le",
+        "lt",
+        "max",
+        "min",
+        "mul",
+        "ne",
+        "neg",
+        "not",
+        "or",
+        "select_n",
+        "sign",
+        "sub",
+    ]
 )
-TRANSCENDENTAL = frozenset("div exp expm1 log log1p logistic pow rsqrt sqrt square tanh".split())
+TRANSCENDENTAL = frozenset(
+    ["div", "exp", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square", "tanh"]
+)
 LINEAR = frozenset({"add_any", "expand_dims", "neg", "reshape", "squeeze", "transpose"})  # of which sums are sums
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
 DERIVED = frozenset({"custom_jvp_call", "custom_vjp_call"})
@@ -68,7 +107,8 @@ def _called(equation: core.JaxprEqn, calls: Container[str]) -> core.ClosedJaxpr 
     """The program that an equation does nothing but call."""
     platforms = equation.params.get("branches_platforms")
     if platforms is not None:
-        ours = [names is None or platform() in names for names in platforms]
+        here = {"cuda", "rocm"} if platform() == "gpu" else {platform()}
+        ours = [names is None or not here.isdisjoint(names) for names in platforms]
         return equation.params["branches"][ours.index(True)]
     if equation.primitive.name not in calls:
         return None
@@ -85,7 +125,7 @@ def hoisted(jaxpr: core.Jaxpr, fixed: Sequence[Variable], values: Leaves) -> tup
     for equation in jaxpr.eqns:
         operands = unique(equation.invars)
         grows = sum(map(elements, equation.outvars)) > sum(map(elements, operands))
-        if operands and known.issuperset(operands) and not grows:
+        if operands and known.issuperset(operands) and not grows and not equation.effects:
             early.append(equation)
             known.update(equation.outvars)
         else:

@@ -60,7 +60,10 @@ def lean_scan(
         carry, y = body(jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(x_tree, x))
         y_leaves, y_tree = jax.tree.flatten(y)
         y_trees.append(y_tree)
-        return jax.tree.leaves(carry), y_leaves
+        leaves, tree = jax.tree.flatten(carry)
+        if tree != carry_tree:
+            raise TypeError(f"the body of a scan returns a carry of structure {tree}, and was given {carry_tree}")
+        return leaves, y_leaves
 
     closed = jax.make_jaxpr(flat_body)(carry_leaves, _slices(x_leaves))
     groups = _concatenated(closed.jaxpr, len(carry_leaves)) if few_kernels else [[i] for i in range(len(carry_leaves))]
@@ -203,9 +206,9 @@ def _backward(forward: _Forward, consts, carry, xs, packed, cotangents):
     carry_outputs, y_outputs = forward.outputs[: forward.carries], forward.outputs[forward.carries :]
     start = [leaf if _is_float(leaf) else None for leaf in _instantiated(last, carry_outputs)]
     stored = forward.packing.unpack(packed)
-    before = {
-        place: jnp.concatenate([carry[place][None], stored[after][:-1]]) for place, after in forward.after.items()
-    }
+    before = {}
+    for place, after in forward.after.items():  # one step later; of no steps there is none
+        before[place] = jnp.concatenate([carry[place][None], stored[after]])[: len(stored[after])]
     residuals = [atom for atom in forward.residuals if not isinstance(atom, core.Literal)]
     rebuild = rebuilding(forward.jaxpr, list(forward.places), residuals)
 

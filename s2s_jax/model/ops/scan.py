@@ -30,7 +30,7 @@ def scan(
     if not 0 < chunk < steps:
         return scan_steps(carry, xs)
     recomputed, whole = jax.checkpoint(scan_steps), steps // chunk * chunk
-    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), xs)
+    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(whole // chunk, chunk, *leaf.shape[1:]), xs)
     carry, outputs = jax.lax.scan(recomputed, carry, chunks)
     outputs = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs)
     if whole == steps:
