@@ -68,7 +68,7 @@ def test_options_of_the_compiler_are_for_gpus(monkeypatch):
     assert "WHILE" in devices.compiler_options(DeviceConfig(graphs=True))["xla_gpu_enable_command_buffer"]
     for name in ("graphs", "deterministic"):
         with pytest.raises(ValueError, match=f"^device.parallel=pmap takes no options of .* device.{name}=true is one"):
-            DeviceConfig(parallel="pmap", **{name: True})
+            DeviceConfig(parallel="pmap", **{name: True})  # type: ignore[arg-type]
 
 
 def test_options_of_the_compiler_reach_it(tmp_path, monkeypatch):

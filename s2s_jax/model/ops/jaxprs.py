@@ -17,51 +17,15 @@ Variable = Any
 
 # the names of operations, by what they cost beside reading their operands
 MOVES = frozenset(
-    [
-        "broadcast_in_dim",
-        "concatenate",
-        "convert_element_type",
-        "copy",
-        "expand_dims",
-        "iota",
-        "reshape",
-        "reshard",
-        "rev",
-        "slice",
-        "split",
-        "squeeze",
-        "stack",
-        "stop_gradient",
-        "transpose",
-        "unstack",
-    ]
+    {"broadcast_in_dim", "concatenate", "convert_element_type", "copy", "expand_dims", "iota", "reshape", "reshard"}
+    | {"rev", "slice", "split", "squeeze", "stack", "stop_gradient", "transpose", "unstack"}
 )
 ARITHMETIC = frozenset(
-    [
-        "abs",
-        "add",
-        "add_any",
-        "and",
-        "eq",
-        "ge",
-        "gt",
-        "integer_pow",
-        "le",
-        "lt",
-        "max",
-        "min",
-        "mul",
-        "ne",
-        "neg",
-        "not",
-        "or",
-        "select_n",
-        "sign",
-        "sub",
-    ]
+    {"abs", "add", "add_any", "and", "eq", "ge", "gt", "integer_pow", "le", "lt", "max", "min", "mul", "ne", "neg"}
+    | {"not", "or", "select_n", "sign", "sub"}
 )
 TRANSCENDENTAL = frozenset(
-    ["div", "exp", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square", "tanh"]
+    {"div", "exp", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square", "tanh"}
 )
 LINEAR = frozenset({"add_any", "expand_dims", "neg", "reshape", "squeeze", "transpose"})  # of which sums are sums
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
