@@ -115,6 +115,17 @@ def test_odd_bodies_and_lengths():
             lean(lambda carry, x: ((carry, carry), ()), START, XS)
 
 
+def test_an_output_that_nobody_reads_has_no_part_in_the_gradient():
+    """The slope of its square root is infinite, and zero times that would be no number."""
+    for few_kernels in (False, True):
+        lean = functools.partial(lean_scan, few_kernels=few_kernels)
+        body = lambda carry, x: (carry * x, (jnp.sqrt(carry), jnp.argmax(carry)))  # noqa: E731
+        slopes = jax.grad(lambda start, lean=lean, body=body: lean(body, start, jnp.ones((3, 4)))[0].sum())(
+            jnp.zeros(4)
+        )
+        np.testing.assert_array_equal(slopes, 1)
+
+
 def test_gradients_of_some_arguments_alone():
     """What is not asked for is not differentiated, and whole numbers are none of it."""
     for few_kernels in (False, True):

@@ -110,6 +110,7 @@ class BackwardStep:
             return sum(map(size, self._emitted(variables)))
 
         late, wanted = [], list(of_xs)
+        written = bytes_written(wanted)
         for term in sorted(terms, key=self._is_sum):  # products first: their factors are often what is summed, too
             equation = self.defined.get(term)
             if equation is None or not {*self.once}.isdisjoint(unique(equation.invars)):
@@ -120,9 +121,11 @@ class BackwardStep:
                 most = size(equation.invars[0]) // 2  # a product writes its operand anyway, or that rounded to half
             else:
                 continue
-            if bytes_written([*wanted, *equation.invars]) - bytes_written(wanted) <= most:
+            with_term = bytes_written([*wanted, *equation.invars])
+            if with_term - written <= most:
                 late.append(term)
                 wanted += equation.invars
+                written = with_term
         return late
 
     def _is_sum(self, variable: Variable) -> bool:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
+from jax.interpreters import ad
 from jaxtyping import PyTree
 
 from s2s_jax.model.ops.backward_step import BackwardStep
@@ -47,6 +48,8 @@ def lean_scan(
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan(body, carry, xs)`, with a backward pass that is given little.
 
+    It is for reverse derivatives of any order: `jax.jvp` and `jax.linearize` of it are refused, of its gradient not.
+
     Args:
         few_kernels: for devices on which every operation of a step costs a launch: what is kept of a step is stored at
             once, concatenated along the last axis, and functions such as tanh are computed again. On a CPU that would
@@ -54,6 +57,7 @@ def lean_scan(
             array, so that the concatenation is a part of what computes them, and so is its gradient.
     """
     (carry_leaves, carry_tree), (x_leaves, x_tree) = jax.tree.flatten(carry), jax.tree.flatten(xs)
+    carry_leaves = [jnp.asarray(leaf) for leaf in carry_leaves]
     y_trees: list[Any] = []
 
     def flat_body(carry, x):
@@ -220,8 +224,9 @@ def _backward(forward: _Forward, consts, carry, xs, packed, cotangents):
         values = iter(call(rebuild, [], [found[kind][place] for kind, place in forward.places.values()]))
         leaves = [atom.val if isinstance(atom, core.Literal) else next(values) for atom in forward.residuals]
         pull_back = jax.tree.unflatten(forward.pull_back, leaves)
-        of_outputs = _instantiated(of_carry, carry_outputs), _instantiated(of_y, y_outputs)
-        ((of_consts, of_carry, of_x),) = pull_back(of_outputs)
+        # an output that nobody reads has no cotangent: zeros would be multiplied, and with infinity become NaN
+        of_y = [ad.Zero(output) if leaf is None else leaf for leaf, output in zip(of_y, y_outputs, strict=True)]
+        ((of_consts, of_carry, of_x),) = pull_back((_instantiated(of_carry, carry_outputs), of_y))
         return [*of_consts, *of_carry, *of_x]
 
     fixed, stacks = (consts, forward.literals), (xs, packed, before, of_ys)

@@ -21,7 +21,8 @@ def scan(
             them: long sequences in little memory; 0 keeps what each step needs.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]
-    if not isinstance(steps, int):  # a symbol, while a program is exported: it has no backward pass
+    sizes = [size for leaf in jax.tree.leaves((carry, xs)) for size in leaf.shape]
+    if not all(isinstance(size, int) for size in sizes):  # symbols, while a program is exported: no backward pass
         return jax.lax.scan(body, carry, xs)
 
     def scan_steps(carry, xs):
