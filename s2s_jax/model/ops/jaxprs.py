@@ -22,7 +22,7 @@ MOVES = frozenset(
 )
 ARITHMETIC = frozenset(
     {"abs", "add", "add_any", "and", "eq", "ge", "gt", "integer_pow", "le", "lt", "max", "min", "mul", "ne", "neg"}
-    | {"not", "or", "select_n", "sign", "sub"}
+    | {"not", "one_minus_square", "or", "select_n", "sign", "sub"}
 )
 TRANSCENDENTAL = frozenset(
     {"div", "exp", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square", "tanh"}
