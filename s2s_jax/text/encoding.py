@@ -52,8 +52,10 @@ def encode_corpus(
     folder = folder_for_data(cache)
     writers = [RaggedWriter(np.min_scalar_type(size - 1), folder) for size in sizes]
     with contextlib.closing(_encoded(corpus, tokenizers, workers, print_line)) as blocks:
-        told = reported(blocks, print_line, "tokenized", count=lambda block: len(block[0].lengths), total=len(corpus))
-        for block in told:
+        blocks_read = reported(
+            blocks, print_line, "tokenized", count=lambda block: len(block[0].lengths), total=len(corpus)
+        )
+        for block in blocks_read:
             for writer, rows, size in zip(writers, block, sizes, strict=True):
                 _check_ids(rows, size)
                 writer.write(rows)

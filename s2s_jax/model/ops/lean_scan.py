@@ -234,8 +234,11 @@ def _backward(forward: _Forward, consts, carry, xs, packed, cotangents):
     arguments = [jax.tree.leaves(group) for group in (fixed, stacks, start)]
     step = BackwardStep(closed, sum(forward.wanted[0]), *map(len, arguments), few_kernels=forward.few_kernels)
     of_consts, of_carry, of_xs = step.run(*arguments)
-    carry_wanted = [leaf is not None for leaf in start]
-    return _spread(of_consts, forward.wanted[0]), _spread(of_carry, carry_wanted), _spread(of_xs, forward.wanted[2])
+    return (
+        _spread(of_consts, forward.wanted[0]),
+        _spread(of_carry, forward.wanted[1]),
+        _spread(of_xs, forward.wanted[2]),
+    )
 
 
 def _numbered(kind: str, variables: Sequence[Variable]) -> dict[Variable, tuple[str, int]]:
