@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from json_page import check_keys
 from rich.console import Console
 
 from s2s_jax import run
@@ -50,6 +52,59 @@ def s2s(capfdbinary, monkeypatch):
         return code, captured.out.decode(), captured.err.decode()
 
     return command
+
+
+@pytest.fixture(scope="module")
+def younger(folder) -> Path:
+    """The first run as it was after 20 steps."""
+    shutil.copytree(folder / "first", folder / "younger")
+    for later in ("40", "60"):
+        shutil.rmtree(folder / "younger" / "checkpoints" / later)
+    return folder / "younger"
+
+
+def test_two_runs_are_compared_sentence_by_sentence(folder, younger, s2s):
+    code, out, errors = s2s("compare", folder / "first", younger, "--metric", "exact_match", "--json")
+    assert (code, errors) == (0, "")
+    found = json.loads(out)
+    check_keys("compare", found)
+    alone = [json.loads(s2s("evaluate", each, "--json")[1]) for each in (folder / "first", younger)]
+    base, other = found["systems"]
+    for system, numbers in zip((base, other), alone, strict=True):
+        for name in ("exact_match", "bleu", "chrf", "loss"):
+            assert system["metrics"][name] == pytest.approx(numbers[name], rel=1e-6)
+    gap = other["differences"]["exact_match"]
+    assert gap["mean"] == pytest.approx(alone[1]["exact_match"] - alone[0]["exact_match"])
+    assert gap["mean"] < 0
+    wins = gap["wins"]
+    assert sum(wins.values()) == found["sources"] == alone[0]["sources"]
+    assert (wins["better"] - wins["worse"]) / found["sources"] == pytest.approx(gap["mean"])
+    assert gap["interval"]["low"] < gap["mean"] < gap["interval"]["high"]
+    assert (gap["interval"]["over"], 0 < gap["p"] < 1) == ("sentences", True)
+    assert found["settings"] == {"step": {"A": 60, "B": 20}}
+
+
+def test_a_comparison_is_read_by_a_person(folder, younger, s2s):
+    code, out, _ = s2s("compare", folder / "first", younger, "--metric", "wer")
+    assert code == 0
+    assert "\nB is worse than A by WER: p < 0.001, interval over sentences; sentences better 0, " in out
+    assert "\n  step  60  20\n" in out
+    assert "WER per reference" not in out
+
+
+def test_runs_that_cannot_be_compared_are_refused(folder, younger, s2s):
+    lines = f"lines:{folder / 'lines'}"
+    for arguments, message in [
+        ((folder / "first",), "s2s: compare needs two runs or more"),
+        ((folder / "first", folder / "first"), "s2s: compare was given a run twice"),
+        ((folder / "first", younger, "--metric", "attention_entropy"), "has no better direction"),
+        ((folder / "first", folder / "language"), "other test sentences, so that nothing can be compared"),
+    ]:
+        code, out, errors = s2s("compare", *arguments)
+        assert (code, out) == (2, "")
+        assert message in errors
+    code, _, errors = s2s("compare", folder / "first", folder / "language", "--data.test", lines)
+    assert (code, errors) == (0, "")
 
 
 def test_an_ensemble_is_evaluated_as_one(folder, s2s):

@@ -26,6 +26,7 @@ from s2s_jax.sweep.statistics import (
     sign_flip_test,
     smallest_p,
     spread,
+    swap_test,
 )
 
 
@@ -54,6 +55,24 @@ def test_sign_flip_at_its_ends():
     assert sign_flip_test(np.ones(25)) == smallest_p(25) == 1 / 100_001
     noise = np.random.default_rng(1).normal(size=25)
     assert 0.05 < sign_flip_test(noise - noise.mean() + 0.1) < 1
+
+
+def test_swaps_are_those_of_all_assignments():
+    """Against all 2^9 swaps of nine sentences, for a rate with sentences of several lengths."""
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(3, 9, 9)
+    first, second = (np.stack([rng.integers(0, most, 9), lengths], 1).astype(float) for most in (3, 5))
+    rates = []
+    for swapped in itertools.product([False, True], repeat=9):
+        mine = [b if swap else a for a, b, swap in zip(first, second, swapped, strict=True)]
+        other = [a if swap else b for a, b, swap in zip(first, second, swapped, strict=True)]
+        (wrong, total), (wrong_of_other, _) = np.sum(mine, 0), np.sum(other, 0)
+        rates.append(abs(wrong - wrong_of_other) / total)
+    exact = np.mean(np.array(rates) >= rates[0] - 1e-12)
+    assert 0.01 < exact < 0.5
+    assert abs(swap_test("wer", first, second) - exact) < 4 * math.sqrt(exact * (1 - exact) / statistics.SWAPS) + 1e-4
+    assert swap_test("wer", first, first) == 1.0
+    assert swap_test("wer", first * 0, second * 0) is None
 
 
 def test_holm_worked_example():

@@ -13,7 +13,18 @@ from s2s_jax.cli.errors import DONE, INTERRUPTED, explain
 from s2s_jax.cli.output import flush
 
 # commands with a module of their own; the rest are in `commands`
-MODULES = ("train", "translate", "score", "export", "sweep", "attention", "bench", "completion", "checkpoint")
+MODULES = (
+    "train",
+    "translate",
+    "compare",
+    "score",
+    "export",
+    "sweep",
+    "attention",
+    "bench",
+    "completion",
+    "checkpoint",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

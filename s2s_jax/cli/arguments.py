@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train an experiment, or resume a run",
     "translate": "translate lines of stdin or of a file",
     "evaluate": "compute the metrics of a run on a split of its data",
+    "compare": "compare runs on a split of their data: significance, quality by length, settings that differ",
     "score": "compute the log-probability of given pairs, or rerank n-best lists",
     "export": "write a run as programs that do not need flax, and its parameters as safetensors",
     "align": "draw the attention weights of a run",
@@ -20,7 +21,7 @@ COMMANDS = {
     "bench": "measure speed against the limit of the machine, and against PyTorch",
     "completion": "print a script that completes commands, options and settings in a shell",
 }
-WITH_SETTINGS = ("train", "translate", "evaluate", "score", "export", "align", "sweep", "bench")
+WITH_SETTINGS = ("train", "translate", "evaluate", "compare", "score", "export", "align", "sweep", "bench")
 SETTINGS_HELP = (
     "any setting can be overridden, such as --model.attention.score dot; "
     "--help GROUP, such as --help model.attention, describes the settings of a group"
@@ -192,6 +193,21 @@ def _evaluate(parser: Parser) -> None:
     parser.add_argument("--split", default="test", choices=_SPLITS, help="split of the data (default: test)")
 
 
+def _compare(parser: Parser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="directories of trained runs; those that differ in nothing but the seed are one system, and the system of "
+        "the first is what the others are compared with",
+    )
+    _add_beam(parser)
+    parser.add_argument("--split", default="test", choices=_SPLITS, help="split of the data (default: test)")
+    parser.add_argument(
+        "--metric", default="", help="the tested one (default: validation.metric, or bleu for the loss)"
+    )
+
+
 def _score(parser: Parser) -> None:
     _add_run(parser)
     parser.add_argument(
@@ -305,6 +321,7 @@ OPTIONS = {
     "train": _train,
     "translate": _translate,
     "evaluate": _evaluate,
+    "compare": _compare,
     "score": _score,
     "export": _export,
     "align": _align,

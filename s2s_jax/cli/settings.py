@@ -14,6 +14,7 @@ OF_LOADED_RUNS = {
     "translate": ("search", "data.encoding_errors", *_DEVICE),
     "score": ("search", "data.encoding_errors", "data.source", "data.target", *_DEVICE),
     "evaluate": ("search", "evaluation", "data", *_DEVICE),
+    "compare": ("search", "evaluation", "data", *_DEVICE),
     "align": ("search", "data", *_DEVICE),
     "export": ("search", *_DEVICE),
 }

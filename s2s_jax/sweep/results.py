@@ -128,7 +128,7 @@ def _read_scores(folder: Path) -> dict[str, Any]:
     return {
         "metrics": scores["metrics"],
         "counts": arrays,
-        "test_set": _digest([translations["sources"], translations["references"]]),
+        "test_set": digest_of_lines([translations["sources"], translations["references"]]),
         "parameters": scores["parameters"],
         "best_step": scores["best_step"],
         "lengths": np.array(translations["lengths"], np.int64),
@@ -136,7 +136,8 @@ def _read_scores(folder: Path) -> dict[str, Any]:
     }
 
 
-def _digest(lines: Any) -> str:
+def digest_of_lines(lines: Any) -> str:
+    """What tells one test set from another."""
     return hashlib.blake2b(json.dumps(lines).encode(), digest_size=8).hexdigest()
 
 
