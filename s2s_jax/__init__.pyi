@@ -80,5 +80,7 @@ from s2s_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig as ScheduledSamplingConfig
 from s2s_jax.training.stop_policy import BudgetConfig as BudgetConfig
 from s2s_jax.training.stop_policy import ValidationConfig as ValidationConfig
+from s2s_jax.training.trackers import TRACKERS as TRACKERS
+from s2s_jax.training.trackers import Tracker as Tracker
 
 __version__: str

@@ -145,6 +145,8 @@ def _descriptions(kind: type) -> dict[str, str]:
 def override(experiment: Any, *assignments: str) -> Any:
     """The experiment with settings changed, all at once: `model.attention.score=dot`; hyphens stand for underscores.
 
+    A list of words is typed as `A,B` or, as any other list, in JSON.
+
     Raises:
         ValueError: there is no such setting (the nearest name is suggested), a value has the wrong type or range, or
             the values cannot be combined.
@@ -226,6 +228,8 @@ def _parsed(text: str, annotation: Any) -> Any:
     """The value that a text means for a field; of the wrong type where it cannot be read, which the config refuses."""
     if annotation is str or typing.get_origin(annotation) is typing.Literal:
         return text
+    if _is_list_of_words(annotation) and not text.lstrip().startswith("["):
+        return tuple(word.strip() for word in text.split(",") if word.strip())
     if annotation is bool:
         text = text.lower()
     elif annotation in (int, float):
@@ -234,6 +238,12 @@ def _parsed(text: str, annotation: Any) -> Any:
         return json.loads(text)
     except ValueError:  # no JSON, or a number of thousands of digits
         return text
+
+
+def _is_list_of_words(annotation: Any) -> bool:
+    """Whether a field is a list of texts or names, which may be typed as A,B as well as in JSON."""
+    kinds = typing.get_args(annotation) if typing.get_origin(annotation) is tuple else ()
+    return bool(kinds) and (kinds[0] is str or typing.get_origin(kinds[0]) is typing.Literal)
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

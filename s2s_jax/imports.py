@@ -31,6 +31,7 @@ TABLES = {
     "SOURCES": "s2s_jax.text.sources",
     "TOKENIZERS": "s2s_jax.text.tokenizers",
     "TASKS": "s2s_jax.text.synthetic_tasks",
+    "TRACKERS": "s2s_jax.training.trackers",
 }
 LOADED: dict[str, ModuleType] = {}  # the name as it was given -> the module
 _extending: set[str] = set()  # the names whose import changed a table

@@ -15,6 +15,7 @@ from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
 from s2s_jax.training.loop import StepProgram, TrainerContext, TrainingLoop, ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, RecordConfig
 from s2s_jax.training.objectives import LossSums
+from s2s_jax.training.run_log import RunLog
 from s2s_jax.training.step import Metrics, TrainState
 from s2s_jax.training.stop_policy import BudgetConfig, StopPolicy, TrainProgress, ValidationConfig
 
@@ -87,13 +88,13 @@ def training(
     every: int = 1000,
     log_every: int = 1,
     given: StepProgram | None = None,
-    tensorboard: bool = False,
+    trackers: tuple[str, ...] = (),
     **context: Any,
 ) -> Iterator[tuple[TrainingLoop, Saved]]:
     """A loop from step 0, and the checkpoints that it writes."""
     policy = StopPolicy(steps, ValidationConfig(every=every), BudgetConfig())
-    record = RecordConfig(log_every=log_every, tensorboard=tensorboard)
-    with MetricsWriter(directory, record, steps=steps, console=console, validated_every=every) as writer:
+    record = RecordConfig(log_every=log_every, trackers=trackers)
+    with MetricsWriter(directory, record, steps=steps, log=RunLog(console), validated_every=every) as writer:
         saved = Saved()
         run = TrainerContext(
             **{

@@ -22,6 +22,7 @@ from s2s_jax.training.devices import DeviceConfig
 from s2s_jax.training.metrics_writer import MetricsWriter, RecordConfig, StepSums
 from s2s_jax.training.objectives import LossConfig, LossSums, alignment_terms, batch_sums, make_loss
 from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
+from s2s_jax.training.run_log import RunLog
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.training.step import initial_state, make_step
 
@@ -392,7 +393,7 @@ def test_what_a_term_needs_is_demanded_at_once(prepared, tmp_path):
 def test_the_number_is_told_only_where_a_term_has_a_weight(tmp_path):
     config, said = RecordConfig(log_every=2), io.StringIO()
     for term in (None, 3.0):
-        with MetricsWriter(tmp_path, config, steps=4, console=Console(file=said, width=200)) as writer:
+        with MetricsWriter(tmp_path, config, steps=4, log=RunLog(Console(file=said, width=200))) as writer:
             for step in range(1, 5):
                 writer.step(StepSums(step, 8.0, 4.0, 2.0, 1.0, term and term * step))
         shown = [record.get("auxiliary") for record in told(tmp_path)]

@@ -73,8 +73,11 @@ def test_an_override_changes_one_setting_and_nothing_else():
     assert override(before, "optimizer.learning_rate=3e-4").optimizer.learning_rate == 3e-4
     assert override(before, "steps=1_000").steps == 1000
     assert override(before, "steps=1e3").steps == 1000
-    assert override(before, "record.tensorboard=True").record.tensorboard is True
+    assert override(before, "device.graphs=True").device.graphs is True
     assert override(before, "data.lengths=[2, 7]").data.lengths == (2, 7)
+    for listed in ("wandb,mlflow", '["wandb", "mlflow"]', " wandb, mlflow,"):
+        assert override(before, f"record.trackers={listed}").record.trackers == ("wandb", "mlflow")
+    assert override(before, "record.trackers=").record.trackers == ()
     points = override(before, "scheduled_sampling.points=[]").scheduled_sampling
     assert points.points == ()
 
@@ -92,7 +95,7 @@ def test_an_override_changes_one_setting_and_nothing_else():
         ("steps=true", "steps must be a whole number, got True"),
         ("steps", "'steps' has no value; write steps=VALUE."),
         ("data.lengths=3", "data.lengths must be a list, got 3"),
-        ("record.tensorboard=maybe", "record.tensorboard must be true or false, got 'maybe'"),
+        ("device.graphs=maybe", "device.graphs must be true or false, got 'maybe'"),
         ("model.encoder.size=-8", "model.encoder.size must be positive, got -8"),
         ("model.attention.score=dto", "did you mean 'dot'?"),
         ("steps=0", "steps must be positive, got 0"),

@@ -10,6 +10,7 @@ from rich.console import Console
 from s2s_jax.training.display import Display, clock
 from s2s_jax.training.loop import ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, RecordConfig, StepSums
+from s2s_jax.training.run_log import RunLog
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 RESULT = ValidationResult(
@@ -54,7 +55,7 @@ def test_a_pipe_gets_lines_that_say_what_takes_long(tmp_path):
 
 def test_a_table_says_what_takes_long_until_it_is_over():
     console, shown = terminal()
-    with Display(console) as display:
+    with Display(RunLog(console)) as display:
         display.now("compiling")
         display.show(loss="1.5")
         assert "now" in shown.getvalue()
@@ -68,7 +69,7 @@ def test_the_time_left_counts_the_validations(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     shown = io.StringIO()
-    options = {"steps": 100, "validated_every": 30, "console": Console(file=shown, width=200)}
+    options = {"steps": 100, "validated_every": 30, "log": RunLog(Console(file=shown, width=200))}
     with MetricsWriter(tmp_path, RecordConfig(log_every=10), **options) as writer:
         for step in range(1, 61):
             now[0] += 1.0

@@ -15,7 +15,7 @@ from s2s_jax.export.exporter import _save
 from s2s_jax.extras import needs_extra, packages_of
 from s2s_jax.sweep.executors import ray, slurm
 from s2s_jax.sweep.tune import Tuning, tune
-from s2s_jax.training.metrics_writer import _board
+from s2s_jax.training.trackers import TRACKERS
 
 TUNING = Tuning(base=tiny.experiment(), ranges={"seed": [0, 1]})
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,9 @@ def test_without_metadata_the_extra_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("module", "extra", "feature", "use"),
     [
-        ("tensorboardX", "tensorboard", "record.tensorboard", lambda: _board(Path())),
+        ("tensorboardX", "tensorboard", "record.trackers=tensorboard", lambda: TRACKERS["tensorboard"](Path(), {})),
+        ("wandb", "wandb", "record.trackers=wandb", lambda: TRACKERS["wandb"](Path(), {})),
+        ("mlflow", "mlflow", "record.trackers=mlflow", lambda: TRACKERS["mlflow"](Path(), {})),
         ("safetensors.numpy", "export", "an export", lambda: _save({}, Path())),
         ("safetensors.numpy", "export", "an exported run", lambda: _parameters(Path())),
         ("optuna", "tune", "a tuning", lambda: tune(TUNING, Path(), print)),

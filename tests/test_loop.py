@@ -16,8 +16,9 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.shapes import Batch
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
-from s2s_jax.training.loop import NotFinite
+from s2s_jax.training.loop import NotFinite, ValidationResult
 from s2s_jax.training.memory import MemoryNeed, OutOfMemory, Shape, explained, fitting_rows, memory_warning
+from s2s_jax.training.trackers import TRACKERS, Tracker
 
 
 def diverging_at(bad: int):
@@ -117,18 +118,87 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tensorboardX.SummaryWriter.add_scalar", lambda self, name, value, step: given.append((name, step, value))
     )
-    with fake_training.training(tmp_path, steps=2, tensorboard=True) as (loop, _):
+    with fake_training.training(tmp_path, steps=2, trackers=("tensorboard",)) as (loop, _):
         loop.run()
     assert any((tmp_path / "tensorboard").iterdir())
     assert [each for each in given if each[0] == "train/loss"] == [("train/loss", 1, 1.0), ("train/loss", 2, 1.0)]
     assert ("validation/loss", 2, 1.0) in given
 
 
+class Told(Tracker):
+    """Remembers what it is told, and fails after some messages."""
+
+    most = 4
+
+    def __init__(self, directory, settings):
+        self.settings, self.messages, self.closed = dict(settings), [], False
+        Told.last = self
+
+    def numbers(self, kind, step, values):
+        if len(self.messages) == self.most:
+            raise OSError("the network is gone")
+        self.messages.append((kind, step, dict(values)))
+
+    def picture(self, name, step, pixels):
+        self.messages.append((name, step, pixels.shape))
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_tracker_is_told_of_the_run_and_its_failure_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "told", Told)
+    shown = io.StringIO()
+    changes = ("steps=4", "validation.every=2", "record.log_every=2", "record.trackers=told", "validation.sentences=5")
+    run.fit(tiny.experiment(*changes, "data.eval_size=5"), tmp_path, Console(file=shown, width=200))
+    compiled, first, validated, picture = Told.last.messages
+    assert Told.last.settings["model.attention.score"] == "general"
+    assert (compiled[0], first[:2], validated[:2]) == ("compile", ("train", 2), ("validation", 2))
+    assert {"loss", "learning_rate"} <= set(first[2])
+    assert (picture[:2], picture[2][2]) == (("alignment", 2), 3)
+    assert validated[2]["loss"] == records(tmp_path, "validation")[0]["loss"]
+    assert "warning: tracker told failed (the network is gone); training continues without it" in shown.getvalue()
+    assert not Told.last.closed
+    assert len(records(tmp_path, "validation")) == 2
+
+
+def test_a_tracker_is_shown_alignments_and_closed(tmp_path, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "told", Told)
+    monkeypatch.setattr(Told, "most", 100)
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    result = ValidationResult({"loss": 1.0}, [], 1.0, {"alignment": pixels})
+    changes = {"validate": lambda params: result, "trackers": ("told",), "log_every": 100}
+    with fake_training.training(tmp_path, steps=1, **changes) as (loop, _):
+        loop.run()
+    assert ("alignment", 1, (4, 6, 3)) in Told.last.messages
+    assert Told.last.closed
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_the_trackers_take_what_they_are_told(tmp_path, monkeypatch, name):
+    """Where they are installed; they are no part of the packages that the tests need."""
+    pytest.importorskip(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    for step in (1, 2):  # the second time it goes on in the same run
+        tracker = TRACKERS[name](tmp_path, {"seed": step})
+        tracker.numbers("train", step, {"loss": 1.0 / step})
+        tracker.picture("alignment", step, np.zeros((4, 6, 3), np.uint8))
+        tracker.close()
+    assert len(json.loads((tmp_path / "trackers.json").read_text())) == 1
+    if name == "mlflow":
+        (losses,) = (tmp_path / "mlflow").rglob("metrics/train/loss")
+        assert [line.split()[1:] for line in losses.read_text().splitlines()] == [["1.0", "1"], ["0.5", "2"]]
+    else:
+        assert len(list((tmp_path / "wandb").glob("offline-run-*"))) >= 1
+
+
 def test_a_tensorboard_that_is_not_installed_leaves_no_file_open(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with (
-        pytest.raises(ValueError, match="^record.tensorboard needs"),
-        fake_training.training(tmp_path, steps=2, tensorboard=True),
+        pytest.raises(ValueError, match="^record.trackers=tensorboard needs"),
+        fake_training.training(tmp_path, steps=2, trackers=("tensorboard",)),
     ):
         pass
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import errno
+import io
 import itertools
 import json
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,10 +18,11 @@ import tiny
 from json_page import check_keys
 from rich.console import Console
 
-from s2s_jax import run
+from s2s_jax import __version__, run
 from s2s_jax.cli import main
 from s2s_jax.config import Experiment
 from s2s_jax.run import run_dir
+from s2s_jax.run.environment import commit, read_starts
 from s2s_jax.training.checkpoint.format import CheckpointError
 from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.loop import TrainingLoop
@@ -49,6 +52,32 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("begun") / "run"
     run.fit(experiment(), directory, QUIET)
     return directory
+
+
+def test_a_run_knows_its_starts_and_what_was_printed(copy):
+    shown = io.StringIO()
+    run.fit(experiment("steps=6"), copy, Console(file=shown, width=300), extend=True)
+    first, second = read_starts(copy)
+    assert (first["step"], second["step"], second["s2s_jax"]) == (0, 4, __version__)
+    assert second["command"]
+    assert set(second["packages"]) >= {"jax", "flax"}
+    lines = [line.split(" ", 2)[2] for line in (copy / "log.txt").read_text().splitlines()]
+    assert lines[-len(shown.getvalue().splitlines()) :] == shown.getvalue().splitlines()
+    assert sum(line.startswith("devices: ") for line in lines) == 2
+    (copy / "environment.json").write_text("{")
+    assert read_starts(copy) == []
+
+
+def test_a_commit_is_that_of_the_folder_with_its_changes(tmp_path):
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b")
+    assert commit(tmp_path) is None
+    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "x")):
+        (tmp_path / "file").write_text("1")
+        subprocess.run([*git, *words], check=True)
+    head = commit(tmp_path)
+    assert len(head) == 40
+    (tmp_path / "file").write_text("2")
+    assert commit(tmp_path) == f"{head}+changes"
 
 
 @pytest.fixture

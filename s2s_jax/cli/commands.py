@@ -89,5 +89,8 @@ def info_command(arguments: Arguments) -> None:
         print(f"refused: {line}", file=sys.stderr)
     for name in ("step", "best_step", "parameters", "parameters_digest", "checkpoints"):
         print(f"{name.replace('_', ' ')}: {formatted(facts[name])}")
+    for start in facts["starts"]:
+        commit = start["commit"] or "not in a git repository"
+        print(f"started at step {start['step']:,}: {start['time']} on {start['host']}, {start['devices']}, {commit}")
     for name, value in facts["facts"].items():
         print(f"{name.replace('_', ' ')}: {value}")

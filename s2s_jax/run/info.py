@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2s_jax import config as configs
+from s2s_jax.run.environment import read_starts
 from s2s_jax.run.loaded_run import Run, load
 from s2s_jax.run.model import count_parameters
 from s2s_jax.run.state import abstract_state
@@ -27,6 +28,7 @@ def info(directory: str | Path) -> dict[str, Any]:
         "parameters_digest": digest(newest.tree.params),
         "checkpoints": steps,
         "refused": sorted({*run.refused, *newest.refused}),
+        "starts": read_starts(directory),
         "facts": run.facts,
         "config": configs.to_json(run.experiment),
     }

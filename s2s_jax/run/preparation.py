@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from rich.console import Console
 
-from s2s_jax.config import Experiment
+from s2s_jax.config import Experiment, settings
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length
 from s2s_jax.run.check import check_experiment
+from s2s_jax.run.environment import record_start
 from s2s_jax.run.identity import identity
 from s2s_jax.run.inputs import Inputs, read_inputs, write_run
 from s2s_jax.run.model import count_parameters, make_model
@@ -34,6 +35,7 @@ from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import TrainerContext, ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
 from s2s_jax.training.optimizer import warmup_warning
+from s2s_jax.training.run_log import RunLog
 from s2s_jax.training.step import TrainState, TrainStep
 from s2s_jax.training.stop_policy import StopPolicy, TrainProgress
 
@@ -76,8 +78,9 @@ def prepared_run(
 
     Nothing that is in the directory is touched before all checks have passed and the data has been read.
     """
-    print_line = functools.partial(console.print, markup=False, highlight=False)
     with contextlib.ExitStack() as stack:
+        log = stack.enter_context(RunLog(console))
+        print_line = log.print
         _lock(stack, experiment, directory)
         with distributed.together():
             opening = open_run(directory, experiment, overwrite=overwrite, extend=extend)
@@ -98,16 +101,19 @@ def prepared_run(
         with distributed.together():
             if distributed.is_first():
                 write_run(experiment, shared.inputs, directory)
+                log.open(directory)
         first = int(state.step)
         policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
         stopped = policy.reason(first, progress)
         if stopped:
             print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
         else:
+            if distributed.is_first():
+                record_start(directory, first)
             _print_sizes(print_line, state, shared.tokenizers, plan)
             if warning := warmup_warning(experiment.optimizer, experiment.steps):
                 print_line(f"warning: {warning}")
-        with _writer(experiment, plan, directory, console, resumed_at=first) as writer:
+        with _writer(experiment, plan, directory, log, resumed_at=first) as writer:
             context = TrainerContext(
                 batches=plan.from_step,
                 validate=shared.validate,
@@ -144,19 +150,18 @@ def _start(
     return state, progress
 
 
-def _writer(
-    experiment: Experiment, plan: BatchPlan, directory: Path, console: Console, *, resumed_at: int
-) -> MetricsWriter:
+def _writer(experiment: Experiment, plan: BatchPlan, directory: Path, log: RunLog, *, resumed_at: int) -> MetricsWriter:
     """The writer of a run's progress."""
     steps, sampling = experiment.steps, experiment.scheduled_sampling
     return MetricsWriter(
         directory,
         experiment.record,
         steps=steps,
-        console=console,
+        log=log,
         resumed_at=resumed_at,
         validated_every=experiment.validation.every,
         values_at=step_values(sampling, experiment.optimizer, steps=steps, per_epoch=plan.per_epoch),
+        settings={setting.name: setting.value for setting in settings(experiment)},
     )
 
 

@@ -21,9 +21,11 @@ from s2s_jax.text.example import Example
 from s2s_jax.training import devices
 from s2s_jax.training.loop import ValidationResult
 from s2s_jax.training.objectives import plain_sums
+from s2s_jax.training.trackers import Pixels
 
 OF_LOSS = ("loss", "token_accuracy")  # measured at each validation
 OF_TRANSLATIONS = ("exact_match", "bleu")  # measured at each validation with translations
+PICTURED = 4  # translations whose alignments trackers show
 
 
 def make_validator(
@@ -55,6 +57,8 @@ def make_validator(
         _link_counter(model, tokenizers, examples, search) if "link_counts" in METRICS[config.metric].needs else None
     )
 
+    pictured = bool(experiment.record.trackers) and experiment.model.attention.score != "none"
+
     def validate(params: Params) -> ValidationResult:
         params = devices.gathered(params, mesh)
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
@@ -70,7 +74,8 @@ def make_validator(
             links=None if links_of is None else links_of(params),
         )
         values = measure(predictions, list(metrics))
-        return ValidationResult(values, _sample(translations, grouped.references), _cost(config.metric, values))
+        sample, cost = _sample(translations, grouped.references), _cost(config.metric, values)
+        return ValidationResult(values, sample, cost, _pictures(translations) if pictured else None)
 
     return validate
 
@@ -123,3 +128,16 @@ def _sample(translations: Sequence[Translation], references: Sequence[Sequence[s
         return []
     first = translations[0]
     return [f"source:      {first.source}", f"translation: {first.text}", f"reference:   {references[0][0]}"]
+
+
+def _pictures(translations: Sequence[Translation]) -> dict[str, Pixels]:
+    """The alignments of the first translations that are not empty."""
+    from s2s_jax.evaluate.plots import Picture, render, tile  # matplotlib is slow to import
+
+    drawn = [
+        Picture(each.source_tokens, hypothesis.tokens, np.asarray(hypothesis.alignment, np.float64))
+        for each in translations
+        for hypothesis in each.hypotheses[:1]
+        if hypothesis.tokens
+    ][:PICTURED]
+    return {"alignment": tile([render(picture, side=6.0) for picture in drawn], columns=2)} if drawn else {}

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from s2s_jax.training.run_log import RunLog
 
 
 class Display:
     """Rows of text by name: a table that changes in place on a terminal and stays when it is left, or lines."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, log: RunLog):
+        """Every line goes into the log, also where only the table is shown."""
+        self.log, console = log, log.console
         self._rows: dict[str, str] = {}
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._table)
         self._is_live = console.is_terminal and not console.is_dumb_terminal
@@ -29,7 +31,7 @@ class Display:
 
     def print(self, line: str) -> None:
         """Print a line, above the table where there is one."""
-        self.console.print(Text(line), soft_wrap=True)
+        self.log.print(line)
 
     def now(self, doing: str) -> None:
         """Say what takes long now; empty when it is over."""
@@ -39,15 +41,18 @@ class Display:
             return
         self._rows.pop("now", None)
         if doing:
+            self.log.write(doing)
             self._rows["now"] = doing
         self._live.refresh()
 
     def show(self, *, sample: str = "", **rows: str) -> None:
         """Show rows, in the place of older ones with their names; `sample` is lines that show a translation."""
+        lines = "; ".join(f"{name} {text}" for name, text in rows.items())
+        lines = f"{lines}\n{sample}" if sample else lines
         if not self._is_live:
-            lines = "; ".join(f"{name} {text}" for name, text in rows.items())
-            self.print(f"{lines}\n{sample}" if sample else lines)
+            self.print(lines)
             return
+        self.log.write(lines)
         self._rows.update(rows, **({"sample": sample} if sample else {}))
 
     def _table(self) -> Any:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from s2s_jax.training.profile import Profile
 from s2s_jax.training.signals import Interrupted, SignalGuard, SignalReceived
 from s2s_jax.training.step import Metrics, TrainState, TrainStep
 from s2s_jax.training.stop_policy import StopPolicy, TrainProgress
+from s2s_jax.training.trackers import Pixels
 
 
 class NotFinite(ArithmeticError):  # noqa: N818
@@ -33,6 +34,7 @@ class ValidationResult(NamedTuple):
     values: dict[str, float | None]  # by metric
     sample: list[str]  # lines that show a translation
     cost: float  # the value of validation.metric, negated where higher is better
+    pictures: Mapping[str, Pixels] | None = None  # by name, for trackers
 
 
 class TrainerContext(NamedTuple):
@@ -258,7 +260,7 @@ class TrainingLoop:
         run.writer.validating(self.step)
         result = self._guard.run(run.validate, state.evaluation_params)
         result = result._replace(cost=distributed.of_first(result.cost))  # so that all choose the same
-        run.writer.validation(self.step, result.values, result.sample)
+        run.writer.validation(self.step, result.values, result.sample, result.pictures)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Progress of a training run: metrics.jsonl, TensorBoard, and what `display` shows of it."""
+"""Progress of a training run: metrics.jsonl, trackers, and what `display` shows of it."""
 
 import contextlib
 import dataclasses
@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
-from s2s_jax.extras import needs_extra
 from s2s_jax.training import distributed
 from s2s_jax.training.checkpoint.disk import replace_file
 from s2s_jax.training.display import Display, clock
 from s2s_jax.training.memory import MemoryNeed, Shape
-from s2s_jax.validation import at_least, check_fields
+from s2s_jax.training.run_log import RunLog
+from s2s_jax.training.trackers import TRACKERS, Pixels, Trackers
+from s2s_jax.validation import at_least, check_fields, one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,12 +25,15 @@ class RecordConfig:
 
     log_every: int = 50
     """Steps between two records of the training loss."""
-    tensorboard: bool = False
-    """Also write TensorBoard files into the run's directory (needs the extra `tensorboard`)."""
+    trackers: tuple[str, ...] = ()
+    """Also report settings, metrics and alignments to any of tensorboard (files in the run's directory), wandb, mlflow,
+    or an entry of your own in TRACKERS."""
 
     def __post_init__(self):
         check_fields(self, "record")
         at_least("record.log_every", self.log_every, 1)
+        for name in self.trackers:
+            one_of("record.trackers", name, TRACKERS)
 
 
 class StepSums(NamedTuple):
@@ -58,16 +60,20 @@ class MetricsWriter:
         config: RecordConfig,
         *,
         steps: int,
-        console: Console,
+        log: RunLog,
         resumed_at: int = 0,
         validated_every: int = 0,
         values_at: Callable[[int], Mapping[str, float]] = lambda step: {},
+        settings: Mapping[str, Any] | None = None,
     ):
-        """`values_at` gives the numbers that depend on the step alone, such as its learning rate."""
+        """`values_at` gives the numbers that depend on the step alone, such as its learning rate.
+
+        `settings` are what trackers are told of the run.
+        """
         self.config, self.steps, self.values_at = config, steps, values_at
         self.path = directory / "metrics.jsonl"
         writes = distributed.is_first()
-        self._board = _board(directory) if config.tensorboard and writes else None
+        self._trackers = Trackers(config.trackers if writes else (), directory, settings or {})
         damaged = _drop_after(self.path, resumed_at) if writes else 0
         self._file = (self.path if writes else Path(os.devnull)).open("a", encoding="utf-8")
         self._since = time.monotonic()
@@ -75,7 +81,7 @@ class MetricsWriter:
         self._sums = StepSums(resumed_at, 0.0, 0.0, 0.0, 0.0)
         self._validated_every = validated_every
         self._validations: list[float] = []  # seconds of each
-        self._display = Display(console)
+        self._display = Display(log)
         if damaged:
             self.print(f"warning: {self.path} had {damaged} damaged lines, which are dropped")
 
@@ -84,9 +90,8 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._report(self._trackers.close())
         self._display.__exit__()
-        if self._board:
-            self._board.close()
         self._file.close()
 
     def print(self, line: str) -> None:
@@ -185,11 +190,19 @@ class MetricsWriter:
             seconds += validations * sum(measured) / len(measured)
         return clock(seconds)
 
-    def validation(self, step: int, values: Mapping[str, float | None], sample: Sequence[str]) -> None:
-        """Record a validation; `sample` is lines that show a translation."""
+    def validation(
+        self,
+        step: int,
+        values: Mapping[str, float | None],
+        sample: Sequence[str],
+        pictures: Mapping[str, Pixels] | None = None,
+    ) -> None:
+        """Record a validation; `sample` is lines that show a translation, the pictures are for trackers."""
         seconds = self._resume()
         self._validations.append(seconds)
         self.write("validation", step, seconds=seconds, **values)
+        for name, pixels in (pictures or {}).items():
+            self._report(self._trackers.picture(name, step, pixels))
         numbers = (
             (name.replace("_", " "), "undefined" if value is None else f"{value:.4f}") for name, value in values.items()
         )
@@ -201,10 +214,11 @@ class MetricsWriter:
         clean = {name: _finite(value) for name, value in values.items()}
         self._file.write(_record_line(kind, step, clean))
         self._file.flush()
-        if self._board:
-            for name, value in clean.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        self._report(self._trackers.numbers(kind, step, clean))
+
+    def _report(self, failures: Sequence[str]) -> None:
+        for line in failures:
+            self.print(line)
 
 
 def _finite(value: Any) -> Any:
@@ -252,11 +266,3 @@ def damaged_lines(path: Path) -> int:
     """The number of lines of a metrics.jsonl that cannot be read, without a last one that a kill has cut."""
     ended = path.read_bytes().count(b"\n") if path.exists() else 0
     return max(0, ended - sum(1 for _ in _readable_lines(path)))
-
-
-def _board(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ValueError(needs_extra("record.tensorboard", "tensorboard")) from None
-    return SummaryWriter(str(directory / "tensorboard"))
