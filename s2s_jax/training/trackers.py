@@ -70,7 +70,7 @@ class WeightsAndBiases(Tracker):
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ValueError(needs_extra("record.trackers=wandb", "wandb")) from None
         self._wandb = wandb
@@ -105,8 +105,8 @@ class MLflow(Tracker):
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]):
         try:
-            from mlflow.entities import Metric, Param
-            from mlflow.tracking import MlflowClient
+            from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
+            from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ValueError(needs_extra("record.trackers=mlflow", "mlflow")) from None
         self._metric, self._client = Metric, MlflowClient()
