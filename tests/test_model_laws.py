@@ -1,6 +1,7 @@
 """What must hold for the whole model, whatever it is made of?"""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -204,3 +205,45 @@ def test_padding_of_every_kind_changes_no_sum_and_no_gradient_and_a_batch_of_pad
     oracles.same(compute(params, padded), compute(params, BATCH), tolerance=5e-6)  # sums in another order
     nothing = jax.tree.map(jnp.zeros_like, padded)
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(compute(params, nothing)))
+
+
+def test_tied_embeddings_are_one_matrix_whose_gradient_is_the_sum_of_all_its_uses():
+    """Source with target, and both with the output, against a model with three matrices of the same values."""
+    separate = dataclasses.replace(
+        MODELS["unfed"], decoder=dataclasses.replace(MODELS["unfed"].decoder, readout=3, dropout=0.0)
+    )
+    shared = dataclasses.replace(separate, shared_embeddings=True)
+    all_three = dataclasses.replace(shared, decoder=dataclasses.replace(shared.decoder, tied_embeddings=True))
+    configs = separate, shared, all_three
+    models = [build(config, source_vocabulary=9, target_vocabulary=9) for config in configs]
+    params = drawn_for(models[0])
+    values, decoder = params["decoder"]["embedding"], params["decoder"]
+    untied = {**params, "embedding": values, "decoder": {**decoder, "output": values}}
+    tied = {name: leaf for name, leaf in params.items() if name != "embedding"}
+    tied = tied | {"decoder": {name: leaf for name, leaf in decoder.items() if name != "output"}}
+    given = untied, tied | {"decoder": {**decoder, "output": values}}, tied
+    for model, leaves in zip(models, given, strict=True):
+        assert jax.tree.structure(jax.eval_shape(model.init, jax.random.key(0))) == jax.tree.structure(leaves)
+
+    def nats(model, params):
+        output = unroll_targets(model, params, BATCH)
+        return oracles.weighed(output.logits), output.logits
+
+    slopes, logits = zip(
+        *oracles.compiled(
+            lambda *given: [
+                jax.grad(functools.partial(nats, model), has_aux=True)(one)
+                for model, one in zip(models, given, strict=True)
+            ]
+        )(*given),
+        strict=True,
+    )
+    oracles.same(logits[1:], logits[:1] * 2, tolerance=1e-6)
+    apart = slopes[0]["embedding"], slopes[0]["decoder"]["embedding"], slopes[0]["decoder"]["output"]
+    oracles.same(slopes[1]["decoder"]["embedding"], sum(apart[:2]), tolerance=1e-5)
+    oracles.same(slopes[2]["decoder"]["embedding"], sum(apart), tolerance=1e-5)
+
+
+def test_embeddings_of_two_vocabularies_cannot_be_one():
+    with pytest.raises(ValueError, match="model.shared_embeddings=true needs one vocabulary on both sides, got 8 sou"):
+        build(dataclasses.replace(MODELS["unfed"], shared_embeddings=True), **SIZES)

@@ -10,6 +10,9 @@ from s2s_jax.config import Experiment, override
 from s2s_jax.model.compatibility import effective, without_effect
 from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.model.seq2seq import MODELS, BuilderName, ModelConfig, PrecisionName, build
+from s2s_jax.run.model import make_model
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.symbol_tokenizers import Characters
 
 SIZES = {"source_vocabulary": fake.WORDS, "target_vocabulary": fake.WORDS}
 
@@ -72,3 +75,13 @@ def test_a_model_without_an_unroll_has_the_scan_of_its_steps():
     memory, state = fake.MODEL.encode(fake.table(), jax.numpy.array([[4, 2]]))
     _, outputs = fake.MODEL.unroll(fake.table(), memory, state, jax.numpy.array([[1, 4, 3]]))
     assert outputs.logits.shape == (1, 3, fake.WORDS)
+
+
+def test_one_embedding_for_both_sides_needs_one_tokenizer():
+    """Equal sizes are not enough: the same id would be two words."""
+    here, there = (Characters.train([letters], size=9, unicode="none") for letters in ("abc", "abd"))
+    config = ModelConfig(shared_embeddings=True)
+    assert "embedding" not in jax.eval_shape(make_model(config, PairTokenizer(here, here)).init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"needs one tokenizer on both sides, .* set model.shared_embeddings=false"):
+        make_model(config, PairTokenizer(here, there))
+    make_model(ModelConfig(), PairTokenizer(here, there))

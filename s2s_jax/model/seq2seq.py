@@ -48,6 +48,9 @@ class ModelConfig:
     """Further settings of a builder of your own, NAME=VALUE,...; it reads them with `ModelConfig.read_options`."""
     embedding: int = 256
     """Width of the token embeddings, source and target."""
+    shared_embeddings: bool = False
+    """Source and target tokens have the same embeddings, which needs one vocabulary for both; with
+    model.decoder.tied_embeddings they predict the target too. Press & Wolf 2017, arXiv:1608.05859, section 3."""
     precision: PrecisionName = "float32"
     """Type to which the factors of a matrix product are rounded; parameters and sums stay float32."""
     remat_every: int = 0
@@ -103,7 +106,8 @@ class Seq2Seq(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
         dtype: DTypeLike = PRECISIONS[config.precision]
-        self.embedding = nnx.Param(initializers.embedding(rngs.params(), source_vocabulary, config.embedding))
+        if not config.shared_embeddings:
+            self.embedding = nnx.Param(initializers.embedding(rngs.params(), source_vocabulary, config.embedding))
         self.encoder = Encoder(config.encoder, config.embedding, remat=config.remat_every, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(
             config.decoder,
@@ -118,10 +122,9 @@ class Seq2Seq(nnx.Module):
 
     def embed(self, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
         """The embeddings of the source tokens."""
+        table = self.embedding if hasattr(self, "embedding") else self.decoder.embedding
         with jax.named_scope("embedding"):
-            return self.embedding[
-                clip_to_vocabulary(source, self.embedding.shape[0]) if self.decoder.copying else source
-            ]
+            return table[clip_to_vocabulary(source, table.shape[0]) if self.decoder.copying else source]
 
     def encode(
         self,
@@ -147,6 +150,11 @@ def build_seq2seq(
     copy_table: Int[np.ndarray, " V"] | None = None,
 ) -> Model:
     """The recurrent encoder-decoder of this project as pure functions; see `build`."""
+    if config.shared_embeddings and source_vocabulary != target_vocabulary:
+        raise ValueError(
+            f"model.shared_embeddings=true needs one vocabulary on both sides, got {source_vocabulary} source and "
+            f"{target_vocabulary} target tokens; give both sides one tokenizer, or set model.shared_embeddings=false."
+        )
 
     def make(rngs: nnx.Rngs) -> Seq2Seq:
         sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
