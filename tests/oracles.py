@@ -90,8 +90,42 @@ def layer_norm_lstm(cell, carry, x, keep=1.0):
     return (h, c), h
 
 
-CELLS = {"rnn": rnn, "gru": gru, "gru-reset-before": gru_reset_before, "lstm": lstm, "layer-norm-lstm": layer_norm_lstm}
-LEAVES = {"rnn": 1, "gru": 1, "gru-reset-before": 1, "lstm": 2, "layer-norm-lstm": 2}
+def layer_norm_gru(cell, carry, x, keep=1.0):
+    """Ba et al. 2016, supplement: the sums of both gates normalized together, those of the candidate by themselves."""
+    (h,) = carry
+    of_input, of_state = x @ rows(cell)[: -h.size], (h * keep) @ rows(cell)[-h.size :]
+    both = slice(0, 2 * h.size), slice(2 * h.size, None)
+    (x_gates, x_new), (h_gates, h_new) = (
+        [cell[gain][part] * normal(sums[part]) for part in both]
+        for gain, sums in (("input_gain", of_input), ("state_gain", of_state))
+    )
+    r, z = np.split(sigmoid(x_gates + h_gates + cell["bias"][both[0]]), 2)
+    n = np.tanh(x_new + cell["bias"][both[1]] + r * (h_new + cell["inner_bias"]))
+    new = (1 - z) * n + z * h
+    return (new,), new
+
+
+def sru(cell, carry, x, keep=1.0):
+    """Lei et al. 2018, eq. 1-4: f, r = sigmoid(W x + v * c + b), c' = f c + (1 - f) W x, h' = r c' + (1 - r) W x."""
+    _, c = carry
+    of_f, of_r, candidate, shortcut = np.split(x @ rows(cell) if x.size else np.zeros(4 * c.size), 4)
+    (v_f, v_r), (b_f, b_r) = np.split(cell["cell_kernel"], 2), np.split(cell["bias"], 2)
+    f, r = sigmoid(of_f + v_f * (c * keep) + b_f), sigmoid(of_r + v_r * (c * keep) + b_r)
+    c = f * c + (1 - f) * candidate
+    h = r * c + (1 - r) * shortcut
+    return (h, c), h
+
+
+CELLS = {
+    "rnn": rnn,
+    "gru": gru,
+    "gru-reset-before": gru_reset_before,
+    "layer-norm-gru": layer_norm_gru,
+    "lstm": lstm,
+    "layer-norm-lstm": layer_norm_lstm,
+    "sru": sru,
+}
+LEAVES = {name: 2 if "lstm" in name or name == "sru" else 1 for name in CELLS}
 
 
 def encode(encoder, config, sentence):

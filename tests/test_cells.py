@@ -105,6 +105,10 @@ def initial():
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_initial_weights(initial, name):
     cell, gates = initial[name], CELLS[name].gates
+    if name == "sru":
+        assert cell["cell_kernel"].shape == cell["bias"].shape == (DIRECTIONS, 2 * SIZE)
+        assert (cell["bias"] == 0).all()
+        return
     weight = np.concatenate([cell["input_kernel"], cell["weight"]], axis=1)
     assert weight.shape == (DIRECTIONS, INPUTS + EXTRA + SIZE, gates * SIZE)
     recurrent = [block for direction in weight for block in np.split(direction[-SIZE:], gates, axis=-1)]
@@ -118,7 +122,7 @@ def test_initial_weights(initial, name):
     assert np.abs(feeding[0] - feeding[1]).max() > 0.1
     open_forget_gate = np.repeat([0.0, 1.0, 0.0, 0.0], SIZE) if "lstm" in name else np.zeros(gates * SIZE)
     np.testing.assert_array_equal(cell["bias"], [open_forget_gate] * DIRECTIONS)
-    if name == "gru":
+    if name in ("gru", "layer-norm-gru"):
         np.testing.assert_array_equal(cell["inner_bias"], np.zeros((DIRECTIONS, SIZE)))
 
 

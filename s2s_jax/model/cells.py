@@ -21,7 +21,7 @@ from s2s_jax.model.ops.layer_norm import layer_norm
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 from s2s_jax.shapes import Size
 
-CellName = Literal["rnn", "gru", "gru-reset-before", "lstm", "layer-norm-lstm"]
+CellName = Literal["rnn", "gru", "gru-reset-before", "layer-norm-gru", "lstm", "layer-norm-lstm", "sru"]
 Carry = tuple[Float[Array, "*B H"], ...]  # the output comes first
 Weights = tuple  # the matrices that a step multiplies by
 
@@ -178,6 +178,56 @@ class GruResetBefore(SeparateGates):
         return (state,), state
 
 
+class NormalizedSums(SeparateGates):
+    """The base of cells that normalize W x and U h apart, before a bias. Ba, Kiros & Hinton 2016, arXiv:1607.06450."""
+
+    def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
+        super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
+        self.input_gain = nnx.Param(jnp.ones((*directions, self.gates * size)))
+        self.state_gain = nnx.Param(jnp.ones((*directions, self.gates * size)))
+
+    def project(self, x, *, direction=None):
+        """W x alone: the bias comes after the normalization, inside the scan."""
+        return self._input_projection(x, direction)
+
+    def without_input(self, *lead):
+        """Zeros: no input is known before the scan, and the bias comes later."""
+        return jnp.zeros((*lead, self.bias.shape[-1]))
+
+
+class LayerNormGru(NormalizedSums):
+    """Gated recurrent unit with layer normalization of input and recurrent sums, of both gates together and of n.
+
+    r, z = sigmoid(LN(W x) + LN(U h) + b); n = tanh(LN(W_n x) + b_n + r * (LN(U_n h) + c_n)); h' = (1 - z) n + z h.
+    Ba, Kiros & Hinton 2016, arXiv:1607.06450, supplement, eq. 22-24, where z and 1 - z are exchanged.
+    """
+
+    gates = 3
+
+    def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
+        super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
+        self.inner_bias = nnx.Param(jnp.zeros((*directions, size)))
+
+    def __call__(self, weights, carry, projected, extra=None, *, drop=None):
+        """The next state, as carry and as output."""
+        (state,) = carry
+        recurrent = matmul(_apply(drop, state), weights[-1], self.dtype)
+        of_gates, of_candidate = self._normalized(self._add_extra(weights, projected, extra), self.input_gain)
+        state_gates, inner = self._normalized(recurrent, self.state_gain)
+        gate_bias, bias = jnp.split(broadcast_bias(self.bias[...], projected.ndim), [2 * self.size], axis=-1)
+        reset, update = _split(jax.nn.sigmoid(of_gates + state_gates + gate_bias), 2)
+        inner = inner + broadcast_bias(self.inner_bias[...], state.ndim)
+        new = jnp.tanh(of_candidate + bias + reset * inner)
+        state = new + update * (state - new)
+        return (state,), state
+
+    def _normalized(self, sums, gain):
+        """The sums of the two gates and that of the candidate, each normalized and times its gain."""
+        gains = jnp.split(broadcast_bias(gain[...], sums.ndim), [2 * self.size], axis=-1)
+        parts = jnp.split(sums, [2 * self.size], axis=-1)
+        return [layer_norm(part) * one for part, one in zip(parts, gains, strict=True)]
+
+
 class Lstm(Cell):
     """Long short-term memory without peepholes, forget bias 1.
 
@@ -209,7 +259,7 @@ class Lstm(Cell):
         return cell
 
 
-class LayerNormLstm(SeparateGates, Lstm):
+class LayerNormLstm(NormalizedSums, Lstm):
     """Long short-term memory with layer normalization of input, recurrent and cell sums.
 
     gates = LN(W x) + LN(U h) + b; h' = o tanh(LN(c')). Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 20-22.
@@ -217,18 +267,8 @@ class LayerNormLstm(SeparateGates, Lstm):
 
     def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
         super().__init__(inputs, size, extra=extra, directions=directions, dtype=dtype, rngs=rngs)
-        self.input_gain = nnx.Param(jnp.ones((*directions, 4 * size)))
-        self.state_gain = nnx.Param(jnp.ones((*directions, 4 * size)))
         self.cell_gain = nnx.Param(jnp.ones((*directions, size)))
         self.cell_bias = nnx.Param(jnp.zeros((*directions, size)))
-
-    def project(self, x, *, direction=None):
-        """W x alone: the bias comes after the normalization, inside the scan."""
-        return self._input_projection(x, direction)
-
-    def without_input(self, *lead):
-        """Zeros: no input is known before the scan, and the bias comes later."""
-        return jnp.zeros((*lead, self.bias.shape[-1]))
 
     def __call__(self, weights, carry, projected, extra=None, *, drop=None):
         """The next carry (h, c), and the output h."""
@@ -249,12 +289,62 @@ class LayerNormLstm(SeparateGates, Lstm):
         )
 
 
+class Sru(Cell):
+    """Simple recurrent unit: all matrix products are with the input, so that none of a known input is in the scan.
+
+    f, r = sigmoid(W x + v * c + b); c' = f c + (1 - f) W_c x; h' = r c' + (1 - r) W_h x. Lei et al. 2018,
+    arXiv:1709.02755, eq. 1-4. W_h maps the input to the width of the state, as the authors' code does where the two
+    differ; here it always does.
+    """
+
+    gates = 4
+    states = 2
+
+    def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
+        self.inputs, self.size, self.dtype = inputs, size, dtype
+        kernel = initializers.gates(initializers.glorot(rngs.params(), *directions, 4, inputs + extra, size))
+        if inputs:
+            self.input_kernel = nnx.Param(kernel[..., :inputs, :])
+        if extra:
+            self.weight = nnx.Param(kernel[..., inputs:, :])
+        self.cell_kernel = nnx.Param(initializers.glorot(rngs.params(), *directions, 1, 2 * size)[..., 0, :])
+        self.bias = nnx.Param(jnp.zeros((*directions, 2 * size)))
+
+    def project(self, x, *, direction=None):
+        """The projection of the input; the biases of the gates come later."""
+        return self._input_projection(x, direction)
+
+    def without_input(self, *lead):
+        """Zeros: no input is known before the scan."""
+        return jnp.zeros((*lead, 4 * self.size))
+
+    def step_weights(self, *, hoisted):
+        """The weight of the extra input, if there is one; there is no product with the state."""
+        return super().step_weights(hoisted=hoisted) if hasattr(self, "weight") else ()
+
+    def __call__(self, weights, carry, projected, extra=None, *, drop=None):
+        """The next carry (h, c), and the output h."""
+        if extra is not None and extra.shape[-1]:
+            projected = projected + matmul(extra, weights[0], self.dtype)
+        _, cell = carry
+        seen = _apply(drop, cell)
+        of_gates, candidate, shortcut = jnp.split(projected, [2 * self.size, 3 * self.size], axis=-1)
+        of_cell = broadcast_bias(self.cell_kernel[...], cell.ndim) * jnp.concatenate([seen, seen], axis=-1)
+        gates = jax.nn.sigmoid(of_gates + of_cell + broadcast_bias(self.bias[...], cell.ndim))
+        forget, reset = _split(gates, 2)
+        cell = candidate + forget * (cell - candidate)
+        state = shortcut + reset * (cell - shortcut)
+        return (state, cell), state
+
+
 CELLS: dict[str, type[Cell]] = {
     "rnn": Cell,
     "gru": Gru,
     "gru-reset-before": GruResetBefore,
+    "layer-norm-gru": LayerNormGru,
     "lstm": Lstm,
     "layer-norm-lstm": LayerNormLstm,
+    "sru": Sru,
 }
 
 
