@@ -128,21 +128,31 @@ CELLS = {
 LEAVES = {name: 2 if "lstm" in name or name == "sru" else 1 for name in CELLS}
 
 
+def zoned(config, before, after):
+    """Krueger et al. 2017, eq. 2-3, in expectation: a leaf is z times the old one and 1 - z times the new one."""
+    rates = (config.zoneout, config.cell_zoneout)
+    return tuple(z * old + (1 - z) * new for z, old, new in zip(rates, before, after, strict=False))
+
+
 def encode(encoder, config, sentence):
     """Outputs [n, M] and one carry per layer, directions concatenated, of the vectors [n, E] of one sentence."""
     read, carries = sentence, []
     for layer in range(config.layers):
         outputs, ends = [], []
-        for direction, backward in enumerate(config.backward):
+        for direction, backward in enumerate(config.backward(layer)):
             cell = {name: array[direction] for name, array in encoder["cells"][layer].items()}
             order = range(len(sentence))[::-1] if backward else range(len(sentence))
             carry = (np.zeros(config.size),) * LEAVES[config.cell]
+            if config.learned_start:
+                carry = tuple(encoder["starts"][layer][:, direction])
             states = np.zeros((len(sentence), config.size))
             for position in order:
-                carry, states[position] = CELLS[config.cell](cell, carry, read[position])
+                carry = zoned(config, carry, CELLS[config.cell](cell, carry, read[position])[0])
+                states[position] = carry[0]
             outputs.append(states)
             ends.append(carry)
         output = np.concatenate(outputs, axis=-1)
+        ends = ends[-1:] if layer < config.bidirectional_layers < config.layers else ends  # as GNMT: the backward one's
         carries.append(tuple(np.concatenate(leaves) for leaves in zip(*ends, strict=True)))
         # Wu et al. 2016, section 3.1: the input of a layer is added to what the layer above reads.
         read = output + read if 0 < config.residual_from <= layer + 1 else output
@@ -346,8 +356,11 @@ def stack(cells, config, carries, embedded, extra, drops, context=None, *, lowes
         reads = np.concatenate([below, extra]) if layer == 0 else below * keep_input
         if layer > 0 and context is not None:
             reads = np.concatenate([reads, context])
-        carry, output = transitions(cells[layer], config, carry, reads, keep_state)
-        after.append(carry)
+        new, output = transitions(cells[layer], config, carry, reads, keep_state)
+        if config.zoneout or config.cell_zoneout:
+            new = zoned(config, carry, new)
+            output = new[0]
+        after.append(new)
         below = output + below if 0 < config.residual_from <= layer + 1 else output
     return after, below
 

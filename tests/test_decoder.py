@@ -46,7 +46,7 @@ def made(*, score="general", encoder=ENCODER, embedding=SIZE, **settings):
 
 def left_by(encoder):
     """The shapes of what an encoder leaves behind."""
-    width = encoder.size * encoder.directions
+    width = encoder.width
     end = (np.zeros((len(LENGTHS), width)),) * oracles.LEAVES[encoder.cell]
     return Encoded(np.zeros((len(LENGTHS), SOURCE, width)), (end,) * encoder.layers)
 
@@ -283,7 +283,7 @@ ENDS = [
 
 def bridge_between(encoder, decoder, *, name):
     """The graph and the drawn weights of a bridge."""
-    widths = {"end": encoder.directions * encoder.size, "ends": encoder.layers, "layers": decoder.layers}
+    widths = {"end": encoder.width, "ends": encoder.layers, "layers": decoder.layers}
     states = {"end_states": oracles.LEAVES[encoder.cell], "states": oracles.LEAVES[decoder.cell]}
     return oracles.made(
         lambda rngs: BRIDGES[name](**widths, **states, size=decoder.size, dtype=jnp.float32, rngs=rngs), seed=1

@@ -30,7 +30,7 @@ encoded = oracles.compiled(read, static_argnums=0)
 def oracle(config, weights, embedded):
     """Sentence by sentence, each cut to its length; then padded with exact zeros."""
     params = oracles.precise(nnx.to_pure_dict(weights))
-    outputs, carries = np.zeros((*embedded.shape[:2], config.directions * config.size)), []
+    outputs, carries = np.zeros((*embedded.shape[:2], config.width)), []
     for row, length in enumerate(LENGTHS):
         outputs[row, :length], carry = oracles.encode(params, config, embedded[row, :length])
         carries.append(tuple(carry))
@@ -42,13 +42,14 @@ SHAPES = [{"cell": cell} for cell in sorted(oracles.CELLS)] + [
     {"cell": "gru", "residual_from": 1},
     {"cell": "lstm", "residual_from": 1, "bidirectional": False},
     {"cell": "gru", "bidirectional": False, "reversed": True},
+    {"cell": "lstm", "bidirectional_layers": 1, "learned_start": True, "zoneout": 0.25, "cell_zoneout": 0.5},
 ]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_a_ragged_batch_is_its_sentences_one_by_one(shape):
     size = INPUTS // (1 + shape.get("bidirectional", True))
-    config, graph, weights = made(size=size, layers=2, **shape)
+    config, graph, weights = made(**{"size": size, "layers": 2, **shape})
     embedded = oracles.drawn(np.zeros((len(LENGTHS), WIDTH, INPUTS)), seed=2)
     along = oracles.drawn((weights, embedded), seed=3)
 
@@ -63,7 +64,7 @@ def test_a_ragged_batch_is_its_sentences_one_by_one(shape):
     oracles.same(oracles.along_gradient(gradient, along), oracles.weighed(slopes), tolerance=2e-4)
     np.testing.assert_array_equal(np.asarray(result[0])[~MASK], 0.0)  # exactly, in value ...
     np.testing.assert_array_equal(np.asarray(gradient[1])[~MASK], 0.0)  # ... and in slope
-    for leaf in jax.tree.leaves(result[1]):
+    for leaf in jax.tree.leaves(result[1]) * (not config.learned_start):
         np.testing.assert_array_equal(leaf[2], 0.0)  # length 0: the initial state itself
 
 
@@ -171,3 +172,23 @@ def test_dropout_keeps_the_mean():
     mask = np.asarray(keep_mask(jax.random.key(0), 0.3, (20000,)))
     np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.7], rtol=1e-6)
     assert abs(mask.mean() - 1) < 0.02
+
+
+def test_zoneout_keeps_other_numbers_at_every_step():
+    """A cell without weights goes from 0 to tanh(bias) at once, but for what stays 0."""
+    _, graph, weights = made(inputs=SIZE, cell="rnn", size=4 * SIZE, bidirectional=False, zoneout=RATE)
+    blank = jax.tree.map(jnp.zeros_like, weights)
+    blank["cells"][0]["bias"].set_value(jnp.ones((1, 4 * SIZE)))
+    x, mask = np.ones((2, WIDTH, SIZE), np.float32), np.ones((2, WIDTH), bool)
+    first, again, other = (np.asarray(encoded(graph, blank, x, mask, jax.random.key(s)).outputs) for s in (1, 1, 2))
+    new = first > 0
+    np.testing.assert_allclose(first, np.tanh(1.0) * new, atol=1e-6)
+    assert (new[:, :-1] <= new[:, 1:]).all()  # what has become new stays new
+    shares = new.mean((0, 2))
+    np.testing.assert_allclose(shares, 1 - RATE ** np.arange(1, WIDTH + 1), atol=0.2)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (new[0] != new[1]).any()  # each sentence has its own
+    expected = np.asarray(encoded(graph, blank, x, mask).outputs)
+    wanted = np.tanh(1.0) * (1 - RATE ** np.arange(1, WIDTH + 1))
+    np.testing.assert_allclose(expected, np.broadcast_to(wanted[:, None], expected.shape), atol=1e-6)

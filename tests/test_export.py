@@ -140,7 +140,7 @@ def test_the_page_lists_the_parameters_of_dates():
     config = vars(import_once(str(ROOT / "experiments" / "dates.py")))["experiment"]().model
     model = build(config, source_vocabulary=11, target_vocabulary=13)
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape), jax.eval_shape(model.init, jax.random.key(0)))
-    size, memory = config.decoder.size, config.encoder.directions * config.encoder.size
+    size, memory = config.decoder.size, config.encoder.width
     widths = {
         "source words": 11,
         "target words": 13,

@@ -36,13 +36,15 @@ MODELS = {
         embedding=3,
         encoder=EncoderConfig(cell="gru", size=2, **DROPPED),
         attention=AttentionConfig(score="additive", size=5),
-        decoder=DecoderConfig(cell="lstm", size=4, architecture="bahdanau", bridge="mean", **DROPPED),
+        decoder=DecoderConfig(
+            cell="lstm", size=4, architecture="bahdanau", bridge="mean", zoneout=0.25, cell_zoneout=0.5, **DROPPED
+        ),
     ),
     "unfed": ModelConfig(
         embedding=3,
         encoder=EncoderConfig(cell="rnn", size=4, bidirectional=False, **DROPPED),
         attention=AttentionConfig(score="dot"),
-        decoder=DecoderConfig(cell="rnn", size=4, input_feeding=False, bridge="last", **DROPPED),
+        decoder=DecoderConfig(cell="rnn", size=4, input_feeding=False, bridge="last", zoneout=0.25, **DROPPED),
     ),
 }
 
@@ -67,7 +69,7 @@ def results(request):
 
     def compute(params, key):
         def both(decoder, memory, state):
-            memory = memory._replace(mask=mask, noise=noise)
+            memory, state = memory._replace(mask=mask, noise=noise), state._replace(time=time)
             functions = (model.unroll, scan_of_step(model.step))
             return jnp.stack(
                 [unroll({**params, "decoder": decoder}, memory, state, fed)[1].logits for unroll in functions]
@@ -75,8 +77,8 @@ def results(request):
 
         memory, state = model.encode(params, BATCH.source)
         _, plain = model.unroll(params, memory, state, fed)
-        mask, noise = memory.mask, model.encode(params, BATCH.source, key)[0].noise
-        noisy, pull = jax.vjp(both, params["decoder"], memory._replace(mask=None), state)
+        mask, noise, time = memory.mask, model.encode(params, BATCH.source, key)[0].noise, state.time
+        noisy, pull = jax.vjp(both, params["decoder"], memory._replace(mask=None), state._replace(time=None))
         pulled = jax.vmap(jax.vmap(pull))(jnp.asarray(one_by_one))
         return {"plain": plain, "noise": noise, "noisy": noisy, "pulled": pulled}
 

@@ -36,7 +36,10 @@ REFUSED_WITHOUT_EFFECT = {
     "model.attention.learned_alpha": "model.attention.normalizer",
     "model.attention.renormalized": "model.attention.constraint",
     "model.encoder.residual_from": "model.encoder.layers",
+    "model.encoder.bidirectional_layers": "model.encoder.layers",
+    "model.encoder.cell_zoneout": "model.encoder.cell",
     "model.decoder.residual_from": "model.decoder.layers",
+    "model.decoder.cell_zoneout": "model.decoder.cell",
 }
 
 Remedy = dict[str, Any]  # values by full setting name, as on the command line
@@ -391,9 +394,46 @@ def _one_reading_direction(config: ModelSettings) -> Iterator[Violation]:
         )
 
 
+def _two_directions_of_some_layers(config: ModelSettings) -> Iterator[Violation]:
+    encoder = config.encoder
+    if encoder.bidirectional_layers and not encoder.bidirectional:
+        yield Violation(
+            "two directions of some layers",
+            f"model.encoder.bidirectional_layers={encoder.bidirectional_layers} is the number of layers that read in "
+            "both directions, and with model.encoder.bidirectional=false none does",
+            ({"model.encoder.bidirectional": True}, {"model.encoder.bidirectional_layers": 0}),
+        )
+    elif (
+        encoder.bidirectional_layers < encoder.layers and 1 < encoder.residual_from <= encoder.bidirectional_layers + 1
+    ):
+        first = encoder.bidirectional_layers + 1
+        yield Violation(
+            "residual above two directions",
+            f"model.encoder.residual_from={encoder.residual_from} adds the input of layer {first}, of two directions, "
+            f"to its output of one (model.encoder.bidirectional_layers={encoder.bidirectional_layers})",
+            (
+                {"model.encoder.residual_from": first + 1 if first < encoder.layers else 0},
+                {"model.encoder.bidirectional_layers": 0},
+            ),
+        )
+
+
+def _zoneout_needs_one_cell(config: ModelSettings) -> Iterator[Violation]:
+    decoder = config.decoder
+    if ARCHITECTURES[decoder.architecture].has_second_cell:
+        for name in ("zoneout", "cell_zoneout"):
+            if value := getattr(decoder, name):
+                yield Violation(
+                    f"{name} needs one cell",
+                    f"model.decoder.{name}={value} is defined for a layer of one cell, and the lowest layer of "
+                    f"model.decoder.architecture={decoder.architecture} has two",
+                    ({f"model.decoder.{name}": 0.0}, {"model.decoder.architecture": "luong"}),
+                )
+
+
 def _residual_needs_equal_widths(config: ModelSettings) -> Iterator[Violation]:
     for group, stack, width in (
-        ("model.encoder", config.encoder, _memory_width(config)),
+        ("model.encoder", config.encoder, config.encoder.layer_width(0)),
         ("model.decoder", config.decoder, config.decoder.size),
     ):
         if stack.residual_from == 1 and config.embedding != width:
@@ -555,6 +595,8 @@ RULES: tuple[Rule, ...] = (
     _score_needs_equal_widths,
     _values_split_evenly,
     _one_reading_direction,
+    _two_directions_of_some_layers,
+    _zoneout_needs_one_cell,
     _residual_needs_equal_widths,
     _gate_needs_attentional_vector,
     _readout_needs_a_width,
@@ -568,7 +610,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def _memory_width(config: ModelSettings) -> int:
-    return config.encoder.directions * config.encoder.size
+    return config.encoder.width
 
 
 # Settings without effect.
@@ -597,6 +639,11 @@ def _ineffective(config: ModelSettings) -> Iterator[str]:
     encoder, decoder = config.encoder, config.decoder
     read = _read_settings(config.attention)
     yield from (f"model.attention.{name}" for name in _names(config.attention) if name not in read)
+    if encoder.bidirectional and encoder.bidirectional_layers >= encoder.layers:
+        yield "model.encoder.bidirectional_layers"
+    for group, stack in (("model.encoder", encoder), ("model.decoder", decoder)):
+        if CELLS[stack.cell].states == 1:
+            yield f"{group}.cell_zoneout"
     if encoder.residual_from > encoder.layers:
         yield "model.encoder.residual_from"
     if decoder.residual_from > decoder.layers:

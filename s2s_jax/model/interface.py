@@ -39,6 +39,7 @@ class State(NamedTuple):
     copying: PyTree = ()  # the last copy scores, where they are read at the next step; () elsewhere
     self_attention: PyTree = ()  # the decoder's last states, where it attends to them; () elsewhere
     output: PyTree = ()  # of the layer that queries next, where a residual makes it differ from its state; () elsewhere
+    time: PyTree = ()  # Int[B], steps so far, where noise is drawn anew at every step; () elsewhere
 
 
 class StepOutput(NamedTuple):

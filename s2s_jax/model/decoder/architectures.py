@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from s2s_jax.model.attention.attention import AttentionOutput
 from s2s_jax.model.cells import Carry, Cell, Transitions, Weights
 from s2s_jax.model.readout import Deep, Readout, StateReadout, WithToken
+from s2s_jax.model.zoneout import Rates, zone_out
 
 MakeCell = Callable[..., Cell | Transitions]  # (inputs=, extra=) -> a cell as model.decoder sets it
 
@@ -35,6 +36,7 @@ class DropoutMasks(NamedTuple):
     states: tuple[Float[Array, "B H"] | None, ...]  # of each layer
     readout: Float[Array, "B R"] | None
     attention: PyTree  # one raw key per sentence, if attention is noisy in training; else None
+    zoneout: PyTree = None  # one raw key per sentence, if the states are zoned out; else None
 
 
 class Layers(NamedTuple):
@@ -49,6 +51,8 @@ class Layers(NamedTuple):
     feedback: Float[Array, "B R"] | None  # the last readout vector, with input feeding
     copied: Float[Array, "B M"] | None  # what the copy mechanism reads of the source for the last token
     previous: PyTree  # the last output [B, H] of the layer that the architecture `remembers`; None if it has none
+    zoneout: Rates = ()  # of each leaf of a carry
+    kept: PyTree = None  # for each layer and leaf of its carry what zoneout keeps [B, H]; None for the expectation
 
     def state_mask(self, layer: int) -> Float[Array, "B H"] | None:
         """The dropout mask of a layer's state."""
@@ -79,8 +83,11 @@ class Layers(NamedTuple):
 
     def _layer(self, layer: int, carry: Carry, below, projected, extra):
         weights, mask = self.weights.cells[layer], self.state_mask(layer)
-        carry, output = self.cells[layer](weights, carry, projected, extra, drop=mask)
-        return carry, self.add_residual(layer, below, output)
+        new, output = self.cells[layer](weights, carry, projected, extra, drop=mask)
+        if self.zoneout:
+            new = zone_out(self.zoneout, carry, new, None if self.kept is None else self.kept[layer])
+            output = new[0]
+        return new, self.add_residual(layer, below, output)
 
     def add_residual(self, layer: int, below: Float[Array, "B I"], output: Float[Array, "B H"]) -> Float[Array, "B H"]:
         """The output of a layer, with its input added where model.decoder.residual_from says so."""
@@ -115,6 +122,7 @@ class Architecture(nnx.Module):
     )
     bottom_reads_context = False  # the context is the lowest layer's extra input
     upper_reads_context = False  # and that of the layers above
+    has_second_cell = False  # the lowest layer has two cells, so that its carry is not that of one step of one cell
     remembers: int | None = None  # the layer whose last output is `layers.previous`: 0 the lowest, -1 the top
 
     def __init__(self, make_cell: MakeCell, context: int):
@@ -202,6 +210,7 @@ class Conditional(Architecture):
 
     readout = WithToken
     has_attentional_vector = True
+    has_second_cell = True
 
     def build(self, make_cell, context):
         """The second cell."""

@@ -54,6 +54,11 @@ class DecoderConfig:
     """Fraction of a layer's inputs and of the readout dropped, the same ones at every step of a sentence."""
     recurrent_dropout: float = 0.0
     """Fraction of a state dropped before its matrix product, the same ones at every step of a sentence."""
+    zoneout: float = 0.0
+    """Fraction of a layer's output that stays what it was, others at every token. Krueger et al. 2017,
+    arXiv:1606.01305."""
+    cell_zoneout: float = 0.0
+    """The same of the memory cell of lstm, layer-norm-lstm and sru."""
     copy: CopyName = "none"
     """How words of the source that the target vocabulary lacks are produced: none, pointer (See et al. 2017) or
     copynet (Gu et al. 2016). For tokenizer.SIDE.type word or char: bpe and unigram know every word, so that only
@@ -75,8 +80,8 @@ class DecoderConfig:
         at_least("model.decoder.self_attention_window", self.self_attention_window, 0)
         at_least("model.decoder.residual_from", self.residual_from, 0)
         at_least("model.decoder.copy_slots", self.copy_slots, 0)
-        fraction("model.decoder.dropout", self.dropout)
-        fraction("model.decoder.recurrent_dropout", self.recurrent_dropout)
+        for name in ("dropout", "recurrent_dropout", "zoneout", "cell_zoneout"):
+            fraction(f"model.decoder.{name}", getattr(self, name))
 
     @property
     def feeds_back(self) -> bool:

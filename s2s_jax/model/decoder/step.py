@@ -24,6 +24,7 @@ from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul_transposed
 from s2s_jax.model.readout import GATES
+from s2s_jax.model.zoneout import draw_kept_at, zoneout_rates
 from s2s_jax.shapes import Size
 
 
@@ -71,6 +72,7 @@ class Decoder(nnx.Module):
         upper = [make(inputs=0, extra=below, transitions=config.transitions) for _ in range(config.layers - 1)]
         self.cells = nnx.List([first, *upper])
         self.architecture = kind(make, self.attention.width)
+        self.zoneout = zoneout_rates(config.zoneout, config.cell_zoneout, CELLS[config.cell].states)
         remembered = 0 if kind.remembers is None else kind.remembers % config.layers + 1  # counted from 1
         self.keeps_output = 0 < config.residual_from <= remembered  # otherwise the output is the state
         self.bridge = BRIDGES[config.bridge](
@@ -112,6 +114,8 @@ class Decoder(nnx.Module):
         state = State(self.bridge(encoded, mask), feedback, attention, self_attention=last_states)
         if self.keeps_output:
             state = state._replace(output=state.carry[self.architecture.remembers][0])
+        if self.zoneout:
+            state = state._replace(time=jnp.zeros(mask.shape[0], jnp.int32))
         memory = Memory(keys, self.attention.values(encoded.outputs), mask, noise)
         if self.copying is None:
             return memory, state
@@ -131,7 +135,14 @@ class Decoder(nnx.Module):
             draw(keys[1], config.recurrent_dropout, [config.size] * config.layers),
             keep_mask(keys[2], config.dropout, (batch, self.readout_size)),
             jax.random.key_data(jax.random.split(keys[3], batch)) if self.attention.noisy else None,
+            jax.random.key_data(jax.random.split(jax.random.fold_in(key, 0), batch)) if self.zoneout else None,
         )
+
+    def kept_states(self, memory: Memory, time: PyTree) -> PyTree:
+        """For each layer and leaf of its carry what zoneout keeps at a step; None where that is not drawn."""
+        if not self.zoneout or not memory.noise:
+            return None
+        return draw_kept_at(memory.noise.zoneout, time, self.zoneout, self.config.layers, self.config.size)
 
     def step(self, memory: Memory, state: State, token: Token) -> tuple[State, StepOutput]:
         """The next state, and the logits of the token after `token`."""
@@ -176,7 +187,8 @@ class Decoder(nnx.Module):
         if self.copying and self.copying.reads:
             copied = self.copying.read(memory.copyable, memory.values, state.copying, token)
         known = self.config.residual_from, embedded, projected, feedback, copied, self._previous_output(state)
-        layers = Layers(self.cells, weights, memory.noise, *known)
+        kept = self.kept_states(memory, state.time)
+        layers = Layers(self.cells, weights, memory.noise, *known, self.zoneout, kept)
         attend = functools.partial(self.attend, weights, memory, state)
         carries, attended, predicting, last = self.architecture.advance(layers, state.carry, attend)
         last = last if self.keeps_output else ()
@@ -185,8 +197,8 @@ class Decoder(nnx.Module):
         copy_features = self.copying.features(memory.copyable, predicting) if self.copying else ()
         copying = copy_features if self.copying and self.copying.reads else ()
         output = DecoderOutput(vector, attended.alignment, attended.context, attended.heads, copy_features)
-        feedback = vector if self.config.feeds_back else ()
-        return State(carries, feedback, attended.state, copying, last_states, last), output
+        feedback, time = vector if self.config.feeds_back else (), state.time + 1 if self.zoneout else ()
+        return State(carries, feedback, attended.state, copying, last_states, last, time), output
 
     def _previous_output(self, state: State) -> Float[Array, "B H"] | None:
         """The last output of the layer that the architecture remembers; None if it remembers none."""

@@ -24,6 +24,7 @@ from s2s_jax.model.interface import (
     time_first,
 )
 from s2s_jax.model.ops.scan import scan
+from s2s_jax.model.zoneout import zone_out
 
 
 def unroll(
@@ -73,17 +74,26 @@ def run_parallel(
     tokens: Int[Array, "T B"] | Float[Array, "T B V"],
 ) -> tuple[State, DecoderOutput]:
     """The last state and all outputs, time first: one scan per layer, then attention and readout of all steps."""
-    outputs, carries, masks = embedded, [], memory.noise
+    outputs, carries, masks, steps = embedded, [], memory.noise, len(embedded)
+    kept = None
+    if decoder.zoneout:
+        kept = jax.vmap(lambda step: decoder.kept_states(memory, state.time + step))(jnp.arange(steps))
     for layer, cell in enumerate(decoder.cells):
         below = apply_mask(outputs, masks.inputs[layer] if masks and layer else None)  # embeddings have had their mask
         drop = masks.states[layer] if masks else None
 
         weights = cell.step_weights(hoisted=below.shape[-1])
 
-        def body(carry, projected, cell=cell, weights=weights, drop=drop):
-            return cell(weights, carry, projected, drop=drop)
+        def body(carry, inputs, cell=cell, weights=weights, drop=drop):
+            projected, kept = inputs
+            new, output = cell(weights, carry, projected, drop=drop)
+            if not decoder.zoneout:
+                return new, output
+            new = zone_out(decoder.zoneout, carry, new, kept)
+            return new, new[0]
 
-        carry, new = scan(body, state.carry[layer], cell.project(below), chunk=decoder.remat)
+        inputs = cell.project(below), None if kept is None else kept[layer]
+        carry, new = scan(body, state.carry[layer], inputs, chunk=decoder.remat)
         outputs = add_residual(decoder.config.residual_from, layer, outputs, new)
         carries.append(carry)
     weights = decoder.step_weights()
@@ -92,7 +102,8 @@ def run_parallel(
     vectors = decoder.read_out(weights, memory, attended.context, predicting, embedded)
     copy_features = decoder.copying.features(memory.copyable, predicting) if decoder.copying else ()
     output = DecoderOutput(vectors, attended.alignment, attended.context, attended.heads, copy_features)
-    return State(tuple(carries), (), (), self_attention=last_states), output
+    time = state.time + steps if decoder.zoneout else ()
+    return State(tuple(carries), (), (), self_attention=last_states, time=time), output
 
 
 @jax.named_scope("decoder")
