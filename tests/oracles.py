@@ -234,6 +234,7 @@ SCORES = {
     "additive-layer-norm": additive_layer_norm,
     "normalized-additive": normalized_additive,
     "location": location,
+    "uniform": lambda *_: 0.0,
 }
 
 
@@ -251,7 +252,7 @@ def attend(score, name, query, memory):
 
 
 def bridge(weight, name, config, memory, ends):
-    """One carry per decoder layer: zeros, copies, tanh(W last) or tanh(W mean)."""
+    """One carry per decoder layer: zeros, the weight itself, copies, tanh(W last) or tanh(W mean)."""
     mean = memory.mean(0) if len(memory) else np.zeros(memory.shape[-1])
     carries = []
     for layer in range(config.layers):
@@ -260,6 +261,8 @@ def bridge(weight, name, config, memory, ends):
             last = end[leaf] if leaf < len(end) else end[0]
             if name == "zero":
                 carry.append(np.zeros(config.size))
+            elif name == "learned":
+                carry.append(weight[layer, leaf])
             elif name == "last":
                 carry.append(last)
             else:
@@ -335,13 +338,16 @@ def readout_vector(readout, config, context, state_out, embedded):
         source = context @ readout["source_kernel"]
         shares = {"both": (1 - gate, gate), "source": (1, gate), "target": (gate, 1)}[config.context_gate]
         return np.tanh(shares[0] * target + shares[1] * source)
-    if config.architecture == "gnmt":  # figure 1: the softmax reads the top state
+    own = {"gnmt": "state", "bahdanau": "deep", "bahdanau-new-state": "deep", "conditional": "attentional-token"}
+    kind = config.readout_type
+    kind = own.get(config.architecture, "attentional") if kind == "architecture" else kind
+    if kind == "state":  # Wu et al. 2016, figure 1: the softmax reads the top state
         return state_out
-    if config.architecture in ("bahdanau", "bahdanau-new-state"):
+    if kind == "deep":
         # A.2.2: t~ = U_o s + V_o E y + C_o c, t = the larger of each pair of neighbors.
         pairs = whole @ readout["weight"]
         return np.array([max(pairs[2 * j], pairs[2 * j + 1]) for j in range(pairs.size // 2)])
-    seen = whole if config.architecture == "conditional" else whole[: context.size + state_out.size]
+    seen = whole if kind == "attentional-token" else whole[: context.size + state_out.size]
     return np.tanh(seen @ readout["weight"])
 
 

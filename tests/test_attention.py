@@ -12,6 +12,9 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.heads import build_attention
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.attention.scores import SCORES
+from s2s_jax.model.decoder.config import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.seq2seq import ModelConfig, build
 
 LENGTHS, SOURCE, WIDTH, SIZE = (4, 2, 0), 4, 3, 5
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
@@ -76,14 +79,14 @@ def test_weights_sum_to_one_on_real_tokens_and_are_exactly_zero_on_padding(case)
 
 
 def test_a_sentence_without_tokens_gives_zeros_forward_and_backward(case):
-    _, inputs, compute = case
+    name, inputs, compute = case
     context, alignment, gradient = run(compute, inputs)
     np.testing.assert_array_equal(context[2], 0.0)
     np.testing.assert_array_equal(alignment[2], 0.0)
     for part in ("query", "memory"):
         np.testing.assert_array_equal(gradient[part][2], 0.0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert np.abs(gradient["query"][:2]).max() > 1e-3
+    assert np.abs(gradient["query"][:2]).max() > 1e-3 or name == "uniform"
 
 
 def test_values_on_padding_affect_neither_result_nor_gradient(case):
@@ -104,7 +107,7 @@ def test_huge_scores_stay_finite(case):
             large["weights"]["score"][weight].set_value(score[weight] * 1e4)
     context, alignment, gradient = run(compute, large)
     np.testing.assert_allclose(alignment.sum(-1), [1, 1, 0], atol=1e-6)
-    assert alignment.max() > 0.999 or name == "tanh-dot"  # the scores were large indeed; tanh . tanh cannot be
+    assert alignment.max() > 0.999 or name in ("tanh-dot", "uniform")  # the scores were large indeed, or cannot be
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((context, gradient)))
 
 
@@ -123,6 +126,26 @@ def test_softmax_by_hand():
     mask = jnp.array([[True, True, False], [True, True, True], [True, True, False], [False, False, False]])
     expected = [[0.25, 0.75, 0], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0, 0]]
     oracles.same(oracles.compiled(softmax)(scores, mask), np.array(expected), tolerance=1e-6)
+
+
+def test_the_last_state_is_the_context_of_every_step():
+    """That of the encoder's top layer, all directions: the backward one ends at the first token."""
+    attention, decoder = AttentionConfig(score="last-state"), DecoderConfig(cell="gru", size=4, architecture="gnmt")
+    config = ModelConfig(embedding=3, encoder=EncoderConfig(size=2), attention=attention, decoder=decoder)
+    model = build(config, source_vocabulary=8, target_vocabulary=8)
+    params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1)
+
+    @oracles.compiled
+    def outputs(params):
+        memory, state = model.encode(params, jnp.array([[4, 5, 2], [6, 2, 0]]))
+        return model.unroll(params, memory, state, jnp.array([[1, 4], [1, 7]]))[1]
+
+    output = outputs(params)
+    for row, source in enumerate(([4, 5, 2], [6, 2])):
+        embedded = oracles.precise(params["embedding"])[source]
+        _, ends = oracles.encode(oracles.precise(params["encoder"]), config.encoder, embedded)
+        oracles.same(output.context[row], np.stack([ends[-1][0]] * 2), tolerance=1e-5)
+    np.testing.assert_array_equal(output.alignment, 0.0)
 
 
 def test_no_attention_has_an_empty_context():

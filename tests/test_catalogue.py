@@ -11,7 +11,7 @@ from s2s_jax.model.attention.catalogue import catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.compatibility import AXES, axis_names
 
-WITHOUT_PAPER = {"none", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
+WITHOUT_PAPER = {"none", "uniform", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from jax.interpreters import partial_eval
 from s2s_jax.config import Experiment, override
 from s2s_jax.model import compatibility
 from s2s_jax.model.attention import config as attention_config
+from s2s_jax.model.attention.attention import WITHOUT_ATTENTION
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.attention.constraints import CONSTRAINTS
 from s2s_jax.model.attention.heads import build_attention
@@ -176,8 +177,51 @@ BROKEN = [
         "readout needs a width",
         {"decoder.architecture": "gnmt", "decoder.readout": 5},
         "model.decoder.readout=5 is the width of a vector that model.decoder.architecture=gnmt does not have, whose "
-        "state predicts; use --model.decoder.readout 0 or --model.decoder.architecture luong.",
+        "state predicts; use --model.decoder.readout 0 or --model.decoder.readout-type attentional.",
     ),
+    (
+        "one readout",
+        {"decoder.context_gate": "both", "decoder.readout_type": "deep"},
+        "model.decoder.context_gate=both is a readout by itself, and model.decoder.readout_type=deep is another; use "
+        "--model.decoder.readout-type architecture or --model.decoder.context-gate none.",
+    ),
+    (
+        "context reaches the output",
+        {"decoder.readout_type": "state"},
+        "model.decoder.readout_type=state predicts from the state alone, which no context reaches with "
+        "model.decoder.architecture=luong; use --model.decoder.readout-type architecture or "
+        "--model.decoder.architecture gnmt or --model.attention.score none.",
+    ),
+    (
+        "two directions of some layers",
+        {"encoder.bidirectional": False, "encoder.bidirectional_layers": 1, "encoder.layers": 2},
+        "model.encoder.bidirectional_layers=1 is the number of layers that read in both directions, and with "
+        "model.encoder.bidirectional=false none does; use --model.encoder.bidirectional true or "
+        "--model.encoder.bidirectional-layers 0.",
+    ),
+    (
+        "residual above two directions",
+        {"encoder.bidirectional_layers": 1, "encoder.layers": 4, "encoder.residual_from": 2},
+        "model.encoder.residual_from=2 adds the input of layer 2, of two directions, to its output of one "
+        "(model.encoder.bidirectional_layers=1); use --model.encoder.residual-from 3 or "
+        "--model.encoder.bidirectional-layers 0.",
+    ),
+    (
+        "zoneout needs one cell",
+        {"decoder.zoneout": 0.1, "decoder.architecture": "conditional"},
+        "model.decoder.zoneout=0.1 is defined for a layer of one cell, and the lowest layer of "
+        "model.decoder.architecture=conditional has two; use --model.decoder.zoneout 0.0 or "
+        "--model.decoder.architecture luong.",
+    ),
+    ("cell_zoneout needs one cell", {"decoder.cell_zoneout": 0.1, "decoder.architecture": "conditional"}, None),
+    (
+        "effect of model.encoder.cell_zoneout",
+        {"encoder.cell_zoneout": 0.1, "encoder.cell": "gru"},
+        "model.encoder.cell_zoneout=0.1 has no effect with model.encoder.cell=gru; use "
+        "--model.encoder.cell-zoneout 0.0.",
+    ),
+    ("effect of model.decoder.cell_zoneout", {"decoder.cell_zoneout": 0.1, "decoder.cell": "gru"}, None),
+    ("effect of model.encoder.bidirectional_layers", {"encoder.bidirectional_layers": 1}, None),
     (
         "tied embeddings",
         {"decoder.architecture": "gnmt", "decoder.tied_embeddings": True},
@@ -239,8 +283,8 @@ BROKEN = [
         "prefix and model.decoder.bridge",
         {"attention.constraint": "wait-k", "encoder.bidirectional": False},
         "model.attention.constraint=wait-k translates while the source arrives, but model.decoder.bridge=projected "
-        "makes the first state of the whole source; use --model.decoder.bridge zero or --model.attention.constraint "
-        "none.",
+        "makes the first state of the whole source; use --model.decoder.bridge zero or --model.decoder.bridge learned "
+        "or --model.attention.constraint none.",
     ),
     (
         "prefix and model.decoder.copy",
@@ -401,7 +445,8 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 
 
 def test_the_literals_are_the_tables():
-    assert typing.get_args(attention_config.ScoreName) == ("none", *SCORES)
+    assert typing.get_args(attention_config.ScoreName) == (*WITHOUT_ATTENTION, *SCORES)
+    assert tuple(WITHOUT_ATTENTION) == attention_config.NOT_ATTENDING
     assert typing.get_args(attention_config.NormalizerName) == tuple(NORMALIZERS)
     assert typing.get_args(attention_config.HistoryName) == tuple(HISTORIES)
     assert typing.get_args(attention_config.ConstraintName) == tuple(CONSTRAINTS)
@@ -468,6 +513,7 @@ def test_settings_of_the_decoder_without_effect_are_listed():
     assert without_effect(config) == ["model.decoder.copy_slots", "model.decoder.readout"]
     config = draft({"decoder.architecture": "gnmt", "decoder.readout": 3, "decoder.input_feeding": False})
     assert without_effect(config) == ["model.decoder.input_feeding", "model.decoder.readout"]
+    assert without_effect(draft({"decoder.readout_type": "attentional"})) == ["model.decoder.readout_type"]
 
 
 def program(config):
@@ -520,6 +566,7 @@ def test_settings_with_effect_change_the_program():
         "wait_k": ({"constraint": "wait-k"}, 1),
         "monotonic_noise": ({"constraint": "monotonic", "normalizer": "sigmoid"}, 0.5),
         "monotonic_hard": ({"constraint": "monotonic", "normalizer": "sigmoid"}, False),
+        "monotonic_bias": ({"constraint": "stepwise", "normalizer": "sigmoid"}, -4.0),
         "learned_alpha": ({"normalizer": "alpha-entmax"}, True),
         "renormalized": ({"constraint": "local-p"}, True),
     }
@@ -628,14 +675,20 @@ def possible():
 
 
 def test_the_impossible_pairs_are_those_of_the_rules():
-    expected = {(("score", "none"), (axis, value)) for axis in ("history", "constraint") for value in AXES[axis][1:]}
-    expected |= {(("score", "none"), ("heads", 2))}
+    without = attention_config.NOT_ATTENDING
+    expected = {
+        (("score", score), (axis, value))
+        for score in without
+        for axis in ("history", "constraint")
+        for value in AXES[axis][1:]
+    }
+    expected |= {(("score", score), ("heads", 2)) for score in without}
     monotonic, two_scores = ("monotonic", "mocha", "milk", "stepwise"), ("mocha", "milk")
     dependent = set(AXES["normalizer"]) - {"sigmoid"}
     expected |= {(("normalizer", name), ("constraint", kind)) for name in dependent for kind in monotonic}
     follows, no_content = (
         ("location-aware", "dynamic-convolution"),
-        ("location", "gaussian-mixture", "gaussian-mixture-v2"),
+        ("uniform", "location", "gaussian-mixture", "gaussian-mixture-v2"),
     )
     expected |= {(("score", name), ("constraint", kind)) for name in (*follows, *no_content) for kind in two_scores}
     unbounded = ("previous", "coverage-tanh", "coverage-gru")  # with constrained-softmax the other coverages limit

@@ -17,7 +17,7 @@ import pytest
 
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.model.attention.catalogue import legal_combinations, pairwise_design
-from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.config import NOT_ATTENDING, AttentionConfig
 from s2s_jax.model.attention.constraints import CONSTRAINTS
 from s2s_jax.model.compatibility import axis_names
 from s2s_jax.model.decoder.config import DecoderConfig
@@ -59,7 +59,7 @@ def some_rows():
 def model_config(row):
     """The smallest model of a row; without attention it has one head and plain values."""
     axes, heads, values, (architecture, feeding) = row
-    if axes["score"] == "none":
+    if axes["score"] in NOT_ATTENDING:
         heads, values = 1, "same"
     attention = AttentionConfig(**axes, heads=heads, values=values, size=4, positions=8, window=2, filters=2, kernel=3)
     width, prefix = 8 if values == "split" else 4, CONSTRAINTS[axes["constraint"]].reads_prefix
@@ -109,7 +109,7 @@ def check(row):
     assert np.isfinite(alignment).all()
     assert (alignment >= 0).all()
     assert (alignment[np.broadcast_to(~sources[:, None, None], alignment.shape)] == 0).all()
-    if row[0]["score"] != "none" and row[0]["constraint"] in ("none", "wait-k", "local-m", "window", "milk"):
+    if row[0]["score"] not in NOT_ATTENDING and row[0]["constraint"] in ("none", "wait-k", "local-m", "window", "milk"):
         assert (alignment.sum(-1)[:, 0, 0][:-1] > 0).all()  # the first token of the best was aligned to something
 
 
@@ -142,7 +142,7 @@ def check_rounded(row, number, *, search):
     """
     config = model_config(row)
     extra = {"self_attention_window": 2 * (number % 2), "copy": ("copynet", "none", "none")[number % 3]}
-    if row[0]["score"] == "none" or row[0]["constraint"] == "wait-k":
+    if row[0]["score"] in NOT_ATTENDING or row[0]["constraint"] == "wait-k":
         extra["copy"] = "none"
     decoder = dataclasses.replace(config.decoder, **extra)
     model = build(

@@ -21,7 +21,7 @@ from s2s_jax.model.decoder.unroll import unroll
 from s2s_jax.model.decoder_self_attention import SelfAttentionState
 from s2s_jax.model.encoder import Encoded, Encoder, EncoderConfig
 from s2s_jax.model.interface import scan_of_step
-from s2s_jax.model.readout import GATES, ContextGateName
+from s2s_jax.model.readout import GATES, READOUTS, ContextGateName, ReadoutName
 
 LENGTHS, STEPS_BEFORE, SOURCE, SIZE, VOCABULARY, SCORE_SIZE = (3, 2, 0), (0, 1, 4), 3, 4, 7, 5
 MASK = np.arange(SOURCE) < np.array(LENGTHS)[:, None]
@@ -181,6 +181,12 @@ OTHERS = {
     "gated-source-unfed": {"context_gate": "source", "input_feeding": False},
     "past-bahdanau": {"self_attention_window": 2, "architecture": "bahdanau", "cell": "lstm"},
     "past-thought-vector": {"self_attention_window": 3, "score": "none", "input_feeding": False},
+    "deep-luong": {"readout_type": "deep", "readout": 5},
+    "token-gnmt": {"readout_type": "attentional-token", "architecture": "gnmt", "layers": 2},
+    "state-bahdanau": {"readout_type": "state", "architecture": "bahdanau-new-state"},
+    "attentional-bahdanau-uniform": {"readout_type": "attentional", "architecture": "bahdanau", "score": "uniform"},
+    "sru": {"cell": "sru", "layers": 2},
+    "sru-conditional-thought-vector": {"cell": "sru", "architecture": "conditional", "score": "none"},
     "transitions": {"transitions": 3, "layers": 2},
     "transitions-lstm-bahdanau": {"transitions": 2, "cell": "lstm", "architecture": "bahdanau"},
 }
@@ -290,7 +296,7 @@ def bridge_between(encoder, decoder, *, name):
     )
 
 
-@pytest.mark.parametrize("name", ["zero", "last", "mean", "projected"])
+@pytest.mark.parametrize("name", sorted(BRIDGES))
 def test_bridges_are_the_papers(name):
     ends = ENDS[:3] if name == "last" else ENDS
     graphs, weights = zip(*(bridge_between(*pair, name=name) for pair in ends), strict=True)
@@ -304,7 +310,8 @@ def test_bridges_are_the_papers(name):
     for carry, weight, encoded, (_, config) in zip(
         oracles.compiled(crossed)(weights, left), weights, left, ends, strict=True
     ):
-        weight = oracles.precise(nnx.to_pure_dict(weight)).get("weight")
+        params = oracles.precise(nnx.to_pure_dict(weight))
+        weight = params.get("weight", params.get("start"))
         for row, length in enumerate(LENGTHS):
             memory, end = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row], np.float64), tuple(encoded))
             wanted = oracles.bridge(weight, name, config, memory[:length], end)
@@ -328,6 +335,7 @@ def test_the_names_of_choices_are_those_of_the_tables():
     assert typing.get_args(ArchitectureName) == tuple(ARCHITECTURES)
     assert typing.get_args(BridgeName) == tuple(BRIDGES)
     assert typing.get_args(ContextGateName) == ("none", *GATES)
+    assert typing.get_args(ReadoutName) == ("architecture", *READOUTS)
 
 
 class TwoQueries(Architecture):

@@ -13,6 +13,7 @@ from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, unroll_targets
+from s2s_jax.model.ops.dropout import keep_words, word_keys
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, Batch, real
 from s2s_jax.training.objectives import token_losses
@@ -129,6 +130,47 @@ def test_a_key_draws_the_masks_that_the_rates_ask_for(results):
         assert seen.any()
     assert np.abs(result["noisy"][0] - result["plain"].logits).max() > 0.01
     assert (noise.inputs[0][0] != noise.inputs[0][1]).any() or (noise.readout[0] != noise.readout[1]).any()
+
+
+def test_a_word_is_dropped_at_all_of_its_positions_or_at_none():
+    keys, words = word_keys(jax.random.key(0), 2), jnp.tile(jnp.arange(200), 3)
+    kept = np.asarray(keep_words(keys, jnp.stack([words, words], axis=1), RATE)).reshape(3, 200, 2)
+    np.testing.assert_array_equal(kept, kept[:1].repeat(3, axis=0))
+    assert set(np.unique(kept)) == {0.0, 1 / (1 - RATE)}
+    assert (kept[0, :, 0] != kept[0, :, 1]).any()  # each sentence has its own
+    np.testing.assert_allclose(kept.mean(), 1.0, atol=0.15)
+
+
+def test_embedding_dropout_reaches_both_sides_and_soft_inputs_as_tokens():
+    config = dataclasses.replace(
+        MODELS["unfed"],
+        embedding_dropout=0.5,
+        encoder=EncoderConfig(cell="rnn", size=4, bidirectional=False),
+        decoder=DecoderConfig(cell="rnn", size=4, input_feeding=False, bridge="last"),
+    )
+    model = build(config, **SIZES)
+    params, fed = drawn_for(model), jnp.asarray(FED)
+
+    def compute(params, key, tokens):
+        memory, state = model.encode(params, BATCH.source, key)
+        soft = jax.nn.one_hot(tokens, SIZES["target_vocabulary"])
+        unrolls = ((model.unroll, tokens), (model.unroll, soft), (scan_of_step(model.step), tokens))
+        return memory.values, *(unroll(params, memory, state, inputs)[1].logits for unroll, inputs in unrolls)
+
+    run = oracles.compiled(compute)
+    (values, logits, soft, stepped), (of_other, *_) = (run(params, jax.random.key(seed), fed) for seed in (1, 2))
+    oracles.same((soft, stepped), (logits, logits), tolerance=1e-5)
+    assert np.abs(values - of_other).max() > 1e-3
+    with_source_dropped = oracles.compiled(
+        lambda params, key: (
+            model.unroll(params, *_without_noise(*model.encode(params, BATCH.source, key)), fed)[1].logits
+        )
+    )(params, jax.random.key(1))
+    assert np.abs(with_source_dropped - logits).max() > 1e-3
+
+
+def _without_noise(memory, state):
+    return memory._replace(noise=()), state
 
 
 def test_a_model_with_dropout_and_no_key_is_a_model_without_dropout():

@@ -20,7 +20,7 @@ BIASED = dataclasses.replace(CONFIG, bias=True)
 ONE_SIZE = ("dot", "scaled-dot", "cosine", "linear")  # the query must be as wide as the memory
 ADDITIVE = ("additive", "concat", "additive-layer-norm")  # a bias inside the tanh, where it is configured
 STATELESS = sorted(name for name, score in SCORES.items() if not score.needs_history and not score.stateful)
-OF_CONTENT = sorted(set(STATELESS) - {"location"})
+OF_CONTENT = sorted(set(STATELESS) - {"location", "uniform"})
 CASES = [(name, CONFIG) for name in STATELESS] + [(name, BIASED) for name in ADDITIVE]
 NAMES = [name + "+bias" * config.bias for name, config in CASES]
 
@@ -237,4 +237,4 @@ def test_bfloat16_is_float32_to_its_precision(name, config):
     (exact, inputs), (rounded, _) = inputs_for(name, config), inputs_for(name, config, dtype=jnp.bfloat16)
     exact, rounded = exact(inputs), rounded(inputs)
     oracles.same(rounded, exact, tolerance=0.02)  # factors are off by 0.4 % at most
-    assert np.abs(rounded[0] - exact[0]).max() > 1e-6  # rounded they were
+    assert np.abs(rounded[0] - exact[0]).max() > 1e-6 or name == "uniform"  # rounded they were

@@ -44,8 +44,11 @@ def align_command(arguments: Arguments) -> None:
     if options.input and options.split:
         raise UsageError("--input and --split both name what to draw; leave one of them out")
     loaded = load_run(arguments)
-    if loaded.experiment.model.attention.score == "none":
-        raise UsageError(f"{options.run} has no attention (model.attention.score=none), so there is nothing to draw")
+    attention = loaded.experiment.model.attention
+    if not attention.attends:
+        raise UsageError(
+            f"{options.run} has no attention (model.attention.score={attention.score}), so there is nothing to draw"
+        )
     if options.input:
         policy = loaded.experiment.data.encoding_errors
         lines = lines_of(raw_lines(Path(options.input)), options.input, encoding_errors=policy)

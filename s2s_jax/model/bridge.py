@@ -12,7 +12,7 @@ from s2s_jax.model.encoder import Encoded
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import matmul
 
-BridgeName = Literal["zero", "last", "projected", "mean"]
+BridgeName = Literal["zero", "learned", "last", "projected", "mean"]
 
 
 class Bridge(nnx.Module):
@@ -48,6 +48,19 @@ class Bridge(nnx.Module):
         """The encoder's carry for a decoder layer: of the same layer or the top one, the same leaf or the output."""
         carry = encoded.carries[min(layer, self.ends - 1)]
         return carry[leaf if leaf < self.end_states else 0]
+
+
+class Learned(Bridge):
+    """Each decoder layer starts from a learned state, whatever the source; zero at first."""
+
+    def build(self, rngs):
+        """Create one state per layer and leaf."""
+        self.start = nnx.Param(jnp.zeros((self.layers, self.states, self.size)))
+
+    def __call__(self, encoded, mask):
+        """The learned states, for every sentence."""
+        starts = jnp.broadcast_to(self.start[...][:, :, None], (self.layers, self.states, mask.shape[0], self.size))
+        return tuple(tuple(layer) for layer in starts)
 
 
 class Last(Bridge):
@@ -94,4 +107,4 @@ class Mean(Projected):
         return encoded.outputs.sum(1) / count  # outputs are zero on padding
 
 
-BRIDGES = {"zero": Bridge, "last": Last, "projected": Projected, "mean": Mean}
+BRIDGES = {"zero": Bridge, "learned": Learned, "last": Last, "projected": Projected, "mean": Mean}

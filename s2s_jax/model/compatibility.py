@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.attention.config import NOT_ATTENDING, AttentionConfig
 from s2s_jax.model.attention.constraints import CONSTRAINTS, Constraint
 from s2s_jax.model.attention.history import HISTORIES, History
 from s2s_jax.model.attention.normalizers import NORMALIZERS, NormalizerFacts, normalizer_facts
@@ -21,6 +21,7 @@ from s2s_jax.model.copy_mechanism import COPYING
 from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.readout import READOUTS
 from s2s_jax.validation import one_of
 
 AXES: dict[str, dict[str, Any]] = {
@@ -136,7 +137,7 @@ def weights_sum_to_one(config: AttentionConfig) -> bool:
 
 def axis_names() -> dict[str, tuple[str, ...]]:
     """The names of each axis of attention, including those that the user has added."""
-    return {axis: ("none", *table) if axis == "score" else tuple(table) for axis, table in AXES.items()}
+    return {axis: (*NOT_ATTENDING, *table) if axis == "score" else tuple(table) for axis, table in AXES.items()}
 
 
 def check_model(config: ModelSettings) -> None:
@@ -463,22 +464,56 @@ def _gate_needs_attentional_vector(config: ModelSettings) -> Iterator[Violation]
         )
 
 
+def _one_readout(config: ModelSettings) -> Iterator[Violation]:
+    decoder = config.decoder
+    if decoder.context_gate != "none" and decoder.readout_type != "architecture":
+        yield Violation(
+            "one readout",
+            f"model.decoder.context_gate={decoder.context_gate} is a readout by itself, and "
+            f"model.decoder.readout_type={decoder.readout_type} is another",
+            ({"model.decoder.readout_type": "architecture"}, {"model.decoder.context_gate": "none"}),
+        )
+
+
+def _context_reaches_the_output(config: ModelSettings) -> Iterator[Violation]:
+    decoder, attention = config.decoder, config.attention
+    if attention.score == "none" or decoder.readout_kind.reads_context:
+        return
+    if not ARCHITECTURES[decoder.architecture].context_enters_cells:
+        yield Violation(
+            "context reaches the output",
+            f"model.decoder.readout_type={decoder.readout_type} predicts from the state alone, which no context "
+            f"reaches with model.decoder.architecture={decoder.architecture}",
+            (
+                {"model.decoder.readout_type": "architecture"},
+                {"model.decoder.architecture": "gnmt"},
+                {"model.attention.score": "none"},
+            ),
+        )
+
+
 def _readout_needs_a_width(config: ModelSettings) -> Iterator[Violation]:
     decoder = config.decoder
-    if decoder.readout and not ARCHITECTURES[decoder.architecture].readout.has_width:
+    if decoder.readout and not decoder.readout_kind.has_width:
         yield Violation(
             "readout needs a width",
-            f"model.decoder.readout={decoder.readout} is the width of a vector that "
-            f"model.decoder.architecture={decoder.architecture} does not have, whose state predicts",
-            ({"model.decoder.readout": 0}, {"model.decoder.architecture": "luong"}),
+            f"model.decoder.readout={decoder.readout} is the width of a vector that {_readout_setting(decoder)} does "
+            "not have, whose state predicts",
+            ({"model.decoder.readout": 0}, {"model.decoder.readout_type": "attentional"}),
         )
+
+
+def _readout_setting(decoder: DecoderConfig) -> str:
+    """The setting that decides what predicts the token."""
+    name = "architecture" if decoder.readout_type == "architecture" else "readout_type"
+    return f"model.decoder.{name}={getattr(decoder, name)}"
 
 
 def _tied_readout_is_as_wide_as_embedding(config: ModelSettings) -> Iterator[Violation]:
     decoder, width = config.decoder, config.decoder.readout_width(config.embedding)
     if not decoder.tied_embeddings or width == config.embedding:
         return
-    if ARCHITECTURES[decoder.architecture].readout.has_width:
+    if decoder.readout_kind.has_width:
         yield Violation(
             "tied embeddings",
             f"model.decoder.tied_embeddings=true needs a readout as wide as model.embedding={config.embedding}, "
@@ -488,7 +523,7 @@ def _tied_readout_is_as_wide_as_embedding(config: ModelSettings) -> Iterator[Vio
     else:
         yield Violation(
             "tied embeddings",
-            f"model.decoder.tied_embeddings=true with model.decoder.architecture={decoder.architecture} needs a state "
+            f"model.decoder.tied_embeddings=true with {_readout_setting(decoder)} needs a state "
             f"as wide as model.embedding={config.embedding}, got one {width} wide",
             ({"model.embedding": width}, {"model.decoder.tied_embeddings": False}),
         )
@@ -599,6 +634,8 @@ RULES: tuple[Rule, ...] = (
     _zoneout_needs_one_cell,
     _residual_needs_equal_widths,
     _gate_needs_attentional_vector,
+    _one_readout,
+    _context_reaches_the_output,
     _readout_needs_a_width,
     _tied_readout_is_as_wide_as_embedding,
     _bridge_needs_equal_states,
@@ -649,6 +686,8 @@ def _ineffective(config: ModelSettings) -> Iterator[str]:
     if decoder.residual_from > decoder.layers:
         yield "model.decoder.residual_from"
     architecture = ARCHITECTURES[decoder.architecture]
+    if READOUTS.get(decoder.readout_type) is architecture.readout:
+        yield "model.decoder.readout_type"
     if not architecture.has_input_feeding:
         yield "model.decoder.input_feeding"
     if decoder.copy not in COPYING:

@@ -13,6 +13,7 @@ from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import matmul
 
 ContextGateName = Literal["none", "source", "target", "both"]
+ReadoutName = Literal["architecture", "attentional", "attentional-token", "deep", "state"]
 
 
 class Readout(nnx.Module):
@@ -23,6 +24,7 @@ class Readout(nnx.Module):
     """
 
     has_width = True  # its width can be chosen
+    reads_context = True
 
     def __init__(self, context: int, state: int, embedding: int, size: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.context, self.state, self.embedding, self.size, self.dtype = context, state, embedding, size, dtype
@@ -77,6 +79,7 @@ class StateReadout(Readout):
     """The state itself, without a map of its own. Wu et al. 2016 (GNMT), arXiv:1609.08144, figure 1."""
 
     has_width = False
+    reads_context = False
 
     def build(self, rngs):
         """Draw nothing: there are no parameters."""
@@ -133,4 +136,10 @@ class GatedTarget(Gated):
         return gate * target + source
 
 
+READOUTS: dict[str, type[Readout]] = {
+    "attentional": Readout,
+    "attentional-token": WithToken,
+    "deep": Deep,
+    "state": StateReadout,
+}
 GATES: dict[str, type[Gated]] = {"source": GatedSource, "target": GatedTarget, "both": Gated}

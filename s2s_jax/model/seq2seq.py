@@ -30,9 +30,10 @@ from s2s_jax.model.interface import (
     TokenSampler,
 )
 from s2s_jax.model.ops import initializers
+from s2s_jax.model.ops.dropout import keep_words, word_keys
 from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.shapes import real
-from s2s_jax.validation import at_least, check_fields, one_of
+from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 BuilderName = Literal["seq2seq"]
 PrecisionName = Literal["float32", "bfloat16"]
@@ -51,6 +52,9 @@ class ModelConfig:
     shared_embeddings: bool = False
     """Source and target tokens have the same embeddings, which needs one vocabulary for both; with
     model.decoder.tied_embeddings they predict the target too. Press & Wolf 2017, arXiv:1608.05859, section 3."""
+    embedding_dropout: float = 0.0
+    """Fraction of the words of each sentence whose embeddings are dropped, at all of their positions, source and
+    target. Gal & Ghahramani 2016, arXiv:1512.05287, section 4.2."""
     precision: PrecisionName = "float32"
     """Type to which the factors of a matrix product are rounded; parameters and sums stay float32."""
     remat_every: int = 0
@@ -66,6 +70,7 @@ class ModelConfig:
         check_fields(self, "model")
         one_of("model.builder", self.builder, MODELS)
         at_least("model.embedding", self.embedding, 1)
+        fraction("model.embedding_dropout", self.embedding_dropout)
         one_of("model.precision", self.precision, PRECISIONS)
         at_least("model.remat_every", self.remat_every, 0)
         if self.builder != "seq2seq":
@@ -115,6 +120,7 @@ class Seq2Seq(nnx.Module):
             self.encoder,
             embedding=config.embedding,
             vocabulary=target_vocabulary,
+            embedding_dropout=config.embedding_dropout,
             remat=config.remat_every,
             dtype=dtype,
             rngs=rngs,
@@ -137,6 +143,9 @@ class Seq2Seq(nnx.Module):
         mask = real(source)
         target_ids = None if copy_table is None else copy_targets(source, mask, copy_table, self.decoder.width)
         for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
+        if key is not None and (rate := self.decoder.embedding_dropout):
+            keys = word_keys(jax.random.fold_in(key, 0), source.shape[0])
+            embedded = embedded * keep_words(keys, source.T, rate).T[..., None]
         with jax.named_scope("encoder"):
             encoded = self.encoder(embedded, mask, for_encoder)
         return self.decoder.start(encoded, mask, for_decoder, target_ids=target_ids)

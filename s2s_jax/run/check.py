@@ -52,7 +52,7 @@ def check_trainable(experiment: Experiment) -> TrainState:
 def _check_validation_metric(experiment: Experiment) -> None:
     """Refuse a metric that a validation during training cannot compute or that cannot choose a checkpoint."""
     metric, inputs = experiment.validation.metric, {"nats", "tokens", "correct"}
-    if experiment.model.attention.score != "none":
+    if experiment.model.attention.attends:
         inputs |= {"link_counts"}  # where the data has gold alignments
     if experiment.validation.sentences:
         inputs |= {"texts", "references"} | ({"alignments"} if "link_counts" in inputs else set())
@@ -69,11 +69,12 @@ def _problems(experiment: Experiment) -> Iterator[str]:
         _check_validation_metric(experiment)
     except ValueError as error:
         yield str(error)
-    terms, copy = experiment.loss.terms, experiment.model.decoder.copy
-    if terms and experiment.model.attention.score == "none":
+    terms, copy, attention = experiment.loss.terms, experiment.model.decoder.copy, experiment.model.attention
+    if terms and not attention.attends:
         weight = getattr(experiment.loss, terms[0])
         yield (
-            f"loss.{terms[0]}={weight} is a term on the alignment, and model.attention.score=none has none; choose "
+            f"loss.{terms[0]}={weight} is a term on the alignment, and model.attention.score={attention.score} has "
+            "none; choose "
             f"another model.attention.score, or set loss.{terms[0]}=0."
         )
     sampling = experiment.scheduled_sampling

@@ -111,7 +111,7 @@ class Run:
         scored = list(self._scorer.score(self.params, examples))
         aligned, gold = self._gold_links(scored)
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
-        attends = self.experiment.model.attention.score != "none"
+        attends = self.experiment.model.attention.attends
         metrics = evaluate_split(translations, grouped, scored, evaluation=evaluation, attends=attends, links=links)
         if aligned:
             metrics["aer_links"] = aer_links([pair.example for pair in aligned])
@@ -129,7 +129,7 @@ class Run:
     def _gold_links(self, pairs: Sequence[ScoredPair]) -> tuple[list[ScoredPair], list[GoldLinks]]:
         """The pairs with a gold alignment, and its links; none for a model without attention."""
         aligned = [pair for pair in pairs if pair.example.links is not None]
-        if self.experiment.model.attention.score == "none":
+        if not self.experiment.model.attention.attends:
             aligned = []
         return aligned, [gold_links(pair.example, self.pair.source, self.pair.target) for pair in aligned]
 
@@ -186,9 +186,11 @@ class Run:
     def search(self, **search: Any) -> SearchConfig:
         """The run's settings of the search, with these changed."""
         config = configs.with_settings(self.experiment, dict(_named(search, "search."))).search
-        if config.replace_unknown and self.experiment.model.attention.score == "none":
+        attention = self.experiment.model.attention
+        if config.replace_unknown and not attention.attends:
             raise ValueError(
-                "search.replace_unknown needs attention weights, and model.attention.score=none has none; leave it out."
+                f"search.replace_unknown needs attention weights, and model.attention.score={attention.score} has "
+                "none; leave it out."
             )
         return config
 

@@ -70,7 +70,7 @@ def make_validator(
             grouped.references,
             np.array([totals]),
             evaluation=evaluation,
-            attends=experiment.model.attention.score != "none",
+            attends=experiment.model.attention.attends,
             links=None if links_of is None else links_of(params),
         )
         values = measure(predictions, list(metrics))

@@ -43,7 +43,7 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     }
     first = list(zip(translations, items.references, strict=True))[:gallery]
     predictions["gallery"] = [_gallery_record(translation, references) for translation, references in first]
-    if trained.experiment.model.attention.score == "none":
+    if not trained.experiment.model.attention.attends:
         return predictions
     links = None
     if all(example.links is not None for example in examples):

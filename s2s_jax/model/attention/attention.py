@@ -54,6 +54,8 @@ class AttentionOutput(NamedTuple):
 class Attention(nnx.Module):
     """One head. Which choices can be combined is checked in `model.compatibility`."""
 
+    reads_last_state = False  # see `NoAttention`
+
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.key_width = memory // 2 if config.values == "split" else memory  # of the encoder state, read by the keys
@@ -172,7 +174,10 @@ class NoAttention(nnx.Module):
 
     stateful = False
     noisy = False
-    width = 0
+    reads_last_state = False  # the values are the encoder's last state, one per sentence
+
+    def __init__(self, memory: int):
+        self.width = 0
 
     def prepare(self, memory):
         """(), since there are no keys."""
@@ -193,3 +198,22 @@ class NoAttention(nnx.Module):
     def attend(self, weights, state, query, keys, values, mask, noise=None):
         """An empty context and an alignment of zeros."""
         return AttentionOutput(values[:, 0], jnp.zeros(mask.shape), state)
+
+
+class LastState(NoAttention):
+    """No attention: the context of every step is the last state of the encoder's top layer, of all its directions.
+
+    Cho et al. 2014, arXiv:1406.1078, section 2.2.
+    """
+
+    reads_last_state = True
+
+    def __init__(self, memory: int):
+        self.width = memory
+
+    def values(self, memory):
+        """The memory; the decoder puts the last state in its place."""
+        return memory
+
+
+WITHOUT_ATTENTION: dict[str, type[NoAttention]] = {"none": NoAttention, "last-state": LastState}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from s2s_jax.model.attention.attention import NoAttention
+from s2s_jax.model.attention.attention import WITHOUT_ATTENTION
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import AXES, axis_names, is_legal_attention
@@ -43,7 +43,7 @@ def catalogue() -> Iterator[CatalogueEntry]:
 
 
 def _choice(axis: str, name: str) -> Any:
-    return NoAttention if (axis, name) == ("score", "none") else AXES[axis][name]
+    return AXES[axis][name] if name in AXES[axis] else WITHOUT_ATTENTION[name]
 
 
 def _before_arguments(docstring: str) -> str:

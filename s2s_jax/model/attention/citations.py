@@ -23,6 +23,11 @@ REFERENCES = {
     "Chiu & Raffel 2018": (
         "Chung-Cheng Chiu, Colin Raffel. Monotonic Chunkwise Attention. ICLR 2018. arXiv:1712.05382"
     ),
+    "Cho et al. 2014": (
+        "Kyunghyun Cho, Bart van Merriënboer, Caglar Gulcehre, Dzmitry Bahdanau, Fethi Bougares, Holger Schwenk, "
+        "Yoshua Bengio. Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine "
+        "Translation. EMNLP 2014. arXiv:1406.1078"
+    ),
     "Chorowski et al. 2015": (
         "Jan Chorowski, Dzmitry Bahdanau, Dmitriy Serdyuk, Kyunghyun Cho, Yoshua Bengio. Attention-Based Models for "
         "Speech Recognition. NeurIPS 2015. arXiv:1506.07503"

@@ -7,6 +7,8 @@ from s2s_jax.validation import at_least, check_fields, one_of
 
 ScoreName = Literal[
     "none",
+    "last-state",
+    "uniform",
     "dot",
     "scaled-dot",
     "cosine",
@@ -64,6 +66,7 @@ ConstraintName = Literal[
 ]
 ValuesName = Literal["same", "projected", "split"]
 
+NOT_ATTENDING = ("none", "last-state")  # scores of models whose context, if there is one, is fixed for a sentence
 VALUES = ("same", "projected", "split")
 SMALLEST = {
     **dict.fromkeys(("size", "heads", "positions", "mixtures", "top_k", "filters", "coverage_size"), 1),
@@ -77,7 +80,8 @@ class AttentionConfig:
     """How the decoder attends to the source; `s2s attention` lists the choices with their formulas."""
 
     score: ScoreName = "general"
-    """How well a decoder state matches an encoder state; `none` is a model without attention."""
+    """How well a decoder state matches an encoder state. `none` and `last-state` are models without attention: no
+    context, or the encoder's last state at every step; `uniform` attends to all tokens alike, whatever the state."""
     normalizer: NormalizerName = "softmax"
     """What turns scores into weights."""
     history: HistoryName = "none"
@@ -128,6 +132,10 @@ class AttentionConfig:
     monotonic_noise: float = 1.0
     """Monotonic constraints: standard deviation of the noise added to the scores in training, which makes the choices
     discrete."""
+    monotonic_bias: float = 0.0
+    """Monotonic constraints: what is added to the scores at first, and learned from there; a large negative number
+    moves on to later tokens. Raffel et al. 2017 take -1 or -4. 0 for the constraint's own: -1, and 3.5 for
+    `stepwise`."""
     monotonic_hard: bool = True
     """Monotonic constraints: choose one token where there is no noise (validation, search); `false` keeps the
     expectation."""
@@ -142,3 +150,8 @@ class AttentionConfig:
         for name in ("temperature", "fertility"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"model.attention.{name} must be above 0, got {getattr(self, name)}")
+
+    @property
+    def attends(self) -> bool:
+        """Whether there are weights of the source tokens."""
+        return self.score not in NOT_ATTENDING

@@ -186,12 +186,12 @@ class Monotonic(Constraint):
 
     stateful = True
     monotonic = True
-    settings = ("monotonic_noise", "monotonic_hard")
+    settings = ("monotonic_noise", "monotonic_hard", "monotonic_bias")
     offset = -1.0  # r at first: moving on is more probable than choosing
 
     def build(self, rngs):
         """Create r."""
-        self.bias = nnx.Param(jnp.array(self.offset))
+        self.bias = nnx.Param(jnp.array(self.config.monotonic_bias or self.offset))
 
     def start(self, mask):
         """All weight on the first token."""
@@ -225,7 +225,7 @@ class Mocha(Monotonic):
     """
 
     scores_twice = True
-    settings = ("monotonic_noise", "monotonic_hard", "mocha_chunk")
+    settings = ("monotonic_noise", "monotonic_hard", "monotonic_bias", "mocha_chunk")
 
     def build(self, rngs):
         """Create r and the second score."""
@@ -252,7 +252,7 @@ class Milk(Mocha):
     is chosen the last one is, so the weights always sum to 1.
     """
 
-    settings = ("monotonic_noise", "monotonic_hard")
+    settings = ("monotonic_noise", "monotonic_hard", "monotonic_bias")
 
     @classmethod
     def sums_to_one(cls, config):
@@ -269,7 +269,7 @@ class Milk(Mocha):
 class Stepwise(Monotonic):
     """a_s = a'_s p_s + a'_{s-1} (1 - p_{s-1}): each step stays or moves on by one. He et al. 2019, arXiv:1906.00672."""
 
-    settings = ("monotonic_noise", "monotonic_hard")
+    settings = ("monotonic_noise", "monotonic_hard", "monotonic_bias")
     offset = 3.5  # staying is more probable than moving on
 
     def _choose(self, probabilities, state, mask, step):

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
-from s2s_jax.model.attention.attention import Attention, AttentionOutput, NoAttention
+from s2s_jax.model.attention.attention import WITHOUT_ATTENTION, Attention, AttentionOutput
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import matmul
@@ -52,6 +52,8 @@ class Heads(nnx.Module):
     what the decoder computes of the context is linear in it. All heads run in one program: every array has an axis N of
     heads, after the batch axis in whatever a beam gathers.
     """
+
+    reads_last_state = False
 
     def __init__(self, config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.count, narrow = config.heads, head_config(config)
@@ -107,8 +109,8 @@ class Heads(nnx.Module):
 
 def build_attention(config: AttentionConfig, query: int, memory: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
     """The attention that a config describes."""
-    if config.score == "none":
-        return NoAttention()
+    if not config.attends:
+        return WITHOUT_ATTENTION[config.score](memory)
     kind = Heads if config.heads > 1 else Attention
     return kind(config, query, memory, dtype=dtype, rngs=rngs)
 

@@ -37,6 +37,7 @@ class DropoutMasks(NamedTuple):
     readout: Float[Array, "B R"] | None
     attention: PyTree  # one raw key per sentence, if attention is noisy in training; else None
     zoneout: PyTree = None  # one raw key per sentence, if the states are zoned out; else None
+    words: PyTree = None  # one raw key per sentence, if the embeddings of whole words are dropped; else None
 
 
 class Layers(NamedTuple):
@@ -120,6 +121,7 @@ class Architecture(nnx.Module):
     is_parallel = (
         False  # without feedback, all steps of the cells run before all steps of attention, in `Luong`'s order
     )
+    context_enters_cells = False  # of some layer, so that it reaches the state that predicts the token
     bottom_reads_context = False  # the context is the lowest layer's extra input
     upper_reads_context = False  # and that of the layers above
     has_second_cell = False  # the lowest layer has two cells, so that its carry is not that of one step of one cell
@@ -166,6 +168,7 @@ class Bahdanau(Architecture):
     """
 
     readout = Deep
+    context_enters_cells = True
     bottom_reads_context = True
     remembers = -1
 
@@ -211,6 +214,7 @@ class Conditional(Architecture):
     readout = WithToken
     has_attentional_vector = True
     has_second_cell = True
+    context_enters_cells = True
 
     def build(self, make_cell, context):
         """The second cell."""

@@ -7,7 +7,7 @@ from s2s_jax.model.bridge import BRIDGES, BridgeName
 from s2s_jax.model.cells import CELLS, CellName
 from s2s_jax.model.copy_mechanism import COPYING, CopyName
 from s2s_jax.model.decoder.architectures import ARCHITECTURES
-from s2s_jax.model.readout import GATES, ContextGateName
+from s2s_jax.model.readout import GATES, READOUTS, ContextGateName, Readout, ReadoutName
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 ArchitectureName = Literal["luong", "bahdanau", "bahdanau-new-state", "conditional", "gnmt"]
@@ -37,10 +37,15 @@ class DecoderConfig:
     input_feeding: bool = True
     """luong only: the attentional vector enters the lowest cell at the next step. Luong et al. 2015, section 3.3."""
     bridge: BridgeName = "projected"
-    """What the first state is made of: zero, last, projected (from the last state) or mean (of all outputs)."""
+    """What the first state is made of: zero, learned (the same for every source), last, projected (from the last
+    state) or mean (of all outputs)."""
+    readout_type: ReadoutName = "architecture"
+    """Vector that predicts the token. architecture: that of model.decoder.architecture; attentional: tanh(W [context;
+    state]), as luong; attentional-token: the same with the last token, as conditional; deep: maxout of state, token and
+    context, as bahdanau; state: the state alone, as gnmt."""
     readout: int = 0
     """Width of the vector that predicts the token; 0 for model.decoder.size, or for the embedding's if they are tied.
-    gnmt has no such vector: its top state predicts."""
+    Where the state alone predicts, as in gnmt, there is no such vector."""
     self_attention_window: int = 0
     """Number of the decoder's last states that it attends to; their context is concatenated to the state that predicts.
     0 for none. Paulus et al. 2018, arXiv:1705.04304, section 2.2 (intra-decoder attention), there over all earlier
@@ -73,6 +78,7 @@ class DecoderConfig:
         one_of("model.decoder.bridge", self.bridge, BRIDGES)
         one_of("model.decoder.copy", self.copy, ("none", *COPYING))
         one_of("model.decoder.context_gate", self.context_gate, ("none", *GATES))
+        one_of("model.decoder.readout_type", self.readout_type, ("architecture", *READOUTS))
         at_least("model.decoder.size", self.size, 1)
         at_least("model.decoder.layers", self.layers, 1)
         at_least("model.decoder.transitions", self.transitions, 1)
@@ -88,9 +94,16 @@ class DecoderConfig:
         """Whether the readout vector enters the lowest cell at the next step."""
         return self.input_feeding and ARCHITECTURES[self.architecture].has_input_feeding
 
+    @property
+    def readout_kind(self) -> type[Readout]:
+        """The class of the vector that predicts the token."""
+        if self.context_gate != "none":
+            return GATES[self.context_gate]
+        return READOUTS.get(self.readout_type, ARCHITECTURES[self.architecture].readout)
+
     def readout_width(self, embedding: int) -> int:
         """Width of the vector that predicts the token, for target embeddings of a width."""
-        if not ARCHITECTURES[self.architecture].readout.has_width:
+        if not self.readout_kind.has_width:
             return self.state_width
         return self.readout or (embedding if self.tied_embeddings else self.size)
 

@@ -21,9 +21,8 @@ from s2s_jax.model.decoder_self_attention import DecoderSelfAttention
 from s2s_jax.model.encoder import Encoded, Encoder
 from s2s_jax.model.interface import Memory, Noise, State, StepOutput, Token
 from s2s_jax.model.ops import initializers
-from s2s_jax.model.ops.dropout import keep_mask
+from s2s_jax.model.ops.dropout import keep_mask, keep_words, word_keys
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul_transposed
-from s2s_jax.model.readout import GATES
 from s2s_jax.model.zoneout import draw_kept_at, zoneout_rates
 from s2s_jax.shapes import Size
 
@@ -49,11 +48,13 @@ class Decoder(nnx.Module):
         *,
         embedding: int,
         vocabulary: int,
+        embedding_dropout: float = 0.0,
         remat: int = 0,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.config, self.remat, self.dtype, self.embedding_size = config, remat, dtype, embedding
+        self.embedding_dropout = embedding_dropout
         size, kind = config.size, ARCHITECTURES[config.architecture]
         self.embedding = nnx.Param(initializers.embedding(rngs.params(), vocabulary, embedding))
         self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
@@ -85,9 +86,8 @@ class Decoder(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        readout = kind.readout if config.context_gate == "none" else GATES[config.context_gate]
         widths = self.attention.width, config.state_width, embedding, self.readout_size
-        self.readout = readout(*widths, dtype=dtype, rngs=rngs)
+        self.readout = config.readout_kind(*widths, dtype=dtype, rngs=rngs)
         if not config.tied_embeddings:
             self.output = nnx.Param(initializers.glorot(rngs.params(), vocabulary, self.readout_size))
         self.output_bias = nnx.Param(jnp.zeros((vocabulary,)))
@@ -116,7 +116,8 @@ class Decoder(nnx.Module):
             state = state._replace(output=state.carry[self.architecture.remembers][0])
         if self.zoneout:
             state = state._replace(time=jnp.zeros(mask.shape[0], jnp.int32))
-        memory = Memory(keys, self.attention.values(encoded.outputs), mask, noise)
+        outputs = encoded.carries[-1][0][:, None] if self.attention.reads_last_state else encoded.outputs
+        memory = Memory(keys, self.attention.values(outputs), mask, noise)
         if self.copying is None:
             return memory, state
         memory = memory._replace(copyable=self.copying.prepare(encoded.outputs, target_ids))
@@ -136,6 +137,7 @@ class Decoder(nnx.Module):
             keep_mask(keys[2], config.dropout, (batch, self.readout_size)),
             jax.random.key_data(jax.random.split(keys[3], batch)) if self.attention.noisy else None,
             jax.random.key_data(jax.random.split(jax.random.fold_in(key, 0), batch)) if self.zoneout else None,
+            word_keys(jax.random.fold_in(key, 1), batch) if self.embedding_dropout else None,
         )
 
     def kept_states(self, memory: Memory, time: PyTree) -> PyTree:
@@ -155,10 +157,16 @@ class Decoder(nnx.Module):
     def embed(self, memory: Memory, tokens: Int[Array, "*B"] | Float[Array, "*B V"]) -> Float[Array, "*B E"]:
         """The embeddings of target tokens, or the means that weights over the vocabulary make; with dropout."""
         with jax.named_scope("embedding"):
+            keys = memory.noise.words if memory.noise else None
             if jnp.issubdtype(tokens.dtype, jnp.floating):
+                if keys is not None:
+                    every = jnp.broadcast_to(jnp.arange(self.vocabulary)[:, None], (self.vocabulary, len(keys)))
+                    tokens = apply_mask(tokens, keep_words(keys, every, self.embedding_dropout).T)
                 embedded = jnp.einsum("...v,ve->...e", tokens, self.embedding[...])
             else:
                 embedded = self.embedding[clip_to_vocabulary(tokens, self.vocabulary) if self.copying else tokens]
+                if keys is not None:
+                    embedded = embedded * keep_words(keys, tokens, self.embedding_dropout)[..., None]
         return apply_mask(embedded, memory.noise.inputs[0] if memory.noise else None)
 
     def step_weights(self) -> StepWeights:

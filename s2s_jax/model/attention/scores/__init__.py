@@ -14,6 +14,7 @@ from s2s_jax.model.attention.scores.content import (
     ScaledDot,
     ScaledGeneral,
     TanhDot,
+    Uniform,
 )
 from s2s_jax.model.attention.scores.location import (
     DynamicConvolution,
@@ -26,6 +27,7 @@ from s2s_jax.model.attention.scores.location import (
 SCORES: dict[str, type[Score]] = {
     table_name(kind): kind
     for kind in (
+        Uniform,
         Dot,
         ScaledDot,
         Cosine,

@@ -11,6 +11,21 @@ from s2s_jax.model.ops.layer_norm import layer_norm
 from s2s_jax.model.ops.matmul import broadcast_bias, contract, matmul
 
 
+class Uniform(Score):
+    """score = 0. With softmax the context is the mean of the encoder states, whatever the query."""
+
+    has_keys = False
+    settings = ()
+
+    def prepare(self, memory):
+        """Keys of width 0: only the number of tokens matters."""
+        return memory[..., :0]
+
+    def __call__(self, query, keys):
+        """Zeros, one per token."""
+        return jnp.zeros(keys.shape[:2])
+
+
 class Dot(Score):
     """score = q . k. Luong et al. 2015, arXiv:1508.04025, eq. 8."""
 
