@@ -48,7 +48,7 @@ RUNTIME_SETTINGS = (
 # where data and tokenizers lie, which may change; their fingerprints, which may not, are compared instead
 LOCATION_SETTINGS = (
     *("data.train", "data.validation", "data.alignment", "data.validation_alignment"),
-    *("tokenizer.source.file", "tokenizer.target.file"),
+    *("tokenizer.source.file", "tokenizer.target.file", "tokenizer.source.vocabulary", "tokenizer.target.vocabulary"),
 )
 # numbers that enter the compiled training step as traced values, so that runs that differ in them share one program
 VMAPPABLE_SETTINGS = (

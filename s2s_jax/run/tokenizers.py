@@ -7,7 +7,7 @@ from typing import Any
 
 from s2s_jax.run.run_dir import SIDES
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.text.corpus import Corpus
+from s2s_jax.text.corpus import BOTH, Corpus
 from s2s_jax.text.encoding import LARGE
 from s2s_jax.text.subwords import Subwords
 from s2s_jax.text.tokenizer_cache import TokenizerCache
@@ -16,6 +16,7 @@ from s2s_jax.text.tokenizers import (
     Tokenizer,
     TokenizerConfig,
     TokenizersConfig,
+    given_tokenizer,
     load_tokenizer,
     save_tokenizer,
     tokenizer_fingerprint,
@@ -40,9 +41,16 @@ def make_tokenizers(
     """
     sides = {}
     for side in SIDES:
-        own = getattr(config, side)
-        given = _given_tokenizer(own, resumed, side)
-        sides[side] = _learned_tokenizer(own, corpus, side, cache, print_line) if given is None else given
+        own, lines_of = getattr(config, side), BOTH if config.shared else side
+        stored = tokenizer_path(resumed, side) if resumed is not None else None
+        if stored is not None and stored.exists():
+            sides[side] = _same_as_file(load_tokenizer(stored), own, side)
+        elif config.shared and sides:
+            sides[side] = sides["source"]
+        elif own.file:
+            sides[side] = given_tokenizer(own, corpus.lines(lines_of))
+        else:
+            sides[side] = _learned_tokenizer(own, corpus, lines_of, cache, print_line)
     return PairTokenizer(**sides, slots=copy_slots)
 
 
@@ -84,23 +92,18 @@ def tokenizer_path(directory: Path, side: str) -> Path:
     return directory / f"{side}.tokenizer.json"
 
 
-def _same_as_file(tokenizer: Tokenizer, file: str, side: str) -> Tokenizer:
+def _same_as_file(tokenizer: Tokenizer, own: TokenizerConfig, side: str) -> Tokenizer:
     """The tokenizer of a run, after a look whether the file that it came from is still the same, where there is one."""
-    if file and Path(file).exists():
-        fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (tokenizer, load_tokenizer(Path(file))))
+    file = own.file
+    if file and all(Path(each).exists() for each in (file, own.vocabulary or file)):
+        present = given_tokenizer(own, (), symbols=getattr(tokenizer, "vocabulary", None))
+        fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (tokenizer, present))
         if there != fingerprint:
             raise ValueError(
                 f"tokenizer.{side}.file={file} is not the tokenizer that the run was trained with (sha256 {there}, "
                 f"the run has {fingerprint}); restore it, or give another --run."
             )
     return tokenizer
-
-
-def _given_tokenizer(own: TokenizerConfig, resumed: Path | None, side: str) -> Tokenizer | None:
-    """The tokenizer of a resumed run or of a file; None where one has to be learned."""
-    if resumed is not None and (path := tokenizer_path(resumed, side)).exists():
-        return _same_as_file(load_tokenizer(path), own.file, side)
-    return load_tokenizer(Path(own.file)) if own.file else None
 
 
 def _learned_tokenizer(
@@ -114,11 +117,12 @@ def _learned_tokenizer(
         return tokenizer
     lines = corpus.lines(side, most=own.lines if issubclass(kind, Subwords) else 0)
     if large:
-        part = f" of {len(corpus):,}" if len(lines) < len(corpus) else ""
+        all_lines = len(corpus.lines(side))
+        part = f" of {all_lines:,}" if len(lines) < all_lines else ""
         print_line(f"{side} vocabulary: {own.type}, learned from {len(lines):,}{part} lines")
     # subwords cannot be trained on empty lines, and need not be
     usable = own if any(lines) else dataclasses.replace(own, type="char")
-    tokenizer = train_tokenizer(lines, usable, group=f"tokenizer.{side}")
+    tokenizer = train_tokenizer(lines, usable, group=f"tokenizer.{SIDES[0] if side == BOTH else side}")
     if stored:
         stored.write(tokenizer)
     return tokenizer

@@ -26,6 +26,13 @@ class PairTokenizer:
             raise ValueError(unequal_types(source.type, target.type))
         self.source, self.target, self.slots = source, target, slots
 
+    @property
+    def one_vocabulary(self) -> bool:
+        """Whether each id stands for the same token on both sides, as the settings that tie embeddings need it."""
+        return self.source.size == self.target.size and self.source.symbols(range(self.source.size)) == (
+            self.target.symbols(range(self.target.size))
+        )
+
     def slot_words(self, line: str) -> list[str]:
         """The out-of-vocabulary words of a source line that have a slot, in the order of the slots."""
         if not self.slots:

@@ -15,6 +15,7 @@ from s2s_jax.text.ragged import IN_MEMORY, close, no_space
 
 BLOCK = 10_000  # pairs that are read, tokenized and written at once
 SIDES = ("source", "target")
+BOTH = "both"
 
 
 class Block(NamedTuple):
@@ -96,8 +97,13 @@ class Corpus:
             yield from map(Example, *block) if block.links else map(Example, block.sources, block.targets)
 
     def lines(self, side: str, *, most: int = 0) -> "SideLines":
-        """The lines of a side; at most so many, evenly spaced, where `most` is not 0."""
-        return SideLines(self, SIDES.index(side), most or len(self))
+        """The lines of a side; at most so many, evenly spaced, where `most` is not 0.
+
+        Args:
+            side: source, target or both: the source lines of each block before its target lines.
+        """
+        sides = SIDES if side == BOTH else (side,)
+        return SideLines(self, [SIDES.index(each) for each in sides], most or len(sides) * len(self))
 
     @property
     def fingerprint(self) -> str:
@@ -106,17 +112,19 @@ class Corpus:
 
 
 class SideLines(Iterable[str]):
-    """Lines of one side of a corpus, which can be read several times."""
+    """Lines of one side of a corpus, or of both, which can be read several times."""
 
-    def __init__(self, corpus: Corpus, side: int, most: int):
-        self._corpus, self._side, self._most = corpus, side, most
+    def __init__(self, corpus: Corpus, sides: Sequence[int], most: int):
+        self._corpus, self._sides = corpus, sides
+        self._most, self._all = most, len(sides) * len(corpus)
 
     def __len__(self) -> int:
-        return min(self._most, len(self._corpus))
+        return min(self._most, self._all)
 
     def __iter__(self) -> Iterator[str]:
-        lines = itertools.chain.from_iterable(unpack_lines(packed)[self._side] for packed in self._corpus.packed())
-        most, all_lines = self._most, len(self._corpus)
+        blocks = map(unpack_lines, self._corpus.packed())
+        lines = itertools.chain.from_iterable(block[side] for block in blocks for side in self._sides)
+        most, all_lines = self._most, self._all
         if most >= all_lines:
             return lines
         return (

@@ -18,7 +18,7 @@ from s2s_jax import imports
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import unpack_lines
 from s2s_jax.text.ragged import Rows
-from s2s_jax.text.tokenizers import TOKENIZERS, Tokenizer, tokenizer_fingerprint
+from s2s_jax.text.tokenizers import GIVEN, TOKENIZERS, Tokenizer, tokenizer_fingerprint, tokenizer_of
 
 PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
 
@@ -187,9 +187,9 @@ def _tokenizers_of(description: dict[str, Any]) -> PairTokenizer:
     imports.import_code(description["imports"])
     sides = {}
     for side, state in description["states"].items():
-        if state["type"] not in TOKENIZERS:
+        if state["type"] not in {**TOKENIZERS, **GIVEN}:
             raise ValueError(f"the type {state['type']!r} of a tokenizer is known only to files that --import names")
-        sides[side] = TOKENIZERS[state["type"]].from_state(state)
+        sides[side] = tokenizer_of(state)
         if tokenizer_fingerprint(sides[side]) != description["fingerprints"][side]:
             raise ValueError(f"the {side} tokenizer has another state there")
     return PairTokenizer(**sides, slots=description["slots"])

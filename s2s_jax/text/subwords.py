@@ -23,6 +23,7 @@ NEEDS_ESCAPE = re.compile("|".join(ESCAPED))
 SPACE = "\u2581"  # in pieces
 KNOWN_WORDS = 1 << 17  # that are kept with their ids, about 30 MB, at the start of lines and elsewhere
 KNOWN_LETTERS = 50  # of the longest of them
+LINES_AT_ONCE = 10_000  # that are tokenized while pieces are counted
 TRAINING_LINE = 4000  # characters; the unigram trainer needs minutes for one line of a megabyte
 
 
@@ -50,8 +51,11 @@ class Subwords:
         self._words = (_Words(self._pieces.encode, ""), _Words(self._pieces.encode, " ")) if independent else None
 
     @classmethod
-    def train(cls, lines: Iterable[str], *, size: int, unicode: str = "none"):
+    def train(cls, lines: Iterable[str], *, size: int, unicode: str = "none", min_frequency: int = 1):
         """Pieces learned from the lines.
+
+        Args:
+            min_frequency: pieces that are rarer in the lines are split into smaller ones, down to single characters.
 
         Raises:
             ValueError: the lines are too few for a vocabulary of this size.
@@ -84,7 +88,23 @@ class Subwords:
             raise ValueError(f"sentencepiece: {reason}") from None
         finally:
             return_memory()
-        return cls(file.getvalue(), unicode)
+        learned = cls(file.getvalue(), unicode)
+        return cls(learned._without_rare(lines, min_frequency), unicode) if min_frequency > 1 else learned
+
+    def _without_rare(self, lines: Iterable[str], min_frequency: int) -> bytes:
+        """The model with rare pieces marked as unused, as by the option vocabulary_threshold of `spm_encode`."""
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
+
+        counts = np.zeros(self.size, np.int64)
+        for some in batched(lines, LINES_AT_ONCE):
+            counts += np.bincount(self.encode_all(some).flat, minlength=self.size)
+        model = ModelProto()
+        model.ParseFromString(self._model)
+        kinds = ModelProto.SentencePiece
+        for piece, count in zip(model.pieces, counts.tolist(), strict=True):
+            if piece.type == kinds.NORMAL and count < min_frequency and len(piece.piece) > 1:
+                piece.type = kinds.UNUSED
+        return model.SerializeToString(deterministic=True)
 
     @property
     def size(self) -> int:
@@ -113,12 +133,16 @@ class Subwords:
         parts, run = [], []
         for number in [*ids, UNK]:
             if number == UNK:
-                parts.append(unescape(self._pieces.decode(run)) if run else "")
+                parts.append(self._text(run) if run else "")
                 run = []
             elif number > UNK:
                 run.append(int(number))
         between = replace_unknown([SPECIAL[UNK]] * (len(parts) - 1), [UNK] * (len(parts) - 1), unknown)
         return "".join(itertools.chain.from_iterable(zip(parts, [*between, ""], strict=True)))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """The text of pieces alone."""
+        return unescape(self._pieces.decode(ids))
 
     def spans(self, line: str) -> list[Span]:
         """The characters that each piece covers; the bytes of one character each cover all of it."""
@@ -196,6 +220,13 @@ def unescape(line: str) -> str:
     for letter, sequence in ESCAPED.items():  # the escape sign last
         line = line.replace(sequence, letter)
     return line
+
+
+def batched(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The lines, so many at a time."""
+    remaining = iter(lines)
+    while some := list(itertools.islice(remaining, size)):
+        yield some
 
 
 def _training_lines(lines: Iterable[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Tokenizers with a fixed list of symbols: one token per character, or one per word."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from s2s_jax.shapes import SPECIAL, UNK
@@ -22,11 +22,10 @@ class Symbols:
         self._ids = {symbol: number for number, symbol in enumerate(self.vocabulary, len(SPECIAL))}
 
     @classmethod
-    def train(cls, lines: Iterable[str], *, size: int, unicode: str = "none"):
-        """The most frequent symbols of the lines; ties in code-point order."""
+    def train(cls, lines: Iterable[str], *, size: int, unicode: str = "none", min_frequency: int = 1):
+        """The most frequent symbols of the lines, none rarer than `min_frequency`; ties in code-point order."""
         counts = collections.Counter(symbol for line in lines for symbol in cls.split(normalize(line, unicode)))
-        ranked = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
-        return cls(ranked[: size - len(SPECIAL)], unicode)
+        return cls(most_frequent(counts, size=size, min_frequency=min_frequency), unicode)
 
     @staticmethod
     def split(line: str) -> list[str]:
@@ -107,6 +106,12 @@ class Words(Symbols):
                 spans.append((first, last) if starts_word else (spans.pop()[0], last))
             starts_word = letter == " "
         return spans
+
+
+def most_frequent(counts: Mapping[str, int], *, size: int, min_frequency: int) -> list[str]:
+    """The most frequent symbols that `size` ids have room for, by frequency; ties in code-point order."""
+    frequent = [symbol for symbol, count in counts.items() if count >= min_frequency]
+    return sorted(frequent, key=lambda symbol: (-counts[symbol], symbol))[: size - len(SPECIAL)]
 
 
 def replace_unknown(symbols: Sequence[str], ids: Sequence[int], unknown: Sequence[str]) -> Iterator[str]:

@@ -26,7 +26,7 @@ class TokenizerCache:
     """The tokenizers in a folder; the name of each file ends with the fingerprint of the tokenizer in it."""
 
     def __init__(self, folder: Path, config: TokenizerConfig, corpus: Corpus, side: str):
-        settings = dataclasses.asdict(config)
+        settings = dataclasses.asdict(config.learning())
         versions = LEARNING_FORMAT, unicodedata.unidata_version, version("sentencepiece")
         hashed = hashlib.blake2b(repr((versions, settings, side, corpus.fingerprint)).encode(), digest_size=16)
         self._folder, self._name = folder, hashed.hexdigest()

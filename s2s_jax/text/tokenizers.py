@@ -17,7 +17,16 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL
-from s2s_jax.text.normalization import UNICODE_FORMS, UnicodeForm
+from s2s_jax.text.given_tokenizers import (
+    GivenPieces,
+    MergeCodes,
+    file_type,
+    learn_symbols,
+    read_codes,
+    read_pieces,
+    read_vocabulary,
+)
+from s2s_jax.text.normalization import FORMS, LOWER, UNICODE_FORMS, UnicodeForm
 from s2s_jax.text.ragged import Rows, with_eos
 from s2s_jax.text.subwords import Subwords, Unigrams
 from s2s_jax.text.symbol_tokenizers import Characters, Span, Words
@@ -36,13 +45,22 @@ class TokenizerConfig:
     """char, word (separated by spaces), bpe or unigram (sentencepiece)."""
     size: int = 8000
     """Most tokens in the vocabulary, including the four special ones; char and word keep the most frequent."""
+    min_frequency: int = 1
+    """Fewest occurrences in the training lines: rarer characters and words are unknown, rarer pieces (bpe, unigram) are
+    split into smaller ones. With a vocabulary of BPE codes it is the `--vocabulary-threshold` of subword-nmt."""
     unicode: UnicodeForm = "none"
     """Unicode normalization form that is applied first: none, NFC, NFD, NFKC or NFKD."""
+    lowercase: bool = False
+    """Lower-case every line after `unicode`, by the rules of Unicode for no language in particular."""
     lines: int = 5_000_000
     """Most training lines, evenly spaced, that pieces (bpe, unigram) are learned from, which takes about 250 MB per
     million lines of 10 words; 0 for all."""
     file: str = ""
-    """A tokenizer of another run, such as RUN/target.tokenizer.json, to be used unchanged; empty to learn one."""
+    """A tokenizer to be used unchanged, which the run keeps: another run's, such as RUN/target.tokenizer.json, a
+    sentencepiece model (.model), or BPE codes of subword-nmt (any other name). Empty to learn one."""
+    vocabulary: str = ""
+    """Vocabulary of the BPE codes in `file`, as `subword-nmt get-vocab` writes it: merges that give a token outside it
+    are undone. Empty: the most frequent tokens of the training lines."""
 
     def check(self, group: str) -> None:
         """Check the settings, whose full names begin with `group`, such as `tokenizer.source`.
@@ -54,13 +72,36 @@ class TokenizerConfig:
         one_of(f"{group}.type", self.type, TOKENIZERS)
         one_of(f"{group}.unicode", self.unicode, UNICODE_FORMS)
         at_least(f"{group}.size", self.size, len(SPECIAL) + 1)
+        at_least(f"{group}.min_frequency", self.min_frequency, 1)
         at_least(f"{group}.lines", self.lines, 0)
+        if self.lowercase and file_type(self.file) == "run":
+            raise ValueError(
+                f"{group}.lowercase=true cannot change the tokenizer in {group}.file={self.file}, which lower-cases or "
+                f"not as it was learned; set {group}.lowercase=false."
+            )
+        if self.vocabulary and file_type(self.file) != MergeCodes.type:
+            raise ValueError(
+                f"{group}.vocabulary={self.vocabulary} belongs to BPE codes, and {group}.file={self.file!r} has none; "
+                f"name the codes in {group}.file, or leave {group}.vocabulary empty."
+            )
+
+    @property
+    def form(self) -> str:
+        """The form of `normalize` that lines are brought into."""
+        return self.unicode + LOWER * self.lowercase
+
+    def learning(self) -> "TokenizerConfig":
+        """What the tokenizer itself depends on: the settings without those of training alone."""
+        return self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizersConfig:
     """How both sides are split into tokens; the vocabularies are learned from the training split alone."""
 
+    shared: bool = False
+    """Learn one tokenizer from the lines of both sides, so that they have one vocabulary; `source` and `target` must
+    agree. One file given to both sides makes a vocabulary shared too."""
     source: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     """The tokenizer of the input."""
     target: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
@@ -70,6 +111,15 @@ class TokenizersConfig:
         check_fields(self, "tokenizer")
         self.source.check("tokenizer.source")
         self.target.check("tokenizer.target")
+        sides = [dataclasses.asdict(side.learning()) for side in (self.source, self.target)]
+        differing = [name for name in sides[0] if sides[0][name] != sides[1][name]]
+        if self.shared and differing:
+            name, values = differing[0], [side[differing[0]] for side in sides]
+            raise ValueError(
+                f"tokenizer.shared=true makes one tokenizer of both sides, so their settings must agree, got "
+                f"tokenizer.source.{name}={values[0]} and tokenizer.target.{name}={values[1]}; give both one value, or "
+                "set tokenizer.shared=false."
+            )
 
 
 @runtime_checkable
@@ -113,7 +163,11 @@ class TrainableTokenizer(Tokenizer, Protocol):
 
     @classmethod
     def train(cls, lines: Iterable[str], *, size: int, unicode: str) -> Tokenizer:
-        """A tokenizer learned from lines, of at most `size` ids; ValueError where they do not suffice."""
+        """A tokenizer learned from lines, of at most `size` ids; ValueError where they do not suffice.
+
+        Lines are brought into a form of `normalize`, whose name is `unicode`. A type that can leave out what is rare
+        also takes `min_frequency`, which is given where it is not 1.
+        """
         ...
 
     @classmethod
@@ -128,6 +182,8 @@ TOKENIZERS: dict[str, type[TrainableTokenizer]] = {
     "bpe": Subwords,
     "unigram": Unigrams,
 }
+# types that are not learned here, but come from files of other programs
+GIVEN: dict[str, type[GivenPieces] | type[MergeCodes]] = {kind.type: kind for kind in (GivenPieces, MergeCodes)}
 
 
 def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, *, group: str = "tokenizer") -> Tokenizer:
@@ -140,13 +196,17 @@ def train_tokenizer(lines: Iterable[str], config: TokenizerConfig, *, group: str
         ValueError: the lines are too few for a vocabulary of this size, or a setting is wrong.
     """
     config.check(group)
+    rare = {"min_frequency": config.min_frequency} if config.min_frequency > 1 else {}
     try:
-        return TOKENIZERS[config.type].train(lines, size=config.size, unicode=config.unicode)
+        tokenizer = TOKENIZERS[config.type].train(lines, size=config.size, unicode=config.form, **rare)
     except ValueError as error:
         raise ValueError(
             f"{group}.size={config.size} does not fit this data for {group}.type={config.type} ({error}); "
             f"choose another {group}.size, or {group}.type=char."
         ) from None
+    if rare and tokenizer.size == len(SPECIAL):
+        raise ValueError(f"{group}.min_frequency={config.min_frequency} leaves no {config.type} known; lower it.")
+    return tokenizer
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
@@ -170,15 +230,54 @@ def load_tokenizer(path: Path) -> Tokenizer:
         state = json.loads(path.read_text(encoding="utf-8"))
         version = int(state["format"])
         if version == TOKENIZER_FORMAT:
-            one_of("type", state["type"], TOKENIZERS)
-            one_of("unicode", state["unicode"], UNICODE_FORMS)
-            return TOKENIZERS[state["type"]].from_state(state)
+            return tokenizer_of(state)
     except KeyError as error:
         raise ValueError(f"{path} is no tokenizer: it has no {error}; restore it from a copy.") from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no tokenizer: {str(error).rstrip('.')}; restore it from a copy.") from None
     remedy = "use a newer s2s_jax" if version > TOKENIZER_FORMAT else "learn it anew, or use the s2s_jax that wrote it"
     raise ValueError(f"{path} has format {version}, this version of s2s_jax reads {TOKENIZER_FORMAT}; {remedy}.")
+
+
+def given_tokenizer(
+    config: TokenizerConfig, lines: Iterable[str], *, symbols: Sequence[str] | None = None
+) -> Tokenizer:
+    """The tokenizer in the file of a config.
+
+    Args:
+        lines: training lines, from which the tokens of BPE codes are learned where no vocabulary is given.
+        symbols: those tokens, where they are known already.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file.
+    """
+    path = Path(config.file)
+    if file_type(config.file) == "run":
+        return load_tokenizer(path)
+    for file in filter(None, (config.file, config.vocabulary)):
+        if not Path(file).exists():
+            raise FileNotFoundError(f"no tokenizer file {file}.")
+    if file_type(config.file) == GivenPieces.type:
+        return read_pieces(path, config.form)
+    merges, joins_end = read_codes(path)
+    options = {"merges": merges, "joins_end": joins_end, "undoes": bool(config.vocabulary)}
+    if config.vocabulary:
+        symbols = read_vocabulary(Path(config.vocabulary), config.min_frequency)
+    elif symbols is None:
+        counting = {"size": config.size, "min_frequency": config.min_frequency}
+        symbols = learn_symbols(MergeCodes([], config.form, **options), lines, **counting)
+    return MergeCodes(symbols, config.form, **options)
+
+
+def tokenizer_of(state: dict) -> Tokenizer:
+    """The tokenizer with this `state`.
+
+    Raises:
+        ValueError, KeyError, TypeError, RuntimeError: there is none.
+    """
+    one_of("type", state["type"], {**TOKENIZERS, **GIVEN})
+    one_of("unicode", state["unicode"], FORMS)
+    return {**TOKENIZERS, **GIVEN}[state["type"]].from_state(state)
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
