@@ -18,6 +18,8 @@ from s2s_jax.evaluate.config import EvaluationConfig as EvaluationConfig
 from s2s_jax.evaluate.metrics import METRICS as METRICS
 from s2s_jax.evaluate.metrics import Metric as Metric
 from s2s_jax.evaluate.metrics import Predictions as Predictions
+from s2s_jax.evaluate.states import EncoderStates as EncoderStates
+from s2s_jax.evaluate.states import PairStates as PairStates
 from s2s_jax.export.exported import load_exported as load_exported
 from s2s_jax.imports import import_code as import_code
 from s2s_jax.model.attention.config import AttentionConfig as AttentionConfig

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,11 @@ class PairIds(NamedTuple):
 
 
 class PairScorer:
-    """A model and the tokenizers of both sides, ready to score pairs of lines."""
+    """A model and the tokenizers of both sides, ready to score pairs of lines.
+
+    What else is to be known of pairs under forced decoding is a subclass, with another `_forced_decoding`, the compiled
+    function of a batch, and `_scored_pair`, which makes the result of a pair of it.
+    """
 
     def __init__(
         self, model: Model, pair: PairTokenizer, search: SearchConfig, language: tuple[Model, Params] | None = None
@@ -132,8 +136,8 @@ class PairScorer:
 
     def score(
         self, params: Params, examples: Iterable[Example], *, window: int = 0, ready: Ready | None = None
-    ) -> Iterator[ScoredPair]:
-        """Log-probability and alignment of each pair, in the order of the input.
+    ) -> Iterator[Any]:
+        """Log-probability and alignment of each pair, a `ScoredPair`, in the order of the input.
 
         Pairs are read one window at a time, so that memory does not grow with their number.
 
@@ -144,10 +148,10 @@ class PairScorer:
         for read in windows(examples, window or self.search.batch_size * WINDOW, ready):
             yield from self._score_window(params, read)
 
-    def _score_window(self, params: Params, examples: list[Example]) -> list[ScoredPair]:
+    def _score_window(self, params: Params, examples: list[Example]) -> list[Any]:
         ids = [self._encode(example) for example in examples]
 
-        def compute(rows: list[int]) -> ForcedScores:
+        def compute(rows: list[int]) -> Any:
             batch = Batch(*(pad_rows([getattr(ids[row], side) for row in rows]) for side in ("source", "target")))
             scores = self._forced_decoding(params, batch)
             if self._language is None:
@@ -155,7 +159,7 @@ class PairScorer:
             return scores._replace(scores=self._fused((params, self._language[1]), batch).scores)
 
         lengths = [(len(each.source), len(each.target)) for each in ids]
-        results: dict[int, ScoredPair] = {}
+        results: dict[int, Any] = {}
         bounds = {"size": self.search.batch_size, "tokens": self.search.batch_tokens}
         for rows, scores in run_batches(compute, lengths, **bounds):
             for place, row in enumerate(rows):
@@ -168,7 +172,7 @@ class PairScorer:
         target = append_eos(self.pair.encode_target(example.target, example.source))
         return PairIds(read, self.pair.drop_absent_slots(read, target), unread=len(source) + 1 - len(read))
 
-    def _scored_pair(self, example: Example, ids: PairIds, scores: ForcedScores, row: int) -> ScoredPair:
+    def _scored_pair(self, example: Example, ids: PairIds, scores: Any, row: int) -> Any:
         source, target, unread = ids
         return ScoredPair(
             example,

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.layer_norm import layer_norm
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul
+from s2s_jax.model.ops.sown import sow
 from s2s_jax.shapes import Size
 
 CellName = Literal["rnn", "gru", "gru-reset-before", "layer-norm-gru", "lstm", "layer-norm-lstm", "sru"]
@@ -146,6 +147,7 @@ class Gru(SeparateGates):
         input_gates, input_candidate = jnp.split(projected, [2 * self.size], axis=-1)
         state_gates, inner = jnp.split(recurrent, [2 * self.size], axis=-1)
         reset, update = _split(jax.nn.sigmoid(input_gates + state_gates), 2)
+        sow("gates", {"reset": reset, "update": update})
         new = jnp.tanh(input_candidate + reset * (inner + broadcast_bias(self.inner_bias[...], state.ndim)))
         state = new + update * (state - new)
         return (state,), state
@@ -173,6 +175,7 @@ class GruResetBefore(SeparateGates):
         input_gates, input_candidate = jnp.split(projected, [2 * self.size], axis=-1)
         kept = _apply(drop, state)
         reset, update = _split(jax.nn.sigmoid(input_gates + matmul(kept, gate_weight, self.dtype)), 2)
+        sow("gates", {"reset": reset, "update": update})
         new = jnp.tanh(input_candidate + matmul(reset * kept, candidate_weight, self.dtype))
         state = new + update * (state - new)
         return (state,), state
@@ -216,6 +219,7 @@ class LayerNormGru(NormalizedSums):
         state_gates, inner = self._normalized(recurrent, self.state_gain)
         gate_bias, bias = jnp.split(broadcast_bias(self.bias[...], projected.ndim), [2 * self.size], axis=-1)
         reset, update = _split(jax.nn.sigmoid(of_gates + state_gates + gate_bias), 2)
+        sow("gates", {"reset": reset, "update": update})
         inner = inner + broadcast_bias(self.inner_bias[...], state.ndim)
         new = jnp.tanh(of_candidate + bias + reset * inner)
         state = new + update * (state - new)
@@ -251,6 +255,7 @@ class Lstm(Cell):
         """Gate order: input, forget, output, candidate, so that the three sigmoids are one contiguous stretch."""
         sigmoids, candidate = jnp.split(gates, [3 * self.size], axis=-1)  # its backward pass is one concatenation
         entry, forget, output = _split(jax.nn.sigmoid(sigmoids), 3)
+        sow("gates", {"input": entry, "forget": forget, "output": output})
         cell = forget * cell + entry * jnp.tanh(candidate)
         state = output * jnp.tanh(self._exposed(cell))
         return (state, cell), state
@@ -332,6 +337,7 @@ class Sru(Cell):
         of_cell = broadcast_bias(self.cell_kernel[...], cell.ndim) * jnp.concatenate([seen, seen], axis=-1)
         gates = jax.nn.sigmoid(of_gates + of_cell + broadcast_bias(self.bias[...], cell.ndim))
         forget, reset = _split(gates, 2)
+        sow("gates", {"forget": forget, "reset": reset})
         cell = candidate + forget * (cell - candidate)
         state = shortcut + reset * (cell - shortcut)
         return (state, cell), state

@@ -13,6 +13,7 @@ from s2s_jax.model.cells import CELLS, Carry, Cell, CellName, Transitions, make_
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.scan import scan
+from s2s_jax.model.ops.sown import sow
 from s2s_jax.model.ops.target import launches_cost
 from s2s_jax.model.zoneout import Rates, draw_kept, zone_out, zoneout_rates
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
@@ -122,6 +123,7 @@ class Encoder(nnx.Module):
             layer_key = None if key is None else jax.random.fold_in(key, layer)
             carry, new = self._layer(layer, outputs, mask, layer_key)
             outputs = outputs + new if 0 < self.config.residual_from <= layer + 1 else new
+            sow("encoder_layer", outputs)
             carries.append(carry)
         return Encoded(outputs, tuple(carries))
 

@@ -17,6 +17,7 @@ from s2s_jax.evaluate.alignment import GoldLinks
 from s2s_jax.evaluate.config import evaluation_notes
 from s2s_jax.evaluate.evaluation import aer_links, error_of_alignments, evaluate_split, gold_links, group_by_source
 from s2s_jax.evaluate.metrics import link_counts
+from s2s_jax.evaluate.states import EncoderStates, PairStates, StateReader
 from s2s_jax.model.ensemble import ensemble as ensemble_of
 from s2s_jax.model.fusion import fuse
 from s2s_jax.model.interface import Model, Params
@@ -64,9 +65,7 @@ class Run:
             ValueError: there is no such setting of the search, or its value is not allowed.
             TypeError: one text instead of several lines.
         """
-        if isinstance(lines, str):
-            raise TypeError("lines must be several, got one text; put it in a list: [text].")
-        return list(self.stream(lines, **search))
+        return list(self.stream(_check_several(lines), **search))
 
     def stream(
         self,
@@ -97,6 +96,33 @@ class Run:
         """
         examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
         return self._ranking_scorer.score(self.params, examples, window=window, ready=ready)
+
+    def encode(self, lines: Iterable[str]) -> list[EncoderStates]:
+        """What the encoder makes of each line: the outputs of its layers, and the decoder's first state.
+
+        Raises:
+            TypeError: one text instead of several lines.
+        """
+        _check_several(lines)
+        read = self._state_reader.score(self.params, (Example(line, "") for line in lines))
+        return [
+            EncoderStates(one.example.source, one.source_tokens, one.encoder, one.start, one.unread) for one in read
+        ]
+
+    def states(self, lines: Iterable[str | tuple[str, str] | Example], **search: Any) -> list[PairStates]:
+        """The states of encoder and decoder, gates, attention and contexts, in order, as arrays without padding.
+
+        For a (source, target) pair they are those while the model is made to write the target; for a line alone, while
+        it writes its own best translation.
+
+        Raises:
+            ValueError, TypeError: as `translate`.
+        """
+        given = list(_check_several(lines))
+        own = iter(self.translate([line for line in given if isinstance(line, str)], **search))
+        pairs = (Example(one, next(own).text) if isinstance(one, str) else one for one in given)
+        examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
+        return list(self._state_reader.score(self.params, examples))
 
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
         """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`).
@@ -148,6 +174,10 @@ class Run:
         return PairScorer(self.model, self.pair, self.experiment.search)
 
     @functools.cached_property
+    def _state_reader(self) -> StateReader:
+        return StateReader(self.model, self.pair, self.experiment.search)
+
+    @functools.cached_property
     def _ranking_scorer(self) -> PairScorer:
         """The scorer whose scores are those of the search, with its language model."""
         search = self.search()
@@ -193,6 +223,12 @@ class Run:
                 "none; leave it out."
             )
         return config
+
+
+def _check_several(lines: Any) -> Any:
+    if isinstance(lines, str):
+        raise TypeError("lines must be several, got one text; put it in a list: [text].")
+    return lines
 
 
 def _named(values: Mapping[str, Any], group: str) -> Iterator[tuple[str, Any]]:

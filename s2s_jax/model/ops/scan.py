@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from s2s_jax.model.ops.lean_scan import lean_scan
+from s2s_jax.model.ops.sown import fallow
 from s2s_jax.model.ops.target import launches_cost
 
 
@@ -17,10 +18,11 @@ def scan(
     """`lax.scan(body, carry, xs)`, with the backward pass of `lean_scan`.
 
     Args:
+        body: what it sows is not gathered.
         chunk: keep only the carry of every so many steps for the backward pass, which recomputes the steps between
             them: long sequences in little memory; 0 keeps what each step needs.
     """
-    steps = jax.tree.leaves(xs)[0].shape[0]
+    body, steps = _without_sowing(body), jax.tree.leaves(xs)[0].shape[0]
     sizes = [size for leaf in jax.tree.leaves((carry, xs)) for size in leaf.shape]
     if not all(isinstance(size, int) for size in sizes):  # symbols, while a program is exported: no backward pass
         return jax.lax.scan(body, carry, xs)
@@ -38,3 +40,11 @@ def scan(
         return carry, outputs
     carry, rest = recomputed(carry, jax.tree.map(lambda leaf: leaf[whole:], xs))
     return carry, jax.tree.map(lambda first, last: jnp.concatenate([first, last]), outputs, rest)
+
+
+def _without_sowing(body: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def silent(carry, inputs):
+        with fallow():
+            return body(carry, inputs)
+
+    return silent
