@@ -1,5 +1,8 @@
 """The states inside a model, against slow NumPy: gates and states of each step follow from those of the one before."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +92,15 @@ def test_every_cell_of_a_step_shows_its_gates(loaded, changes, gates, leaves):
     assert [len(one) for one in found.gates] == gates
     assert len(jax.tree.leaves(found.decoder)) == leaves
     assert [layer.shape for layer in found.encoder] == [(2, 4, 32)] * config.encoder.layers
+
+
+def test_the_page_about_reading_a_model_reads_one(trained_run):
+    page = (Path(__file__).parent.parent / "docs" / "how-to" / "read-a-model.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)).replace("runs/mine", str(trained_run))
+    names: dict = {}
+    exec(code, names)
+    assert names["weights"].shape == (33,)
+    assert names["forced"].tokens == ("c", "b", "a", "</s>")
 
 
 def test_a_reader_is_compiled_once_for_a_shape(loaded):
