@@ -19,6 +19,7 @@ from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.subwords import Subwords
+from s2s_jax.text.tagged_tokenizer import untagged
 from s2s_jax.text.tokenizers import Tokenizer
 
 SPACE = "\u2581"  # at the beginning of a piece that begins a word
@@ -99,7 +100,7 @@ class WordBorders(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def word_borders(tokenizer: Tokenizer) -> WordBorders | None:
     """The borders of words in the tokens of a tokenizer; None where they are no pieces of words between spaces."""
-    if not isinstance(tokenizer, Subwords):
+    if not isinstance(untagged(tokenizer), Subwords):
         return None
     pieces = tokenizer.symbols(range(tokenizer.size))
     if not any(piece.startswith(SPACE) for piece in pieces[len(SPECIAL) :]):

@@ -14,12 +14,14 @@ from s2s_jax.run.data import RunData
 from s2s_jax.run.run_dir import RUN_FORMAT, SIDES
 from s2s_jax.text.batches import BatchConfig, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.corpora import Mixture, mixture, shifted, with_first
 from s2s_jax.text.corpus import Corpus
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.encoding import encode_corpus, folder_for_data
 from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.text.sources import DataConfig
+from s2s_jax.text.tagged_tokenizer import TaggedTokenizer
 from s2s_jax.text.tokenizers import tokenizer_fingerprint
 
 
@@ -36,24 +38,55 @@ def encode_training(
     *,
     guided: float,
     print_line: Callable[[str], None],
-) -> Pairs:
-    """The training pairs within data.max_length, with gold links where loss.guided (`guided`) has a weight.
+) -> tuple[Pairs, Mixture | None]:
+    """The training pairs within data.max_length, and how they are mixed where they are from several corpora.
+
+    They have gold links where loss.guided (`guided`) has a weight.
 
     Raises:
         ValueError: there are no gold alignments, data.max_length leaves too few pairs, or a pair is too long for a
             batch.
     """
     settings = {"cache": config.cache, "workers": config.workers, "print_line": print_line}
-    pairs, places = Pairs(*encode_corpus(data.training, tokenizers, **settings)), data.reports["train"].kept_places
+    report = data.reports["train"]
+    pairs, places = Pairs(*encode_corpus(data.training, tokenizers, **settings)), report.kept_places
     if guided:
         pairs = pairs._replace(links=_gold_links(data.training, tokenizers, config, guided))
     kept = np.arange(len(pairs.sources))
     if config.max_length:
-        pairs, kept = _short_enough(pairs, config, data.reports["train"], tokenizers)
+        pairs, kept = _short_enough(pairs, config, report, tokenizers)
+    corpus = np.repeat(np.arange(len(report.corpus_sizes)), report.corpus_sizes)[kept]
+    if any(config.tags):
+        pairs = _tagged(pairs, corpus, config, tokenizers)
     _check_fit(
         pairs, batch, lambda index: places[int(kept[index])], remedy=", or set data.max_length and data.too_long"
     )
-    return pairs
+    return pairs, _mixture(corpus, config, report) if len(report.corpus_sizes) > 1 else None
+
+
+def _tagged(pairs: Pairs, corpus: np.ndarray, config: DataConfig, tokenizers: PairTokenizer) -> Pairs:
+    """The pairs with the tag of their corpus before each source."""
+    tokenizer, folder = tokenizers.source, folder_for_data(config.cache)
+    assert isinstance(tokenizer, TaggedTokenizer)
+    first = np.array([tokenizer.tag_id(tag) if tag else 0 for tag in config.tags], np.int32)[corpus]
+    pairs = pairs._replace(sources=with_first(pairs.sources, first, folder, pairs.sources.flat.dtype))
+    return pairs if pairs.links is None else pairs._replace(links=shifted(pairs.links, first != 0, folder))
+
+
+def _mixture(corpus: np.ndarray, config: DataConfig, report: DataReport) -> Mixture:
+    """How the corpora are mixed, which the report takes.
+
+    Raises:
+        ValueError: data.max_length leaves no pair of a corpus.
+    """
+    sizes = np.bincount(corpus, minlength=len(config.corpora)).tolist()
+    if not all(sizes):
+        empty = config.corpora[sizes.index(0)]
+        raise ValueError(f"data.max_length={config.max_length} leaves no training pair of {empty}; raise it.")
+    mixed = mixture(sizes, weights=config.weights, temperature=config.temperature)
+    columns = zip(config.corpora, sizes, mixed.shares, mixed.copies, strict=True)
+    report.corpora = [dict(zip(("corpus", "pairs", "share", "copies"), each, strict=True)) for each in columns]
+    return mixed
 
 
 def encode_validation(data: RunData, tokenizers: PairTokenizer, batch: BatchConfig) -> Pairs:
@@ -80,12 +113,14 @@ def _check_fit(pairs: Pairs, batch: BatchConfig, place: Callable[[int], str], *,
         )
 
 
-def facts_of(pairs: Pairs, validation: Sequence[Example], tokenizers: PairTokenizer) -> dict[str, Any]:
+def facts_of(
+    pairs: Pairs, validation: Sequence[Example], tokenizers: PairTokenizer, mixed: Mixture | None = None
+) -> dict[str, Any]:
     """What must not change when the run is resumed: fingerprints of data and tokenizers, and the longest target."""
     return {
         "format": RUN_FORMAT,
         "version": s2s_jax.__version__,
-        "data": _fingerprint(pairs),
+        "data": _fingerprint(pairs, mixed.sizes if mixed else ()),
         "validation_data": _examples_fingerprint(validation),
         "longest_target": int(pairs.lengths()[:, 1].max()),
         **{f"{side}_tokenizer": tokenizer_fingerprint(getattr(tokenizers, side)) for side in SIDES},
@@ -150,8 +185,9 @@ def _without_absent_slots(pairs: Pairs, tokenizers: PairTokenizer, folder: Path 
     return writer.finish()
 
 
-def _fingerprint(pairs: Pairs) -> str:
-    hashed = hashlib.blake2b(digest_size=16)
+def _fingerprint(pairs: Pairs, sizes: Sequence[int]) -> str:
+    """A fingerprint of ids and links, and of the sizes of several corpora."""
+    hashed = hashlib.blake2b(" ".join(map(str, sizes)).encode(), digest_size=16)
     for side in filter(None, pairs):  # links only where a loss needs them
         hashed.update(side.lengths.astype(np.int64).tobytes())
         for part in side.parts():

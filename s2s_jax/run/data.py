@@ -9,7 +9,7 @@ from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.encoding import folder_for_data
 from s2s_jax.text.example import Example
 from s2s_jax.text.progress import reported
-from s2s_jax.text.sources import DataConfig, has_splits, read_split, stream_split
+from s2s_jax.text.sources import DataConfig, corpus_streams, has_splits, read_split
 
 
 class RunData(NamedTuple):
@@ -33,7 +33,7 @@ def read_data(config: DataConfig, print_line: Callable[[str], None], *, links: b
     splits = ["validation", *["test"] * (bool(config.test) and not has_splits(config.test))]
     report, known = DataReport(), TrainingPairs()
     training = Corpus(folder_for_data(config.cache), links=links)
-    blocks = blocks_of(stream_split(config, "train", report))
+    blocks = (block for examples in corpus_streams(config, report) for block in blocks_of(examples))
     for block in reported(blocks, print_line, "training data read", count=lambda block: len(block.sources)):
         training.append(block)
         known.add(block.sources, block.targets)

@@ -14,6 +14,7 @@ from s2s_jax.run.run_dir import write_config, write_facts, write_json
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
 from s2s_jax.text.batches import Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.corpora import Mixture
 
 
 class Inputs(NamedTuple):
@@ -24,6 +25,7 @@ class Inputs(NamedTuple):
     training: Pairs
     validation: Pairs
     facts: dict[str, Any]  # what must not change when the run is resumed
+    mixture: Mixture | None = None  # of several training corpora
 
 
 def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, resumed: Path | None) -> Inputs:
@@ -38,14 +40,20 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     guided, batch, slots = experiment.loss.guided, experiment.batch, copy_slots(experiment.model)
     data = read_data(experiment.data, print_line, links=guided > 0)
     with contextlib.closing(data.training):  # what is trained on are ids
-        learning = {"copy_slots": slots, "cache": experiment.data.cache, "print_line": print_line}
+        learning = {
+            "copy_slots": slots,
+            "tags": experiment.data.tags,
+            "cache": experiment.data.cache,
+            "print_line": print_line,
+        }
         tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, **learning)
-        pairs = encode_training(data, tokenizers, experiment.data, batch, guided=guided, print_line=print_line)
+        options = {"guided": guided, "print_line": print_line}
+        pairs, mixed = encode_training(data, tokenizers, experiment.data, batch, **options)
     validation = encode_validation(data, tokenizers, batch)
     print_reports(data.reports, print_line)
     for note in evaluation_notes(data.validation, len(data.validation), experiment.evaluation):
         print_line(f"note: {note}.")
-    return Inputs(data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers))
+    return Inputs(data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers, mixed), mixed)
 
 
 def write_run(experiment: Experiment, inputs: Inputs, directory: Path) -> None:

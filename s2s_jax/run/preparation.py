@@ -94,7 +94,8 @@ def prepared_run(
             if opening.replaced and distributed.is_first():
                 print_line(f"what {directory} held is now in {move_aside(directory)}")
         own = devices.own_rows(mesh)
-        plan = BatchPlan(shared.inputs.training, experiment.batch, seed=experiment.seed, own=own)
+        inputs = shared.inputs
+        plan = BatchPlan(inputs.training, experiment.batch, seed=experiment.seed, own=own, mixture=inputs.mixture)
         with distributed.together():  # left when no process finds anything unfinished any more
             checkpoints = stack.enter_context(_checkpoints(experiment, shared.inputs.facts, directory))
         state, progress = _start(experiment, shared, checkpoints, mesh, print_line)

@@ -1,7 +1,7 @@
 """The tokenizers of a run: its own ones, those of another run's files, or new ones trained on the training split."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import BOTH, Corpus
 from s2s_jax.text.encoding import LARGE
 from s2s_jax.text.subwords import Subwords
+from s2s_jax.text.tagged_tokenizer import TaggedTokenizer, untagged
 from s2s_jax.text.tokenizer_cache import TokenizerCache
 from s2s_jax.text.tokenizers import (
     TOKENIZERS,
@@ -31,12 +32,14 @@ def make_tokenizers(
     resumed: Path | None,
     *,
     copy_slots: int,
+    tags: Sequence[str] = (),
     cache: str = "",
     print_line: Callable[[str], None],
 ) -> PairTokenizer:
     """The tokenizers of the directory of a resumed run, else new ones or those of files, as configured.
 
     Args:
+        tags: as data.tags; the source knows them, and the target too where both sides have one vocabulary.
         cache: as data.cache, for those that are learned.
     """
     sides = {}
@@ -51,7 +54,15 @@ def make_tokenizers(
             sides[side] = given_tokenizer(own, corpus.lines(lines_of))
         else:
             sides[side] = _learned_tokenizer(own, corpus, lines_of, cache, print_line)
-    return PairTokenizer(**sides, slots=copy_slots)
+    return PairTokenizer(**_with_tags(sides, tags), slots=copy_slots)
+
+
+def _with_tags(sides: dict[str, Tokenizer], tags: Sequence[str]) -> dict[str, Tokenizer]:
+    """The tokenizers of both sides, knowing the tags that are not empty."""
+    named = [*dict.fromkeys(filter(None, tags))]
+    tagged = SIDES if PairTokenizer(*map(untagged, sides.values())).one_vocabulary else SIDES[:1]
+    knows = {side: named and side in tagged for side in SIDES}
+    return {side: TaggedTokenizer(untagged(each), named) if knows[side] else each for side, each in sides.items()}
 
 
 def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:
@@ -96,8 +107,9 @@ def _same_as_file(tokenizer: Tokenizer, own: TokenizerConfig, side: str) -> Toke
     """The tokenizer of a run, after a look whether the file that it came from is still the same, where there is one."""
     file = own.file
     if file and all(Path(each).exists() for each in (file, own.vocabulary or file)):
-        present = given_tokenizer(own, (), symbols=getattr(tokenizer, "vocabulary", None))
-        fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (tokenizer, present))
+        inner = untagged(tokenizer)
+        present = given_tokenizer(own, (), symbols=getattr(inner, "vocabulary", None))
+        fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (inner, present))
         if there != fingerprint:
             raise ValueError(
                 f"tokenizer.{side}.file={file} is not the tokenizer that the run was trained with (sha256 {there}, "

@@ -167,7 +167,8 @@ def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
 
     A source of the user's own is read each time: what it reads is not known.
     """
-    specs = [spec for spec in map(data.spec, SPLITS) if not spec.startswith(("task:", "tfds:"))]
+    every = [*data.corpora, *map(data.spec, SPLITS[1:])]
+    specs = [spec for spec in every if not spec.startswith(("task:", "tfds:"))]
     if any(map(has_splits, specs)):  # no file, and no source of ours
         return _data_digest(data)
     names = [
@@ -186,7 +187,10 @@ def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
 def _data_digest(data: DataConfig) -> str:
     hashed = hashlib.blake2b(digest_size=16)
     for split in SPLITS:
-        for example in read_split(data, split)[0]:
+        examples, report = read_split(data, split)
+        if len(report.corpus_sizes) > 1:  # where one ends and the next begins counts too
+            hashed.update(repr(report.corpus_sizes).encode())
+        for example in examples:
             hashed.update(f"{split}\0{example.source}\0{example.target}\0".encode() + _link_bytes(example) + b"\n")
     return hashed.hexdigest()
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from s2s_jax.shapes import EOS, UNK, Batch
+from s2s_jax.text.corpora import Mixture
 from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.validation import at_least, check_fields
 
@@ -144,19 +145,31 @@ class BatchPlan:
     """The batches of all epochs: `batch(step)` is a function of step, seed and the data, and of nothing else."""
 
     def __init__(
-        self, pairs: Pairs, config: BatchConfig, *, seed: int, own: Callable[[int], slice] = lambda rows: slice(0, rows)
+        self,
+        pairs: Pairs,
+        config: BatchConfig,
+        *,
+        seed: int,
+        own: Callable[[int], slice] = lambda rows: slice(0, rows),
+        mixture: Mixture | None = None,
     ):
-        """`own` says which of so many rows of a batch this process is to read; of the others it knows the lengths."""
+        """`own` says which of so many rows of a batch this process is to read; of the others it knows the lengths.
+
+        Args:
+            mixture: of the corpora that the pairs are from; None for one corpus.
+        """
         if not pairs.sources:
             raise ValueError("there are no pairs to make batches of.")
         self.pairs, self.config, self.seed, self._own = pairs, config, seed, own
+        self._mixture = mixture
         lengths = pairs.lengths()
         self.buckets = choose_buckets(lengths, count=config.buckets)
         self.rows = [batch_rows(bucket, config) for bucket in self.buckets]
         assigned = smallest_fit(lengths, self.buckets)
         numbers = range(len(self.buckets))
         self._members = [np.flatnonzero(assigned == number).astype(np.int32) for number in numbers]
-        self.per_epoch = sum(-(-len(members) // rows) for members, rows in zip(self._members, self.rows, strict=True))
+        counts = [sum(mixture.counts(members)) if mixture else len(members) for members in self._members]
+        self.per_epoch = sum(-(-count // rows) for count, rows in zip(counts, self.rows, strict=True))
         self.real_tokens = int(lengths.sum())
         self._order: tuple[int, list[tuple[int, np.ndarray]]] | None = None  # of the epoch used last
 
@@ -194,6 +207,8 @@ class BatchPlan:
         rng = np.random.default_rng([self.seed, epoch])
         batches = []
         for bucket, members in enumerate(self._members):
+            if self._mixture:
+                members = self._mixture.draw(members, seed=self.seed, epoch=epoch, bucket=bucket)
             members, rows = rng.permutation(members), self.rows[bucket]
             batches += [(bucket, members[start : start + rows]) for start in range(0, len(members), rows)]
         return [batches[index] for index in rng.permutation(len(batches))]

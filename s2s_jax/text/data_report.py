@@ -48,6 +48,11 @@ class DataReport:
     """The first places of each reason, as `file:line`."""
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
     """Fractions of the examples, as `data_checks` computes them."""
+    corpora: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Of several training corpora, the spec of each, its pairs, its share of an epoch and the copies that this takes;
+    empty for one corpus."""
+    corpus_sizes: list[int] = dataclasses.field(default_factory=list, compare=False, repr=False)
+    """The pairs of each training corpus that are used, before data.max_length; not in `record`."""
     kept_places: Places = dataclasses.field(default_factory=Places, compare=False, repr=False)
     """The place of each example that `read_split` returned; not in `record`."""
 
@@ -67,8 +72,14 @@ class DataReport:
             head,
             *(f"{count:,} x {reason} ({', '.join(self.places[reason])})" for reason, count in reasons),
             *([shares] if shares else []),
+            *(
+                f"{each['pairs']:,} pairs of {each['corpus']}, {each['share']:.1%} of an epoch "
+                f"({each['copies']:.3g} times each)"
+                for each in self.corpora
+            ),
         ]
 
     def record(self) -> dict[str, Any]:
         """The report as JSON values, for `data_report.json`."""
-        return {name: getattr(self, name) for name in ("read", "kept", "counts", "places", "shares")}
+        names = ("read", "kept", "counts", "places", "shares", *["corpora"] * bool(self.corpora))
+        return {name: getattr(self, name) for name in names}

@@ -18,6 +18,7 @@ from s2s_jax import imports
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import unpack_lines
 from s2s_jax.text.ragged import Rows
+from s2s_jax.text.tagged_tokenizer import untagged
 from s2s_jax.text.tokenizers import GIVEN, TOKENIZERS, Tokenizer, tokenizer_fingerprint, tokenizer_of
 
 PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {module} import serve; serve()"
@@ -120,7 +121,7 @@ def _described(tokenizers: PairTokenizer) -> dict[str, Any]:
 
 def is_built_in(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer is one of this package: its ids are known by its state alone."""
-    return type(tokenizer).__module__.startswith("s2s_jax.")
+    return type(untagged(tokenizer)).__module__.startswith("s2s_jax.")
 
 
 def _write(pipe: BinaryIO, message: bytes) -> None:
@@ -187,8 +188,9 @@ def _tokenizers_of(description: dict[str, Any]) -> PairTokenizer:
     imports.import_code(description["imports"])
     sides = {}
     for side, state in description["states"].items():
-        if state["type"] not in {**TOKENIZERS, **GIVEN}:
-            raise ValueError(f"the type {state['type']!r} of a tokenizer is known only to files that --import names")
+        kind = state.get("tokenizer", state)["type"]
+        if kind not in {**TOKENIZERS, **GIVEN}:
+            raise ValueError(f"the type {kind!r} of a tokenizer is known only to files that --import names")
         sides[side] = tokenizer_of(state)
         if tokenizer_fingerprint(sides[side]) != description["fingerprints"][side]:
             raise ValueError(f"the {side} tokenizer has another state there")

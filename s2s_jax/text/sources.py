@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from s2s_jax.text import synthetic_tasks
+from s2s_jax.text.corpora import check_corpora, listed
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import EncodingErrors, has_control, is_blank
@@ -32,8 +33,18 @@ class DataConfig:
 
     train: str = ""
     """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz.
-    Or lines:FILE: each line is a target, and all sources are empty, for a language model.
+    Or lines:FILE: each line is a target, and all sources are empty, for a language model. Several corpora are a JSON
+    list of any of these: '["a.en,a.de", "more.tsv"]'.
     """
+    weights: tuple[float, ...] = ()
+    """How large a part of an epoch each of several corpora has, in the order of `train`, up to a common factor; empty
+    for parts by size. An epoch has as many pairs as all corpora together."""
+    temperature: float = 1.0
+    """Where no weights are given, the part of a corpus is proportional to size^(1/temperature): 1 for parts by size,
+    larger for more equal ones."""
+    tags: tuple[str, ...] = ()
+    """A token put before each source line of each corpus, such as <bt> for back-translated sources; "" for none. A line
+    to translate may start with it as well."""
     validation: str = ""
     """The same for validation; empty: the validation split of a source that has splits, such as task: and tfds:."""
     test: str = ""
@@ -93,6 +104,14 @@ class DataConfig:
         at_least("data.eval_size", self.eval_size, 1)
         at_least("data.max_length", self.max_length, 0)
         at_least("data.workers", self.workers, 0)
+        check_corpora(
+            self.corpora, weights=self.weights, temperature=self.temperature, tags=self.tags, alignment=self.alignment
+        )
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """The specs of the training corpora."""
+        return listed(self.train)
 
     def split_used(self, split: str) -> str:
         """The split that is read: validation in place of test where no test data is named and the source has none."""
@@ -141,16 +160,28 @@ def stream_split(config: DataConfig, split: str, report: DataReport) -> Iterator
     Raises:
         FileNotFoundError, ValueError: with file and line where data is at fault.
     """
-    spec = config.spec(split)
+    if split == "train" and len(config.corpora) > 1:
+        for examples in corpus_streams(config, report):
+            yield from examples
+        return
+    spec, read, kept = config.spec(split), report.read, report.kept
     for example, place in _placed_examples(spec, split, config, report):
         report.read += 1
         if split != "train" or _is_usable(example, place, config, report):
             report.kept += 1
             report.kept_places.append(place)
             yield example
-    if not report.kept:
+    if report.kept == kept:
         reasons = "; ".join(report.lines()[1:]) or "it is empty"
-        raise ValueError(f"data.{split}={spec}: 0 of {report.read} pairs left: {reasons}.")
+        raise ValueError(f"data.{split}={spec}: 0 of {report.read - read} pairs left: {reasons}.")
+
+
+def corpus_streams(config: DataConfig, report: DataReport) -> Iterator[Iterator[Example]]:
+    """The training pairs of each corpus, one corpus after another; the report takes the size of each that was read."""
+    for spec in config.corpora or ("",):
+        before = report.kept
+        yield stream_split(dataclasses.replace(config, train=spec, weights=(), tags=()), "train", report)
+        report.corpus_sizes.append(report.kept - before)
 
 
 class Reader(Protocol):

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -30,6 +30,7 @@ from s2s_jax.text.normalization import FORMS, LOWER, UNICODE_FORMS, UnicodeForm
 from s2s_jax.text.ragged import Rows, with_eos
 from s2s_jax.text.subwords import Subwords, Unigrams
 from s2s_jax.text.symbol_tokenizers import Characters, Span, Words
+from s2s_jax.text.tagged_tokenizer import TaggedTokenizer
 from s2s_jax.validation import at_least, check_fields, one_of
 
 TOKENIZER_FORMAT = 2  # of the files: what "type" names was "kind" in 1
@@ -126,7 +127,10 @@ class TokenizersConfig:
 class Tokenizer(Protocol):
     """What every tokenizer can do."""
 
-    type: ClassVar[str]
+    @property
+    def type(self) -> str:
+        """Its name in the table of types."""
+        ...
 
     @property
     def size(self) -> int:
@@ -275,6 +279,8 @@ def tokenizer_of(state: dict) -> Tokenizer:
     Raises:
         ValueError, KeyError, TypeError, RuntimeError: there is none.
     """
+    if state["type"] == "tagged":
+        return TaggedTokenizer(tokenizer_of(state["tokenizer"]), state["tags"])
     one_of("type", state["type"], {**TOKENIZERS, **GIVEN})
     one_of("unicode", state["unicode"], FORMS)
     return {**TOKENIZERS, **GIVEN}[state["type"]].from_state(state)
@@ -287,6 +293,8 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 
 def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> Rows:
     """The ids of each line, ended by EOS."""
+    if isinstance(tokenizer, TaggedTokenizer) and not any(map(tokenizer.tag_of, lines)):
+        tokenizer = tokenizer.inner
     return tokenizer.encode_all(lines) if isinstance(tokenizer, Subwords) else with_eos(map(tokenizer.encode, lines))
 
 
