@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from s2s_jax import config as configs
 from s2s_jax.run.inputs import read_inputs
 from s2s_jax.shapes import PAD
-from s2s_jax.sweep.fingerprint import trial_identity
+from s2s_jax.sweep.fingerprint import _data_fingerprint
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpora import mixture
@@ -153,14 +153,14 @@ def test_a_run_reads_all_corpora_and_reports_their_shares(corpora):
 
 
 def test_where_a_corpus_ends_counts_for_runs_and_sweeps(corpora, tmp_path):
-    before = inputs_of(*corpora).facts["data"], trial_identity(tiny.experiment(*corpora), {})["data"]
+    before = inputs_of(*corpora).facts["data"], _data_fingerprint(tiny.experiment(*corpora).data, {})
     rows = (tmp_path / "large.tsv").read_text().splitlines(keepends=True)
     (tmp_path / "large.tsv").write_text("".join(rows[:29]))
     (tmp_path / "rest.tsv").write_text("".join(rows[29:]))
     names = [str(tmp_path / name) for name in ("large.tsv", "rest.tsv", "small.jsonl")]
     three = [f"data.train={json.dumps(names)}", *corpora[1:], "data.weights=[1,1,1]"]
     for changes in (three, [*three[:-1], "data.weights=[]"]):
-        after = inputs_of(*changes).facts["data"], trial_identity(tiny.experiment(*changes), {})["data"]
+        after = inputs_of(*changes).facts["data"], _data_fingerprint(tiny.experiment(*changes).data, {})
         assert after[0] != before[0]
         assert after[1] != before[1]
 

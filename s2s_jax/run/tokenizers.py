@@ -10,7 +10,7 @@ from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import BOTH, Corpus
 from s2s_jax.text.encoding import LARGE
 from s2s_jax.text.subwords import Subwords
-from s2s_jax.text.tagged_tokenizer import TaggedTokenizer, untagged
+from s2s_jax.text.tagged_tokenizer import untagged
 from s2s_jax.text.tokenizer_cache import TokenizerCache
 from s2s_jax.text.tokenizers import (
     TOKENIZERS,
@@ -22,6 +22,7 @@ from s2s_jax.text.tokenizers import (
     save_tokenizer,
     tokenizer_fingerprint,
     train_tokenizer,
+    with_tags,
 )
 from s2s_jax.training.checkpoint.disk import sync_directory
 
@@ -61,8 +62,7 @@ def _with_tags(sides: dict[str, Tokenizer], tags: Sequence[str]) -> dict[str, To
     """The tokenizers of both sides, knowing the tags that are not empty."""
     named = [*dict.fromkeys(filter(None, tags))]
     tagged = SIDES if PairTokenizer(*map(untagged, sides.values())).one_vocabulary else SIDES[:1]
-    knows = {side: named and side in tagged for side in SIDES}
-    return {side: TaggedTokenizer(untagged(each), named) if knows[side] else each for side, each in sides.items()}
+    return {side: with_tags(each, named if side in tagged else ()) for side, each in sides.items()}
 
 
 def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -30,7 +30,7 @@ from s2s_jax.text.normalization import FORMS, LOWER, UNICODE_FORMS, UnicodeForm
 from s2s_jax.text.ragged import Rows, with_eos
 from s2s_jax.text.subwords import Subwords, Unigrams
 from s2s_jax.text.symbol_tokenizers import Characters, Span, Words
-from s2s_jax.text.tagged_tokenizer import TaggedTokenizer
+from s2s_jax.text.tagged_tokenizer import TaggedTokenizer, untagged
 from s2s_jax.validation import at_least, check_fields, one_of
 
 TOKENIZER_FORMAT = 2  # of the files: what "type" names was "kind" in 1
@@ -127,10 +127,7 @@ class TokenizersConfig:
 class Tokenizer(Protocol):
     """What every tokenizer can do."""
 
-    @property
-    def type(self) -> str:
-        """Its name in the table of types."""
-        ...
+    type: ClassVar[str]
 
     @property
     def size(self) -> int:
@@ -280,10 +277,15 @@ def tokenizer_of(state: dict) -> Tokenizer:
         ValueError, KeyError, TypeError, RuntimeError: there is none.
     """
     if state["type"] == "tagged":
-        return TaggedTokenizer(tokenizer_of(state["tokenizer"]), state["tags"])
+        return with_tags(tokenizer_of(state["tokenizer"]), state["tags"])
     one_of("type", state["type"], {**TOKENIZERS, **GIVEN})
     one_of("unicode", state["unicode"], FORMS)
     return {**TOKENIZERS, **GIVEN}[state["type"]].from_state(state)
+
+
+def with_tags(tokenizer: Tokenizer, tags: Sequence[str]) -> Tokenizer:
+    """The tokenizer, knowing these tags instead of those that it may know."""
+    return cast(Tokenizer, TaggedTokenizer(untagged(tokenizer), tags)) if tags else untagged(tokenizer)
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
