@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     source: Any  # Int[B, S]
     target: Any  # Int[B, T]
     links: Any = ()  # Bool[B, T, S], gold alignment links; () if they are not needed
+    fed: Any = ()  # Int[B, T], the target as the decoder reads it, with words hidden; () if it reads the target
 
 
 def real(tokens):

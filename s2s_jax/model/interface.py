@@ -255,7 +255,7 @@ def unroll_targets(
     # The second of the three keys is spare: with two, the policies would draw other numbers than in earlier versions.
     for_encode, _, for_policy = (None, None, None) if key is None else jax.random.split(key, 3)
     memory, state = model.encode(params, batch.source, for_encode)
-    tokens = shift_right(batch.target)
+    tokens = shift_right(batch.target if isinstance(batch.fed, tuple) else batch.fed)
     inputs = DecoderInputs(tokens)
     if policy is not None:
         if for_policy is None:

@@ -10,11 +10,12 @@ from s2s_jax.evaluate.config import evaluation_notes
 from s2s_jax.run.batches import encode_training, encode_validation, facts_of
 from s2s_jax.run.data import RunData, print_reports, read_data
 from s2s_jax.run.model import copy_slots
-from s2s_jax.run.run_dir import write_config, write_facts, write_json
+from s2s_jax.run.run_dir import SIDES, write_config, write_facts, write_json
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
-from s2s_jax.text.batches import Pairs
+from s2s_jax.text.batches import Noise, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpora import Mixture
+from s2s_jax.text.token_dropout import token_dropout
 
 
 class Inputs(NamedTuple):
@@ -26,6 +27,7 @@ class Inputs(NamedTuple):
     validation: Pairs
     facts: dict[str, Any]  # what must not change when the run is resumed
     mixture: Mixture | None = None  # of several training corpora
+    noise: Noise = (None, None)  # of the tokens of training pairs
 
 
 def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, resumed: Path | None) -> Inputs:
@@ -47,13 +49,30 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
             "print_line": print_line,
         }
         tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, **learning)
+        noise = _noise(tokenizers, experiment)
         options = {"guided": guided, "print_line": print_line}
         pairs, mixed = encode_training(data, tokenizers, experiment.data, batch, **options)
     validation = encode_validation(data, tokenizers, batch)
     print_reports(data.reports, print_line)
     for note in evaluation_notes(data.validation, len(data.validation), experiment.evaluation):
         print_line(f"note: {note}.")
-    return Inputs(data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers, mixed), mixed)
+    return Inputs(
+        data, tokenizers, pairs, validation, facts_of(pairs, data.validation, tokenizers, mixed), mixed, noise
+    )
+
+
+def _noise(tokenizers: PairTokenizer, experiment: Experiment) -> Noise:
+    """The noise of both sides."""
+    source, target = (
+        token_dropout(
+            getattr(tokenizers, side),
+            getattr(experiment.tokenizer, side),
+            f"tokenizer.{side}",
+            guided=experiment.loss.guided,
+        )
+        for side in SIDES
+    )
+    return source, target
 
 
 def write_run(experiment: Experiment, inputs: Inputs, directory: Path) -> None:

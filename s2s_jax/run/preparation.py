@@ -95,7 +95,8 @@ def prepared_run(
                 print_line(f"what {directory} held is now in {move_aside(directory)}")
         own = devices.own_rows(mesh)
         inputs = shared.inputs
-        plan = BatchPlan(inputs.training, experiment.batch, seed=experiment.seed, own=own, mixture=inputs.mixture)
+        options = {"own": own, "mixture": inputs.mixture, "noise": inputs.noise}
+        plan = BatchPlan(inputs.training, experiment.batch, seed=experiment.seed, **options)
         with distributed.together():  # left when no process finds anything unfinished any more
             checkpoints = stack.enter_context(_checkpoints(experiment, shared.inputs.facts, directory))
         state, progress = _start(experiment, shared, checkpoints, mesh, print_line)

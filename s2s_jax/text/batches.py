@@ -15,9 +15,11 @@ from jaxtyping import Bool, Int
 from s2s_jax.shapes import EOS, UNK, Batch
 from s2s_jax.text.corpora import Mixture
 from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
+from s2s_jax.text.token_dropout import TokenDropout
 from s2s_jax.validation import at_least, check_fields
 
 Bucket = tuple[int, int]  # padded source and target lengths
+Noise = tuple[TokenDropout | None, TokenDropout | None]  # of sources and targets
 GRID = 32  # lengths of a side that buckets are chosen from
 MAX_ROUNDS = 10  # of moving buckets; three or four are usual
 
@@ -47,6 +49,7 @@ class Pairs(NamedTuple):
     sources: Ragged
     targets: Ragged
     links: Ragged | None = None  # rows of (source token, target token); None where no loss needs them
+    fed: Ragged | None = None  # the targets as the decoder reads them; None where that is as they are
 
     def lengths(self) -> Int[np.ndarray, "N 2"]:
         """Source and target lengths, EOS included."""
@@ -54,8 +57,8 @@ class Pairs(NamedTuple):
 
     def select(self, indices: Int[np.ndarray, " M"]) -> "Pairs":
         """The pairs with these indices, in their order."""
-        links = self.links.select(indices) if self.links is not None else None
-        return Pairs(self.sources.select(indices), self.targets.select(indices), links)
+        links, fed = (side if side is None else side.select(indices) for side in (self.links, self.fed))
+        return Pairs(self.sources.select(indices), self.targets.select(indices), links, fed)
 
     def truncate(self, longest: int, *, folder: Path | None = None) -> "Pairs":
         """The first `longest` tokens of each side, with EOS appended, and the links between them.
@@ -152,17 +155,19 @@ class BatchPlan:
         seed: int,
         own: Callable[[int], slice] = lambda rows: slice(0, rows),
         mixture: Mixture | None = None,
+        noise: Noise = (None, None),
     ):
         """`own` says which of so many rows of a batch this process is to read; of the others it knows the lengths.
 
         Args:
             mixture: of the corpora that the pairs are from; None for one corpus.
+            noise: of the tokens of both sides.
         """
         if not pairs.sources:
             raise ValueError("there are no pairs to make batches of.")
         self.pairs, self.config, self.seed, self._own = pairs, config, seed, own
-        self._mixture = mixture
-        lengths = pairs.lengths()
+        self._mixture, self._noise = mixture, noise
+        lengths = self._lengths_with_noise()
         self.buckets = choose_buckets(lengths, count=config.buckets)
         self.rows = [batch_rows(bucket, config) for bucket in self.buckets]
         assigned = smallest_fit(lengths, self.buckets)
@@ -170,7 +175,7 @@ class BatchPlan:
         self._members = [np.flatnonzero(assigned == number).astype(np.int32) for number in numbers]
         counts = [sum(mixture.counts(members)) if mixture else len(members) for members in self._members]
         self.per_epoch = sum(-(-count // rows) for count, rows in zip(counts, self.rows, strict=True))
-        self.real_tokens = int(lengths.sum())
+        self.real_tokens = int(pairs.lengths().sum())
         self._order: tuple[int, list[tuple[int, np.ndarray]]] | None = None  # of the epoch used last
 
     @property
@@ -185,21 +190,44 @@ class BatchPlan:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self._shuffled(epoch))
         bucket, members = self._order[1][number]
-        return self._read(members, rows=self.rows[bucket], bucket=self.buckets[bucket])
+        pairs = self._drawn(self.pairs.select(members), step, self.buckets[bucket])
+        return self._read(pairs, rows=self.rows[bucket], bucket=self.buckets[bucket])
 
-    def _read(self, members: Int[np.ndarray, " M"], *, rows: int, bucket: Bucket) -> Batch:
+    def _lengths_with_noise(self) -> Int[np.ndarray, "N 2"]:
+        """Lengths of both sides with room for what noise makes of them, as far as a batch has the positions."""
+        plain, (source, target) = self.pairs.lengths(), self._noise
+        lengths = plain.copy()
+        for side, rows, noise in ((0, self.pairs.sources, source), (1, self.pairs.targets, target)):
+            if noise is not None:
+                lengths[:, side] = noise.lengths(rows)
+        return np.where(lengths.sum(1, keepdims=True) <= self.config.tokens, lengths, plain)
+
+    def _drawn(self, pairs: Pairs, step: int, bucket: Bucket) -> Pairs:
+        """The pairs of a step with the noise of both sides."""
+        source, target = self._noise
+        sources, targets, fed = pairs.sources, pairs.targets, None
+        if source is not None:
+            rng = np.random.default_rng([self.seed, step, 0])
+            sources = source.hidden(source.segmented(sources, rng, longest=bucket[0]), rng)
+        if target is not None:
+            rng = np.random.default_rng([self.seed, step, 1])
+            targets = target.segmented(targets, rng, longest=bucket[1])
+            fed = target.hidden(targets, rng) if target.rate else None
+        return pairs._replace(sources=sources, targets=targets, fed=fed)
+
+    def _read(self, pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
         """The batch of some pairs; a row of another process has a target of its length, and nothing else."""
         own = self._own(rows)
-        part = padded_batch(self.pairs.select(members[own]), rows=own.stop - own.start, bucket=bucket)
+        part = padded_batch(pairs.select(np.arange(len(pairs.sources))[own]), rows=own.stop - own.start, bucket=bucket)
         if own == slice(0, rows):
             return part
         around = own.start, rows - own.stop
         batch = Batch(
             *(side if isinstance(side, tuple) else np.pad(side, (around, *[(0, 0)] * (side.ndim - 1))) for side in part)
         )
-        elsewhere = np.arange(bucket[1]) < self.pairs.targets.lengths[members][:, None]
+        elsewhere = np.arange(bucket[1]) < pairs.targets.lengths[:, None]
         elsewhere[own] = False
-        batch.target[: len(members)][elsewhere] = UNK
+        batch.target[: len(elsewhere)][elsewhere] = UNK
         return batch
 
     def _shuffled(self, epoch: int) -> list[tuple[int, np.ndarray]]:
@@ -223,7 +251,7 @@ class BatchPlan:
     def largest(self) -> Batch:
         """A batch of the bucket with the most positions, with a single pair: its shape needs the most memory."""
         number = max(range(len(self.buckets)), key=lambda bucket: self.rows[bucket] * sum(self.buckets[bucket]))
-        pairs = self.pairs.select(self._members[number][:1])
+        pairs = self._drawn(self.pairs.select(self._members[number][:1]), 0, self.buckets[number])
         return padded_batch(pairs, rows=self.rows[number], bucket=self.buckets[number])
 
     def in_order(self) -> Iterator[Batch]:
@@ -258,7 +286,8 @@ def padded_batch(pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
     source, target = (
         side.padded(rows, length) for side, length in zip((pairs.sources, pairs.targets), bucket, strict=True)
     )
-    return Batch(source, target, links=_link_matrix(pairs.links, rows, bucket) if pairs.links is not None else ())
+    links = _link_matrix(pairs.links, rows, bucket) if pairs.links is not None else ()
+    return Batch(source, target, links, pairs.fed.padded(rows, bucket[1]) if pairs.fed is not None else ())
 
 
 def _link_matrix(links: Ragged, rows: int, bucket: Bucket) -> Bool[np.ndarray, "B T S"]:

@@ -5,8 +5,9 @@ Both are applied exactly as their programs apply them; only the ids are ours, th
 
 import collections
 import itertools
+import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -47,6 +48,7 @@ class GivenPieces(Subwords):
         self._theirs = [pieces.unk_id()] * len(SPECIAL) + ordinary  # by our id
         self._ours = np.full(pieces.get_piece_size(), UNK, np.int32)  # by their id
         self._ours[ordinary] = np.arange(len(SPECIAL), len(self._theirs))
+        self.redrawn_by = {1: "sampling_alpha", 2: "dropout"}.get(_model_type(model), "")
 
     @property
     def size(self) -> int:
@@ -55,7 +57,7 @@ class GivenPieces(Subwords):
 
     def encode(self, line: str) -> list[int]:
         """The ids of the pieces of a line; UNK where the model has no piece."""
-        return self._ours[self._pieces.encode(normalize(line, self.unicode))].tolist()
+        return self._ids(self._pieces.encode(normalize(line, self.unicode)))
 
     def encode_all(self, lines: Sequence[str]) -> Rows:
         """The ids of each line, ended by EOS."""
@@ -79,7 +81,22 @@ class GivenPieces(Subwords):
         ]
 
     def _text(self, ids: Sequence[int]) -> str:
-        return self._pieces.decode([self._theirs[number] for number in ids])
+        return self._pieces.decode(self._numbers(ids))
+
+    def _numbers(self, ids: Sequence[int]) -> list[int]:
+        return [self._theirs[number] for number in ids]
+
+    def _ids(self, numbers: Sequence[int]) -> list[int]:
+        return self._ours[[*numbers]].tolist()
+
+
+def _model_type(model: bytes) -> int:
+    """The number of the algorithm of a sentencepiece model."""
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
+
+    proto = ModelProto()
+    proto.ParseFromString(model)
+    return proto.trainer_spec.model_type
 
 
 class MergeCodes(Symbols):
@@ -93,6 +110,7 @@ class MergeCodes(Symbols):
     """
 
     type: ClassVar[str] = "subword-nmt"
+    redrawn_by: str = "dropout"
     separator = " "
 
     def __init__(
@@ -107,6 +125,26 @@ class MergeCodes(Symbols):
     def tokenize(self, line: str) -> list[str]:
         """The tokens of a line, whether in the vocabulary or not."""
         return [token for word in Words.split(normalize(line, self.unicode)) for token in self._known(word)]
+
+    def redraw(self, ids: Sequence[int], *, strength: float, seed: int) -> list[int]:
+        """The ids of the same words, split with the probability `strength` that a possible merge is left out.
+
+        A word keeps its tokens where it, or what is drawn, has one outside the vocabulary.
+        """
+        rng, redrawn, start = random.Random(seed), [], 0
+        tokens = self.symbols(ids)
+        for end, token in enumerate(tokens, 1):
+            if token.endswith(JOINER) and end < len(tokens):
+                continue
+            word, old = "".join(each.removesuffix(JOINER) for each in tokens[start:end]), [*ids[start:end]]
+            new = [self._ids.get(each, UNK) for each in self.split_word(word, dropout=strength, rng=rng)]
+            redrawn += old if UNK in old or UNK in new else new
+            start = end
+        return redrawn
+
+    def split_word(self, word: str, *, dropout: float, rng: random.Random) -> list[str]:
+        """The tokens of a word, where each possible merge is left out of a round with a probability."""
+        return _joined(self._pieces(word, keep=lambda: rng.random() > dropout))
 
     def decode(self, ids: Sequence[int], unknown: Sequence[str] = ()) -> str:
         """The line that ids stand for, its words put together."""
@@ -236,9 +274,16 @@ def read_vocabulary(path: Path, min_frequency: int) -> list[str]:
     return [*tokens]
 
 
-def learn_symbols(codes: MergeCodes, lines: Iterable[str], *, size: int, min_frequency: int) -> list[str]:
-    """The most frequent tokens that codes make of lines."""
-    counts: Mapping[str, int] = collections.Counter(token for line in lines for token in codes.tokenize(line))
+def learn_symbols(
+    codes: MergeCodes, lines: Iterable[str], *, size: int, min_frequency: int, dropout: float
+) -> list[str]:
+    """The most frequent tokens that codes make of lines, and of the same lines with dropout where it is used."""
+    counts: collections.Counter[str] = collections.Counter()
+    rng = random.Random(0)
+    for line in lines:
+        counts.update(codes.tokenize(line))
+        for word in Words.split(normalize(line, codes.unicode)) if dropout else ():
+            counts.update(codes.split_word(word, dropout=dropout, rng=rng))
     return most_frequent(counts, size=size, min_frequency=min_frequency)
 
 

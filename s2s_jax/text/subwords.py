@@ -6,6 +6,7 @@ import ctypes
 import io
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -21,6 +22,8 @@ ESCAPE = "\ue000"
 ESCAPED = {"\u2581": ESCAPE + "m", "\u2585": ESCAPE + "u", ESCAPE: ESCAPE + "e"}
 NEEDS_ESCAPE = re.compile("|".join(ESCAPED))
 SPACE = "\u2581"  # in pieces
+BROKEN = "\ufffd"  # where pieces are only some of the bytes of a character
+SAMPLING = threading.Lock()
 KNOWN_WORDS = 1 << 17  # that are kept with their ids, about 30 MB, at the start of lines and elsewhere
 KNOWN_LETTERS = 50  # of the longest of them
 LINES_AT_ONCE = 10_000  # that are tokenized while pieces are counted
@@ -34,6 +37,7 @@ class Subwords:
     """
 
     type: ClassVar[str] = "bpe"
+    redrawn_by: str = "dropout"  # the setting with which `redraw` is used
 
     def __init__(self, model: bytes, unicode: str = "none"):
         import sentencepiece  # only subwords need it
@@ -124,6 +128,31 @@ class Subwords:
         ids = self._pieces.encode(escaped, add_eos=True, return_type="numpy", num_threads=1)
         return Rows(np.concatenate([np.empty(0, np.int32), *ids]), np.array([*map(len, ids)], np.int32))
 
+    def redraw(self, ids: Sequence[int], *, strength: float, seed: int) -> list[int]:
+        """The ids of a random segmentation of the text of these, a function of the seed.
+
+        Args:
+            strength: the probability that sentencepiece drops a possible merge (bpe), or the power to which it takes
+                the probability of a segmentation (unigram).
+        """
+        import sentencepiece
+
+        text = self._pieces.decode(self._numbers(ids))
+        if UNK in ids or BROKEN in text:
+            return [*ids]
+        with SAMPLING:  # the generator belongs to all tokenizers
+            sentencepiece.set_random_generator_seed(seed)
+            drawn = self._pieces.encode(text, enable_sampling=True, alpha=strength, nbest_size=-1)
+        return self._ids(drawn)
+
+    def _numbers(self, ids: Sequence[int]) -> list[int]:
+        """The numbers of the pieces in the model."""
+        return [*ids]
+
+    def _ids(self, numbers: Sequence[int]) -> list[int]:
+        """The ids of the pieces with these numbers in the model."""
+        return [*numbers]
+
     def tokenize(self, line: str) -> list[str]:
         """The pieces of a line."""
         return self.symbols(self.encode(line))
@@ -200,6 +229,7 @@ class Unigrams(Subwords):
     """Pieces of the unigram language model."""
 
     type: ClassVar[str] = "unigram"
+    redrawn_by: str = "sampling_alpha"
 
 
 def return_memory() -> None:

@@ -31,7 +31,7 @@ from s2s_jax.text.ragged import Rows, with_eos
 from s2s_jax.text.subwords import Subwords, Unigrams
 from s2s_jax.text.symbol_tokenizers import Characters, Span, Words
 from s2s_jax.text.tagged_tokenizer import TaggedTokenizer, untagged
-from s2s_jax.validation import at_least, check_fields, one_of
+from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 TOKENIZER_FORMAT = 2  # of the files: what "type" names was "kind" in 1
 
@@ -62,6 +62,15 @@ class TokenizerConfig:
     vocabulary: str = ""
     """Vocabulary of the BPE codes in `file`, as `subword-nmt get-vocab` writes it: merges that give a token outside it
     are undone. Empty: the most frequent tokens of the training lines."""
+    dropout: float = 0.0
+    """Probability that a merge of byte pairs is left out in training, anew in each epoch (BPE dropout, for bpe and BPE
+    codes)."""
+    sampling_alpha: float = 0.0
+    """In training, draw segmentations of the unigram model with probabilities to this power (subword regularization):
+    0.1 to 0.5 are usual, larger is closer to the best segmentation, 0 takes that one alone."""
+    word_dropout: float = 0.0
+    """Probability that a token is replaced by the unknown one in training, in the source or, in the target, where the
+    decoder reads it; what it is to predict stays."""
 
     def check(self, group: str) -> None:
         """Check the settings, whose full names begin with `group`, such as `tokenizer.source`.
@@ -75,6 +84,11 @@ class TokenizerConfig:
         at_least(f"{group}.size", self.size, len(SPECIAL) + 1)
         at_least(f"{group}.min_frequency", self.min_frequency, 1)
         at_least(f"{group}.lines", self.lines, 0)
+        fraction(f"{group}.dropout", self.dropout)
+        at_least(f"{group}.sampling_alpha", self.sampling_alpha, 0)
+        fraction(f"{group}.word_dropout", self.word_dropout)
+        if not self.file:
+            self.check_redrawn(group, kind=self.type, offered=getattr(TOKENIZERS[self.type], "redrawn_by", ""))
         if self.lowercase and file_type(self.file) == "run":
             raise ValueError(
                 f"{group}.lowercase=true cannot change the tokenizer in {group}.file={self.file}, which lower-cases or "
@@ -86,6 +100,23 @@ class TokenizerConfig:
                 f"name the codes in {group}.file, or leave {group}.vocabulary empty."
             )
 
+    def check_redrawn(self, group: str, *, kind: str, offered: str) -> None:
+        """Refuse a setting of random segmentations that a tokenizer of this type does not have.
+
+        Args:
+            offered: the one that it has; empty for none.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name in ("dropout", "sampling_alpha"):
+            if (value := getattr(self, name)) and name != offered:
+                remedy = f"set {group}.{name}=0" + (f" and {group}.{offered}=0.1" if offered else "")
+                raise ValueError(
+                    f"{group}.{name}={value} does not go with a tokenizer of type {kind}: dropout is for bpe, "
+                    f"sampling_alpha for unigram; {remedy}."
+                )
+
     @property
     def form(self) -> str:
         """The form of `normalize` that lines are brought into."""
@@ -93,7 +124,7 @@ class TokenizerConfig:
 
     def learning(self) -> "TokenizerConfig":
         """What the tokenizer itself depends on: the settings without those of training alone."""
-        return self
+        return dataclasses.replace(self, dropout=0.0, sampling_alpha=0.0, word_dropout=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,7 +296,7 @@ def given_tokenizer(
     if config.vocabulary:
         symbols = read_vocabulary(Path(config.vocabulary), config.min_frequency)
     elif symbols is None:
-        counting = {"size": config.size, "min_frequency": config.min_frequency}
+        counting = {"size": config.size, "min_frequency": config.min_frequency, "dropout": config.dropout}
         symbols = learn_symbols(MergeCodes([], config.form, **options), lines, **counting)
     return MergeCodes(symbols, config.form, **options)
 
