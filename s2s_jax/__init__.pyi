@@ -75,11 +75,14 @@ from s2s_jax.training.objectives import OBJECTIVES as OBJECTIVES
 from s2s_jax.training.objectives import LossConfig as LossConfig
 from s2s_jax.training.objectives import LossSums as LossSums
 from s2s_jax.training.objectives import Objective as Objective
+from s2s_jax.training.objectives import SequenceLevel as SequenceLevel
 from s2s_jax.training.objectives import cross_entropy as cross_entropy
 from s2s_jax.training.optimizer import OPTIMIZERS as OPTIMIZERS
 from s2s_jax.training.optimizer import SCHEDULES as SCHEDULES
 from s2s_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig as ScheduledSamplingConfig
+from s2s_jax.training.sequence_level.config import SequenceTrainingConfig as SequenceTrainingConfig
+from s2s_jax.training.sequence_level.rewards import REWARDS as REWARDS
 from s2s_jax.training.stop_policy import BudgetConfig as BudgetConfig
 from s2s_jax.training.stop_policy import ValidationConfig as ValidationConfig
 from s2s_jax.training.trackers import TRACKERS as TRACKERS

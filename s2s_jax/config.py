@@ -26,6 +26,7 @@ from s2s_jax.training.metrics_writer import RecordConfig
 from s2s_jax.training.objectives import LossConfig
 from s2s_jax.training.optimizer import OptimizerConfig, reads_steps
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
+from s2s_jax.training.sequence_level.config import OF_TEXT, SequenceTrainingConfig
 from s2s_jax.training.stop_policy import BudgetConfig, ValidationConfig
 from s2s_jax.validation import Traced, at_least, check_fields, field_types, one_of
 
@@ -86,6 +87,8 @@ class Experiment:
     """What is minimized."""
     scheduled_sampling: ScheduledSamplingConfig = dataclasses.field(default_factory=ScheduledSamplingConfig)
     """Which tokens the decoder is fed during training."""
+    sequence_training: SequenceTrainingConfig = dataclasses.field(default_factory=SequenceTrainingConfig)
+    """How whole outputs are weighed, where loss.objective is sequence-level."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     """The optimizer and its learning rate."""
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
@@ -108,6 +111,8 @@ class Experiment:
         at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 1)
         one_of("validation.metric", self.validation.metric, METRICS)
+        if metric := self.sequence_training.of_text:
+            one_of(f"sequence_training.reward={OF_TEXT}METRIC: METRIC", metric, METRICS)
 
 
 class Setting(NamedTuple):

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, predicted_token, probability
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, predicted_token
+from s2s_jax.training.schedules import value_at
 
 
 def value(config: ScheduledSamplingConfig, step: int) -> float:
-    return float(probability(config, jnp.array(step, jnp.int32)))
+    return float(value_at(config, jnp.array(step, jnp.int32)))
 
 
 STEPS = (0, 1, 7, 500, 5000, 1_000_000)
@@ -50,7 +51,7 @@ def test_piecewise_joins_its_points():
 @pytest.mark.parametrize("schedule", ["linear", "exponential", "inverse-sigmoid"])
 def test_every_schedule_falls_from_start_to_end_and_recompiles_nothing(schedule):
     config = ScheduledSamplingConfig(schedule=schedule, start=0.8, end=0.2, decay=50)
-    compiled = jax.jit(lambda step: probability(config, step))
+    compiled = jax.jit(lambda step: value_at(config, step))
     values = [float(compiled(jnp.array(step, jnp.int32))) for step in range(0, 2000, 40)]
     assert values == sorted(values, reverse=True)
     assert values[0] == pytest.approx(0.8, rel=0.05)

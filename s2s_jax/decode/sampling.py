@@ -49,9 +49,14 @@ class Sampling:
 NO_TRUNCATION = Sampling()
 
 
-def row_keys(seed: int, numbers: Int[Array, " B"]) -> Key[Array, " B"]:
-    """A random key per row from the number of its line, so that a sample does not depend on the batch."""
-    return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(numbers)
+def row_keys(seed: int | Key[Array, ""], numbers: Int[Array, " B"]) -> Key[Array, " B"]:
+    """A random key per row from the number of its line, so that a sample does not depend on the batch.
+
+    Args:
+        seed: of the key that the numbers are folded into, or that key.
+    """
+    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
 def sample(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from s2s_jax.config import Experiment
 from s2s_jax.evaluate.metrics import METRICS, check_metric
@@ -13,7 +14,11 @@ from s2s_jax.run.state import abstract_state
 from s2s_jax.run.step import training_step
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import unequal_types
+from s2s_jax.training import distributed
+from s2s_jax.training.objectives import OBJECTIVES, SequenceLevel
 from s2s_jax.training.scheduled_sampling import SOFT_PREDICTIONS
+from s2s_jax.training.sequence_level.config import SequenceTraining
+from s2s_jax.training.sequence_level.rewards import REWARDS
 from s2s_jax.training.step import TrainState
 
 
@@ -43,10 +48,19 @@ def check_trainable(experiment: Experiment) -> TrainState:
     lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
     links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
     step = training_step(
-        model, experiment.loss, experiment.scheduled_sampling, experiment.optimizer, steps=experiment.steps
+        model,
+        experiment.loss,
+        experiment.scheduled_sampling,
+        experiment.optimizer,
+        steps=experiment.steps,
+        sequence=SequenceTraining(config=experiment.sequence_training, vocabulary=100, text_reward=_no_reward),
     )
     jax.eval_shape(step, state, Batch(lines, lines, links))  # type: ignore[arg-type]
     return state
+
+
+def _no_reward(candidates: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.zeros(len(candidates))
 
 
 def _check_validation_metric(experiment: Experiment) -> None:
@@ -83,6 +97,49 @@ def _problems(experiment: Experiment) -> Iterator[str]:
             f"scheduled_sampling.prediction={sampling.prediction} feeds weights over the vocabulary, and "
             f"model.decoder.copy={copy} needs tokens; set scheduled_sampling.prediction=argmax or sample."
         )
+    yield from _sequence_problems(experiment)
     source, target = experiment.tokenizer.source.type, experiment.tokenizer.target.type
     if copy_slots(experiment.model) and source != target:
         yield unequal_types(source, target)
+
+
+def _sequence_problems(experiment: Experiment) -> Iterator[str]:
+    """What a sequence-level objective cannot be combined with."""
+    objective, config = experiment.loss.objective, experiment.sequence_training
+    if not isinstance(OBJECTIVES[objective], SequenceLevel):
+        return
+    if objective in ("reinforce", "self-critical") and config.candidates == "beam":
+        yield (
+            f"sequence_training.candidates=beam is for loss.objective=minimum-risk, got {objective}, whose gradient "
+            "is right for samples alone; set sequence_training.candidates=sample."
+        )
+    if objective == "reinforce" and config.baseline == "leave-one-out" and config.samples == 1:
+        yield (
+            "sequence_training.baseline=leave-one-out needs other samples of the sentence, got "
+            "sequence_training.samples=1; set sequence_training.samples=2 or more, or sequence_training.baseline=batch."
+        )
+    if objective == "minimum-risk" and config.samples + config.reference == 1:
+        yield (
+            "loss.objective=minimum-risk compares candidates, got sequence_training.samples=1; set "
+            "sequence_training.samples=2 or more."
+        )
+    if not config.of_text:
+        return
+    setting = "sequence_training.reward=text"
+    try:
+        check_metric(setting, config.of_text, inputs=("texts", "references"), unit=experiment.evaluation.unit)
+    except ValueError as error:
+        yield str(error).replace("text=", "text:", 1)
+    if METRICS[config.of_text].higher_is_better is None:
+        yield f"sequence_training.reward={config.reward} has no better and worse values; choose another metric."
+    if copy_slots(experiment.model):
+        yield (
+            f"sequence_training.reward={config.reward} reads text, and model.decoder.copy="
+            f"{experiment.model.decoder.copy} writes words that the compiled step knows by number alone; set "
+            f"sequence_training.reward to one of {', '.join(REWARDS)}."
+        )
+    if distributed.is_shared():
+        yield (
+            f"sequence_training.reward={config.reward} is computed by one process, and several share this training; "
+            f"set sequence_training.reward to one of {', '.join(REWARDS)}."
+        )

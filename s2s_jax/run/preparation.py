@@ -23,6 +23,7 @@ from s2s_jax.run.identity import identity
 from s2s_jax.run.inputs import Inputs, read_inputs, write_run
 from s2s_jax.run.model import count_parameters, make_model
 from s2s_jax.run.opening import check_directory, check_same_data, move_aside, open_run
+from s2s_jax.run.rewards import sequence_training
 from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES
 from s2s_jax.run.state import start_state
 from s2s_jax.run.step import step_values, training_step
@@ -154,15 +155,14 @@ def _start(
 
 def _writer(experiment: Experiment, plan: BatchPlan, directory: Path, log: RunLog, *, resumed_at: int) -> MetricsWriter:
     """The writer of a run's progress."""
-    steps, sampling = experiment.steps, experiment.scheduled_sampling
     return MetricsWriter(
         directory,
         experiment.record,
-        steps=steps,
+        steps=experiment.steps,
         log=log,
         resumed_at=resumed_at,
         validated_every=experiment.validation.every,
-        values_at=step_values(sampling, experiment.optimizer, steps=steps, per_epoch=plan.per_epoch),
+        values_at=step_values(experiment, per_epoch=plan.per_epoch),
         settings={setting.name: setting.value for setting in settings(experiment)},
     )
 
@@ -200,7 +200,11 @@ def _print_sizes(
 
 
 def step_of(
-    experiment: Experiment, model: Model, mesh: Mesh, compiler_options: Mapping[str, Any] | None = None
+    experiment: Experiment,
+    model: Model,
+    tokenizers: PairTokenizer,
+    mesh: Mesh,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> TrainStep:
     """The training step of an experiment on a mesh."""
     return training_step(
@@ -209,6 +213,7 @@ def step_of(
         experiment.scheduled_sampling,
         experiment.optimizer,
         steps=experiment.steps,
+        sequence=sequence_training(experiment, tokenizers),
         layout=devices.layout_of(experiment.device, mesh),
         compiler_options=compiler_options,
     )

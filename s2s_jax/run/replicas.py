@@ -66,7 +66,7 @@ def _replica_program(experiments: Sequence[Experiment], tokenizers: PairTokenize
 
     def step(numbers: dict[str, Any], state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         experiment = configs.with_traced(experiments[0], numbers)
-        return step_of(experiment, make_model(experiment.model, tokenizers), mesh)(state, batch)
+        return step_of(experiment, make_model(experiment.model, tokenizers), tokenizers, mesh)(state, batch)
 
     return vmapped_program(
         step,

@@ -60,7 +60,8 @@ def fit(
     with prepared_run(experiment, *where, overwrite=overwrite, extend=extend) as run:
         if run.stopped:
             return run.state
-        step = step_of(run.experiment, run.shared.model, mesh, devices.compiler_options(run.experiment.device))
+        options = devices.compiler_options(run.experiment.device)
+        step = step_of(run.experiment, run.shared.model, run.shared.tokenizers, mesh, options)
         if run.experiment.device.parallel == "pmap":
             program = pmapped_program(step, mesh)
         else:

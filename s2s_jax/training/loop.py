@@ -285,7 +285,8 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
     skipped = None if isinstance(metrics.spike, tuple) else int(metrics.spike)
     if skipped:
         run.writer.print(f"step {step}: the gradient's norm {norm:.3g} is a spike; the step was skipped")
-    run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary, skipped))
+    rewards = () if isinstance(sums.reward, tuple) else (float(sums.reward), float(sums.sentences))
+    run.writer.step(StepSums(step, nats, tokens, float(sums.correct), norm, auxiliary, skipped, *rewards))
 
 
 def _newest_checkpoint(run: TrainerContext) -> str:

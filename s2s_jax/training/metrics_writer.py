@@ -46,6 +46,8 @@ class StepSums(NamedTuple):
     norm: float
     auxiliary: float | None = None  # alignment terms times their weights; None where none has a weight
     skipped: int | None = None  # steps that were skipped as spikes; None where none can be
+    reward: float | None = None  # of the candidates of each sentence the mean; None without a sequence-level loss
+    sentences: float = 0.0
 
 
 class MetricsWriter:
@@ -146,6 +148,8 @@ class MetricsWriter:
             new.norm,
             None if new.auxiliary is None else (sums.auxiliary or 0.0) + new.auxiliary,
             None if new.skipped is None else (sums.skipped or 0) + new.skipped,
+            None if new.reward is None else (sums.reward or 0.0) + new.reward,
+            sums.sentences + new.sentences,
         )
         if new.step % self.config.log_every == 0 or new.step == self.steps:
             self._record()
@@ -154,6 +158,7 @@ class MetricsWriter:
         sums, now = self._sums, time.monotonic()
         loss, rate = sums.nats / max(sums.tokens, 1), sums.tokens / max(now - self._since, 1e-9)
         added = {} if sums.auxiliary is None else {"auxiliary": sums.auxiliary / max(sums.tokens, 1)}
+        reward = {} if sums.reward is None else {"reward": sums.reward / max(sums.sentences, 1)}
         skipped = {} if sums.skipped is None else {"skipped_steps": sums.skipped}
         at_step = self.values_at(sums.step)
         self.write(
@@ -161,6 +166,7 @@ class MetricsWriter:
             sums.step,
             loss=loss,
             **added,
+            **reward,
             **skipped,
             token_accuracy=sums.correct / max(sums.tokens, 1),
             gradient_norm=sums.norm,
@@ -172,6 +178,7 @@ class MetricsWriter:
             step=f"{sums.step:,} of {self.steps:,}{epoch}",
             loss=f"{loss:.4f} nats per token",
             **{name: f"{value:.4f} per token" for name, value in added.items()},
+            **{name: f"{value:.4f}" for name, value in reward.items()},
             speed=f"{rate:,.0f} target tokens/s, {self._time_left(sums.step)} left",
         )
         self._since, self._sums = now, StepSums(sums.step, 0.0, 0.0, 0.0, 0.0)

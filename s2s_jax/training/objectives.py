@@ -14,13 +14,19 @@ from jaxtyping import Array, Float, Int, Key
 
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
-from s2s_jax.model.ops.target import launches_cost
+from s2s_jax.model.ops.logits import chosen_logits
 from s2s_jax.shapes import Batch, real
 from s2s_jax.training.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss
-from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, probability, scheduled_sampling
+from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
+from s2s_jax.training.schedules import value_at
+from s2s_jax.training.sequence_level.config import SequenceTraining
+from s2s_jax.training.sequence_level.estimators import Estimator, minimum_risk, reinforce, self_critical
+from s2s_jax.training.sequence_level.raml import raml
 from s2s_jax.validation import Traced, at_least, check_fields, fraction, one_of, traced_value
 
-ObjectiveName = Literal["cross-entropy"]
+ObjectiveName = Literal["cross-entropy", "minimum-risk", "reinforce", "self-critical", "raml"]
+DEFAULT_SEQUENCE = SequenceTraining()
+BESIDE_CROSS_ENTROPY = 3  # folded into a key: `unroll_targets` splits the same key, into numbers 0 to 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class LossConfig:
     """What is minimized."""
 
     objective: ObjectiveName = "cross-entropy"
-    """What is minimized over the target tokens: cross-entropy, or an entry of yours in OBJECTIVES."""
+    """What is minimized: cross-entropy of the target tokens; a loss of whole outputs, minimum-risk, reinforce,
+    self-critical or raml, mixed with cross-entropy (`sequence_training`); or an entry of yours in OBJECTIVES."""
     label_smoothing: float = 0.0
     """Probability mass spread evenly over the whole vocabulary, the true token included (as in Keras and torch)."""
     vocabulary_chunk: int = 0
@@ -71,6 +78,8 @@ class LossSums(NamedTuple):
     tokens: Float[Array, ""]  # real target tokens, EOS included
     correct: Float[Array, ""]  # tokens for which the true one had the largest logit
     auxiliary: Any = ()  # alignment terms times their weights, Float[Array, ""]; () where none has a weight
+    reward: Any = ()  # of the candidates of each sentence the mean, Float[Array, ""]; () without sequence-level loss
+    sentences: Any = ()  # Float[Array, ""]; () without
 
     @property
     def objective(self) -> Float[Array, ""]:
@@ -106,18 +115,6 @@ def _token_losses(logits, target, label_smoothing: float | Traced) -> Losses:
         spread = traced_value(label_smoothing)
         smoothed = (1 - spread) * nats + spread * (normalizer - mean_of_possible_logits(logits))
     return Losses(nats, smoothed, (true >= logits.max(-1)).astype(jnp.float32))
-
-
-def chosen_logits(logits: Float[Array, "*B V"], target: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """The logits of given tokens.
-
-    Where launches cost, by comparison: a part of the kernels that read all logits anyway, whereas the gradient of a
-    gather is a scatter and reads and writes them once more. A CPU gathers faster.
-    """
-    if not launches_cost():
-        return jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    tokens = jax.lax.broadcasted_iota(target.dtype, logits.shape, logits.ndim - 1)
-    return jnp.where(tokens == target[..., None], logits, 0.0).sum(-1)
 
 
 def mean_of_possible_logits(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
@@ -194,6 +191,7 @@ class Objective(Protocol):
         *,
         loss: LossConfig,
         sampling: ScheduledSamplingConfig,
+        sequence: SequenceTraining,
     ) -> LossSums:
         """The sums of a batch at a training step; `key` is for dropout and sampling."""
         ...
@@ -208,23 +206,71 @@ def cross_entropy(
     *,
     loss: LossConfig,
     sampling: ScheduledSamplingConfig,
+    sequence: SequenceTraining = DEFAULT_SEQUENCE,
 ) -> LossSums:
     """Cross-entropy with label smoothing and alignment terms, under teacher forcing or scheduled sampling."""
     policy = None
     if not sampling.is_teacher_forcing:
-        policy = scheduled_sampling(model, params, epsilon=probability(sampling, step), config=sampling)
+        policy = scheduled_sampling(model, params, epsilon=value_at(sampling, step), config=sampling)
     return batch_sums(model, params, batch, key, config=loss, policy=policy)
 
 
-OBJECTIVES: dict[str, Objective] = {"cross-entropy": cross_entropy}
+@dataclasses.dataclass(frozen=True)
+class SequenceLevel:
+    """The objective w cross-entropy + (1 - w) estimate, summed over sentences; `sequence_training` has w."""
+
+    estimate: Estimator
+
+    def __call__(
+        self,
+        model: Model,
+        params: Params,
+        batch: Batch,
+        step: Int[Array, ""],
+        key: Key[Array, ""],
+        *,
+        loss: LossConfig,
+        sampling: ScheduledSamplingConfig,
+        sequence: SequenceTraining,
+    ) -> LossSums:
+        """Cross-entropy is computed in any case, since it is recorded; without a gradient where it has no weight."""
+        mixed = sequence.config.has_cross_entropy
+        known = params if mixed else jax.lax.stop_gradient(params)
+        sums = cross_entropy(model, known, batch, step, key, loss=loss, sampling=sampling, sequence=sequence)
+        own_key = jax.random.fold_in(key, BESIDE_CROSS_ENTROPY)
+        with jax.named_scope("candidates"):
+            estimate = self.estimate(model, params, batch, own_key, sequence=sequence, chunk=loss.vocabulary_chunk)
+        filled = real(batch.target).any(-1)
+        cost, reward = (jnp.where(filled, each, 0.0).sum() for each in estimate)
+        weight = value_at(sequence.config, step) if mixed else jnp.zeros(())
+        return sums._replace(
+            smoothed=weight * sums.smoothed + (1 - weight) * cost,
+            auxiliary=jax.tree.map(lambda terms: weight * terms, sums.auxiliary),
+            reward=reward,
+            sentences=filled.sum().astype(jnp.float32),
+        )
 
 
-def make_loss(model: Model, config: LossConfig, sampling: ScheduledSamplingConfig) -> Loss:
+OBJECTIVES: dict[str, Objective] = {
+    "cross-entropy": cross_entropy,
+    "minimum-risk": SequenceLevel(minimum_risk),
+    "reinforce": SequenceLevel(reinforce),
+    "self-critical": SequenceLevel(self_critical),
+    "raml": SequenceLevel(raml),
+}
+
+
+def make_loss(
+    model: Model,
+    config: LossConfig,
+    sampling: ScheduledSamplingConfig,
+    sequence: SequenceTraining = DEFAULT_SEQUENCE,
+) -> Loss:
     """The training loss of a batch at a step, with noise."""
     objective = OBJECTIVES[config.objective]
 
     def loss(params: Params, batch: Batch, step: Int[Array, ""], key: Key[Array, ""]) -> LossSums:
-        return objective(model, params, batch, step, key, loss=config, sampling=sampling)
+        return objective(model, params, batch, step, key, loss=config, sampling=sampling, sequence=sequence)
 
     return loss
 

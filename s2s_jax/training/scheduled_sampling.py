@@ -19,9 +19,9 @@ from s2s_jax.model.interface import (
     TokenSampler,
     time_first,
 )
-from s2s_jax.validation import at_least, check_fields, one_of, traced_value
+from s2s_jax.training.schedules import ProbabilityScheduleName, check_schedule
+from s2s_jax.validation import at_least, check_fields, one_of
 
-ProbabilityScheduleName = Literal["constant", "linear", "exponential", "inverse-sigmoid", "piecewise"]
 PredictionName = Literal["argmax", "sample", "soft", "gumbel"]
 SOFT_PREDICTIONS = ("soft", "gumbel")  # those through which the gradient passes
 
@@ -53,12 +53,8 @@ class ScheduledSamplingConfig:
 
     def __post_init__(self):
         check_fields(self, "scheduled_sampling")
-        one_of("scheduled_sampling.schedule", self.schedule, typing.get_args(ProbabilityScheduleName))
+        check_schedule("scheduled_sampling", self)
         one_of("scheduled_sampling.prediction", self.prediction, typing.get_args(PredictionName))
-        for name in ("start", "end"):
-            _probability(f"scheduled_sampling.{name}", getattr(self, name))
-        if not self.decay > 0:
-            raise ValueError(f"scheduled_sampling.decay must be positive, got {self.decay}")
         at_least("scheduled_sampling.parallel_passes", self.parallel_passes, 0)
         if not self.temperature > 0:
             raise ValueError(f"scheduled_sampling.temperature must be positive, got {self.temperature}")
@@ -68,45 +64,11 @@ class ScheduledSamplingConfig:
                 f"scheduled_sampling.prediction={self.prediction} feeds weights; set "
                 "scheduled_sampling.parallel_passes=0."
             )
-        for _, probability in self.points:
-            _probability("scheduled_sampling.points", probability)
-        steps = [step for step, _ in self.points]
-        if steps != sorted(set(steps)):
-            raise ValueError(f"scheduled_sampling.points must be in increasing order of their steps, got steps {steps}")
-        if (self.schedule == "piecewise") != bool(self.points):
-            raise ValueError(
-                "scheduled_sampling.points and scheduled_sampling.schedule=piecewise need each other; give both or "
-                "neither."
-            )
-        at_least("scheduled_sampling.start - scheduled_sampling.end", self.start - self.end, 0)
 
     @property
     def is_teacher_forcing(self) -> bool:
         """Whether every token fed is the true one, whatever the step."""
         return self.schedule == "constant" and self.start == 1
-
-
-def probability(config: ScheduledSamplingConfig, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The probability of feeding the true token at a training step, which is traced, so that nothing recompiles.
-
-    linear: max(end, start - (start - end) step / decay). exponential: max(end, start exp(-step / decay)).
-    inverse-sigmoid: start k / (k + exp(step / k)), computed as sigmoid(ln k - step / k), which never overflows.
-    Bengio et al. 2015, section 2.4.
-    """
-    time = step.astype(jnp.float32)
-    start, end, decay = traced_value(config.start), traced_value(config.end), traced_value(config.decay)
-    if config.schedule == "constant":
-        return jnp.full((), start)
-    if config.schedule == "piecewise":
-        steps, values = zip(*config.points, strict=True)
-        return jnp.interp(time, jnp.array(steps, jnp.float32), jnp.array(values, jnp.float32))
-    if config.schedule == "linear":
-        value = start - (start - end) * time / decay
-    elif config.schedule == "exponential":
-        value = start * jnp.exp(-time / decay)
-    else:
-        value = start * jax.nn.sigmoid(jnp.log(jnp.float32(decay)) - time / decay)
-    return jnp.maximum(value, end)
 
 
 class _Draw(NamedTuple):
@@ -206,8 +168,3 @@ def predicted_weights(
     noisy = (logits + jax.random.gumbel(key, logits.shape)) / config.temperature
     soft = jax.nn.softmax(noisy)
     return jax.nn.one_hot(noisy.argmax(-1), noisy.shape[-1]) + soft - jax.lax.stop_gradient(soft)
-
-
-def _probability(setting: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{setting} must be a probability in [0, 1], got {value}")
