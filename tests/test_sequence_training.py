@@ -1,8 +1,10 @@
 """Sequence-level training against enumeration of all outputs of a small vocabulary, the papers' formulas in NumPy."""
 
 import dataclasses
+import functools
 import itertools
 import math
+import shutil
 from collections import Counter
 
 import jax
@@ -14,7 +16,6 @@ from fake import MODEL, WORDS, log_probs, table
 from rich.console import Console
 
 from s2s_jax import run
-from s2s_jax.config import override
 from s2s_jax.evaluate.metrics import METRICS, Predictions
 from s2s_jax.run.rewards import text_reward
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
@@ -22,7 +23,7 @@ from s2s_jax.text.symbol_tokenizers import Words
 from s2s_jax.training.metrics_writer import read_metrics
 from s2s_jax.training.objectives import LossConfig, make_loss
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
-from s2s_jax.training.sequence_level.candidates import greedy_of, log_probs_of, samples_of
+from s2s_jax.training.sequence_level.candidates import log_probs_of, samples_of
 from s2s_jax.training.sequence_level.config import SequenceTraining, SequenceTrainingConfig
 from s2s_jax.training.sequence_level.estimators import minimum_risk, reinforce, self_critical
 from s2s_jax.training.sequence_level.raml import edited
@@ -231,7 +232,7 @@ def test_the_risk_of_samples_leaves_their_repeats_out_and_has_the_reference_in()
     np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-5)
 
 
-DRAWS = 1500
+DRAWS = 1000
 UNBIASED = {
     "no baseline": (reinforce, {"baseline": "none", "samples": 2}),
     "batch": (reinforce, {"baseline": "batch", "samples": 2}),
@@ -273,12 +274,11 @@ def test_a_baseline_of_its_own_sentence_lowers_the_variance(estimates):
     assert spread["leave-one-out"] < spread["no baseline"]
 
 
-def test_greedy_and_samples_need_no_gradient_and_do_not_depend_on_the_rows_beside_them():
-    key = jax.random.key(1)
-    drawn = jax.jit(lambda source: samples_of(MODEL, table(), source, key, samples=5, max_length=LONGEST))
+def test_the_samples_of_a_sentence_do_not_depend_on_the_rows_beside_it():
     more = jnp.concatenate([SOURCE, SOURCE[:1], jnp.zeros((1, 3), jnp.int32)])
-    np.testing.assert_array_equal(drawn(SOURCE), drawn(more)[:2])
-    jax.grad(lambda params: greedy_of(MODEL, params, SOURCE, max_length=LONGEST).sum().astype(jnp.float32))(table())
+    draw = functools.partial(samples_of, MODEL, table(), key=jax.random.key(1), samples=5, max_length=LONGEST)
+    alone, together = jax.jit(lambda: (draw(source=SOURCE), draw(source=more)))()
+    np.testing.assert_array_equal(alone, together[:2])
 
 
 # -- RAML --------------------------------------------------------------------------------------------------------------
@@ -330,76 +330,71 @@ def test_edited_targets_have_the_probabilities_of_enumeration():
 # -- objectives --------------------------------------------------------------------------------------------------------
 
 
-def objective_of(name: str, **changes):
-    """The sums and the gradient of an objective of MODEL at step 5."""
-    loss = make_loss(
-        MODEL, LossConfig(objective=name, label_smoothing=0.1), ScheduledSamplingConfig(), settings(**changes)
-    )
+OBJECTIVES_AT_5 = {
+    "plain": ("cross-entropy", {}),
+    "raml": ("raml", {"temperature": 1e-3}),  # exp(-1000) is 0: nothing is edited
+    "pure": ("reinforce", {}),
+    "mixed": ("reinforce", {"schedule": "linear", "start": 0.9, "decay": 10.0}),  # 0.45 at step 5
+}
 
-    @jax.jit
-    def computed(params):
+
+def test_raml_without_edits_is_cross_entropy_and_the_weight_mixes_both():
+    def computed(params, objective: str, changes: dict):
+        config, sampling = LossConfig(objective=objective, label_smoothing=0.1), ScheduledSamplingConfig()
+        loss = make_loss(MODEL, config, sampling, settings(**changes))
+
         def total(params):
             sums = loss(params, BATCH, jnp.int32(5), jax.random.key(2))
             return sums.objective, sums
 
         return jax.value_and_grad(total, has_aux=True)(params)
 
-    (_, sums), gradient = computed(table())
-    return sums, gradient
-
-
-def test_raml_without_edits_is_cross_entropy_and_the_weight_mixes_both():
-    plain, gradient = objective_of("cross-entropy")
-    raml, _ = objective_of("raml", temperature=1e-3)  # exp(-1000) is 0
-    assert float(raml.nats) == pytest.approx(float(plain.nats), rel=1e-6)
+    each = jax.jit(lambda params: {name: computed(params, *given) for name, given in OBJECTIVES_AT_5.items()})(table())
+    sums = {name: found[0][1] for name, found in each.items()}
+    gradients = {name: found[1] for name, found in each.items()}
     found = Enumerated("edit")
-    own = [found.outputs.index(tuple(int(i) for i in row if i != PAD)) for row in np.asarray(TARGET)]
+    own = [found.outputs.index(tuple(number for number in row if number)) for row in np.asarray(TARGET).tolist()]
     wanted = -sum(found.log_probs[row, place] for row, place in enumerate(own))
-    assert float(raml.objective) == pytest.approx(wanted, rel=1e-5)
-    assert float(raml.reward) == pytest.approx(2.0)
-    assert float(raml.sentences) == 2
-    pure, pure_gradient = objective_of("reinforce")
-    mixed, mixed_gradient = objective_of("reinforce", schedule="linear", start=0.9, decay=10.0)  # at step 5: 0.45
-    assert float(mixed.objective) == pytest.approx(0.45 * float(plain.objective) + 0.55 * float(pure.objective), 1e-5)
-    np.testing.assert_allclose(mixed_gradient, 0.45 * gradient + 0.55 * pure_gradient, atol=1e-5)
+    assert float(sums["raml"].objective) == pytest.approx(wanted, rel=1e-5)
+    assert float(sums["raml"].nats) == pytest.approx(float(sums["plain"].nats), rel=1e-6)
+    assert (float(sums["raml"].reward), float(sums["raml"].sentences)) == pytest.approx((2.0, 2.0))
+    mixed = 0.45 * sums["plain"].objective + 0.55 * sums["pure"].objective
+    assert float(sums["mixed"].objective) == pytest.approx(float(mixed), rel=1e-5)
+    np.testing.assert_allclose(gradients["mixed"], 0.45 * gradients["plain"] + 0.55 * gradients["pure"], atol=1e-5)
 
 
 QUIET = Console(quiet=True)
-TRAINED = (
-    "steps=4",
-    "validation.sentences=0",
-    "validation.every=4",
-    "checkpoint.every=2",
-    "record.log_every=2",
-    "optimizer.schedule=constant",
-)
 
 
-def test_a_run_with_a_reward_of_text_in_parts_is_resumed_bit_for_bit_and_records_the_reward(tmp_path):
-    """With bfloat16, gradient accumulation, dropout and a schedule."""
+def test_a_run_with_a_reward_of_text_is_resumed_bit_for_bit_and_is_what_a_replica_learns(tmp_path):
+    """With gradient accumulation, dropout and a schedule; metrics.jsonl has the reward and the weight."""
     base = tiny.experiment(
-        *TRAINED,
+        *("steps=4", "data.train_size=300", "batch.size=16", "validation.every=4", "validation.sentences=0"),
+        *("checkpoint.every=2", "record.log_every=2", "optimizer.schedule=constant", "optimizer.accumulate=2"),
         *("loss.objective=minimum-risk", "sequence_training.reward=text:chrf", "sequence_training.samples=3"),
         *("sequence_training.schedule=linear", "sequence_training.start=0.5", "sequence_training.decay=4"),
-        *("optimizer.accumulate=2", "model.precision=bfloat16", "model.decoder.dropout=0.1"),
+        "model.decoder.dropout=0.1",
     )
-    whole = run.train(base, tmp_path / "whole", QUIET)
-    run.train(override(base, "steps=2"), tmp_path / "parts", QUIET)
-    parts = run.train(base, tmp_path / "parts", QUIET)
-    jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
-    records = [record for record in read_metrics(tmp_path / "whole" / "metrics.jsonl") if record["kind"] == "train"]
+    each = [dataclasses.replace(base, seed=seed) for seed in (0, 1)]
+    assert run.train_replicas(each, [tmp_path / "0", tmp_path / "1"], QUIET) == [None, None]
+    whole = run.train(each[1], tmp_path / "alone", QUIET).params
+    shutil.rmtree(tmp_path / "alone" / "checkpoints" / "4")
+    resumed = run.train(each[1], tmp_path / "alone", QUIET).params
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    together = run.load(tmp_path / "1").params
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-4), whole, together)
+    records = [record for record in read_metrics(tmp_path / "alone" / "metrics.jsonl") if record["kind"] == "train"]
     assert [record["cross_entropy_weight"] for record in records] == [0.375, 0.125]
     assert all(0 < record["reward"] < 1 for record in records)
 
 
-def test_replicas_with_a_reward_of_text_are_the_runs_themselves(tmp_path):
-    """And unknown words that are copied, with a reward of ids."""
-    base = tiny.experiment(*TRAINED, "loss.objective=self-critical", "sequence_training.reward=text:wer")
-    each = [dataclasses.replace(base, seed=seed) for seed in (0, 1)]
-    assert run.train_replicas(each, [tmp_path / "0", tmp_path / "1"], QUIET) == [None, None]
-    alone = run.train(each[1], tmp_path / "alone", QUIET)
-    together = run.load(tmp_path / "1")
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-4), alone.params, together.params)
+def test_copied_words_bfloat16_and_chunks_can_be_trained_with_candidates_of_a_beam():
+    run.check_trainable(
+        tiny.experiment(
+            *("loss.objective=minimum-risk", "sequence_training.candidates=beam", "model.decoder.copy=pointer"),
+            *("model.precision=bfloat16", "loss.vocabulary_chunk=20", "sequence_training.reference=true"),
+        )
+    )
 
 
 @pytest.mark.parametrize(
