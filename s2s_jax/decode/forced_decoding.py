@@ -28,7 +28,7 @@ class ForcedScores(NamedTuple):
     """What forced decoding gives for a batch of pairs."""
 
     log_probs: Float[Array, "B T"]  # of each token, nats; 0 on padding
-    alignment: Float[Array, "B T S"]  # zeros on padding
+    alignment: Float[Array, "B T S"]  # given the whole target, where the model has a posterior; zeros on padding
     correct: Bool[Array, "B T"]  # whether the true token was the likeliest; False on padding
     scores: Float[Array, " B"]  # by which a search would rank them
 
@@ -68,6 +68,8 @@ def forced_decoding(
     lengths = jnp.maximum(weight.sum(-1), 1).astype(jnp.float32)
     coverage = log_coverage(alignment.sum(1), real(batch.source)) if scoring.coverage else jnp.zeros(lengths.shape)
     scores = scoring.score(jnp.where(weight, ruled, 0.0).sum(-1), lengths, coverage)
+    if model.posterior is not None:  # but a search ranks by what its steps see
+        alignment = model.posterior(params, batch)
     return ForcedScores(true, alignment, weight & likeliest, scores)
 
 

@@ -600,6 +600,35 @@ def _prefix_is_all_that_is_read(config: ModelSettings) -> Iterator[Violation]:
         )
 
 
+def _latent_alignment_is_one_softmax(config: ModelSettings) -> Iterator[Violation]:
+    attention, decoder, score = config.attention, config.decoder, SCORES.get(config.attention.score)
+    if not ARCHITECTURES[decoder.architecture].latent_alignment:
+        return
+    needed = {"normalizer": "softmax", "history": "none", "constraint": "none", "heads": 1}
+    wanted = {f"model.attention.{name}": value for name, value in needed.items()} | {"model.decoder.copy": "none"}
+    if score is None or score.stateful:
+        wanted["model.attention.score"] = "general"
+    for setting, value in wanted.items():
+        if _value(config, setting) != value:
+            yield Violation(
+                f"latent alignment and {setting}",
+                f"model.decoder.architecture={decoder.architecture} sums over the alignment, whose probabilities are "
+                f"one softmax of scores without memory, which {setting}={_value(config, setting)} does not give",
+                ({setting: value}, {"model.decoder.architecture": "luong"}),
+            )
+
+
+def _first_order_needs_distances(config: ModelSettings) -> Iterator[Violation]:
+    kind = ARCHITECTURES[config.decoder.architecture]
+    if kind.first_order and not kind.monotonic and not config.attention.window:
+        yield Violation(
+            "first order needs distances",
+            f"model.decoder.architecture={config.decoder.architecture} with model.attention.window=0 has transitions "
+            "that do not depend on the previous position",
+            ({"model.attention.window": 5}, {"model.decoder.architecture": "hard"}),
+        )
+
+
 def _settings_have_effect(config: ModelSettings) -> Iterator[Violation]:
     for setting in without_effect(config):
         if config.attention.score not in SCORES and setting.startswith("model.attention."):
@@ -642,6 +671,8 @@ RULES: tuple[Rule, ...] = (
     _copying_needs_attention,
     _copying_needs_distribution,
     _prefix_is_all_that_is_read,
+    _latent_alignment_is_one_softmax,
+    _first_order_needs_distances,
     _settings_have_effect,
 )
 
@@ -675,6 +706,9 @@ def effective(config: Config) -> Config:
 def _ineffective(config: ModelSettings) -> Iterator[str]:
     encoder, decoder = config.encoder, config.decoder
     read = _read_settings(config.attention)
+    architecture = ARCHITECTURES[decoder.architecture]
+    if architecture.first_order:
+        read.add("window")
     yield from (f"model.attention.{name}" for name in _names(config.attention) if name not in read)
     if encoder.bidirectional and encoder.bidirectional_layers >= encoder.layers:
         yield "model.encoder.bidirectional_layers"
@@ -685,7 +719,6 @@ def _ineffective(config: ModelSettings) -> Iterator[str]:
         yield "model.encoder.residual_from"
     if decoder.residual_from > decoder.layers:
         yield "model.decoder.residual_from"
-    architecture = ARCHITECTURES[decoder.architecture]
     if READOUTS.get(decoder.readout_type) is architecture.readout:
         yield "model.decoder.readout_type"
     if not architecture.has_input_feeding:

@@ -167,6 +167,15 @@ class EncodeEmbeddedFn(Protocol):
         ...
 
 
+@runtime_checkable
+class PosteriorFn(Protocol):
+    """`posterior(params, batch) -> [B, T, S]`."""
+
+    def __call__(self, params: Params, batch: Batch, /) -> Float[Array, "B T S"]:
+        """The alignment of each target token given the whole target; 0 on padding."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A model as its users see it: `init`, `encode`, `step`, and a faster `unroll` if it has one.
@@ -175,6 +184,7 @@ class Model:
     predictions (`scheduled_sampling.prediction`) gets weights over the vocabulary in place of token ids.
 
     `embed` and `encode_embedded` are needed only for gradients with respect to the source (`evaluate.gradients`).
+    `posterior` is the alignment of given targets where it is another than that of `unroll`, which knows no later token.
     """
 
     init: InitFn
@@ -183,6 +193,7 @@ class Model:
     unroll: UnrollFn = cast(UnrollFn, None)  # replaced below, so that callers never see None
     embed: EmbedFn | None = None
     encode_embedded: EncodeEmbeddedFn | None = None
+    posterior: PosteriorFn | None = None
 
     def __post_init__(self):
         if self.unroll is None:

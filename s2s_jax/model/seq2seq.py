@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int, Key
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import check_model
 from s2s_jax.model.copy_mechanism import clip_to_vocabulary, copy_targets, identity_copy_table
+from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.decoder.config import DecoderConfig
+from s2s_jax.model.decoder.hard import HardDecoder, posterior_alignment, unroll_hard
 from s2s_jax.model.decoder.step import Decoder
 from s2s_jax.model.decoder.unroll import unroll as unroll_decoder
 from s2s_jax.model.encoder import Encoder, EncoderConfig
@@ -32,7 +34,7 @@ from s2s_jax.model.interface import (
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_words, word_keys
 from s2s_jax.model.ops.matmul import PRECISIONS
-from s2s_jax.shapes import real
+from s2s_jax.shapes import Batch, real
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 BuilderName = Literal["seq2seq"]
@@ -114,7 +116,8 @@ class Seq2Seq(nnx.Module):
         if not config.shared_embeddings:
             self.embedding = nnx.Param(initializers.embedding(rngs.params(), source_vocabulary, config.embedding))
         self.encoder = Encoder(config.encoder, config.embedding, remat=config.remat_every, dtype=dtype, rngs=rngs)
-        self.decoder = Decoder(
+        self.latent_alignment = ARCHITECTURES[config.decoder.architecture].latent_alignment
+        self.decoder = (HardDecoder if self.latent_alignment else Decoder)(
             config.decoder,
             config.attention,
             self.encoder,
@@ -205,9 +208,17 @@ def build_seq2seq(
         reader: LogitsReader | None = None,
         sampler: TokenSampler | None = None,
     ) -> tuple[State, StepOutput]:
-        return unroll_decoder(network(params).decoder, memory, state, tokens, reader=reader, sampler=sampler)
+        model = network(params)
+        run: Any = unroll_hard if model.latent_alignment else unroll_decoder
+        return run(model.decoder, memory, state, tokens, reader=reader, sampler=sampler)
 
-    return Model(jax.jit(init), encode, step, unroll, embed, encode_embedded)
+    def posterior(params: Params, batch: Batch) -> Float[Array, "B T S"]:
+        model: Any = network(params)
+        memory, state = model.encode(batch.source, model.embed(batch.source), copy_table)
+        return posterior_alignment(model.decoder, memory, state, batch.target)
+
+    latent = ARCHITECTURES[config.decoder.architecture].latent_alignment
+    return Model(jax.jit(init), encode, step, unroll, embed, encode_embedded, posterior if latent else None)
 
 
 class ModelBuilder(Protocol):

@@ -115,6 +115,10 @@ class Attention(nnx.Module):
         projections = jnp.split(matmul(query, weights[0], self.dtype), cuts, axis=-1)
         return [projected if width else query for projected, width in zip(projections, widths, strict=True)]
 
+    def plain_scores(self, weights: Weights, query: Float[Array, "B Q"], keys: PreparedKeys) -> Float[Array, "B S"]:
+        """The scores before any normalizer, of an attention without history and state (exact hard attention)."""
+        return self.score(self._project_query(weights, query)[0], keys.score)
+
     def attend(
         self,
         weights: Weights,

@@ -126,6 +126,9 @@ class Architecture(nnx.Module):
     upper_reads_context = False  # and that of the layers above
     has_second_cell = False  # the lowest layer has two cells, so that its carry is not that of one step of one cell
     remembers: int | None = None  # the layer whose last output is `layers.previous`: 0 the lowest, -1 the top
+    latent_alignment = False  # one source token predicts, and which one is summed out (`decoder.hard`)
+    first_order = False  # the latent alignment depends on the one before
+    monotonic = False  # and never goes back
 
     def __init__(self, make_cell: MakeCell, context: int):
         self.build(make_cell, context)
@@ -235,12 +238,46 @@ class Conditional(Architecture):
         return Advanced((bottom, *upper), attended, output)
 
 
+class Hard(Luong):
+    """p(y_t) = sum_i softmax(score)_i p(y_t | s_t, h_i): one source token predicts, and all are summed over exactly.
+
+    Exact hard attention of order 0. Wu et al. 2018, arXiv:1808.10024, eq. 5.
+    """
+
+    has_attentional_vector = False
+    has_input_feeding = False
+    latent_alignment = True
+
+
+class HardFirstOrder(Hard):
+    """p(a_t = i | a_{t-1} = j) = softmax_i(score_i + U_{i-j} [s_t; h_j]): a hidden Markov model over source tokens.
+
+    U has a row for each distance up to model.attention.window, longer ones share the outermost; a_0 is the first token.
+    Exact hard attention of order 1. Wu & Cotterell 2019, arXiv:1905.06319, section 3.
+    """
+
+    first_order = True
+
+
+class HardMonotonic(HardFirstOrder):
+    """p(a_t = i | a_{t-1} = j) = softmax_{i >= j}(score_i + U_{i-j} [s_t; h_j]): the alignment never goes back.
+
+    Exact hard monotonic attention, with model.attention.window=0 (no U) the papers' 0-MONO, otherwise a form of 1-MONO.
+    Wu & Cotterell 2019, arXiv:1905.06319, section 3.
+    """
+
+    monotonic = True
+
+
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "luong": Luong,
     "bahdanau": Bahdanau,
     "bahdanau-new-state": BahdanauNewState,
     "conditional": Conditional,
     "gnmt": Gnmt,
+    "hard": Hard,
+    "hard-first-order": HardFirstOrder,
+    "hard-monotonic": HardMonotonic,
 }
 
 

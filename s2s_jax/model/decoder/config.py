@@ -10,7 +10,16 @@ from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.readout import GATES, READOUTS, ContextGateName, Readout, ReadoutName
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
-ArchitectureName = Literal["luong", "bahdanau", "bahdanau-new-state", "conditional", "gnmt"]
+ArchitectureName = Literal[
+    "luong",
+    "bahdanau",
+    "bahdanau-new-state",
+    "conditional",
+    "gnmt",
+    "hard",
+    "hard-first-order",
+    "hard-monotonic",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,10 @@ class DecoderConfig:
     previous state queries and, with a deep output, predicts, the context enters the lowest cell; bahdanau-new-state:
     the same, but the new state predicts; conditional: the state after the token queries, the context enters a second
     cell (Nematus, Sennrich et al. 2017, arXiv:1703.04357, section 2); gnmt: the previous state of the lowest layer
-    queries, the context enters all layers, the new top state predicts (Wu et al. 2016, arXiv:1609.08144)."""
+    queries, the context enters all layers, the new top state predicts (Wu et al. 2016, arXiv:1609.08144). hard,
+    hard-first-order, hard-monotonic: exact hard attention, as luong without input feeding, but one source token
+    predicts, and which one is summed out; it depends on nothing, on the one before, or is never before that (Wu et al.
+    2018, arXiv:1808.10024; Wu & Cotterell 2019, arXiv:1905.06319)."""
     context_gate: ContextGateName = "none"
     """Context gate between source and target in the attentional vector, of luong and conditional. Tu et al. 2017,
     arXiv:1608.06043."""
