@@ -601,7 +601,7 @@ def _prefix_is_all_that_is_read(config: ModelSettings) -> Iterator[Violation]:
 
 
 def _latent_alignment_is_one_softmax(config: ModelSettings) -> Iterator[Violation]:
-    attention, decoder, score = config.attention, config.decoder, SCORES.get(config.attention.score)
+    decoder, score = config.decoder, SCORES.get(config.attention.score)
     if not ARCHITECTURES[decoder.architecture].latent_alignment:
         return
     needed = {"normalizer": "softmax", "history": "none", "constraint": "none", "heads": 1}

@@ -36,12 +36,12 @@ class Chain(NamedTuple):
 
 def attendable(mask: Bool[Array, "B S"]) -> Bool[Array, "B S"]:
     """The mask of the tokens that can be attended to: the real ones, or the first place of an empty sentence."""
-    return mask | (jnp.arange(mask.shape[1]) == 0)
+    return mask.at[:, 0].set(True)
 
 
 def first_position(mask: Bool[Array, "B S"]) -> Float[Array, "B S"]:
     """The filtered distribution before the first step: all on the first token."""
-    return jnp.where(jnp.arange(mask.shape[1]) == 0, 0.0, jnp.full(mask.shape, IMPOSSIBLE))
+    return jnp.full(mask.shape, IMPOSSIBLE).at[:, 0].set(0.0)
 
 
 def log_distribution(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B S"]:
@@ -50,7 +50,7 @@ def log_distribution(scores: Float[Array, "*B S"], mask: Bool[Array, "*B S"]) ->
 
 
 def log_transitions(potentials: Potentials, chain: Chain) -> Float[Array, "B S S"]:
-    """log p(a_t = i | a_{t-1} = j) at [j, i]: a softmax over i of the score of i and the potential of the distance i - j.
+    """At [j, i] log p(a_t = i | a_{t-1} = j): log softmax over i of the score of i plus what j says of distance i - j.
 
     Monotonic: over i >= j alone. Without jumps that is 0-MONO of Wu & Cotterell 2019, arXiv:1905.06319, section 3.
     """
@@ -59,7 +59,7 @@ def log_transitions(potentials: Potentials, chain: Chain) -> Float[Array, "B S S
     if not isinstance(potentials.jumps, tuple):
         logits += by_distance(chain.jumps + potentials.jumps[:, None], monotonic=chain.monotonic)
     mask = jnp.broadcast_to(chain.mask[:, None], logits.shape)
-    return log_distribution(logits, mask & jnp.triu(jnp.ones((count, count), bool)) if chain.monotonic else mask)
+    return log_distribution(logits, jnp.triu(mask) if chain.monotonic else mask)
 
 
 def by_distance(jumps: Float[Array, "B S K"], *, monotonic: bool) -> Float[Array, "B S S"]:
@@ -67,10 +67,10 @@ def by_distance(jumps: Float[Array, "B S K"], *, monotonic: bool) -> Float[Array
     count, known = jumps.shape[1:]
     longest = known - 1 if monotonic else known // 2
     places = jnp.arange(count)
-    distances = jnp.clip(places - places[:, None], 0 if monotonic else -longest, longest)
-    chosen = distances[..., None] == jnp.arange(known) + (longest + 1 - known)
+    distances = jnp.clip(places[None] - places[:, None], 0 if monotonic else -longest, longest)
+    chosen = jax.nn.one_hot(distances - (longest + 1 - known), known, dtype=jumps.dtype)
     # a product with ones and zeros, because the gradient of a gather is a scatter at every step
-    return jnp.einsum("bjk,jik->bji", jumps, chosen.astype(jumps.dtype), precision="highest")
+    return jnp.einsum("bjk,jik->bji", jumps, chosen, precision="highest")
 
 
 def predict(filtered: Float[Array, "B S"], transitions: Float[Array, "B S S"]) -> Float[Array, "B S"]:

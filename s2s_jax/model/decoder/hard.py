@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from s2s_jax.model.attention.attention import AttentionOutput
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.copy_mechanism import safe_log
-from s2s_jax.model.decoder.architectures import ARCHITECTURES, apply_mask
+from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.decoder.step import Decoder
 from s2s_jax.model.decoder.unroll import run_parallel, scan_given
@@ -46,7 +46,7 @@ from s2s_jax.model.interface import (
     time_first,
 )
 from s2s_jax.model.ops.initializers import glorot
-from s2s_jax.model.ops.matmul import contract, matmul
+from s2s_jax.model.ops.matmul import broadcast_bias, contract, matmul
 from s2s_jax.shapes import real
 
 
@@ -85,7 +85,8 @@ class HardDecoder(Decoder):
         emission = matmul(memory.values, self.readout.weight[: self.attention.width], self.dtype)
         jumps = ()
         if self.distances:
-            jumps = matmul(memory.values, self.source_jumps[...], self.dtype) + self.jump_bias[...]
+            jumps = matmul(memory.values, self.source_jumps[...], self.dtype)
+            jumps += broadcast_bias(self.jump_bias[...], jumps.ndim)
         memory = memory._replace(keys=HardKeys(memory.keys, emission, jumps))
         if self.first_order:
             features, normalizer = jnp.zeros((mask.shape[0], self.readout_size)), jnp.zeros(mask.shape)
@@ -141,13 +142,14 @@ class HardDecoder(Decoder):
 
     def vectors(self, memory: Memory, features: Float[Array, "*T B R"]) -> Float[Array, "*T B S R"]:
         """The readout vector tanh(W [h_i; state]) of each source token, with dropout."""
+        over_steps = lambda leaf: leaf.reshape((1,) * (features.ndim - 2) + leaf.shape)  # noqa: E731
+        vectors = jnp.tanh(over_steps(memory.keys.emission) + features[..., None, :])
         mask = memory.noise.readout if memory.noise else None
-        vectors = jnp.tanh(memory.keys.emission + features[..., None, :])
-        return apply_mask(vectors, None if mask is None else mask[:, None])
+        return vectors if mask is None else vectors * over_steps(mask[:, None])
 
     def output_of(self, memory: Memory, prior: Float[Array, "*T B S"], logits: PyTree) -> StepOutput:
         """The output of one step or of all: logits, prior and the expected context."""
-        alignment = jnp.where(memory.mask, jnp.exp(prior), 0.0)
+        alignment = jnp.where(jnp.broadcast_to(memory.mask, prior.shape), jnp.exp(prior), 0.0)
         return StepOutput(logits, alignment, jnp.einsum("...bs,bsm->...bm", alignment, memory.values))
 
     def step(self, memory, state, token):
@@ -250,4 +252,4 @@ def posterior_alignment(
         return jnp.where(counted, jax.nn.logsumexp(prior + emissions, axis=-1), 0.0).sum()
 
     posterior = jax.grad(log_likelihood)(jnp.where(counted[..., None], emissions, 0.0))
-    return time_first(jnp.where(counted[..., None] & memory.mask, posterior, 0.0))
+    return time_first(jnp.where(counted[..., None] & memory.mask[None], posterior, 0.0))
