@@ -75,7 +75,7 @@ def encoded(tokenizers: PairTokenizer, lines, **options):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_corpus_is_encoded_as_its_lines_one_by_one(small_blocks, tmp_path, slots, workers):
     words = Words(["the", "cat", "a", "sat"])
-    tokenizers = PairTokenizer(words, Words(["cat", "a"]), slots=slots)
+    tokenizers = PairTokenizer(words, Words(["cat", "a"]), slots=slots, reverses_target=slots > 0)
     found = encoded(tokenizers, LINES, cache=str(tmp_path), workers=workers)
     assert as_lists(found) == plain(tokenizers, LINES)
     assert found[0].flat.dtype == np.uint8
@@ -306,8 +306,8 @@ def test_what_ids_depend_on_is_in_their_fingerprint(tokenizer):
     other = Subwords.train(["other words", "entirely"] * 20, size=300)
     words = Words(["a"])
 
-    def fingerprint(lines, *sides, slots=0):
-        return encoding._fingerprint(Corpus.of(Example(*line) for line in lines), PairTokenizer(*sides, slots=slots))
+    def fingerprint(lines, *sides, **options):
+        return encoding._fingerprint(Corpus.of(Example(*line) for line in lines), PairTokenizer(*sides, **options))
 
     line = [("ab", "c")]
     found = {
@@ -318,8 +318,9 @@ def test_what_ids_depend_on_is_in_their_fingerprint(tokenizer):
         fingerprint([*line, ("", "")], tokenizer, tokenizer),
         fingerprint(line, words, words),
         fingerprint(line, words, words, slots=2),
+        fingerprint(line, words, words, reverses_target=True),
     }
-    assert len(found) == 7
+    assert len(found) == 8
 
 
 def test_a_tokenizer_of_ones_own_is_not_kept_since_its_code_may_change(own, tmp_path):

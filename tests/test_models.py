@@ -82,6 +82,6 @@ def test_one_embedding_for_both_sides_needs_one_tokenizer():
     here, there = (Characters.train([letters], size=9, unicode="none") for letters in ("abc", "abd"))
     config = ModelConfig(shared_embeddings=True)
     assert "embedding" not in jax.eval_shape(make_model(config, PairTokenizer(here, here)).init, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"needs one tokenizer on both sides, .* set model.shared_embeddings=false"):
+    with pytest.raises(ValueError, match="needs one vocabulary on both sides, .* set tokenizer.shared=true"):
         make_model(config, PairTokenizer(here, there))
     make_model(ModelConfig(), PairTokenizer(here, there))

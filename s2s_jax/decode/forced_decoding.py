@@ -176,12 +176,13 @@ class PairScorer:
 
     def _scored_pair(self, example: Example, ids: PairIds, scores: Any, row: int) -> Any:
         source, target, unread = ids
+        order = self.pair.reading_order(target.tolist())
         return ScoredPair(
             example,
             tuple(self.pair.source_symbols(source.tolist(), example.source)),
-            tuple(self.pair.target_symbols(target.tolist(), example.source)),
-            np.array(scores.log_probs[row, : len(target)]),
-            np.array(scores.alignment[row, : len(target), : len(source)]),
+            tuple(self.pair.target_symbols(target[order].tolist(), example.source)),
+            np.array(scores.log_probs[row, order]),
+            np.array(scores.alignment[row, order, : len(source)]),
             int(scores.correct[row, : len(target)].sum()),
             float(scores.scores[row]),
             unread,

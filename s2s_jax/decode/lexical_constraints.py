@@ -53,6 +53,11 @@ def token_arrays(
     Raises:
         ValueError: a prefix or a phrase can never be produced.
     """
+    if pair.reverses_target and any(each.prefix or any(each.phrases) for each in lines):
+        raise ValueError(
+            "a model that writes targets from their end (tokenizer.reverse_target=true) cannot be given a prefix or "
+            "phrases; leave them out, or translate with a run of tokenizer.reverse_target=false."
+        )
     arrays = {"prefix": prefix_ids(lines, pair, rows), "phrases": phrase_tokens(lines, pair, rows, rules)}
     return {name: ids for name, ids in arrays.items() if ids is not None}
 

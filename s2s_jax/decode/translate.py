@@ -153,14 +153,15 @@ class Translator:
 
     def _hypothesis(self, line: str, result: SearchResult, row: int, slot: int, length: int) -> Hypothesis:
         count = int((result.tokens[row, slot] != PAD).sum())
-        tokens = result.tokens[row, slot, :count].tolist()
-        alignment = np.array(result.alignment[row, slot, :count, :length])
+        order = self.pair.reading_order(result.tokens[row, slot, :count].tolist())
+        tokens = result.tokens[row, slot, order].tolist()
+        alignment = np.array(result.alignment[row, slot, order, :length])
         replacements = self._replacements(line, tokens, alignment) if self.config.replace_unknown else ()
         return Hypothesis(
             self.pair.decode(tokens, line, replacements=replacements),
             float(result.scores[row, slot]),
             tuple(self.pair.target_symbols(tokens, line, replacements=replacements)),
-            tuple(result.log_probs[row, slot, :count].tolist()),
+            tuple(result.log_probs[row, slot, order].tolist()),
             alignment,
             bool(result.truncated[row, slot]),
         )

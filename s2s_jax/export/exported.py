@@ -82,7 +82,9 @@ def load_exported(directory: str | Path) -> Exported:
     for search in manifest["searches"]:
         _check_settings(directory, manifest, search["settings"])
     pair = PairTokenizer(
-        *(load_tokenizer(directory / tokenizer_file(side)) for side in TOKENIZER_SIDES), slots=manifest["slots"]
+        *(load_tokenizer(directory / tokenizer_file(side)) for side in TOKENIZER_SIDES),
+        slots=manifest["slots"],
+        reverses_target=manifest.get("reverse_target", False),
     )
     translators = {
         search["settings"]["beam"]: Translator(

@@ -68,6 +68,7 @@ def export_run(
         "step": run.step,
         "vocabularies": {side: run.tokenizers[side].size for side in TOKENIZER_SIDES},
         "slots": run.pair.slots,
+        "reverse_target": run.pair.reverses_target,
         "parameters": {name: form_of(value) for name, value in parameters.items()},
         "source_tokens": tokens,
         "searches": described,

@@ -165,7 +165,7 @@ def build_seq2seq(
     if config.shared_embeddings and source_vocabulary != target_vocabulary:
         raise ValueError(
             f"model.shared_embeddings=true needs one vocabulary on both sides, got {source_vocabulary} source and "
-            f"{target_vocabulary} target tokens; give both sides one tokenizer, or set model.shared_embeddings=false."
+            f"{target_vocabulary} target tokens; set tokenizer.shared=true, or model.shared_embeddings=false."
         )
 
     def make(rngs: nnx.Rngs) -> Seq2Seq:

@@ -138,9 +138,11 @@ def _gold_links(corpus: Corpus, tokenizers: PairTokenizer, config: DataConfig, g
     for block in corpus.blocks():
         known = known or any(links is not None for links in block.links)
         examples = map(Example, *block)
-        links = Ragged.of(
-            (sorted(token_links(example, tokenizers.source, tokenizers.target)) for example in examples), columns=(2,)
+        known_links = (
+            tokenizers.links_in_model_order(token_links(example, tokenizers.source, tokenizers.target), example.target)
+            for example in examples
         )
+        links = Ragged.of(known_links, columns=(2,))
         writer.write(Rows(links.flat, links.lengths))
     if not known:
         raise ValueError(

@@ -91,6 +91,11 @@ def _problems(experiment: Experiment) -> Iterator[str]:
             "none; choose "
             f"another model.attention.score, or set loss.{terms[0]}=0."
         )
+    if experiment.loss.diagonal and experiment.tokenizer.reverse_target:
+        yield (
+            f"loss.diagonal={experiment.loss.diagonal} wants source and target in one order, and "
+            "tokenizer.reverse_target=true reverses the target; set one of them to its default."
+        )
     sampling = experiment.scheduled_sampling
     if sampling.prediction in SOFT_PREDICTIONS and copy != "none" and not sampling.is_teacher_forcing:
         yield (

@@ -273,7 +273,8 @@ def load(
     experiment = read_experiment(directory)
     changed = configs.override(experiment, *changes)
     facts = read_facts(directory)
-    pair = load_tokenizers(directory, facts, copy_slots=copy_slots(experiment.model))
+    order = {"reverse_target": experiment.tokenizer.reverse_target}
+    pair = load_tokenizers(directory, facts, copy_slots=copy_slots(experiment.model), **order)
     model = make_model(experiment.model, pair)
     example = abstract_state(model, experiment.optimizer, steps=experiment.steps)
     with Checkpoints(directory / CHECKPOINTS) as checkpoints:
@@ -323,6 +324,11 @@ def _combine(first: Run, others: Sequence[tuple[str, Run]], ensemble_average: st
 
 
 def _check_same_tokenizer(run: Run, other: Run, side: str, *, of: str) -> None:
+    if run.pair.reverses_target != other.pair.reverses_target:
+        raise ValueError(
+            f"{of} writes targets in the other direction (tokenizer.reverse_target="
+            f"{str(other.pair.reverses_target).lower()}); take runs of one direction."
+        )
     expected, found = (tokenizer_fingerprint(each.tokenizers[side])[:12] for each in (run, other))
     if expected != found:
         raise ValueError(

@@ -5,7 +5,6 @@ import jax
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.text.tokenizers import tokenizer_fingerprint
 
 
 def make_model(config: ModelConfig, tokenizers: PairTokenizer) -> Model:
@@ -14,11 +13,11 @@ def make_model(config: ModelConfig, tokenizers: PairTokenizer) -> Model:
     Raises:
         ValueError: both sides are to have the same embeddings, and their tokenizers differ.
     """
-    if config.shared_embeddings and len(set(map(tokenizer_fingerprint, (tokenizers.source, tokenizers.target)))) > 1:
+    if config.shared_embeddings and not tokenizers.one_vocabulary:
         raise ValueError(
-            "model.shared_embeddings=true needs one tokenizer on both sides, and the source's "
-            f"({tokenizers.source.size} tokens) is not the target's ({tokenizers.target.size} tokens); give both the "
-            "same tokenizer.source.file and tokenizer.target.file, or set model.shared_embeddings=false."
+            "model.shared_embeddings=true needs one vocabulary on both sides, and that of the source "
+            f"({tokenizers.source.size} tokens) is not that of the target ({tokenizers.target.size} tokens); set "
+            "tokenizer.shared=true, or model.shared_embeddings=false."
         )
     sizes = {"source_vocabulary": tokenizers.source.size, "target_vocabulary": tokenizers.target.size}
     return build(config, **sizes, copy_table=tokenizers.copy_table())

@@ -55,7 +55,8 @@ def make_tokenizers(
             sides[side] = given_tokenizer(own, corpus.lines(lines_of))
         else:
             sides[side] = _learned_tokenizer(own, corpus, lines_of, cache, print_line)
-    return PairTokenizer(**_with_tags(sides, tags), slots=copy_slots)
+    sides = _with_tags(sides, tags)
+    return PairTokenizer(**sides, slots=copy_slots, reverses_target=config.reverse_target)
 
 
 def _with_tags(sides: dict[str, Tokenizer], tags: Sequence[str]) -> dict[str, Tokenizer]:
@@ -65,13 +66,16 @@ def _with_tags(sides: dict[str, Tokenizer], tags: Sequence[str]) -> dict[str, To
     return {side: with_tags(each, named if side in tagged else ()) for side, each in sides.items()}
 
 
-def load_tokenizers(directory: Path, facts: Mapping[str, Any], *, copy_slots: int) -> PairTokenizer:
+def load_tokenizers(
+    directory: Path, facts: Mapping[str, Any], *, copy_slots: int, reverse_target: bool
+) -> PairTokenizer:
     """The tokenizers of a trained run.
 
     Raises:
         ValueError: one of them is not that with which the run was trained.
     """
-    return PairTokenizer(**{side: check_tokenizer(directory, side, facts) for side in SIDES}, slots=copy_slots)
+    sides = {side: check_tokenizer(directory, side, facts) for side in SIDES}
+    return PairTokenizer(**sides, slots=copy_slots, reverses_target=reverse_target)
 
 
 def check_tokenizer(directory: Path, side: str, facts: Mapping[str, Any]) -> Tokenizer:

@@ -6,25 +6,29 @@ the vocabulary has a meaning in this sentence alone. Without slots there are no 
 arXiv:1704.04368, section 2.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
-from s2s_jax.text.ragged import Rows, with_eos
+from s2s_jax.text.ragged import Rows, reversed_before_last, with_eos
 from s2s_jax.text.tokenizers import Tokenizer, encode_lines, until_eos
 
 NO_COPY = -1  # the target id of a source token that no target token equals
 
 
 class PairTokenizer:
-    """The source and the target tokenizer, and per sentence the slots of its out-of-vocabulary words."""
+    """The source and the target tokenizer, and per sentence the slots of its out-of-vocabulary words.
 
-    def __init__(self, source: Tokenizer, target: Tokenizer, *, slots: int = 0):
+    With `reverses_target` the model writes targets from their last token to the first. Target ids that are encoded are
+    in the model's order; those that are decoded or displayed are in reading order (`reading_order`).
+    """
+
+    def __init__(self, source: Tokenizer, target: Tokenizer, *, slots: int = 0, reverses_target: bool = False):
         if slots and source.type != target.type:
             raise ValueError(unequal_types(source.type, target.type))
-        self.source, self.target, self.slots = source, target, slots
+        self.source, self.target, self.slots, self.reverses_target = source, target, slots, reverses_target
 
     @property
     def one_vocabulary(self) -> bool:
@@ -56,15 +60,31 @@ class PairTokenizer:
         """
         ids = self.target.encode(line)
         slots = _numbered(self.slot_words(source), self.target.size)
-        if not slots:
-            return ids
-        return [slots.get(word, number) for word, number in zip(self.target.tokenize(line), ids, strict=True)]
+        if slots:
+            ids = [slots.get(word, number) for word, number in zip(self.target.tokenize(line), ids, strict=True)]
+        return ids[::-1] if self.reverses_target else ids
 
     def encode_pairs(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[Rows, Rows]:
         """The ids of source lines and of their target lines, each ended by EOS."""
         if not self.slots:
-            return encode_lines(self.source, sources), encode_lines(self.target, targets)
+            source, target = encode_lines(self.source, sources), encode_lines(self.target, targets)
+            return source, reversed_before_last(target) if self.reverses_target else target
         return with_eos(map(self.encode_source, sources)), with_eos(map(self.encode_target, targets, sources))
+
+    def reading_order(self, ids: Sequence[int]) -> Int[np.ndarray, " T"]:
+        """The place among target ids in the model's order of each one in reading order; an EOS stays the last."""
+        places = np.arange(len(ids))
+        if self.reverses_target:
+            written = len(ids) - (len(ids) > 0 and ids[-1] == EOS)
+            places[:written] = places[:written][::-1]
+        return places
+
+    def links_in_model_order(self, links: Iterable[tuple[int, int]], target: str) -> list[tuple[int, int]]:
+        """Links (source token, target token) of a pair, in reading order, as the model writes the target line."""
+        if not self.reverses_target:
+            return sorted(links)
+        last = len(self.target.spans(target)) - 1
+        return sorted((source, last - place) for source, place in links)
 
     def copy_table(self) -> Int[np.ndarray, " V"]:
         """The target id that copying each source id gives, slots included; NO_COPY where there is none.
@@ -80,7 +100,7 @@ class PairTokenizer:
         return np.concatenate([table, self.target.size + np.arange(self.slots, dtype=np.int32)])
 
     def decode(self, ids: Sequence[int], source: str, *, replacements: Sequence[str] = ()) -> str:
-        """The line that target ids stand for, up to the first EOS.
+        """The line that target ids, in reading order, stand for, up to the first EOS.
 
         Args:
             source: the line whose words the slots stand for.

@@ -109,5 +109,6 @@ def _cores() -> int:
 def _fingerprint(corpus: Corpus, tokenizers: PairTokenizer) -> str:
     """What the ids depend on: lines, tokenizers, and the versions of what computes them."""
     versions = [ENCODING_FORMAT, unicodedata.unidata_version, version("sentencepiece"), tokenizers.slots]
+    versions += ["reversed"] * tokenizers.reverses_target
     parts = [*versions, *map(tokenizer_fingerprint, (tokenizers.source, tokenizers.target)), corpus.fingerprint]
     return hashlib.blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()

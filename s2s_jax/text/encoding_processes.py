@@ -116,6 +116,7 @@ def _described(tokenizers: PairTokenizer) -> dict[str, Any]:
         "states": {side: each.state() for side, each in sides.items()},
         "fingerprints": {side: tokenizer_fingerprint(each) for side, each in sides.items()},
         "slots": tokenizers.slots,
+        "reverses_target": tokenizers.reverses_target,
     }
 
 
@@ -194,4 +195,4 @@ def _tokenizers_of(description: dict[str, Any]) -> PairTokenizer:
         sides[side] = tokenizer_of(state)
         if tokenizer_fingerprint(sides[side]) != description["fingerprints"][side]:
             raise ValueError(f"the {side} tokenizer has another state there")
-    return PairTokenizer(**sides, slots=description["slots"])
+    return PairTokenizer(**sides, slots=description["slots"], reverses_target=description["reverses_target"])

@@ -37,6 +37,15 @@ def with_eos(lines: Iterable[Sequence[int]]) -> Rows:
     return Rows(np.array(flat, np.int32), np.array(lengths, np.int32))
 
 
+def reversed_before_last(rows: Rows) -> Rows:
+    """The rows with all numbers but the last of each, the EOS, in reverse order."""
+    lengths = np.asarray(rows.lengths, np.int64)
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    lasts = np.repeat(lengths, lengths) - 1
+    places = np.arange(len(starts)) - starts
+    return Rows(rows.flat[starts + np.where(places < lasts, lasts - 1 - places, places)], rows.lengths)
+
+
 class Ragged(Sequence[np.ndarray]):
     """Rows of whole numbers; each row is an int32 array of its own length, and has as many columns as the others.
 

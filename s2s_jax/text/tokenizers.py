@@ -134,6 +134,8 @@ class TokenizersConfig:
     shared: bool = False
     """Learn one tokenizer from the lines of both sides, so that they have one vocabulary; `source` and `target` must
     agree. One file given to both sides makes a vocabulary shared too."""
+    reverse_target: bool = False
+    """Write targets from the last token to the first (right to left); everything that is put out is turned back."""
     source: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     """The tokenizer of the input."""
     target: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
