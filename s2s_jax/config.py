@@ -34,6 +34,7 @@ from s2s_jax.validation import Traced, at_least, check_fields, field_types, one_
 RUNTIME_SETTINGS = (
     *(
         "steps",
+        "epochs",
         "imports",
         "device",
         "record",
@@ -51,6 +52,8 @@ LOCATION_SETTINGS = (
     *("data.train", "data.validation", "data.alignment", "data.validation_alignment"),
     *("tokenizer.source.file", "tokenizer.target.file", "tokenizer.source.vocabulary", "tokenizer.target.vocabulary"),
 )
+# runtime settings that decide, with a plateau schedule, when the learning rate decays
+PLATEAU_SETTINGS = ("validation.every", "validation.sentences", "search", "evaluation")
 # numbers that enter the compiled training step as traced values, so that runs that differ in them share one program
 VMAPPABLE_SETTINGS = (
     *(
@@ -73,6 +76,9 @@ class Experiment:
     """Seed of the parameters, the order of the data, dropout and sampling."""
     steps: int = 10_000
     """Training steps."""
+    epochs: int = 0
+    """Passes over the training data, instead of steps, which become so many times the batches of an epoch when the data
+    has been read; 0 for steps. Whoever changes steps alone sets it to 0."""
     imports: tuple[str, ...] = ()
     """Files or modules of yours that add to the tables (scores, cells, metrics, ...), imported before training."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -110,6 +116,7 @@ class Experiment:
         check_fields(self, "")
         at_least("seed", self.seed, 0)
         at_least("steps", self.steps, 1)
+        at_least("epochs", self.epochs, 0)
         one_of("validation.metric", self.validation.metric, METRICS)
         if metric := self.sequence_training.of_text:
             one_of(f"sequence_training.reward={OF_TEXT}METRIC: METRIC", metric, METRICS)
@@ -173,9 +180,15 @@ def with_settings(experiment: Any, values: Mapping[str, Any]) -> Any:
         ValueError: as `override`.
     """
     known = [setting.name for setting in settings(experiment)]
+    values = {_field_name(name): value for name, value in values.items()}
+    if "steps" in values and "epochs" in known:
+        if values.get("epochs"):
+            raise ValueError(
+                f"steps={values['steps']} and epochs={values['epochs']} both say how long to train; leave one out."
+            )
+        values = {"epochs": 0, **values}
     tree: dict[str, Any] = {}
     for name, value in values.items():
-        name = _field_name(name)
         if name not in known:
             raise ValueError(f"no setting {name!r}{_nearest(name, known)}")
         *groups, field = name.split(".")
@@ -280,22 +293,35 @@ def from_json(record: dict[str, Any], kind: type = Experiment, prefix: str = "")
 def learned_settings(experiment: Experiment) -> dict[str, Any]:
     """The settings that decide what is learned, by dotted name, with values as JSON gives them back.
 
-    The number of steps is one of them where the learning rate schedule reads it.
+    The number of steps is one of them where the learning rate schedule reads it, and so is what decides about
+    validations where it reads those.
     """
     learned = {it.name: it.value for it in settings(experiment) if not it.name.startswith(RUNTIME_SETTINGS)}
     if reads_steps(experiment.optimizer):
         learned["steps"] = experiment.steps
+    if experiment.optimizer.schedule == "plateau":
+        read = (it for it in settings(experiment) if it.name.startswith(PLATEAU_SETTINGS))
+        learned |= {it.name: it.value for it in read}
     return json.loads(json.dumps(learned))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The learned settings in which two runs differ, by name, with both values; one that is missing has its default."""
+    """The learned settings in which two runs differ, by name, with both values; one that is missing has its default.
+
+    One that has none, since it is learned with some schedules alone, does not differ: the schedule does.
+    """
     defaults = learned_settings(Experiment())
     each = {
         name: tuple(learned.get(name, defaults.get(name)) for learned in (before, after))
         for name in {**before, **after}
+        if name in defaults or (name in before and name in after)
     }
     return {name: (old, new) for name, (old, new) in each.items() if old != new}
+
+
+def with_epochs(experiment: Experiment, per_epoch: int) -> Experiment:
+    """The experiment with the steps of its epochs, of so many batches each."""
+    return dataclasses.replace(experiment, steps=experiment.epochs * per_epoch) if experiment.epochs else experiment
 
 
 def as_of(experiment: Experiment, step: int) -> Experiment:

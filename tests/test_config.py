@@ -82,6 +82,19 @@ def test_an_override_changes_one_setting_and_nothing_else():
     assert points.points == ()
 
 
+def test_steps_and_epochs_are_one_choice():
+    """Whoever changes steps alone leaves the epochs of the experiment behind."""
+    of_epochs = override(Experiment(), "epochs=10")
+    assert override(of_epochs, "steps=500") == override(Experiment(), "steps=500")
+    assert override(of_epochs, "seed=1").epochs == 10
+    with pytest.raises(ValueError, match="^steps=5 and epochs=2 both say how long to train; leave one out.$"):
+        override(Experiment(), "steps=5", "epochs=2")
+    plateau = override(Experiment(), "optimizer.schedule=plateau")
+    other = override(plateau, "validation.every=7", "search.beam=3", "steps=5")
+    assert set(differences(*map(learned_settings, (plateau, other)))) == {"validation.every", "search.beam"}
+    assert set(differences(*map(learned_settings, (plateau, Experiment())))) == {"optimizer.schedule"}
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

@@ -170,18 +170,24 @@ def test_the_package_offers_its_names_without_importing_jax_for_them():
 
 
 def test_stopped_and_resumed_is_never_stopped_bit_for_bit(tmp_path):
-    """At a step between validations, with scheduled sampling, dropout, averaging and skipped spikes."""
+    """At a step between validations, with scheduled sampling, dropout, averaging, skipped spikes and a plateau."""
     changes = (
-        "validation.every=15", "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30",
-        "scheduled_sampling.prediction=sample",
+        "validation.every=5", "validation.metric=exact_match",
+        "scheduled_sampling.schedule=linear", "scheduled_sampling.decay=30", "scheduled_sampling.prediction=sample",
         "model.decoder.dropout=0.2", "model.encoder.recurrent_dropout=0.1", "optimizer.ema=0.9",
-        "optimizer.schedule=constant", "optimizer.skip_spikes=1.1",
+        "optimizer.schedule=plateau", "optimizer.decay_patience=2", "optimizer.skip_spikes=1.1",
     )  # fmt: skip
     for steps in (13, 40):
         resumed = run.fit(tiny.experiment(*changes, f"steps={steps}"), tmp_path / "parts", QUIET)
     whole = run.fit(tiny.experiment(*changes, "steps=40"), tmp_path / "whole", QUIET)
     assert digest(resumed) == digest(whole)
-    assert [one["step"] for one in records(tmp_path / "parts", "validation")] == [13, 15, 30, 40]
+    assert [one["step"] for one in records(tmp_path / "parts", "validation")] == [5, 10, 13, *range(15, 41, 5)]
+    best, stale, decays = -1.0, 0, 0
+    for one in records(tmp_path / "whole", "validation")[:-1]:  # the last step is trained before its validation
+        best, stale = (one["exact_match"], 0) if one["exact_match"] > best else (best, stale + 1)
+        decays, stale = (decays + 1, 0) if stale == 2 else (decays, stale)
+    rates = [records(tmp_path / run, "train")[-1]["learning_rate"] for run in ("parts", "whole")]
+    assert rates[0] == rates[1] == pytest.approx(2e-2 * 0.5**decays) < 2e-2
     skipped = [records(tmp_path / run, "train")[-1]["skipped_steps"] for run in ("parts", "whole")]
     assert skipped[0] == skipped[1] > 0  # of the 20 that have a history
 
@@ -300,14 +306,15 @@ def test_a_run_of_another_format_is_refused(tmp_path, found, message):
 
 def test_the_best_checkpoint_is_that_of_the_validation_metric(tmp_path):
     """WER falls where it is better, AER needs gold alignments, and what they are at the best step is what is kept."""
-    for metric in ("wer", "aer"):
-        changes = ("data.train=task:reverse", "data.eval_size=20", "steps=30", "validation.every=10")
+    for metric, beam in (("wer", 2), ("aer", 1)):
+        changes = ("data.train=task:reverse", "data.eval_size=20", "steps=30", f"validation.beam={beam}")
+        changes += ("validation.every=10",)
         loaded = run.train(tiny.experiment(*changes, f"validation.metric={metric}"), tmp_path / metric, QUIET)
         values = {record["step"]: record[metric] for record in records(tmp_path / metric, "validation")}
         assert list(values) == [10, 20, 30]
         assert values[loaded.step] == min(values.values())
         # what `evaluate` computes of the same split by the same function
-        assert loaded.evaluate("validation")[metric] == pytest.approx(values[loaded.step], abs=1e-6)
+        assert loaded.evaluate("validation", beam=beam)[metric] == pytest.approx(values[loaded.step], abs=1e-6)
 
 
 def test_a_run_is_not_resumed_with_another_validation_metric(tmp_path):

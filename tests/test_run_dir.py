@@ -23,6 +23,7 @@ from s2s_jax.cli import main
 from s2s_jax.config import Experiment
 from s2s_jax.run import run_dir
 from s2s_jax.run.environment import commit, read_starts
+from s2s_jax.run.opening import open_run
 from s2s_jax.training.checkpoint.format import CheckpointError
 from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.loop import TrainingLoop
@@ -182,6 +183,30 @@ def test_other_steps_are_another_run_where_the_schedule_reads_them(copy: Path):
     refused(copy, "steps=6", match=match)
     refused(copy, "steps=2", match=r"has trained 4 steps, more than steps=2; raise --steps, or give another --run")
     refused(copy, "steps=2", extend=True, match="more than steps=2")
+
+
+def test_epochs_are_steps_once_the_data_is_read_and_are_resumed_as_such(tmp_path: Path):
+    """Of 150 pairs in batches of 64, an epoch has three batches."""
+    directory, changes = tmp_path / "run", ("data.train_size=150", "checkpoint.every=3", "validation.every_epochs=1")
+    given = dataclasses.replace(tiny.experiment(*SMALL[1:], *changes), epochs=2, steps=10_000)
+    run.fit(given, directory, QUIET)
+    recorded = run.read_experiment(directory)
+    assert (recorded.steps, recorded.epochs, run.load(directory).facts["batches_per_epoch"]) == (6, 2, 3)
+    assert [one["step"] for one in read_metrics(directory / "metrics.jsonl") if one["kind"] == "validation"] == [3, 6]
+    assert open_run(directory, given, overwrite=False, extend=False).experiment == recorded
+    more = dataclasses.replace(given, epochs=3)
+    with pytest.raises(ValueError, match=r"trained with steps=6, which optimizer.schedule=cosine reads: with steps=9 "):
+        open_run(directory, more, overwrite=False, extend=False)
+    extended = open_run(directory, more, overwrite=False, extend=True).experiment
+    assert (extended.steps, extended.optimizer.extended) == (9, ((6, 6),))
+    fewer = dataclasses.replace(given, epochs=1)
+    with pytest.raises(ValueError, match=r"has trained 6 steps, more than steps=3 \(epochs=1\); raise --epochs, or"):
+        open_run(directory, fewer, overwrite=False, extend=False)
+    run_dir.write_config(directory, dataclasses.replace(recorded, epochs=0))  # as if it had been begun with steps
+    assert open_run(directory, given, overwrite=False, extend=False).experiment.steps == 6
+    (directory / "facts.json").unlink()
+    with pytest.raises(ValueError, match=r"does not say how many batches an epoch has .* epochs=2 needs; give --steps"):
+        open_run(directory, given, overwrite=False, extend=False)
 
 
 def test_an_extended_run_records_the_shape_of_its_schedule_and_is_resumed_bit_for_bit(

@@ -22,7 +22,16 @@ from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
 from s2s_jax.training.objectives import LossConfig, LossSums, batch_sums, make_loss, sum_losses, token_losses
-from s2s_jax.training.optimizer import OPTIMIZERS, OptimizerConfig, learning_rate, make_optimizer, warmup_warning
+from s2s_jax.training.optimizer import (
+    OPTIMIZERS,
+    OptimizerConfig,
+    check_patterns,
+    frozen_mask,
+    learning_rate,
+    make_optimizer,
+    plateau_factor,
+    warmup_warning,
+)
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
 from s2s_jax.training.step import SPIKE_HISTORY, SPIKE_WINDOW, initial_state, is_spike, make_step
 
@@ -420,6 +429,55 @@ def test_a_spike_is_skipped_and_resumes_bit_for_bit(platform):
     np.testing.assert_array_equal(state.norms, before.norms)
 
 
+def test_frozen_parameters_stay_and_the_others_have_rates_of_their_own():
+    """Two steps by hand: clipping by the norm of what is trained, momentum, decay, multipliers, a plateau's factor."""
+    config = OptimizerConfig(
+        name="lion", learning_rate=0.1, clip_norm=1.0, weight_decay=0.5, ema=0.5, schedule="plateau",
+        freeze=("encoder.*",), multipliers=("*=0.1", "decoder.*=0.5"),
+    )  # fmt: skip
+    before = {"encoder": {"0": jnp.array([3.0, -0.0])}, "decoder": {"bias": jnp.array([1.0])}, "out": jnp.array([2.0])}
+
+    def loss(params, batch, step, key):
+        zero = jnp.zeros(())
+        total = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))  # the gradient is twice the parameter
+        return LossSums(zero, total, jnp.ones(()), zero)
+
+    optimizer = make_optimizer(config, 10)
+    state = initial_state(jax.tree.map(jnp.copy, before), optimizer, seed=0, ema=0.5, plateau=True)
+    assert {leaf.shape for leaf in jax.tree.leaves(state.opt)} == {(), (1,)}  # no moments of what is frozen
+    step = make_step(loss, optimizer, ema=0.5, frozen=frozen_mask(config))
+    trained, average, moment = np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.zeros(2)
+    for factor in (1.0, 0.25):
+        state = state._replace(rate_factor=jnp.float32(factor))
+        state, metrics = step(state, Batch(jnp.ones((1, 1), jnp.int32), jnp.full((1, 1), EOS, jnp.int32)))
+        gradient = 2 * trained
+        assert float(metrics.norm) == pytest.approx(np.sqrt((gradient**2).sum()))
+        gradient = gradient / max(1.0, np.sqrt((gradient**2).sum()))
+        direction, moment = np.sign(0.9 * moment + 0.1 * gradient), 0.99 * moment + 0.01 * gradient
+        trained = trained - factor * 0.1 * np.array([0.5, 0.1]) * (direction + 0.5 * trained)
+        average = 0.5 * average + 0.5 * trained
+    for tree, expected in ((state.params, trained), (state.ema, average)):
+        found = np.concatenate([tree["decoder"]["bias"], tree["out"]])
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert tree["encoder"]["0"].tobytes() == before["encoder"]["0"].tobytes()
+    assert step._cache_size() == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze": ("encodr.*",)}, r"optimizer.freeze: no parameter matches 'encodr.\*'; the nearest are encoder"),
+        ({"freeze": ("*",)}, r"optimizer.freeze=\['\*'\] leaves no parameter to train"),
+        ({"multipliers": ("xyz=2",)}, "optimizer.multipliers: no parameter matches 'xyz'; the nearest are "),
+        ({"freeze": ("enc*",), "multipliers": ("*.0=2",)}, r"multipliers=\*.0=2 names frozen parameters alone"),
+    ],
+)
+def test_patterns_that_name_nothing_are_refused(options, message):
+    shapes = {"encoder": {"0": jnp.zeros(2)}, "out": jnp.zeros(1)}
+    with pytest.raises(ValueError, match=message):
+        check_patterns(OptimizerConfig(**options), shapes)
+
+
 def test_norms_that_stay_high_are_a_new_level_and_no_spikes():
     norms = jnp.full(SPIKE_WINDOW, 1.0)
     count = 0
@@ -436,6 +494,12 @@ def test_the_rate_climbs_and_falls_as_it_says():
     assert list(at(map(root, (100, 400)))) == pytest.approx([1.0, 0.5], rel=1e-6)
     line = learning_rate(OptimizerConfig(learning_rate=1.0, schedule="linear", final_fraction=0.2), 100)
     assert list(at(map(line, (0, 50, 100)))) == pytest.approx([1.0, 0.6, 0.2], rel=1e-6)
+    halved = OptimizerConfig(learning_rate=1.0, schedule="step", warmup_steps=10, decay_every=20, final_fraction=0.2)
+    by_hand = [0.1, 1.0, 1.0, 0.5, 0.25, 0.2]
+    assert list(at(map(learning_rate(halved, 100), (0, 10, 29, 30, 50, 70)))) == pytest.approx(by_hand, rel=1e-6)
+    plateau = OptimizerConfig(learning_rate=1.0, schedule="plateau", decay_factor=0.4, final_fraction=0.1)
+    assert list(at(map(learning_rate(plateau, 100), (0, 99)))) == [1.0, 1.0]  # what is left is the state's factor
+    assert [plateau_factor(plateau, decays) for decays in range(4)] == pytest.approx([1, 0.4, 0.16, 0.1])
 
 
 def test_an_exponential_rate_ends_at_its_final_fraction():
@@ -548,6 +612,14 @@ def test_a_gradient_too_long_is_scaled_down():
             "optimizer.undecayed must be one of .*; did you mean 'biases'?",
         ),
         ({"schedule": "exponential"}, "never reaches optimizer.final_fraction=0; use --optimizer.final-fraction 0.01"),
+        ({"schedule": "step", "decay_factor": 1.0}, "optimizer.decay_factor must be above 0 and below 1, got 1.0"),
+        (
+            {"schedule": "plateau", "decay_every": 10},
+            "decay_every=10 is not read by optimizer.schedule=plateau, but by step; leave it out, or choose step",
+        ),
+        ({"decay_factor": 0.3}, "not read by optimizer.schedule=constant, but by step and plateau; leave it out"),
+        ({"multipliers": ("encoder.*",)}, r"must be PATTERN=FACTOR with a factor above 0, .* got 'encoder.\*'"),
+        ({"multipliers": ("encoder.*=0",)}, "a factor of 0 is optimizer.freeze"),
         ({"ema": 1.0}, "optimizer.ema must be at least 0 and below 1, got 1.0"),
     ],
 )

@@ -90,10 +90,12 @@ def info_command(arguments: Arguments) -> None:
         return
     for line in facts["refused"]:
         print(f"refused: {line}", file=sys.stderr)
-    for name in ("step", "best_step", "parameters", "parameters_digest", "checkpoints"):
+    for name in ("step", "best_step", "parameters", "trained_parameters", "parameters_digest", "checkpoints"):
         print(f"{name.replace('_', ' ')}: {formatted(facts[name])}")
     for start in facts["starts"]:
         commit = start["commit"] or "not in a git repository"
         print(f"started at step {start['step']:,}: {start['time']} on {start['host']}, {start['devices']}, {commit}")
     for name, value in facts["facts"].items():
         print(f"{name.replace('_', ' ')}: {value}")
+    for path, shape in facts["shapes"].items():
+        print(f"  {path} {','.join(map(str, shape))}")

@@ -12,10 +12,12 @@ from s2s_jax.model.seq2seq import build
 from s2s_jax.run.model import copy_slots
 from s2s_jax.run.state import abstract_state
 from s2s_jax.run.step import training_step
+from s2s_jax.run.validator import validation_search
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import unequal_types
 from s2s_jax.training import distributed
 from s2s_jax.training.objectives import OBJECTIVES, SequenceLevel
+from s2s_jax.training.optimizer import check_patterns
 from s2s_jax.training.scheduled_sampling import SOFT_PREDICTIONS
 from s2s_jax.training.sequence_level.config import SequenceTraining
 from s2s_jax.training.sequence_level.rewards import REWARDS
@@ -28,7 +30,9 @@ def check_experiment(experiment: Experiment) -> None:
     Raises:
         ValueError: naming the settings and what to change.
     """
-    build(experiment.model, source_vocabulary=8, target_vocabulary=8)
+    model = build(experiment.model, source_vocabulary=8, target_vocabulary=8)
+    if experiment.optimizer.freeze or experiment.optimizer.multipliers:
+        check_patterns(experiment.optimizer, jax.eval_shape(model.init, jax.random.key(0)))
     if problems := list(_problems(experiment)):
         raise ValueError(" ".join(problems))
 
@@ -81,6 +85,7 @@ def _problems(experiment: Experiment) -> Iterator[str]:
     try:
         experiment.evaluation.check_installed()
         _check_validation_metric(experiment)
+        validation_search(experiment)
     except ValueError as error:
         yield str(error)
     terms, copy, attention = experiment.loss.terms, experiment.model.decoder.copy, experiment.model.attention

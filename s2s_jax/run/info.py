@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from s2s_jax import config as configs
 from s2s_jax.run.environment import read_starts
 from s2s_jax.run.loaded_run import Run, load
-from s2s_jax.run.model import count_parameters
+from s2s_jax.run.model import count_parameters, count_trained
 from s2s_jax.run.state import abstract_state
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.metrics_writer import read_metrics
+from s2s_jax.training.parameter_groups import dotted_paths
 from s2s_jax.training.step import TrainState
 
 
@@ -25,6 +26,8 @@ def info(directory: str | Path) -> dict[str, Any]:
         "step": newest.step,
         "best_step": run.step,
         "parameters": count_parameters(newest.tree.params),
+        "trained_parameters": count_trained(newest.tree.params, run.experiment.optimizer),
+        "shapes": {path: list(leaf.shape) for path, leaf in dotted_paths(newest.tree.params).items()},
         "parameters_digest": digest(newest.tree.params),
         "checkpoints": steps,
         "refused": sorted({*run.refused, *newest.refused}),

@@ -29,6 +29,10 @@ class Inputs(NamedTuple):
     mixture: Mixture | None = None  # of several training corpora
     noise: Noise = (None, None)  # of the tokens of training pairs
 
+    def with_facts(self, **facts: Any) -> "Inputs":
+        """The same with further facts."""
+        return self._replace(facts={**self.facts, **facts})
+
 
 def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, resumed: Path | None) -> Inputs:
     """Data, tokenizers and training pairs of a run; nothing is written.

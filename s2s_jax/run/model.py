@@ -5,6 +5,7 @@ import jax
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.training.optimizer import OptimizerConfig, frozen_mask
 
 
 def make_model(config: ModelConfig, tokenizers: PairTokenizer) -> Model:
@@ -31,3 +32,12 @@ def copy_slots(config: ModelConfig) -> int:
 def count_parameters(params: Params) -> int:
     """The number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def count_trained(params: Params, config: OptimizerConfig) -> int:
+    """The number of parameters that are not frozen (optimizer.freeze)."""
+    mask = frozen_mask(config)
+    if mask is None:
+        return count_parameters(params)
+    sizes = jax.tree.map(lambda leaf, still: 0 if still else leaf.size, params, mask(params))
+    return sum(jax.tree.leaves(sizes))

@@ -12,11 +12,13 @@ from s2s_jax.run.identity import Changes, Sealed, check_settings, differing_chec
 from s2s_jax.run.run_dir import (
     CHECKPOINTS,
     CONFIG_FILE,
+    FACTS_FILE,
     METRICS_FILE,
     SIDES,
     checkpoint_steps,
     is_run,
     read_experiment,
+    read_facts,
 )
 from s2s_jax.run.tokenizers import tokenizer_path
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
@@ -71,11 +73,33 @@ def open_run(directory: Path, experiment: Experiment, *, overwrite: bool, extend
     if overwrite and (is_run(directory) or checkpoint_steps(directory)):
         return Opening(experiment, replaced=True)
     recorded = read_experiment(directory) if (directory / CONFIG_FILE).exists() else None
+    experiment = _with_known_epochs(directory, experiment, recorded)
     if checkpoint_steps(directory):
         return _resumed(directory, experiment, recorded, extend=extend)
     if recorded is not None:
         _check_restart(directory, experiment, recorded)
     return Opening(experiment)
+
+
+def _with_known_epochs(directory: Path, experiment: Experiment, recorded: Experiment | None) -> Experiment:
+    """The experiment with the steps of its epochs, where the run that is there says how many batches they have.
+
+    Raises:
+        ValueError: it is to be resumed, and does not say it.
+    """
+    if not experiment.epochs:
+        return experiment
+    if recorded is not None and recorded.epochs:
+        return configs.with_epochs(experiment, recorded.steps // recorded.epochs)
+    facts = read_facts(directory) if (directory / FACTS_FILE).exists() else {}
+    if "batches_per_epoch" in facts:
+        return configs.with_epochs(experiment, facts["batches_per_epoch"])
+    if checkpoint_steps(directory):
+        raise ValueError(
+            f"{directory} does not say how many batches an epoch has (no batches_per_epoch in {FACTS_FILE}), which "
+            f"epochs={experiment.epochs} needs; give --steps instead."
+        )
+    return experiment
 
 
 def _check_restart(directory: Path, experiment: Experiment, recorded: Experiment) -> None:
@@ -104,8 +128,8 @@ def _resumed(directory: Path, experiment: Experiment, recorded: Experiment | Non
     newest = max(sealed, default=0)
     if newest > experiment.steps:
         raise ValueError(
-            f"{directory} has trained {newest} steps, more than steps={experiment.steps}; raise --steps, or give "
-            "another --run."
+            f"{directory} has trained {newest} steps, more than {_length(experiment)}; raise "
+            f"--{'epochs' if experiment.epochs else 'steps'}, or give another --run."
         )
     experiment = _with_parts(directory, experiment, before, newest, extend=extend)
     changed = configs.differences(before, configs.learned_settings(experiment))
@@ -118,6 +142,12 @@ def _resumed(directory: Path, experiment: Experiment, recorded: Experiment | Non
             "give another --run."
         )
     return Opening(experiment, resumed=True, sealed=sealed, moved=moved)
+
+
+def _length(experiment: Experiment) -> str:
+    """How long an experiment is trained, as text."""
+    of_epochs = f" (epochs={experiment.epochs})" if experiment.epochs else ""
+    return f"steps={experiment.steps}{of_epochs}"
 
 
 def _sealed(directory: Path) -> Sealed:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from rich.console import Console
 
-from s2s_jax.config import Experiment, settings
+from s2s_jax.config import Experiment, settings, with_epochs
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length
 from s2s_jax.run.check import check_experiment
 from s2s_jax.run.environment import record_start
 from s2s_jax.run.identity import identity
 from s2s_jax.run.inputs import Inputs, read_inputs, write_run
-from s2s_jax.run.model import count_parameters, make_model
+from s2s_jax.run.model import count_parameters, count_trained, make_model
 from s2s_jax.run.opening import check_directory, check_same_data, move_aside, open_run
 from s2s_jax.run.rewards import sequence_training
 from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES
@@ -35,7 +35,7 @@ from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.loop import TrainerContext, ValidationResult
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
-from s2s_jax.training.optimizer import warmup_warning
+from s2s_jax.training.optimizer import plateau_factor, warmup_warning
 from s2s_jax.training.run_log import RunLog
 from s2s_jax.training.step import TrainState, TrainStep
 from s2s_jax.training.stop_policy import StopPolicy, TrainProgress
@@ -98,25 +98,27 @@ def prepared_run(
         inputs = shared.inputs
         options = {"own": own, "mixture": inputs.mixture, "noise": inputs.noise}
         plan = BatchPlan(inputs.training, experiment.batch, seed=experiment.seed, **options)
+        experiment = with_epochs(experiment, plan.per_epoch)
+        inputs = inputs.with_facts(batches_per_epoch=plan.per_epoch)
         with distributed.together():  # left when no process finds anything unfinished any more
-            checkpoints = stack.enter_context(_checkpoints(experiment, shared.inputs.facts, directory))
+            checkpoints = stack.enter_context(_checkpoints(experiment, inputs.facts, directory))
         state, progress = _start(experiment, shared, checkpoints, mesh, print_line)
         with distributed.together():
             if distributed.is_first():
-                write_run(experiment, shared.inputs, directory)
+                write_run(experiment, inputs, directory)
                 log.open(directory)
         first = int(state.step)
-        policy = StopPolicy(experiment.steps, experiment.validation, experiment.budget)
+        policy = _stop_policy(experiment, plan)
         stopped = policy.reason(first, progress)
         if stopped:
             print_line(f"{directory} is done: step {first} of {experiment.steps}; {stopped}.")
         else:
             if distributed.is_first():
                 record_start(directory, first)
-            _print_sizes(print_line, state, shared.tokenizers, plan)
+            _print_sizes(print_line, experiment, state, shared.tokenizers, plan)
             if warning := warmup_warning(experiment.optimizer, experiment.steps):
                 print_line(f"warning: {warning}")
-        with _writer(experiment, plan, directory, log, resumed_at=first) as writer:
+        with _writer(experiment, plan, directory, log, resumed_at=first, validated_every=policy.every) as writer:
             context = TrainerContext(
                 batches=plan.from_step,
                 validate=shared.validate,
@@ -128,6 +130,7 @@ def prepared_run(
                 directory=directory,
                 policy=policy,
                 progress=progress,
+                rate_factor=_rate_factor(experiment),
             )
             yield PreparedRun(experiment, context, state, shared, stopped)
 
@@ -153,7 +156,27 @@ def _start(
     return state, progress
 
 
-def _writer(experiment: Experiment, plan: BatchPlan, directory: Path, log: RunLog, *, resumed_at: int) -> MetricsWriter:
+def _stop_policy(experiment: Experiment, plan: BatchPlan) -> StopPolicy:
+    patience = experiment.optimizer.decay_patience if experiment.optimizer.schedule == "plateau" else 0
+    lengths = {"per_epoch": plan.per_epoch, "decay_patience": patience}
+    return StopPolicy(experiment.steps, experiment.validation, experiment.budget, **lengths)
+
+
+def _rate_factor(experiment: Experiment) -> Callable[[int], float] | None:
+    """The factor of the learning rate after so many decays, where validations decide about it."""
+    config = experiment.optimizer
+    return functools.partial(plateau_factor, config) if config.schedule == "plateau" else None
+
+
+def _writer(
+    experiment: Experiment,
+    plan: BatchPlan,
+    directory: Path,
+    log: RunLog,
+    *,
+    resumed_at: int,
+    validated_every: int,
+) -> MetricsWriter:
     """The writer of a run's progress."""
     return MetricsWriter(
         directory,
@@ -161,7 +184,7 @@ def _writer(experiment: Experiment, plan: BatchPlan, directory: Path, log: RunLo
         steps=experiment.steps,
         log=log,
         resumed_at=resumed_at,
-        validated_every=experiment.validation.every,
+        validated_every=validated_every,
         values_at=step_values(experiment, per_epoch=plan.per_epoch),
         settings={setting.name: setting.value for setting in settings(experiment)},
     )
@@ -191,12 +214,19 @@ def print_devices(print_line: Callable[[str], None], mesh: Mesh, precision: str)
 
 
 def _print_sizes(
-    print_line: Callable[[str], None], state: TrainState, tokenizers: PairTokenizer, plan: BatchPlan
+    print_line: Callable[[str], None],
+    experiment: Experiment,
+    state: TrainState,
+    tokenizers: PairTokenizer,
+    plan: BatchPlan,
 ) -> None:
     sizes = ", ".join(f"{side} {getattr(tokenizers, side).size:,}" for side in SIDES)
     shapes = ", ".join(f"{rows} x ({s}+{t})" for rows, (s, t) in zip(plan.rows, plan.buckets, strict=True))
-    print_line(f"vocabularies: {sizes}; parameters: {count_parameters(state.params):,}")
-    print_line(f"batches: {plan.per_epoch:,} per epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}")
+    parameters, trained = count_parameters(state.params), count_trained(state.params, experiment.optimizer)
+    frozen = "" if trained == parameters else f", of which {trained:,} are trained"
+    steps = f"; epochs: {experiment.epochs}, {experiment.steps:,} steps" if experiment.epochs else ""
+    print_line(f"vocabularies: {sizes}; parameters: {parameters:,}{frozen}")
+    print_line(f"batches: {plan.per_epoch:,} per epoch, {plan.padding_fraction:.0%} padding, shapes {shapes}{steps}")
 
 
 def step_of(

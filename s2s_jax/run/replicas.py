@@ -53,7 +53,7 @@ def train_replicas(
         for first in sorted({step for step, run in zip(steps, runs, strict=True) if not run.stopped}):
             members = [index for index, step in enumerate(steps) if step == first]
             group = [runs[index] for index in members]
-            program = _replica_program([experiments[index] for index in members], group[0].shared.tokenizers)
+            program = _replica_program([run.experiment for run in group], group[0].shared.tokenizers)
             results = TrainingLoop([run.context for run in group], program, [run.state for run in group]).run()
             for index, result in zip(members, results, strict=True):
                 failures[index] = None if result is None else str(result)

@@ -1,6 +1,5 @@
 """The state that a run is trained from: that of its newest good checkpoint, or a new one."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -40,13 +39,12 @@ def start_state(
     for line in checkpoints.refused:
         print_line(f"refused: {line}")
     print_line(f"resuming at step {restored.step}")
-    about = {name: restored.about[name] for name in TrainProgress._fields}
-    about["best"] = math.inf if about["best"] is None else about["best"]
-    return restored.tree, TrainProgress(**about)
+    return restored.tree, TrainProgress.from_json(restored.about)
 
 
 def new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:
     """The state of a run before its first step."""
     params = model.init(jax.random.key(seed))
     optimizer = make_optimizer(config, steps)
-    return initial_state(params, optimizer, seed=seed, ema=config.ema, skip_spikes=config.skip_spikes)
+    kept = {"ema": config.ema, "skip_spikes": config.skip_spikes, "plateau": config.schedule == "plateau"}
+    return initial_state(params, optimizer, seed=seed, **kept)

@@ -11,7 +11,7 @@ from s2s_jax.config import Experiment
 from s2s_jax.model.interface import Model
 from s2s_jax.training.devices import WHOLE, Layout
 from s2s_jax.training.objectives import DEFAULT_SEQUENCE, OBJECTIVES, LossConfig, SequenceLevel, make_loss
-from s2s_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
+from s2s_jax.training.optimizer import OptimizerConfig, frozen_mask, learning_rate, make_optimizer
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.training.schedules import ProbabilitySchedule, value_at
 from s2s_jax.training.sequence_level.config import SequenceTraining
@@ -36,6 +36,7 @@ def training_step(
         ema=optimizer.ema,
         accumulate=optimizer.accumulate,
         skip_spikes=optimizer.skip_spikes,
+        frozen=frozen_mask(optimizer),
         layout=layout,
         compiler_options=compiler_options,
     )

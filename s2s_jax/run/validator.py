@@ -1,5 +1,6 @@
 """Validation during training: the loss over the whole split, metrics of translations over its first lines."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ def make_validator(
     plan = BatchPlan(pairs, experiment.batch, seed=0)
     sums_of = jax.jit(functools.partial(plain_sums, model, chunk=experiment.loss.vocabulary_chunk))
     grouped = group_by_source(examples[: config.sentences], merge=evaluation.merge_sources)
-    search = _greedy(experiment.search)
+    search = validation_search(experiment)
     options = devices.compiler_options(experiment.device)
     find = compiled_search(model, search, max_length, compiler_options=options)
     translator = Translator(find, tokenizers, search)
@@ -88,14 +89,29 @@ def _cost(metric: str, values: dict[str, float | None]) -> float:
     return -value if METRICS[metric].higher_is_better else value
 
 
-def _greedy(search: SearchConfig) -> SearchConfig:
-    """Greedy search with the settings of a search that hold for any method."""
-    return SearchConfig(
-        batch_size=search.batch_size,
-        batch_tokens=search.batch_tokens,
-        rules=search.rules,
-        replace_unknown=search.replace_unknown,
-    )
+def validation_search(experiment: Experiment) -> SearchConfig:
+    """Greedy search with the settings of `search` that hold for any method; or, with validation.beam, all of them.
+
+    Raises:
+        ValueError: the search has no beam, or its other settings do not admit this one.
+    """
+    search, beam = experiment.search, experiment.validation.beam
+    if beam == 1:
+        return SearchConfig(
+            batch_size=search.batch_size,
+            batch_tokens=search.batch_tokens,
+            rules=search.rules,
+            replace_unknown=search.replace_unknown,
+        )
+    if search.language_model:
+        raise ValueError(
+            f"validation.beam={beam} has no language model, and search.language_model={search.language_model} is one; "
+            "set --validation.beam 1."
+        )
+    try:
+        return dataclasses.replace(search, beam=beam)
+    except ValueError as error:
+        raise ValueError(f"validation.beam={beam} takes the other settings of search: {error}") from None
 
 
 def _link_counter(

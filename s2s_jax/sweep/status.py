@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from s2s_jax.run.run_dir import CONFIG_FILE, read_json
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.results import STATUSES, read_result
 from s2s_jax.training.metrics_writer import read_metrics
@@ -38,7 +39,7 @@ def status_rows(trial_dirs: Sequence[TrialDir], metric: str) -> list[StatusRow]:
                 trial_dir.folder.name,
                 result.status,
                 max((record["step"] for record in records), default=0),
-                trial_dir.trial.experiment.steps,
+                _steps(trial_dir),
                 last.get("train", {}).get("loss"),
                 last.get("validation", {}).get("loss"),
                 result.metrics.get(metric),
@@ -46,6 +47,13 @@ def status_rows(trial_dirs: Sequence[TrialDir], metric: str) -> list[StatusRow]:
             )
         )
     return rows
+
+
+def _steps(trial_dir: TrialDir) -> int:
+    """The steps that a trial is to train; those of its epochs are known once it has read its data."""
+    config = trial_dir.folder / "run" / CONFIG_FILE
+    recorded = trial_dir.trial.experiment.epochs and config.exists()
+    return read_json(config)["steps"] if recorded else trial_dir.trial.experiment.steps
 
 
 def status_summary(rows: Sequence[StatusRow]) -> str:

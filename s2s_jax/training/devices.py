@@ -194,6 +194,11 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
+def put_like(value: np.ndarray, leaf: jax.Array) -> jax.Array:
+    """An array on the devices of another one of its shape."""
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: value[index])
+
+
 def place(tree: Any, mesh: Mesh) -> Any:
     """A state, or a part of it, on the devices."""
     return jax.tree.map(lambda leaf: _put(leaf, sharding_of(mesh, leaf.shape)), tree)

@@ -1,6 +1,5 @@
 """The training loop, for one run or for replicas that go in step: steps, validations, checkpoints, and when to stop."""
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, Batch
 from s2s_jax.training import distributed
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig, Checkpoints
-from s2s_jax.training.devices import memory_limit
+from s2s_jax.training.devices import memory_limit, put_like
 from s2s_jax.training.memory import MemoryNeed, Shape, explained, memory_need, memory_warning
 from s2s_jax.training.metrics_writer import MetricsWriter, StepSums
 from s2s_jax.training.profile import Profile
@@ -50,6 +49,8 @@ class TrainerContext(NamedTuple):
     progress: TrainProgress
     buckets: int = 0  # shapes of batches that there should be
     largest: Batch | None = None  # a batch of the largest shape, which is compiled first
+    # (decays on a plateau) -> factor of the learning rate; None where the schedule is another
+    rate_factor: Callable[[int], float] | None = None
 
 
 class StepProgram(NamedTuple):
@@ -106,6 +107,7 @@ class TrainingLoop:
         self._limit = memory_limit()
         self._saved_at = time.monotonic()
         self._pending: _Pending | None = None
+        self._set_rate_factors()
 
     def run(self) -> list[NotFinite | None]:
         """Train to the last step, or to the validation that stops the runs early.
@@ -244,17 +246,34 @@ class TrainingLoop:
     def _after_step(self, *, saving: bool) -> str | None:
         """Validate and save where it is due; why the runs stop here, or None."""
         self._read_pending()
-        step, reason = self.step, None
+        step, reason, better = self.step, None, set()
         for index in self._alive():
-            run, state, better = self.runs[index], self.program.of_run(self.state, index), False
-            if self.progress[index].at < step and self.policy.is_validated(step, self.progress[index]):
-                result = self._validate(run, state)
-                self.progress[index], better = after_validation(self.progress[index], step, result.cost)
+            run, before = self.runs[index], self.progress[index]
+            if before.at < step and self.policy.is_validated(step, before):
+                result = self._validate(run, self.program.of_run(self.state, index))
+                self.progress[index], is_best = self.policy.after_validation(before, step, result.cost)
+                better |= {index} if is_best else set()
                 self._costs[index] = result.cost
                 reason = self.policy.reason(step, self.progress[index])
-            if saving or better or reason or step == self.first:
-                self._save(index, state)
+        self._set_rate_factors()
+        for index in self._alive():
+            if saving or index in better or reason or step == self.first:
+                self._save(index, self.program.of_run(self.state, index))
         return reason
+
+    def _set_rate_factors(self) -> None:
+        """Put the factor of each run's learning rate into the state, where the schedule is a plateau."""
+        pairs = zip(self.runs, self.progress, strict=True)
+        factors = np.array([run.rate_factor(own.decays) for run, own in pairs if run.rate_factor], np.float32)
+        if not len(factors):
+            return
+        for run, factor in zip(self.runs, factors.tolist(), strict=True):
+            if factor != run.writer.rate_factor and self.step > self.first:
+                run.writer.print(f"step {self.step}: no improvement; the learning rate is now times {factor:.3g}")
+            run.writer.rate_factor = factor
+        shape = self.state.rate_factor.shape  # none, or the axis of replicas or of the devices of pmap
+        value = np.broadcast_to(factors if shape else factors[0], shape)
+        self.state = self.state._replace(rate_factor=put_like(value, self.state.rate_factor))
 
     def _validate(self, run: TrainerContext, state: TrainState) -> ValidationResult:
         run.writer.validating(self.step)
@@ -296,14 +315,7 @@ def _newest_checkpoint(run: TrainerContext) -> str:
     return "no checkpoint was written yet" if newest is None else f"the newest checkpoint is that of step {newest}"
 
 
-def after_validation(progress: TrainProgress, step: int, cost: float) -> tuple[TrainProgress, bool]:
-    """The progress after a validation of a cost, and whether it is the best so far."""
-    better = cost < progress.best
-    best, stale = (cost, 0) if better else (progress.best, progress.stale + 1)
-    return progress._replace(best=best, stale=stale, at=step), better
-
-
 def save(run: TrainerContext, state: TrainState, step: int, progress: TrainProgress, cost: float | None) -> None:
     """Write a checkpoint."""
-    about = progress._asdict() | {"best": None if math.isinf(progress.best) else progress.best}
-    run.checkpoints.save(step, state, metrics=None if cost is None else {"loss": cost}, about=about)
+    metrics = None if cost is None else {"loss": cost}
+    run.checkpoints.save(step, state, metrics=metrics, about=progress.to_json())

@@ -84,6 +84,7 @@ class MetricsWriter:
         self._validated_every = validated_every
         self._validations: list[float] = []  # seconds of each
         self._display = Display(log)
+        self.rate_factor = 1.0  # of the learning rate, after decays on a plateau
         if damaged:
             self.print(f"warning: {self.path} had {damaged} damaged lines, which are dropped")
 
@@ -160,7 +161,9 @@ class MetricsWriter:
         added = {} if sums.auxiliary is None else {"auxiliary": sums.auxiliary / max(sums.tokens, 1)}
         reward = {} if sums.reward is None else {"reward": sums.reward / max(sums.sentences, 1)}
         skipped = {} if sums.skipped is None else {"skipped_steps": sums.skipped}
-        at_step = self.values_at(sums.step)
+        at_step = dict(self.values_at(sums.step))
+        if self.rate_factor != 1:
+            at_step["learning_rate"] *= self.rate_factor
         self.write(
             "train",
             sums.step,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Literal, get_args
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from s2s_jax.training.parameter_groups import frozen, is_decayed, matched, multipliers, parsed_multiplier
 from s2s_jax.validation import at_least, check_fields, fraction, one_of, traced_value
 
 
@@ -54,9 +55,10 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": _sgd,
 }
 OptimizerName = Literal["adam", "adamw", "adagrad", "adadelta", "lion", "radam", "rmsprop", "sgd"]
-STEP_FREE_SCHEDULES = ("constant", "inverse-sqrt")  # the rate of a step does not depend on the number of steps
+# the rate of a step does not depend on the number of steps
+STEP_FREE_SCHEDULES = ("constant", "inverse-sqrt", "step", "plateau")
 UndecayedName = Literal["biases", "norms", "embeddings"]
-ScheduleName = Literal["constant", "linear", "cosine", "inverse-sqrt", "exponential"]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse-sqrt", "exponential", "step", "plateau"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,12 +70,19 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     """Peak learning rate, reached after warm-up."""
     schedule: ScheduleName = "constant"
-    """Decay of the rate after warm-up: constant, linear or cosine (to the last step), inverse-sqrt, exponential."""
+    """Decay of the rate after warm-up: constant, linear or cosine (to the last step), inverse-sqrt, exponential, step
+    (every optimizer.decay_every steps), plateau (after validations without improvement)."""
     warmup_steps: int = 0
     """Steps in which the rate rises from 0."""
     final_fraction: float = 0.0
     """Fraction of the peak rate at the last step (linear, cosine), or after every `steps` steps (exponential, which
-    needs one above 0)."""
+    needs one above 0); the least there is (step, plateau)."""
+    decay_factor: float = 0.5
+    """Factor of the rate at each decay (step, plateau)."""
+    decay_every: int = 1000
+    """Steps between two decays, counted from the end of warm-up (step)."""
+    decay_patience: int = 3
+    """Validations without a better value of validation.metric after which the rate decays (plateau)."""
     extended: tuple[tuple[int, int], ...] = ()
     """Parts of a run before `s2s train --extend` raised its steps: [last step, steps of the schedule until then]."""
     clip_norm: float = 5.0
@@ -100,6 +109,12 @@ class OptimizerConfig:
     """Fraction of the last step's direction that is added to the gradient (sgd). Polyak 1964; 0 for none."""
     ema: float = 0.0
     """Decay of the moving average of the parameters that validation and decoding use; 0 for none."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of the parameters that are not trained, such as encoder.* or *embedding; `s2s info RUN` lists the paths
+    that they are matched with."""
+    multipliers: tuple[str, ...] = ()
+    """Learning rates of groups of parameters, PATTERN=FACTOR, such as encoder.*=0.1; the last pattern that matches a
+    parameter decides its factor."""
 
     def __post_init__(self):
         check_fields(self, "optimizer")
@@ -109,6 +124,9 @@ class OptimizerConfig:
         for name in ("learning_rate", "warmup_steps", "clip_norm", "weight_decay"):
             at_least(f"optimizer.{name}", getattr(self, name), 0)
         _check_parts(self.extended)
+        self._check_decay()
+        for entry in self.multipliers:
+            parsed_multiplier(entry)
         for name in ("final_fraction", "ema", "beta1", "beta2", "momentum"):
             fraction(f"optimizer.{name}", getattr(self, name))
         at_least("optimizer.epsilon", self.epsilon, 0)
@@ -133,6 +151,20 @@ class OptimizerConfig:
                 "or leave optimizer.undecayed out."
             )
 
+    def _check_decay(self) -> None:
+        """Refuse a decay that is none, and settings of one that the schedule does not read."""
+        at_least("optimizer.decay_every", self.decay_every, 1)
+        at_least("optimizer.decay_patience", self.decay_patience, 1)
+        if not 0 < self.decay_factor < 1:
+            raise ValueError(f"optimizer.decay_factor must be above 0 and below 1, got {self.decay_factor}")
+        for name, readers in DECAY_SETTINGS.items():
+            value = getattr(self, name)
+            if value != type(self).__dataclass_fields__[name].default and self.schedule in _UNDECAYED - {*readers}:
+                raise ValueError(
+                    f"optimizer.{name}={value} is not read by optimizer.schedule={self.schedule}, but by "
+                    f"{' and '.join(readers)}; leave it out, or choose {' or '.join(readers)}."
+                )
+
     def _check_moments(self) -> None:
         """Refuse settings of moments that the optimizer does not read."""
         for name in MOMENTS:
@@ -156,6 +188,9 @@ class OptimizerConfig:
 
 
 MOMENTS = ("beta1", "beta2", "epsilon", "momentum")
+# the schedules that read the settings of a decay; one of the user's own may read any of them
+DECAY_SETTINGS = {"decay_factor": ("step", "plateau"), "decay_every": ("step",), "decay_patience": ("plateau",)}
+_UNDECAYED = {*get_args(ScheduleName)}
 
 
 def _parameters(function: Callable) -> Collection[str]:
@@ -233,6 +268,18 @@ def _exponential(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedu
     return optax.exponential_decay(peak, steps, config.final_fraction)
 
 
+def _step(config: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    def rate(step: Any) -> Any:
+        return peak * jnp.maximum(config.decay_factor ** (step // config.decay_every), config.final_fraction)
+
+    return rate
+
+
+def plateau_factor(config: OptimizerConfig, decays: int) -> float:
+    """The factor of the learning rate after so many decays on a plateau."""
+    return max(config.decay_factor**decays, config.final_fraction)
+
+
 # (config, peak rate, steps after warm-up) -> the rate after warm-up as a function of the step
 SCHEDULES: dict[str, Callable[[OptimizerConfig, Any, int], optax.Schedule]] = {
     "constant": _constant,
@@ -240,28 +287,59 @@ SCHEDULES: dict[str, Callable[[OptimizerConfig, Any, int], optax.Schedule]] = {
     "cosine": _cosine,
     "inverse-sqrt": _inverse_sqrt,
     "exponential": _exponential,
+    "step": _step,
+    "plateau": _constant,  # times `plateau_factor`, which the step takes from its state
 }
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, the optimizer's direction, weight decay and the learning rate, in this order."""
+    """Clipping, the optimizer's direction, weight decay and the learning rate, in this order.
+
+    Frozen parameters take no part: they have no moments, and their gradients are not in the norm that is clipped.
+    """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(config.direction())
     if config.weight_decay:
         mask = functools.partial(is_decayed, undecayed=config.undecayed) if config.undecayed else None
         parts.append(optax.add_decayed_weights(config.weight_decay, mask))
-    return promoting(optax.chain(*parts, optax.scale_by_learning_rate(learning_rate(config, steps))))
+    if config.multipliers:
+        parts.append(optax.stateless(functools.partial(_multiplied, entries=config.multipliers)))
+    optimizer = optax.chain(*parts, optax.scale_by_learning_rate(learning_rate(config, steps)))
+    if mask := frozen_mask(config):
+        optimizer = optax.chain(
+            optax.masked(optimizer, lambda params: jax.tree.map(lambda still: not still, mask(params))),
+            optax.masked(optax.set_to_zero(), mask),
+        )
+    return promoting(optimizer)
 
 
-def is_decayed(params: PyTree, *, undecayed: Sequence[str]) -> PyTree:
-    """Whether each parameter decays; which group it belongs to shows in its name, such as `inner_bias`."""
-    words = {"biases": ("bias",), "norms": ("gain", "norm"), "embeddings": ("embedding",)}
-    spared = tuple(word for group in undecayed for word in words[group])
+def frozen_mask(config: OptimizerConfig) -> Callable[[PyTree], PyTree] | None:
+    """The function that says of each parameter whether it is frozen; None where none is."""
+    return functools.partial(frozen, patterns=config.freeze) if config.freeze else None
 
-    def decays(path: tuple, _: Any) -> bool:
-        return not any(word in str(getattr(path[-1], "key", path[-1])) for word in spared)
 
-    return jax.tree_util.tree_map_with_path(decays, params)
+def check_patterns(config: OptimizerConfig, params: PyTree) -> None:
+    """Refuse patterns that name no parameter, or whose multiplier would have no effect.
+
+    Args:
+        params: the model's parameters, or their shapes.
+
+    Raises:
+        ValueError: naming the pattern, and paths that are near.
+    """
+    mask = frozen(params, config.freeze) if config.freeze else jax.tree.map(lambda _: False, params)
+    multipliers(params, config.multipliers)
+    for entry in config.multipliers:
+        named = matched(params, parsed_multiplier(entry)[0], setting="optimizer.multipliers")
+        if not any(jax.tree.leaves(jax.tree.map(lambda here, still: here and not still, named, mask))):
+            raise ValueError(
+                f"optimizer.multipliers={entry} names frozen parameters alone (optimizer.freeze="
+                f"{list(config.freeze)}); leave it out."
+            )
+
+
+def _multiplied(updates: PyTree, _: PyTree, *, entries: tuple[str, ...]) -> PyTree:
+    return jax.tree.map(lambda update, factor: update * factor, updates, multipliers(updates, entries))
 
 
 def promoting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -13,6 +13,7 @@ from s2s_jax.model.ops.target import launches_cost
 from s2s_jax.shapes import Batch, real
 from s2s_jax.training.devices import WHOLE, Layout
 from s2s_jax.training.objectives import Loss, LossSums
+from s2s_jax.training.parameter_groups import kept_where
 
 
 class TrainState(NamedTuple):
@@ -24,6 +25,7 @@ class TrainState(NamedTuple):
     ema: Any  # moving average of the parameters, or () where none is kept
     key: UInt32[Array, " 2"]  # raw, as checkpoints store it; every random number is a function of it and the step
     norms: Any = ()  # of the last gradients, Float[Array, " W"], infinite where there is none yet; () without skipping
+    rate_factor: Any = ()  # of the learning rate, set after validations, Float[Array, ""]; () where none is
 
     @property
     def evaluation_params(self) -> Params:
@@ -46,13 +48,20 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def initial_state(
-    params: Params, optimizer: optax.GradientTransformation, *, seed: int, ema: float, skip_spikes: float = 0.0
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: float,
+    skip_spikes: float = 0.0,
+    plateau: bool = False,
 ) -> TrainState:
     """The state at step 0."""
     key = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
     average = jax.tree.map(jnp.copy, params) if ema else ()
     norms = jnp.full(SPIKE_WINDOW, jnp.inf) if skip_spikes else ()
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key, norms)
+    factor = jnp.ones(()) if plateau else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key, norms, factor)
 
 
 def make_step(
@@ -62,6 +71,7 @@ def make_step(
     ema: float = 0.0,
     accumulate: int = 1,
     skip_spikes: float = 0.0,
+    frozen: Callable[[Params], PyTree] | None = None,
     layout: Layout = WHOLE,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> TrainStep:
@@ -70,12 +80,13 @@ def make_step(
     With `accumulate`, the gradients of that many parts of the batch are computed one after another and added: the same
     step in less memory. A step whose loss or gradient is not finite is not taken: the state is unchanged, and the
     metrics say so. With `skip_spikes`, a step whose gradient's norm is more than so many times the median of the last
-    ones counts as a step and changes no parameter. `layout` decides which arrays are sharded,
-    `compiler_options` are XLA's.
+    ones counts as a step and changes no parameter. `frozen` says of each parameter whether it is one that stays as it
+    is: no gradient is computed for it. `layout` decides which arrays are sharded, `compiler_options` are XLA's.
     """
 
     def mean_objective(params: Params, batch: Batch, step, key, tokens) -> tuple[Float[Array, ""], LossSums]:
         """The objective of a part of the batch over the tokens of the whole batch."""
+        params = kept_where(frozen, jax.lax.stop_gradient(params), params) if frozen else params
         sums = loss(params, batch, step, key)
         return sums.objective / tokens, sums
 
@@ -100,9 +111,12 @@ def make_step(
 
     def update(state: TrainState, gradient: Params) -> TrainState:
         updates, opt = optimizer.update(gradient, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        if not isinstance(state.rate_factor, tuple):
+            updates = jax.tree.map(lambda change: state.rate_factor * change, updates)
+        params = kept_where(frozen, state.params, optax.apply_updates(state.params, updates))
         average = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, state.ema, params) if ema else ()
-        return TrainState(state.step + 1, params, opt, average, state.key, state.norms)
+        average = kept_where(frozen, state.params, average) if ema else ()
+        return state._replace(step=state.step + 1, params=params, opt=opt, ema=average)
 
     def keep(state: TrainState, _: Params) -> TrainState:
         return state
