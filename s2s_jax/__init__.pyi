@@ -87,5 +87,6 @@ from s2s_jax.training.stop_policy import BudgetConfig as BudgetConfig
 from s2s_jax.training.stop_policy import ValidationConfig as ValidationConfig
 from s2s_jax.training.trackers import TRACKERS as TRACKERS
 from s2s_jax.training.trackers import Tracker as Tracker
+from s2s_jax.training.warm_start import WarmStartConfig as WarmStartConfig
 
 __version__: str

@@ -28,6 +28,7 @@ from s2s_jax.training.optimizer import OptimizerConfig, reads_steps
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig
 from s2s_jax.training.sequence_level.config import OF_TEXT, SequenceTrainingConfig
 from s2s_jax.training.stop_policy import BudgetConfig, ValidationConfig
+from s2s_jax.training.warm_start import WarmStartConfig
 from s2s_jax.validation import Traced, at_least, check_fields, field_types, one_of
 
 # settings that may differ when a run is resumed: none of them changes what is learned up to a step
@@ -89,6 +90,8 @@ class Experiment:
     """How pairs are grouped into batches."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """The network."""
+    warm_start: WarmStartConfig = dataclasses.field(default_factory=WarmStartConfig)
+    """Parameters of another run to start from."""
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     """What is minimized."""
     scheduled_sampling: ScheduledSamplingConfig = dataclasses.field(default_factory=ScheduledSamplingConfig)

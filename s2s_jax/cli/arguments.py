@@ -109,6 +109,19 @@ def _train(parser: Parser) -> None:
         action="store_true",
         help="follow the learning rate schedule of another --steps from the newest checkpoint on",
     )
+    parser.add_argument(
+        "--from",
+        dest="from_run",
+        metavar="RUN",
+        help="start from the parameters of RUN, RUN@STEP, RUN@latest or RUN@average:N (--warm-start.run)",
+    )
+    parser.add_argument(
+        "--freeze",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="do not train parameters of a path such as 'encoder.*'; may be repeated (--optimizer.freeze)",
+    )
     parser.add_argument("--profile", metavar="DIR", help="write a trace of ten steps for TensorBoard or Perfetto")
     parser.add_argument(
         "--distributed",

@@ -38,7 +38,7 @@ def settings_alone(name: str, directory: Path) -> str:
         return ""
     return (
         f"warning: {name} gives its settings alone, not its parameters: {directory} is a run of its own, which starts "
-        "from new parameters"
+        f"from new parameters; --from {name} takes those of the run"
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def train_command(arguments: Arguments) -> int:
     if options.experiment is None:
         raise UsageError("train needs an EXPERIMENT: a Python file with experiment(), its name, or a run to resume")
     check_not_exported(options.experiment)
+    arguments = _without_aliases(arguments)
     experiment, directory = find(options.experiment, options.run)
     experiment = config.override(experiment, *arguments.overrides)
     experiment = dataclasses.replace(experiment, imports=merged_names(experiment.imports, options.imports))
@@ -36,7 +38,7 @@ def train_command(arguments: Arguments) -> int:
     _join_processes(options, experiment)
     console = training_console(stderr=options.json)
     keep_freed_memory()
-    if warning := settings_alone(options.experiment, directory):
+    if not experiment.warm_start.run and (warning := settings_alone(options.experiment, directory)):
         console.print(warning, markup=False, style="bold")
     try:
         state = run.fit(
@@ -62,6 +64,24 @@ def train_command(arguments: Arguments) -> int:
             f"the run is {directory}; next: echo 'your line' | s2s translate {directory}", markup=False, highlight=False
         )
     return DONE
+
+
+def _without_aliases(arguments: Arguments) -> Arguments:
+    """The arguments with `--from` and `--freeze` as the settings that they stand for.
+
+    Raises:
+        UsageError: the setting is given as well.
+    """
+    options = arguments.options
+    short = {"--from": ("warm_start.run", options.from_run), "--freeze": ("optimizer.freeze", options.freeze)}
+    overrides = list(arguments.overrides)
+    for alias, (name, value) in short.items():
+        if not value:
+            continue
+        if any(assignment.startswith(f"{name}=") for assignment in overrides):
+            raise UsageError(f"{alias} and --{name.replace('_', '-')} are the same setting; leave one of them out")
+        overrides.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return dataclasses.replace(arguments, overrides=overrides)
 
 
 def _print_result(directory: Path, step: int) -> None:

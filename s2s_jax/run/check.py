@@ -108,9 +108,17 @@ def _problems(experiment: Experiment) -> Iterator[str]:
             f"model.decoder.copy={copy} needs tokens; set scheduled_sampling.prediction=argmax or sample."
         )
     yield from _sequence_problems(experiment)
-    source, target = experiment.tokenizer.source.type, experiment.tokenizer.target.type
-    if copy_slots(experiment.model) and source != target:
-        yield unequal_types(source, target)
+    source, target = experiment.tokenizer.source, experiment.tokenizer.target
+    if experiment.warm_start.takes_tokenizers:
+        if source.file or target.file:
+            side = "source" if source.file else "target"
+            yield (
+                f"tokenizer.{side}.file={source.file or target.file} and the tokenizers of warm_start.run="
+                f"{experiment.warm_start.run} cannot both be used; set --warm-start.tokenizers false, or leave "
+                f"tokenizer.{side}.file empty."
+            )
+    elif copy_slots(experiment.model) and source.type != target.type:
+        yield unequal_types(source.type, target.type)
 
 
 def _sequence_problems(experiment: Experiment) -> Iterator[str]:

@@ -17,6 +17,9 @@ from s2s_jax.training.checkpoint.format import CheckpointError
 FINGERPRINTS = {"data": "training data", "validation_data": "validation data"} | {
     f"{side}_tokenizer": f"{side} tokenizer" for side in SIDES
 }
+# of what a run has taken from elsewhere before its first step, and never reads again
+STARTING_FINGERPRINTS = {"warm_start": "warm start", "embeddings": "word vectors"}
+FINGERPRINTS |= STARTING_FINGERPRINTS
 Changes = Mapping[str, tuple[Any, Any]]  # by name: the value in the record of a checkpoint, and the other one
 ChangesOf = Callable[[int, Mapping[str, Any]], Changes]
 Sealed = Mapping[int, Mapping[str, Any]]  # by step: the run that the record of a checkpoint names
@@ -24,7 +27,10 @@ Sealed = Mapping[int, Mapping[str, Any]]  # by step: the run that the record of 
 
 def identity(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What identifies a run, for the records of its checkpoints."""
-    return {"settings": configs.learned_settings(experiment), **{name: facts[name] for name in FINGERPRINTS}}
+    return {
+        "settings": configs.learned_settings(experiment),
+        **{name: facts[name] for name in FINGERPRINTS if name in facts},
+    }
 
 
 def sealed_runs(checkpoints: Checkpoints) -> dict[int, dict[str, Any]]:

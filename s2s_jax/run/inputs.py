@@ -10,8 +10,9 @@ from s2s_jax.evaluate.config import evaluation_notes
 from s2s_jax.run.batches import encode_training, encode_validation, facts_of
 from s2s_jax.run.data import RunData, print_reports, read_data
 from s2s_jax.run.model import copy_slots
-from s2s_jax.run.run_dir import SIDES, write_config, write_facts, write_json
+from s2s_jax.run.run_dir import SIDES, WARM_START_FILE, write_config, write_facts, write_json
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
+from s2s_jax.run.warm_start import Start
 from s2s_jax.text.batches import Noise, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpora import Mixture
@@ -38,7 +39,7 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     """Data, tokenizers and training pairs of a run; nothing is written.
 
     Args:
-        resumed: the directory of a run that is resumed, whose tokenizers are used.
+        resumed: the directory of the run whose tokenizers are used: of the one that is resumed, or of a warm start.
 
     Raises:
         FileNotFoundError, ValueError: the data cannot be read.
@@ -79,10 +80,12 @@ def _noise(tokenizers: PairTokenizer, experiment: Experiment) -> Noise:
     return source, target
 
 
-def write_run(experiment: Experiment, inputs: Inputs, directory: Path) -> None:
-    """Write settings, data report, tokenizers and facts into a run directory."""
+def write_run(experiment: Experiment, inputs: Inputs, directory: Path, start: Start | None = None) -> None:
+    """Write settings, data report, tokenizers, facts and what a warm start took into a run directory."""
     write_config(directory, experiment)  # first: by it the directory is known as a run
     reports = {split: report.record() for split, report in inputs.data.reports.items()}
     write_json(directory / "data_report.json", reports)
     save_tokenizers(inputs.tokenizers, directory)
     write_facts(directory, inputs.facts)
+    if start is not None and start.record:
+        write_json(directory / WARM_START_FILE, start.record)

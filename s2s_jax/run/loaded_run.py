@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
@@ -246,6 +246,7 @@ def load(
     directory: str | Path,
     *,
     changes: Sequence[str] = (),
+    step: int | Literal["best", "latest"] = "best",
     average: int = 0,
     ensemble: Sequence[str | Path] = (),
     ensemble_average: str = "log-linear",
@@ -256,6 +257,7 @@ def load(
 
     Args:
         changes: overrides of settings that do not change the model, such as `search.beam=5`.
+        step: the checkpoint of this step, the best or the latest one.
         average: take the mean of the parameters of this many of the newest checkpoints instead.
         ensemble: other runs that translate together with this one; settings and data are those of the first.
         ensemble_average: log-linear, the geometric mean of their probabilities, or linear, the arithmetic one.
@@ -266,7 +268,7 @@ def load(
         CheckpointError: no checkpoint of it is whole, or one that is to be averaged is not.
     """
     if ensemble:
-        first = load(directory, changes=changes, average=average)
+        first = load(directory, changes=changes, step=step, average=average)
         others = [(str(other), load(other, average=average)) for other in ensemble]
         return _combine(first, others, ensemble_average)
     directory = Path(directory)
@@ -281,17 +283,17 @@ def load(
         check_one_run(checkpoints, experiment, facts, directory)
         if average:
             params, averaged = newest_average(checkpoints, example, average)
-            step = averaged[-1]
+            found = averaged[-1]
         else:
-            restored = checkpoints.restore(example, best=True)
-            params, averaged, step = restored.tree.evaluation_params, (), restored.step
+            restored = checkpoints.restore(example, step=step if isinstance(step, int) else None, best=step == "best")
+            params, averaged, found = restored.tree.evaluation_params, (), restored.step
         refused = list(checkpoints.refused)
     return Run(
         directory=directory,
         experiment=changed,
         model=model,
         params=params,
-        step=step,
+        step=found,
         pair=pair,
         facts=facts,
         refused=refused,

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 from s2s_jax import config as configs
 from s2s_jax.config import Experiment
-from s2s_jax.run.identity import Changes, Sealed, check_settings, differing_checkpoint, fingerprint_changes, sealed_runs
+from s2s_jax.run.identity import (
+    STARTING_FINGERPRINTS,
+    Changes,
+    Sealed,
+    check_settings,
+    differing_checkpoint,
+    fingerprint_changes,
+    sealed_runs,
+)
 from s2s_jax.run.run_dir import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -35,6 +43,12 @@ class Opening(NamedTuple):
     replaced: bool = False  # what is there is moved aside first
     sealed: Sealed = MappingProxyType({})  # of a resumed run: the run that each checkpoint names, newest first
     moved: Changes = MappingProxyType({})  # locations of the data that have changed, before and now
+
+    @property
+    def started_from(self) -> dict[str, Any]:
+        """Of a resumed run: fingerprints of what it took from elsewhere before its first step."""
+        newest = next(iter(self.sealed.values()), {})
+        return {name: newest[name] for name in STARTING_FINGERPRINTS if newest.get(name)}
 
 
 def check_directory(directory: Path) -> None:
@@ -110,7 +124,9 @@ def _check_restart(directory: Path, experiment: Experiment, recorded: Experiment
             f"{directory} had a checkpoint of step {max(lost)}, and {directory / CHECKPOINTS} has none; put it back, "
             f"{remedy}."
         )
-    changed = configs.differences(configs.learned_settings(recorded), configs.learned_settings(experiment))
+    before = configs.learned_settings(recorded)
+    experiment = _with_taken_tokenizers(experiment, before)
+    changed = configs.differences(before, configs.learned_settings(experiment))
     if changed:
         raise ValueError(
             f"{directory} was begun with other settings ({change_texts(changed)}) and has no checkpoint; give the same "
@@ -125,6 +141,7 @@ def _resumed(directory: Path, experiment: Experiment, recorded: Experiment | Non
         before = configs.learned_settings(recorded)
     else:  # `check_directory` has found a record
         before = next(iter(sealed.values()))["settings"]
+    experiment = _with_taken_tokenizers(experiment, before)
     newest = max(sealed, default=0)
     if newest > experiment.steps:
         raise ValueError(
@@ -142,6 +159,14 @@ def _resumed(directory: Path, experiment: Experiment, recorded: Experiment | Non
             "give another --run."
         )
     return Opening(experiment, resumed=True, sealed=sealed, moved=moved)
+
+
+def _with_taken_tokenizers(experiment: Experiment, before: Mapping[str, Any]) -> Experiment:
+    """The experiment with the recorded settings of the tokenizers, where those of a warm start are not read."""
+    if not experiment.warm_start.takes_tokenizers:
+        return experiment
+    taken = {name: value for name, value in before.items() if name.startswith("tokenizer.")}
+    return configs.with_settings(experiment, taken)
 
 
 def _length(experiment: Experiment) -> str:

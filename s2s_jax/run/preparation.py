@@ -6,6 +6,7 @@ tokenizers and model.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,18 +23,20 @@ from s2s_jax.run.environment import record_start
 from s2s_jax.run.identity import identity
 from s2s_jax.run.inputs import Inputs, read_inputs, write_run
 from s2s_jax.run.model import count_parameters, count_trained, make_model
-from s2s_jax.run.opening import check_directory, check_same_data, move_aside, open_run
+from s2s_jax.run.opening import Opening, check_directory, check_same_data, move_aside, open_run
 from s2s_jax.run.rewards import sequence_training
 from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES
 from s2s_jax.run.state import start_state
 from s2s_jax.run.step import step_values, training_step
 from s2s_jax.run.validator import make_validator
+from s2s_jax.run.warm_start import Start, read_source, starting_point, with_tokenizers_of
 from s2s_jax.text.batches import BatchPlan
 from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.tokenizers import TokenizersConfig
 from s2s_jax.training import devices, distributed
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.lock import Lock
-from s2s_jax.training.loop import TrainerContext, ValidationResult
+from s2s_jax.training.loop import TrainerContext, ValidationResult, save
 from s2s_jax.training.metrics_writer import MetricsWriter, append_record
 from s2s_jax.training.optimizer import plateau_factor, warmup_warning
 from s2s_jax.training.run_log import RunLog
@@ -47,6 +50,8 @@ class Shared(NamedTuple):
     inputs: Inputs
     model: Model
     validate: Callable[[Params], ValidationResult]
+    tokenizer: TokenizersConfig  # the settings of the tokenizers, which a warm start may have taken with them
+    start: Start | None  # what a new run starts from; None where all of it is random, or the first run is resumed
 
     @property
     def tokenizers(self) -> PairTokenizer:
@@ -89,7 +94,8 @@ def prepared_run(
             devices.use_compilation_cache(experiment.device)
             if shared is None:
                 print_devices(print_line, mesh, experiment.model.precision)
-                shared = _share(experiment, mesh, print_line, resumed=directory if opening.resumed else None)
+                shared = _share(experiment, mesh, print_line, directory, opening)
+            start = _start_of(experiment, shared, opening, print_line)
             check_same_data(opening, shared.inputs.facts, directory)
         with distributed.together():
             if opening.replaced and distributed.is_first():
@@ -98,14 +104,14 @@ def prepared_run(
         inputs = shared.inputs
         options = {"own": own, "mixture": inputs.mixture, "noise": inputs.noise}
         plan = BatchPlan(inputs.training, experiment.batch, seed=experiment.seed, **options)
-        experiment = with_epochs(experiment, plan.per_epoch)
+        experiment = dataclasses.replace(with_epochs(experiment, plan.per_epoch), tokenizer=shared.tokenizer)
         inputs = inputs.with_facts(batches_per_epoch=plan.per_epoch)
         with distributed.together():  # left when no process finds anything unfinished any more
             checkpoints = stack.enter_context(_checkpoints(experiment, inputs.facts, directory))
-        state, progress = _start(experiment, shared, checkpoints, mesh, print_line)
+        state, progress = _first_state(experiment, shared.model, start, checkpoints, mesh, print_line)
         with distributed.together():
             if distributed.is_first():
-                write_run(experiment, inputs, directory)
+                write_run(experiment, inputs, directory, start)
                 log.open(directory)
         first = int(state.step)
         policy = _stop_policy(experiment, plan)
@@ -132,6 +138,8 @@ def prepared_run(
                 progress=progress,
                 rate_factor=_rate_factor(experiment),
             )
+            if start is not None:  # so that what it was taken from is not needed any more
+                save(context, state, first, progress, None)
             yield PreparedRun(experiment, context, state, shared, stopped)
 
 
@@ -145,15 +153,32 @@ def _lock(stack: contextlib.ExitStack, experiment: Experiment, directory: Path) 
             stack.enter_context(Lock(directory))
 
 
-def _start(
-    experiment: Experiment, shared: Shared, checkpoints: Checkpoints, mesh: Mesh, print_line: Callable[[str], None]
+def _start_of(
+    experiment: Experiment, shared: Shared, opening: Opening, print_line: Callable[[str], None]
+) -> Start | None:
+    """What a new run starts from; None where it is resumed."""
+    if opening.resumed:
+        return None
+    if shared.start is None:  # all is random, or of the replicas the first one is resumed
+        return starting_point(experiment, shared.tokenizers, read_source(experiment, print_line), print_line)
+    return shared.start
+
+
+def _first_state(
+    experiment: Experiment,
+    model: Model,
+    start: Start | None,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    print_line: Callable[[str], None],
 ) -> tuple[TrainState, TrainProgress]:
     """The state that a run is trained from, of the same checkpoint in all processes, and its progress."""
     numbers = {"steps": experiment.steps, "seed": experiment.seed}
     with distributed.together():
-        state, progress = start_state(shared.model, experiment.optimizer, checkpoints, mesh, print_line, **numbers)
-    distributed.check_same(int(state.step), f"the step of the newest checkpoint in {checkpoints.directory}")
-    return state, progress
+        changed = None if start is None else start.put_into
+        state = start_state(model, experiment.optimizer, checkpoints, mesh, print_line, start=changed, **numbers)
+    distributed.check_same(int(state[0].step), f"the step of the newest checkpoint in {checkpoints.directory}")
+    return state
 
 
 def _stop_policy(experiment: Experiment, plan: BatchPlan) -> StopPolicy:
@@ -197,13 +222,20 @@ def _checkpoints(experiment: Experiment, facts: dict[str, Any], directory: Path)
     return Checkpoints(directory / CHECKPOINTS, experiment.checkpoint, run=run, on_written=on_written)
 
 
-def _share(experiment: Experiment, mesh: Mesh, print_line: Callable[[str], None], *, resumed: Path | None) -> Shared:
+def _share(
+    experiment: Experiment, mesh: Mesh, print_line: Callable[[str], None], directory: Path, opening: Opening
+) -> Shared:
     """Inputs, model and validator of a run."""
-    inputs = read_inputs(experiment, print_line, resumed=resumed)
+    source = None if opening.resumed else read_source(experiment, print_line)
+    experiment = with_tokenizers_of(experiment, source)
+    taken = None if source is None or not experiment.warm_start.tokenizers else source.directory
+    inputs = read_inputs(experiment, print_line, resumed=directory if opening.resumed else taken)
+    start = None if opening.resumed else starting_point(experiment, inputs.tokenizers, source, print_line)
+    inputs = inputs.with_facts(**(opening.started_from if start is None else start.facts))
     model = make_model(experiment.model, inputs.tokenizers)
     validation, max_length = (inputs.data.validation, inputs.validation), default_max_length(inputs.facts)
     validate = make_validator(experiment, model, inputs.tokenizers, *validation, mesh, max_length=max_length)
-    return Shared(inputs, model, validate)
+    return Shared(inputs, model, validate, experiment.tokenizer, start)
 
 
 def print_devices(print_line: Callable[[str], None], mesh: Mesh, precision: str) -> None:

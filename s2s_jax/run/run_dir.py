@@ -13,6 +13,7 @@ from s2s_jax.training.checkpoint.disk import replace_file
 RUN_FORMAT = 3  # of config.json and facts.json
 SEAL = "crc32"  # the key of their checksum
 CONFIG_FILE, FACTS_FILE, METRICS_FILE, CHECKPOINTS = "config.json", "facts.json", "metrics.jsonl", "checkpoints"
+WARM_START_FILE = "warm_start.json"  # what of another run's parameters was taken
 SIDES = ("source", "target")
 
 

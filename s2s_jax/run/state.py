@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
-from s2s_jax.model.interface import Model
+from s2s_jax.model.interface import Model, Params
 from s2s_jax.training import devices
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -27,14 +27,18 @@ def start_state(
     *,
     steps: int,
     seed: int,
+    start: Callable[[Params], Params] | None = None,
 ) -> tuple[TrainState, TrainProgress]:
     """The newest good state of a run, or a new one, on the devices of the mesh; and the progress that belongs to it.
+
+    Args:
+        start: changes the parameters that the seed gives to a new run.
 
     Raises:
         CheckpointError: there are checkpoints, and none is good.
     """
     if not checkpoints.steps():
-        return devices.place(new_state(model, config, steps=steps, seed=seed), mesh), TrainProgress()
+        return devices.place(new_state(model, config, steps=steps, seed=seed, start=start), mesh), TrainProgress()
     restored = checkpoints.restore(devices.abstract(abstract_state(model, config, steps=steps), mesh))
     for line in checkpoints.refused:
         print_line(f"refused: {line}")
@@ -42,9 +46,17 @@ def start_state(
     return restored.tree, TrainProgress.from_json(restored.about)
 
 
-def new_state(model: Model, config: OptimizerConfig, *, steps: int, seed: int) -> TrainState:
-    """The state of a run before its first step."""
+def new_state(
+    model: Model,
+    config: OptimizerConfig,
+    *,
+    steps: int,
+    seed: int,
+    start: Callable[[Params], Params] | None = None,
+) -> TrainState:
+    """The state of a run before its first step; `start` changes the parameters that the seed gives."""
     params = model.init(jax.random.key(seed))
+    params = params if start is None else start(params)
     optimizer = make_optimizer(config, steps)
     kept = {"ema": config.ema, "skip_spikes": config.skip_spikes, "plateau": config.schedule == "plateau"}
     return initial_state(params, optimizer, seed=seed, **kept)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from s2s_jax.config import Experiment, settings
 from s2s_jax.imports import LOADED, is_file_name
 from s2s_jax.run.run_dir import RUN_FORMAT, read_json, write_json
+from s2s_jax.run.starting_digests import starting_digests
 from s2s_jax.sweep.sweep import Trial
 from s2s_jax.sweep.trial_files import TRIAL_FILE
 from s2s_jax.text.example import Example, WordLinks
@@ -25,6 +26,8 @@ POST_TRAINING_GROUPS = ("search.", "evaluation.")
 # Folders of this package that neither train nor score.
 OUTER_CODE = ("cli/", "bench/", "export/", "sweep/report/", "sweep/executors/")
 FILE_SETTINGS = ("data.train", "data.validation", "data.test", "data.alignment")
+# Settings of what a trial takes before its first step; of these, digests count and not the paths.
+START_SETTINGS = ("warm_start.run", "data.embeddings")
 
 
 class TrialDir(NamedTuple):
@@ -67,11 +70,14 @@ def trial_identity(experiment: Experiment, known: dict[str, str]) -> dict[str, A
     values = {setting.name: setting.value for setting in settings(experiment) if _counts(setting.name, setting.value)}
     code = {"code": _code_digests(experiment.imports)} if experiment.imports else {}
     data = _data_fingerprint(experiment.data, known)
-    identity = {"format": RUN_FORMAT, "package": package_digest(), "data": data, **code, **values}
+    start = starting_digests(experiment, known)
+    identity = {"format": RUN_FORMAT, "package": package_digest(), "data": data, **code, **start, **values}
     return json.loads(json.dumps(identity))
 
 
 def _counts(name: str, value: Any) -> bool:
+    if name in START_SETTINGS:
+        return False
     if name in FILE_SETTINGS:
         return str(value).startswith(("task:", "tfds:"))  # of a file, the content counts and not the path
     if name.startswith(RUNTIME_GROUPS):

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 from s2s_jax.text import synthetic_tasks
 from s2s_jax.text.corpora import check_corpora, listed
 from s2s_jax.text.data_report import DataReport
+from s2s_jax.text.embedding_file import embedding_files
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import EncodingErrors, has_control, is_blank
 from s2s_jax.text.pair_files import Placed, read_json_lines, read_parallel, read_targets, read_tsv, with_alignments
@@ -62,6 +63,9 @@ class DataConfig:
     """The same for data.validation, and for the test data where that is the validation data."""
     test_alignment: str = ""
     """The same for data.test."""
+    embeddings: str = ""
+    """Word vectors that the embeddings start from: one file for both sides, or SOURCE_FILE,TARGET_FILE, of which one
+    may be empty; text as word2vec or GloVe writes it, plain or .gz, of model.embedding numbers per token."""
     directory: str = ""
     """Folder in which tfds: data sets are kept; empty for the default of TFDS."""
     cache: str = "~/.cache/s2s_jax/encoded"
@@ -100,6 +104,7 @@ class DataConfig:
         one_of("data.control_characters", self.control_characters, get_args(ControlCharacters))
         one_of("data.encoding_errors", self.encoding_errors, get_args(EncodingErrors))
         one_of("data.too_long", self.too_long, get_args(TooLong))
+        embedding_files(self.embeddings)
         at_least("data.train_size", self.train_size, 1)
         at_least("data.eval_size", self.eval_size, 1)
         at_least("data.max_length", self.max_length, 0)

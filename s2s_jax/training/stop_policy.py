@@ -88,7 +88,8 @@ class TrainProgress(NamedTuple):
     def from_json(cls, record: Mapping[str, Any]) -> "TrainProgress":
         """The progress in a record of `to_json`; fields that it lacks are those of a run's start."""
         known: dict[str, Any] = {name: record[name] for name in cls._fields if name in record}
-        return cls(**known | {name: math.inf for name, value in known.items() if value is None})
+        infinite: dict[str, Any] = {name: math.inf for name, value in known.items() if value is None}
+        return cls(**{**known, **infinite})
 
 
 class StopPolicy(NamedTuple):

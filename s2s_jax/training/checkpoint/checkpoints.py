@@ -235,6 +235,16 @@ class Checkpoints:
                 return Restored(candidate, rebuilt(example, arrays), record["about"])
         raise CheckpointError(f"no good checkpoint in {self.directory}: {'; '.join(self.refused)}")
 
+    def chosen(self, step: int | str, *, average: int = 0) -> list[int]:
+        """The steps that stand first where `step`, "best" or "latest" is restored; or so many of the newest.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if average:
+            return self.steps()[-average:]
+        return self._candidates(step if isinstance(step, int) else None, best=step == "best")[:1]
+
     def restore_raw(self, step: int) -> dict[str, Any]:
         """The arrays of a step as nested dicts of NumPy arrays, which needs no model.
 

@@ -1,0 +1,192 @@
+"""What a new run starts from instead of random parameters: those of another run, and word vectors from files."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.config import Experiment
+from s2s_jax.model.interface import Params
+from s2s_jax.model.seq2seq import ModelConfig, build
+from s2s_jax.run.loaded_run import Run, load
+from s2s_jax.run.run_dir import SIDES
+from s2s_jax.shapes import SPECIAL
+from s2s_jax.text.copy_vocabulary import PairTokenizer
+from s2s_jax.text.embedding_file import embedding_files, read_vectors
+from s2s_jax.text.tokenizers import Tokenizer, tokenizer_fingerprint
+from s2s_jax.training.checkpoint.pytree_io import digest
+from s2s_jax.training.parameter_groups import dotted, dotted_paths
+from s2s_jax.training.warm_start import Shape, SharedTokens, TakenLeaf, VocabularyAxis, fit, source_of
+
+
+class Start(NamedTuple):
+    """What a new run takes from elsewhere; after its first checkpoint, none of it is read again."""
+
+    leaves: tuple[Mapping[str, TakenLeaf], ...]  # by dotted path; later ones are put over earlier ones
+    facts: dict[str, str]  # a digest of each
+    record: dict[str, Any]  # of the warm start; empty without one
+
+    def put_into(self, params: Params) -> Params:
+        """Parameters of which those that are taken have their values."""
+
+        def started(path: tuple, leaf: Any) -> Any:
+            values = np.asarray(leaf)
+            for each in self.leaves:
+                if taken := each.get(dotted(path)):
+                    values = taken.put_into(values)
+            return leaf if values is leaf else jnp.asarray(values, leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(started, params)
+
+
+def read_source(experiment: Experiment, print_line: Callable[[str], None]) -> Run | None:
+    """The run that a warm start takes parameters from; None without a warm start.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such run or checkpoint.
+    """
+    if not experiment.warm_start.run:
+        return None
+    source = source_of(experiment.warm_start.run)
+    try:
+        run = load(source.directory, step=source.step, average=source.average)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"warm_start.run={experiment.warm_start.run}: {error}") from None
+    for line in run.refused:
+        print_line(f"refused: {line}")
+    return run
+
+
+def with_tokenizers_of(experiment: Experiment, source: Run | None) -> Experiment:
+    """The experiment with the settings of the tokenizers that it takes from another run."""
+    if source is None or not experiment.warm_start.tokenizers:
+        return experiment
+    config = source.experiment.tokenizer
+    sides = {side: dataclasses.replace(getattr(config, side), file="") for side in SIDES}
+    return dataclasses.replace(experiment, tokenizer=dataclasses.replace(config, **sides))
+
+
+def starting_point(
+    experiment: Experiment, tokenizers: PairTokenizer, source: Run | None, print_line: Callable[[str], None]
+) -> Start | None:
+    """What a new run starts from, printed leaf by leaf; None where all of it is random.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing fits, or a file of word vectors cannot be read.
+    """
+    if source is None and not experiment.data.embeddings:
+        return None
+    shapes, axes = vocabulary_axes(experiment.model, tokenizers)
+    vectors = _vectors(experiment, tokenizers, shapes, axes, print_line)
+    facts = {"embeddings": _digest(vectors)} if vectors else {}
+    if source is None:
+        return Start((vectors,), facts, {})
+    old = {path: np.asarray(leaf) for path, leaf in dotted_paths(source.params).items()}
+    found = fit(shapes, old, axes, _shared(tokenizers, source.pair))
+    if not found.taken:
+        raise ValueError(
+            f"warm_start.run={experiment.warm_start.run}: none of its {len(old)} parameters fits one of the "
+            f"{len(shapes)} here by path and shape;{''.join(found.lines())}. Train with its model settings: s2s train "
+            f"{source.directory} --from {source.directory}, or leave --from out."
+        )
+    facts["warm_start"] = _digest(found.taken)
+    steps = list(source.averaged) or [source.step]
+    at = f"{'the mean of steps' if source.averaged else 'step'} {', '.join(f'{step:,}' for step in steps)}"
+    print_line(f"warm start from {source.directory}, {at}: {len(found.taken)} of {len(shapes)} parameters taken")
+    for line in found.lines():
+        print_line(line)
+    about = {"run": experiment.warm_start.run, "steps": steps, "tokenizers": experiment.warm_start.tokenizers}
+    return Start((vectors, found.taken), facts, {**about, "digest": facts["warm_start"], **found.record()})
+
+
+def vocabulary_axes(
+    config: ModelConfig, tokenizers: PairTokenizer
+) -> tuple[dict[str, Shape], dict[str, VocabularyAxis]]:
+    """The shape of each parameter of a model, and the axes that have an entry per token: they grow with it."""
+
+    def shapes(source: int, target: int) -> dict[str, Shape]:
+        table = None if config.decoder.copy == "none" else np.full(source + tokenizers.slots, -1, np.int32)
+        model = build(config, source_vocabulary=source, target_vocabulary=target, copy_table=table)
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        return {path: leaf.shape for path, leaf in dotted_paths(params).items()}
+
+    sizes = (tokenizers.source.size, tokenizers.target.size)
+    here, axes = shapes(*sizes), {}
+    for side, larger in (("source", (sizes[0] + 1, sizes[1])), ("target", (sizes[0], sizes[1] + 1))):
+        try:
+            grown = shapes(*larger)
+        except ValueError:  # one vocabulary for both sides
+            grown = shapes(sizes[0] + 1, sizes[1] + 1)
+        for path, shape in here.items():
+            changed = [axis for axis, size in enumerate(shape) if grown[path][axis] != size]
+            if len(changed) == 1:
+                axes.setdefault(path, VocabularyAxis(changed[0], side))
+    return here, axes
+
+
+def _shared(here: PairTokenizer, there: PairTokenizer) -> dict[str, SharedTokens]:
+    """What the vocabularies share, for the sides whose tokenizers differ."""
+    pairs = {side: (getattr(here, side), getattr(there, side)) for side in SIDES}
+    return {
+        side: shared_tokens(*pair)
+        for side, pair in pairs.items()
+        if tokenizer_fingerprint(pair[0]) != tokenizer_fingerprint(pair[1])
+    }
+
+
+def shared_tokens(here: Tokenizer, there: Tokenizer) -> SharedTokens:
+    """The ids of the tokens of equal text, after the special tokens, which are equal by their place."""
+    known = _ids(there)
+    pairs = [(number, number) for number in range(len(SPECIAL))]
+    pairs += [(number, known[symbol]) for symbol, number in _ids(here).items() if symbol in known]
+    return SharedTokens(*np.array(sorted(pairs)).T)
+
+
+def _ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The id of each token but the special ones, by its text."""
+    numbers = range(len(SPECIAL), tokenizer.size)
+    return dict(zip(tokenizer.symbols(numbers), numbers, strict=True))
+
+
+def _vectors(
+    experiment: Experiment,
+    tokenizers: PairTokenizer,
+    shapes: Mapping[str, Shape],
+    axes: Mapping[str, VocabularyAxis],
+    print_line: Callable[[str], None],
+) -> dict[str, TakenLeaf]:
+    """The rows of the embeddings that `data.embeddings` has, by the path of the embedding."""
+    width, leaves = experiment.model.embedding, {}
+    for side, name in embedding_files(experiment.data.embeddings).items():
+        tokens = _ids(getattr(tokenizers, side))
+        place, size = VocabularyAxis(0, side), len(SPECIAL) + len(tokens)
+        paths = [path for path in shapes if axes.get(path) == place and path.endswith("embedding")]
+        paths = [path for path in paths if shapes[path] == (size, width)]
+        if not paths and side == "target" and len(leaves):
+            continue  # one embedding for both sides
+        if len(paths) != 1:
+            raise ValueError(
+                f"data.embeddings={experiment.data.embeddings}: the model has no {side} embedding of {size} x {width} "
+                f"numbers to put the vectors into; leave the {side} side out, or data.embeddings."
+            )
+        found = read_vectors(Path(name), tokens, width=width)
+        twice = f"; {found.again:,} lines of tokens that occurred before were not read" if found.again else ""
+        print_line(f"{side} embeddings: {len(found.ids):,} of {len(tokens):,} tokens found in {name}{twice}")
+        if not len(found.ids):
+            raise ValueError(
+                f"data.embeddings: {name} has none of the {len(tokens):,} {side} tokens, such as "
+                f"{', '.join(map(repr, list(tokens)[:3]))}; tokens are compared as they are written."
+            )
+        leaves[paths[0]] = TakenLeaf(found.rows, 0, found.ids)
+    return leaves
+
+
+def _digest(leaves: Mapping[str, TakenLeaf]) -> str:
+    """A digest of values and places."""
+    return digest(
+        {path: {"values": leaf.values, "ids": () if leaf.ids is None else leaf.ids} for path, leaf in leaves.items()}
+    )
