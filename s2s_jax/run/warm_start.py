@@ -90,8 +90,8 @@ def starting_point(
     if not found.taken:
         raise ValueError(
             f"warm_start.run={experiment.warm_start.run}: none of its {len(old)} parameters fits one of the "
-            f"{len(shapes)} here by path and shape;{''.join(found.lines())}. Train with its model settings: s2s train "
-            f"{source.directory} --from {source.directory}, or leave --from out."
+            f"{len(shapes)} here by path and shape ({'; '.join(map(str.strip, found.lines()))}). Train with its model "
+            f"settings: s2s train {source.directory} --from {source.directory}, or leave --from out."
         )
     facts["warm_start"] = _digest(found.taken)
     steps = list(source.averaged) or [source.step]

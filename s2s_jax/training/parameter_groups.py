@@ -28,12 +28,18 @@ def matched(params: PyTree, pattern: str, *, setting: str) -> PyTree:
     found = jax.tree_util.tree_map_with_path(lambda path, _: fnmatch.fnmatchcase(dotted(path), pattern), params)
     if not any(jax.tree.leaves(found)):
         paths = list(dotted_paths(params))
-        near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.4) or paths[:3]
+        groups = dict.fromkeys(f"{path[:end]}*" for path in paths for end in _group_ends(path))
+        near = difflib.get_close_matches(pattern, [*groups, *paths], n=3, cutoff=0.4) or [*groups, *paths][:3]
         raise ValueError(
             f"{setting}: no parameter matches {pattern!r}; the nearest are {', '.join(near)}. A pattern is matched "
             "against the whole path, and * stands for any characters, as in encoder.* or *bias."
         )
     return found
+
+
+def _group_ends(path: str) -> list[int]:
+    """Where the name of each group of a path ends, behind its dot."""
+    return [place + 1 for place, letter in enumerate(path) if letter == "."]
 
 
 def frozen(params: PyTree, patterns: Sequence[str]) -> PyTree:
