@@ -333,6 +333,9 @@ def test_embeddings_start_from_the_vectors_of_a_file(begin, tmp_path):
         ValueError, match=r"has none of the 26 target tokens, such as '\w', '\w', '\w'; tokens are comp"
     ):
         run.fit(experiment(f"data.embeddings=,{file}"), tmp_path / "b", QUIET)
+    shared = ("model.shared_embeddings=true", "tokenizer.shared=true", f"data.embeddings={file},x")
+    with pytest.raises(ValueError, match=r"there is one embedding for both sides; give one file"):
+        run.fit(experiment(*shared), tmp_path / "b", QUIET)
     assert embedding_files("a,b") == {"source": "a", "target": "b"}
     assert embedding_files("a") == {"source": "a", "target": "a"}
     with pytest.raises(ValueError, match="data.embeddings must be FILE or SOURCE_FILE,TARGET_FILE, got 'a,b,c'"):

@@ -1,5 +1,6 @@
 """Whether a run may be started, resumed or replaced in a directory: all is checked before anything is written."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from s2s_jax.run.run_dir import (
     read_facts,
 )
 from s2s_jax.run.tokenizers import tokenizer_path
+from s2s_jax.run.warm_start import taken_settings
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.checkpoint.disk import UNFINISHED
 from s2s_jax.training.lock import LOCK_FILE, is_lock
@@ -165,8 +167,9 @@ def _with_taken_tokenizers(experiment: Experiment, before: Mapping[str, Any]) ->
     """The experiment with the recorded settings of the tokenizers, where those of a warm start are not read."""
     if not experiment.warm_start.takes_tokenizers:
         return experiment
-    taken = {name: value for name, value in before.items() if name.startswith("tokenizer.")}
-    return configs.with_settings(experiment, taken)
+    recorded = {name: value for name, value in before.items() if name.startswith("tokenizer.")}
+    theirs = configs.with_settings(experiment, recorded).tokenizer
+    return dataclasses.replace(experiment, tokenizer=taken_settings(experiment.tokenizer, theirs))
 
 
 def _length(experiment: Experiment) -> str:

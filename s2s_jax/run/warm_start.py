@@ -17,7 +17,7 @@ from s2s_jax.run.run_dir import SIDES
 from s2s_jax.shapes import SPECIAL
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.embedding_file import embedding_files, read_vectors
-from s2s_jax.text.tokenizers import Tokenizer, tokenizer_fingerprint
+from s2s_jax.text.tokenizers import Tokenizer, TokenizerConfig, TokenizersConfig, tokenizer_fingerprint
 from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.parameter_groups import dotted, dotted_paths
 from s2s_jax.training.warm_start import Shape, SharedTokens, TakenLeaf, VocabularyAxis, fit, source_of
@@ -65,9 +65,19 @@ def with_tokenizers_of(experiment: Experiment, source: Run | None) -> Experiment
     """The experiment with the settings of the tokenizers that it takes from another run."""
     if source is None or not experiment.warm_start.tokenizers:
         return experiment
-    config = source.experiment.tokenizer
-    sides = {side: dataclasses.replace(getattr(config, side), file="") for side in SIDES}
-    return dataclasses.replace(experiment, tokenizer=dataclasses.replace(config, **sides))
+    return dataclasses.replace(experiment, tokenizer=taken_settings(experiment.tokenizer, source.experiment.tokenizer))
+
+
+def taken_settings(own: TokenizersConfig, theirs: TokenizersConfig) -> TokenizersConfig:
+    """The settings of tokenizers that come with a run: what they learn is theirs, what holds in training is own."""
+    sides = {side: _taken_side(getattr(own, side), getattr(theirs, side)) for side in SIDES}
+    return dataclasses.replace(theirs, **sides)
+
+
+def _taken_side(own: TokenizerConfig, theirs: TokenizerConfig) -> TokenizerConfig:
+    learning = dataclasses.asdict(own.learning())
+    of_training = {name: value for name, value in dataclasses.asdict(own).items() if value != learning[name]}
+    return dataclasses.replace(theirs.learning(), file="", vocabulary="", **of_training)
 
 
 def starting_point(
@@ -161,17 +171,24 @@ def _vectors(
 ) -> dict[str, TakenLeaf]:
     """The rows of the embeddings that `data.embeddings` has, by the path of the embedding."""
     width, leaves = experiment.model.embedding, {}
-    for side, name in embedding_files(experiment.data.embeddings).items():
+    files = embedding_files(experiment.data.embeddings)
+    if experiment.model.shared_embeddings and len(files) == 2:
+        if files["source"] != files["target"]:
+            raise ValueError(
+                f"data.embeddings={experiment.data.embeddings}: with model.shared_embeddings=true there is one "
+                "embedding for both sides; give one file."
+            )
+        del files["target"]
+    for side, name in files.items():
         tokens = _ids(getattr(tokenizers, side))
-        place, size = VocabularyAxis(0, side), len(SPECIAL) + len(tokens)
-        paths = [path for path in shapes if axes.get(path) == place and path.endswith("embedding")]
-        paths = [path for path in paths if shapes[path] == (size, width)]
-        if not paths and side == "target" and len(leaves):
-            continue  # one embedding for both sides
+        sides, shape = SIDES if experiment.model.shared_embeddings else (side,), (len(SPECIAL) + len(tokens), width)
+        places = [VocabularyAxis(0, each) for each in sides]
+        paths = [path for path in shapes if axes.get(path) in places and path.endswith("embedding")]
+        paths = [path for path in paths if shapes[path] == shape]
         if len(paths) != 1:
             raise ValueError(
-                f"data.embeddings={experiment.data.embeddings}: the model has no {side} embedding of {size} x {width} "
-                f"numbers to put the vectors into; leave the {side} side out, or data.embeddings."
+                f"data.embeddings={experiment.data.embeddings}: the model has no {side} embedding of {shape[0]} x "
+                f"{width} numbers to put the vectors into; leave the {side} side out, or data.embeddings."
             )
         found = read_vectors(Path(name), tokens, width=width)
         twice = f"; {found.again:,} lines of tokens that occurred before were not read" if found.again else ""
