@@ -16,8 +16,9 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.shapes import Batch
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig
-from s2s_jax.training.loop import NotFinite, ValidationResult
+from s2s_jax.training.loop import NotFinite, TrainingLoop, ValidationResult
 from s2s_jax.training.memory import MemoryNeed, OutOfMemory, Shape, explained, fitting_rows, memory_warning
+from s2s_jax.training.stop_policy import BudgetConfig, StopPolicy, ValidationConfig
 from s2s_jax.training.trackers import TRACKERS, Tracker
 
 
@@ -285,3 +286,33 @@ def test_a_step_that_needs_more_than_the_device_has_is_warned_of():
     assert memory_warning(NEED, 630.0) is None
     assert memory_warning(None, 1.0) is None
     assert memory_warning(NEED, 600.0).startswith("a step needs 630 MB and the device has 600 MB; use a lower --batch.")
+
+
+def test_each_replica_decays_on_its_own_plateau(tmp_path):
+    """One whose cost falls keeps its rate; one whose cost never does loses half of it at every second validation."""
+    seen, shown = [], io.StringIO()
+
+    def step(state, batch):
+        seen.append(np.asarray(state.rate_factor).tolist())
+        return fake_training.take_step(state, batch)
+
+    def joined(states):
+        return states[0]._replace(rate_factor=jnp.ones(2))
+
+    falling = iter(range(9, 0, -1))
+
+    def validate(params):
+        return ValidationResult({"loss": 1.0}, [], float(next(falling)))
+
+    changes = {"rate_factor": lambda decays: 0.5**decays, "every": 2, "console": Console(file=shown, width=100)}
+    changes["policy"] = StopPolicy(12, ValidationConfig(every=2), BudgetConfig(), decay_patience=2)
+    given = fake_training.program(step=step, join_states=joined)
+    with (
+        fake_training.training(tmp_path, steps=12, given=given, **changes) as (loop, _),
+        fake_training.training(tmp_path, steps=12, given=given, validate=validate, **changes) as (other, _),
+    ):
+        both = TrainingLoop([*loop.runs, *other.runs], given, [fake_training.state_at(0)] * 2)
+        assert both.run() == [None, None]
+    # the first validation, at step 2, is the best there is; those at 6 and 10 are the second ones since then
+    assert seen == [[1.0, 1.0]] * 6 + [[0.5, 1.0]] * 4 + [[0.25, 1.0]] * 2
+    assert shown.getvalue().count("no improvement; the learning rate is now times") == 2

@@ -161,9 +161,8 @@ class MetricsWriter:
         added = {} if sums.auxiliary is None else {"auxiliary": sums.auxiliary / max(sums.tokens, 1)}
         reward = {} if sums.reward is None else {"reward": sums.reward / max(sums.sentences, 1)}
         skipped = {} if sums.skipped is None else {"skipped_steps": sums.skipped}
-        at_step = dict(self.values_at(sums.step))
-        if self.rate_factor != 1:
-            at_step["learning_rate"] *= self.rate_factor
+        factors = {"learning_rate": self.rate_factor}
+        at_step = {name: value * factors.get(name, 1) for name, value in self.values_at(sums.step).items()}
         self.write(
             "train",
             sums.step,
