@@ -39,6 +39,7 @@ from s2s_jax.model.decoder.architectures import Advanced as Advanced
 from s2s_jax.model.decoder.architectures import Architecture as Architecture
 from s2s_jax.model.decoder.config import DecoderConfig as DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig as EncoderConfig
+from s2s_jax.model.feature_encoders import FeaturesConfig as FeaturesConfig
 from s2s_jax.model.interface import Memory as Memory
 from s2s_jax.model.interface import Model as Model
 from s2s_jax.model.interface import State as State
@@ -66,6 +67,7 @@ from s2s_jax.text.sources import SOURCES as SOURCES
 from s2s_jax.text.sources import DataConfig as DataConfig
 from s2s_jax.text.synthetic_tasks import TASKS as TASKS
 from s2s_jax.text.tokenizers import TOKENIZERS as TOKENIZERS
+from s2s_jax.text.tokenizers import FeatureTokenizerConfig as FeatureTokenizerConfig
 from s2s_jax.text.tokenizers import TokenizerConfig as TokenizerConfig
 from s2s_jax.text.tokenizers import TokenizersConfig as TokenizersConfig
 from s2s_jax.training.checkpoint.checkpoints import CheckpointConfig as CheckpointConfig

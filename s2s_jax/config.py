@@ -52,6 +52,7 @@ RUNTIME_SETTINGS = (
 LOCATION_SETTINGS = (
     *("data.train", "data.validation", "data.alignment", "data.validation_alignment"),
     *("tokenizer.source.file", "tokenizer.target.file", "tokenizer.source.vocabulary", "tokenizer.target.vocabulary"),
+    "tokenizer.features.file",
 )
 # runtime settings that decide, with a plateau schedule, when the learning rate decays
 PLATEAU_SETTINGS = ("validation.every", "validation.sentences", "search", "evaluation")
@@ -148,9 +149,9 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
 @functools.cache
 def _descriptions(kind: type) -> dict[str, str]:
     """The string below each field of a config class."""
+    descriptions = dict(_descriptions(kind.__base__)) if dataclasses.is_dataclass(kind.__base__) else {}
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
-    descriptions = {}
     for field, below in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             descriptions[typing.cast(ast.Name, field.target).id] = " ".join(str(below.value.value).split())

@@ -24,6 +24,33 @@ class Batch(NamedTuple):
     target: Any  # Int[B, T]
     links: Any = ()  # Bool[B, T, S], gold alignment links; () if they are not needed
     fed: Any = ()  # Int[B, T], the target as the decoder reads it, with words hidden; () if it reads the target
+    features: tuple[Any, ...] = ()  # Int[B, F] each: further ids of the source, which `data.features` names
+
+    @property
+    def inputs(self) -> Any:
+        """What a model encodes: the ids of the source, or `Sources` where there are features."""
+        return Sources(self.source, self.features) if self.features else self.source
+
+
+class Sources(NamedTuple):
+    """The ids of source lines and of their features, each padded to a length of its own."""
+
+    tokens: Any  # Int[B, S]
+    features: tuple[Any, ...]  # Int[B, F] each
+
+
+def source_tokens(source):
+    """The ids of the source lines themselves, [B, S], of what a model encodes: of ids, or of `Sources`."""
+    return source.tokens if isinstance(source, Sources) else source
+
+
+def map_arrays(function, batch: Batch) -> Batch:
+    """The batch with a function of each of its arrays."""
+
+    def mapped(side):
+        return tuple(map(mapped, side)) if isinstance(side, tuple) else function(side)
+
+    return Batch(*map(mapped, batch))
 
 
 def real(tokens):

@@ -318,6 +318,30 @@ BROKEN = [
         "model.decoder.residual_from=5 has no effect with model.decoder.layers=1; use --model.decoder.residual-from 0.",
     ),
     ("effect of model.encoder.residual_from", {"attention.score": "none", "encoder.residual_from": 5}, None),
+    (
+        "features need attention",
+        {"attention.score": "none", "features.combination": "hierarchical"},
+        "model.features.combination=hierarchical attends to features, and model.attention.score=none is a model without "
+        "attention; use --model.features.combination concatenate or --model.features.combination sum or "
+        "--model.attention.score general or --model.attention.score additive.",
+    ),
+    (
+        "features need a score of content",
+        {"attention.score": "location-aware", "attention.history": "previous", "features.combination": "separate"},
+        None,
+    ),
+    ("flat and model.attention.history", {"attention.history": "coverage", "features.combination": "flat"}, None),
+    ("flat and model.attention.constraint", {"attention.constraint": "window", "features.combination": "flat"}, None),
+    ("flat and model.attention.normalizer", {"attention.normalizer": "fusedmax", "features.combination": "flat"}, None),
+    ("flat and copying", {"decoder.copy": "pointer", "features.combination": "flat"}, None),
+    (
+        "shared encoder",
+        {"features.encoder": "shared"},
+        "model.features.encoder=shared reads features by the source's encoder, to whose input "
+        "model.features.combination=concatenate joins what it makes of them; use --model.features.combination sum or "
+        "--model.features.combination flat or --model.features.combination separate or "
+        "--model.features.combination hierarchical or --model.features.encoder recurrent.",
+    ),
 ]
 EVERY_BROKEN = pytest.mark.parametrize(
     ("rule", "settings", "message"), BROKEN, ids=[f"{rule}-{number}" for number, (rule, *_) in enumerate(BROKEN)]
@@ -328,7 +352,7 @@ CHOICES = {**AXES, "heads": (1, 2), "values": attention_config.VALUES}
 
 def draft(settings):
     """Settings of a model that need not be legal."""
-    groups = {group: {} for group in ("encoder", "attention", "decoder")}
+    groups = {group: {} for group in ("encoder", "attention", "decoder", "features")}
     for name, value in settings.items():
         group, _, field = name.partition(".")
         groups[group][field] = value

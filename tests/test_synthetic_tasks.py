@@ -17,7 +17,7 @@ GOLDEN_SPLITS = ["train", "train", "test", "train"]
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_letters_have_the_order_that_the_task_names(name):
-    for source, target, links in make_examples(name, split="train", count=300):
+    for source, target, links, _ in make_examples(name, split="train", count=300):
         assert target.split(" ") == list(ORDERS[name](source.split(" ")))
         assert source.replace(" ", "").islower()
         assert len(links) == len(source.split(" "))
@@ -25,7 +25,7 @@ def test_letters_have_the_order_that_the_task_names(name):
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_every_letter_is_linked_with_one_equal_letter(name):
-    for source, target, links in make_examples(name, split="train", count=300):
+    for source, target, links, _ in make_examples(name, split="train", count=300):
         sources, targets = zip(*links, strict=True)
         assert sorted(sources) == sorted(targets) == list(range(0, len(source), 2))
         assert all(source[i] == target[j] for i, j in links)
@@ -33,7 +33,7 @@ def test_every_letter_is_linked_with_one_equal_letter(name):
 
 def test_equal_letters_keep_their_order_when_sorted():
     repeats = 0
-    for source, _, links in make_examples("sort", split="train", count=300):
+    for source, _, links, _ in make_examples("sort", split="train", count=300):
         place = dict(links)
         for first in place:
             for second in place:
@@ -44,13 +44,13 @@ def test_equal_letters_keep_their_order_when_sorted():
 
 
 def test_reverse_links_the_first_letter_with_the_last():
-    for _, target, links in make_examples("reverse", split="train", count=100):
+    for _, target, links, _ in make_examples("reverse", split="train", count=100):
         assert all(source + place == len(target) - 1 for source, place in links)
 
 
 def test_addition_adds_and_links_digits_of_the_same_decimal_place():
     carries = 0
-    for source, target, links in make_examples("addition", split="train", count=500, maximum_length=3):
+    for source, target, links, _ in make_examples("addition", split="train", count=500, maximum_length=3):
         first, second = source.removesuffix("=").split("+")
         assert int(target) == int(first) + int(second)
         assert f"{int(first)}+{int(second)}=" == source
@@ -88,8 +88,8 @@ def test_golden_examples():
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_sources_are_distinct_and_links_are_inside_their_lines(name):
     examples = make_examples(name, split="validation", count=300)
-    assert len({example.source for example in examples}) == 300
-    for source, target, links in examples:
+    assert len({(example.source, example.features) for example in examples}) == 300
+    for source, target, links, _ in examples:
         assert links
         assert len(set(links)) == len(links)
         assert all(0 <= i < len(source) and 0 <= j < len(target) for i, j in links)
@@ -166,7 +166,7 @@ class Doubles:
 def test_a_task_of_your_own_is_one_entry_of_the_table(monkeypatch):
     monkeypatch.setitem(TASKS, "doubles", Doubles())
     examples = make_examples("doubles", split="test", count=50)
-    assert all(int(target) == 2 * int(source) and split_of(source) == "test" for source, target, _ in examples)
+    assert all(int(target) == 2 * int(source) and split_of(source) == "test" for source, target, *_ in examples)
     with pytest.raises(ValueError, match="^task 'doubles' has no maximum_length, got 3; leave it out$"):
         make_examples("doubles", split="test", count=50, maximum_length=3)
 
@@ -174,8 +174,16 @@ def test_a_task_of_your_own_is_one_entry_of_the_table(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "settings", "text"),
     [
-        ("copi", {}, "task must be one of addition, copy, dates, reverse, sort, got 'copi'; did you mean 'copy'?"),
-        ("quicksand", {}, "task must be one of addition, copy, dates, reverse, sort, got 'quicksand'."),
+        (
+            "copi",
+            {},
+            "task must be one of addition, copy, dates, inflection, inflection-in-line, reverse, sort, got 'copi'; did you mean 'copy'?",
+        ),
+        (
+            "quicksand",
+            {},
+            "task must be one of addition, copy, dates, inflection, inflection-in-line, reverse, sort, got 'quicksand'.",
+        ),
         ("copy", {"split": "tset"}, "split must be one of test, train, validation, got 'tset'; did you mean 'test'?"),
         ("copy", {"split": "dev"}, "split must be one of test, train, validation, got 'dev'."),
         ("copy", {"count": 0}, "count must be positive, got 0"),

@@ -92,7 +92,7 @@ def test_cmudict_holds_out_every_20th_word_with_all_its_lines(tmp_path, monkeypa
 
 def test_cogs_has_four_splits(cogs):
     for split, name in {"train": "train", "validation": "dev", "test": "test", "gen": "gen"}.items():
-        ((source, target, _),) = cogs("tfds:cogs", split)
+        ((source, target, *_),) = cogs("tfds:cogs", split)
         assert (source, target) == (f"{name} slept .", f"sleep . agent ( x _ 1 , {name} )")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from s2s_jax import run
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.inputs import check_trained_run, lines_of, load_run
+from s2s_jax.cli.inputs import check_trained_run, feature_columns, lines_of, load_run, with_features
 from s2s_jax.cli.output import errors_name, formatted, print_json, rounded
 from s2s_jax.evaluate.alignment import hard, to_pharaoh
 from s2s_jax.text.files import raw_lines
@@ -52,7 +52,8 @@ def align_command(arguments: Arguments) -> None:
     if options.input:
         policy = loaded.experiment.data.encoding_errors
         lines = lines_of(raw_lines(Path(options.input)), options.input, encoding_errors=policy)
-        pairs = run.own_pairs(loaded, itertools.islice(lines, options.count))
+        inputs = with_features(lines, options.input, feature_columns(loaded.experiment.data))
+        pairs = run.own_pairs(loaded, itertools.islice(inputs, options.count))
     else:
         examples, _ = read_split(loaded.experiment.data, options.split or "test")
         pairs = list(loaded.score(examples[: options.count]))

@@ -1,7 +1,7 @@
 """What a command reads: a run with its settings, and lines."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from s2s_jax.decode.lexical_constraints import ConstrainedLine
 from s2s_jax.export.manifest import is_exported
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.files import raw_lines, stream_lines
+from s2s_jax.text.pairs import is_blank_record, is_json, parse_inputs
+from s2s_jax.text.sources import DataConfig
 
 if TYPE_CHECKING:
     from s2s_jax.run import Run
@@ -91,10 +93,37 @@ def lines_of(
     return (line or "" for line in lines)
 
 
+def feature_columns(data: DataConfig) -> tuple[str, ...]:
+    """The names of source and features of a run's input lines; () for lines without features."""
+    return (data.source or "source", *data.features) if data.features else ()
+
+
+def with_features(lines: Iterable[str], name: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The source of each line and its features, where `columns` names them: columns of TSV, or fields of JSON.
+
+    Raises:
+        ValueError: with file and line, where a line has others.
+    """
+    for number, line in enumerate(lines, 1):
+        if columns and not is_blank_record(line):
+            yield tuple(parse_inputs(line, f"{name}:{number}", columns, is_json=is_json(Path(name))))
+        else:
+            yield (line,)
+
+
 def constrained_lines(
-    arguments: Arguments, raw: Iterable[bytes], name: str, *, encoding_errors: str, report: DataReport
+    arguments: Arguments,
+    raw: Iterable[bytes],
+    name: str,
+    *,
+    features: Sequence[str] = (),
+    encoding_errors: str,
+    report: DataReport,
 ) -> Iterator[ConstrainedLine]:
     """Each input line with its line of the files of prefixes and of constraints.
+
+    Args:
+        features: the names of source and features, which then are columns of each line, or fields of JSON.
 
     Raises:
         UsageError: such a file has fewer or more lines than the input.
@@ -103,12 +132,13 @@ def constrained_lines(
     files = {"--prefix": arguments.options.prefix, "--constraints": arguments.options.constraints}
     beside = {option: list(lines_of(raw_lines(Path(path)), path, **decoding)) for option, path in files.items() if path}
     number = 0
-    for number, line in enumerate(lines_of(raw, name, **decoding), 1):
+    inputs = with_features(lines_of(raw, name, **decoding), name, features)
+    for number, (line, *texts) in enumerate(inputs, 1):
         for option, lines in beside.items():
             if number > len(lines):
                 raise _uneven(f"{option} {files[option]}", len(lines), f"{number} or more")
         prefix, phrases = (beside[option][number - 1] if option in beside else "" for option in files)
-        yield ConstrainedLine(line, prefix, tuple(phrases.split("\t")))
+        yield ConstrainedLine(line, prefix, tuple(phrases.split("\t")), tuple(texts))
     for option, lines in beside.items():
         if number < len(lines):
             raise _uneven(f"{option} {files[option]}", len(lines), str(number))

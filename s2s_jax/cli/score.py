@@ -54,8 +54,8 @@ def _given(arguments: Arguments) -> list[str]:
     return [assignment.partition("=")[0] for assignment in arguments.overrides]
 
 
-def _fields(arguments: Arguments, data: DataConfig, name: str) -> dict[str, str]:
-    """`data.source` and `data.target`: those of the command line, and those of the run that can name such a file's.
+def _fields(arguments: Arguments, data: DataConfig, name: str) -> dict[str, Any]:
+    """`data.source`, `data.target` and `data.features`: those of the command line, and those that fit such a file.
 
     A run that learned from JSON lines or from TFDS has names of fields, which no TSV file has, and the other way round.
     """
@@ -63,7 +63,10 @@ def _fields(arguments: Arguments, data: DataConfig, name: str) -> dict[str, str]
     if {"data.source", "data.target"}.isdisjoint(_given(arguments)):
         by_name = bool(name) and is_json(Path(name))
         fields = {side: "" if value.isdecimal() == by_name else value for side, value in fields.items()}
-    return fields
+    if data.features and not is_json(Path(name or "")) and not all(map(str.isdecimal, data.features)):
+        columns = range(3, 3 + len(data.features))  # names of fields, or of nothing: behind source and target
+        return {**fields, "features": tuple(map(str, columns))}
+    return {**fields, "features": data.features}
 
 
 def _warning(pairs: Iterable[ScoredPair], name: str) -> Iterator[ScoredPair]:

@@ -12,7 +12,7 @@ from s2s_jax.config import Experiment, Setting, settings
 _DEVICE = ("device.platform", "device.cache")
 OF_LOADED_RUNS = {
     "translate": ("search", "data.encoding_errors", *_DEVICE),
-    "score": ("search", "data.encoding_errors", "data.source", "data.target", *_DEVICE),
+    "score": ("search", "data.encoding_errors", "data.source", "data.target", "data.features", *_DEVICE),
     "evaluate": ("search", "evaluation", "data", *_DEVICE),
     "compare": ("search", "evaluation", "data", *_DEVICE),
     "align": ("search", "data", *_DEVICE),
@@ -32,6 +32,7 @@ CHOICE_TABLES = {
     "loss.objective": "OBJECTIVES",
     "optimizer.name": "OPTIMIZERS",
     "search.method": "SEARCHES",
+    "tokenizer.features.type": "TOKENIZERS",
     "tokenizer.source.type": "TOKENIZERS",
     "tokenizer.target.type": "TOKENIZERS",
     "validation.metric": "METRICS",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s2s_jax.cli.arguments import Arguments, UsageError
-from s2s_jax.cli.inputs import constrained_lines, load_run, print_report, use_device
+from s2s_jax.cli.inputs import constrained_lines, feature_columns, load_run, print_report, use_device
 from s2s_jax.cli.output import print_json, print_line, rounded, warn_unread
 from s2s_jax.cli.stdin import raw_input
 from s2s_jax.cli.suggestions import flag
@@ -35,6 +35,7 @@ class Loaded(NamedTuple):
     search: SearchConfig
     encoding_errors: str
     wider: Callable[[int], str]  # how to get so many hypotheses
+    inputs: tuple[str, ...] = ()  # the names of source and features, where there are features
 
 
 def translate_command(arguments: Arguments) -> None:
@@ -49,7 +50,8 @@ def translate_command(arguments: Arguments) -> None:
         raise UsageError(f"{found}; {loaded.wider(options.n_best)}")
     raw, name, ready = raw_input(options.input)
     report = DataReport()
-    lines = constrained_lines(arguments, raw, name, encoding_errors=loaded.encoding_errors, report=report)
+    reading = {"features": loaded.inputs, "encoding_errors": loaded.encoding_errors, "report": report}
+    lines = constrained_lines(arguments, raw, name, **reading)
     for number, translation in enumerate(loaded.stream(lines, window=options.window or 0, ready=ready)):
         if translation.unread:
             warn_unread(f"{name}:{number + 1}", read=len(translation.source_tokens) - 1, unread=translation.unread)
@@ -76,7 +78,9 @@ def _ranked_by(hypothesis: Hypothesis) -> float:
 def _run(arguments: Arguments) -> Loaded:
     run = load_run(arguments)
     search = run.search()
-    return Loaded(run.stream, search, run.experiment.data.encoding_errors, functools.partial(_wider, search))
+    data = run.experiment.data
+    wider = functools.partial(_wider, search)
+    return Loaded(run.stream, search, data.encoding_errors, wider, feature_columns(data))
 
 
 def _wider(search: SearchConfig, count: int) -> str:

@@ -14,8 +14,8 @@ from s2s_jax.decode.records import no_records, unpack_hypotheses, write_record
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.rounding import round_once
 from s2s_jax.decode.top_k import argmax
-from s2s_jax.model.interface import Model, Params, State
-from s2s_jax.shapes import BOS, EOS, PAD, Size, real
+from s2s_jax.model.interface import Model, Params, Source, State
+from s2s_jax.shapes import BOS, EOS, PAD, Size, real, source_tokens
 
 # (logits after the rules [N, V], row_inputs, time) -> tokens [N]
 ChooseToken = Callable[[Array, Any, Array], Array]
@@ -34,7 +34,7 @@ class DecodeLoop(NamedTuple):
 def decode_autoregressively(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     choose: ChooseToken,
     *,
     row_inputs: Any = (),
@@ -54,10 +54,11 @@ def decode_autoregressively(
         compactions: see `decode.compaction`.
     """
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, hypotheses, axis=0), model.encode(params, source))
-    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, repeats=hypotheses)
-    mask = jnp.repeat(real(source), hypotheses, axis=0)
+    tokens = source_tokens(source)
+    limits = limits_of(rules, tokens, max_length=max_length, prefix=prefix, repeats=hypotheses)
+    mask = jnp.repeat(real(tokens), hypotheses, axis=0)
     empty = ~mask.any(-1)  # rows that only fill up a batch end at once
-    first = initial_loop(state, empty, max_length=max_length, source_length=source.shape[1])
+    first = initial_loop(state, empty, max_length=max_length, source_length=tokens.shape[1])
     params, memory = round_once(model, params, memory, state, first.token)
     last = loop_until_done(
         decode_step(model, params, rules, choose),
@@ -78,7 +79,7 @@ def decode_autoregressively(
         ~(tokens == EOS).any(-1) & ~empty,
         last.total,
     )
-    return SearchResult(*(leaf.reshape(source.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
+    return SearchResult(*(leaf.reshape(tokens.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
 
 
 def decode_step(
@@ -131,7 +132,7 @@ def log_prob_of(
 def greedy(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     *,
     max_length: int,
     scoring: HypothesisScore = LIKELIHOOD,

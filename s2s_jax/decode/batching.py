@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from s2s_jax.shapes import PAD
+from s2s_jax.shapes import PAD, Sources
 from s2s_jax.text.tokenizers import append_eos
 
 WINDOW = 16  # full batches that are sorted together
@@ -105,6 +105,12 @@ def pad_rows(lines: Sequence[np.ndarray]) -> np.ndarray:
     for row, line in enumerate(lines):
         ids[row, : len(line)] = line
     return ids
+
+
+def pad_sources(rows: Sequence[tuple[np.ndarray, ...]]) -> "np.ndarray | Sources":
+    """What a model encodes: the padded ids of source lines, with those of their features where they have some."""
+    source, *features = map(pad_rows, zip(*rows, strict=True))
+    return Sources(source, tuple(features)) if features else source
 
 
 def next_power_of_two(count: int) -> int:

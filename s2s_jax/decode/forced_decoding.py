@@ -112,6 +112,7 @@ class PairIds(NamedTuple):
     source: Int[np.ndarray, " S"]
     target: Int[np.ndarray, " T"]
     unread: int  # source tokens beyond search.max_source
+    features: tuple[Int[np.ndarray, " _"], ...] = ()
 
 
 class PairScorer:
@@ -154,13 +155,15 @@ class PairScorer:
         ids = [self._encode(example) for example in examples]
 
         def compute(rows: list[int]) -> Any:
-            batch = Batch(*(pad_rows([getattr(ids[row], side) for row in rows]) for side in ("source", "target")))
+            source, target = (pad_rows([getattr(ids[row], side) for row in rows]) for side in ("source", "target"))
+            features = tuple(map(pad_rows, zip(*(ids[row].features for row in rows), strict=True)))
+            batch = Batch(source, target, features=features)
             scores = self._forced_decoding(params, batch)
             if self._language is None:
                 return scores
             return scores._replace(scores=self._fused((params, self._language[1]), batch).scores)
 
-        lengths = [(len(each.source), len(each.target)) for each in ids]
+        lengths = [(len(each.source), len(each.target), *map(len, each.features)) for each in ids]
         results: dict[int, Any] = {}
         bounds = {"size": self.search.batch_size, "tokens": self.search.batch_tokens}
         for rows, scores in run_batches(compute, lengths, **bounds):
@@ -172,10 +175,12 @@ class PairScorer:
         source = self.pair.encode_source(example.source)
         read = read_source(source, self.search.max_source)
         target = append_eos(self.pair.encode_target(example.target, example.source))
-        return PairIds(read, self.pair.drop_absent_slots(read, target), unread=len(source) + 1 - len(read))
+        features = self.pair.features.with_eos(example.features)
+        unread = len(source) + 1 - len(read)
+        return PairIds(read, self.pair.drop_absent_slots(read, target), unread, features)
 
     def _scored_pair(self, example: Example, ids: PairIds, scores: Any, row: int) -> Any:
-        source, target, unread = ids
+        source, target, unread, _ = ids
         order = self.pair.reading_order(target.tolist())
         return ScoredPair(
             example,

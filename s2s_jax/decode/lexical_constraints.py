@@ -28,16 +28,22 @@ WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMA
 
 
 class ConstrainedLine(NamedTuple):
-    """A line with constraints on its translation; a blank line's translation is blank, whatever the constraints."""
+    """A line, constraints on its translation, and its features; a blank line's translation is blank, whatever these."""
 
     line: str
     prefix: str = ""  # the translation begins with it
     phrases: tuple[str, ...] = ()  # the translation holds each somewhere, in any order: whole words, if it has such
+    features: tuple[str, ...] = ()  # as data.features names them
 
     @classmethod
-    def of(cls, line: "str | ConstrainedLine") -> "ConstrainedLine":
-        """The line itself, or a plain line without constraints."""
-        return line if isinstance(line, ConstrainedLine) else cls(line)
+    def of(cls, line: "str | tuple[str, ...] | ConstrainedLine") -> "ConstrainedLine":
+        """The line itself, or one without constraints: a text, or a tuple of a text and its features."""
+        if isinstance(line, ConstrainedLine):
+            return line
+        return cls(line) if isinstance(line, str) else cls(line[0], features=tuple(line[1:]))
+
+
+InputLine = str | tuple[str, ...] | ConstrainedLine  # what is translated
 
 
 def token_arrays(

@@ -11,7 +11,7 @@ from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import BLOCK, top_k
-from s2s_jax.model.interface import Model, Params
+from s2s_jax.model.interface import Model, Params, Source
 from s2s_jax.validation import at_least, check_fields
 
 COLDEST = 1e-6  # temperature; float32 cannot hold the logits divided by much less
@@ -62,7 +62,7 @@ def row_keys(seed: int | Key[Array, ""], numbers: Int[Array, " B"]) -> Key[Array
 def sample(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     keys: Key[Array, " B"],
     *,
     samples: int = 1,

@@ -19,7 +19,7 @@ from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.mbr import MBR_METRICS, MbrMetricName
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.sampling import Sampling, row_keys, sample
-from s2s_jax.model.interface import Model, Params
+from s2s_jax.model.interface import Model, Params, Source
 from s2s_jax.validation import at_least, check_fields, one_of
 
 SearchName = Literal["beam", "sample", "stochastic"]
@@ -179,7 +179,7 @@ class Search(Protocol):
         self,
         model: Model,
         params: Params,
-        source: Array,
+        source: Source,
         *,
         config: SearchConfig,
         max_length: int,
@@ -190,7 +190,7 @@ class Search(Protocol):
         """The hypotheses of each sentence.
 
         Args:
-            source: token ids [B, S]; a row of nothing but PAD is no sentence.
+            source: token ids [B, S], with those of features in a model that has some; a row of PAD is no sentence.
             config: the settings; those that a search does not read have no effect on it.
             max_length: most tokens of a hypothesis, the end token included.
             keys: a random key per sentence [B], from `search.seed` and the number of the line.
@@ -205,7 +205,7 @@ class Search(Protocol):
 def beam_search(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     *,
     config: SearchConfig,
     max_length: int,
@@ -229,7 +229,7 @@ def beam_search(
 def sample_search(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     *,
     config: SearchConfig,
     max_length: int,
@@ -256,7 +256,7 @@ def sample_search(
 def stochastic_search(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     *,
     config: SearchConfig,
     max_length: int,
@@ -313,7 +313,7 @@ def compiled_search(
 
     def run(
         params: Params,
-        source: Int[Array, "B S"],
+        source: Source,
         numbers: Int[Array, " B"],
         *,
         prefix: Int[Array, "B P"] | None = None,

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, read_source, run_batches, windows
+from s2s_jax.decode.batching import WINDOW, Ready, pad_sources, read_source, run_batches, windows
 from s2s_jax.decode.compaction import COMPACTIONS
-from s2s_jax.decode.lexical_constraints import ConstrainedLine, token_arrays
+from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine, token_arrays
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
 from s2s_jax.model.interface import Params
-from s2s_jax.shapes import PAD, UNK
+from s2s_jax.shapes import PAD, UNK, source_tokens
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.files import is_blank
 
@@ -91,7 +91,7 @@ class Translator:
         self._search, self.pair, self.config = search, pair, config
 
     def translate(
-        self, params: Params, lines: Iterable[str | ConstrainedLine], *, window: int = 0, ready: Ready | None = None
+        self, params: Params, lines: Iterable[InputLine], *, window: int = 0, ready: Ready | None = None
     ) -> Iterator[Translation]:
         """One translation per line, in the order of the input.
 
@@ -110,9 +110,11 @@ class Translator:
             yield from self._translate_window(params, read, first, compactions)
             first += len(read)
 
-    def _checked(self, lines: Iterable[str | ConstrainedLine]) -> Iterator[ConstrainedLine]:
+    def _checked(self, lines: Iterable[InputLine]) -> Iterator[ConstrainedLine]:
         """The lines; constraints that can never be met are refused in their place, after the lines before them."""
         for line in map(ConstrainedLine.of, lines):
+            if len(line.features) != len(self.pair.features.tokenizers) and not is_blank(line.line):
+                self.pair.features.encode(line.features)  # refused
             if (line.prefix or any(line.phrases)) and not is_blank(line.line):
                 token_arrays([line], self.pair, self.config.rules, rows=1)
             yield line
@@ -123,19 +125,22 @@ class Translator:
         """The translations of lines; `first` is the number of the first one, which random keys depend on."""
         tokens = {row: self.pair.encode_source(each.line) for row, each in enumerate(lines) if not is_blank(each.line)}
         ids = {row: read_source(line, self.config.max_source) for row, line in tokens.items()}
+        features = {row: self.pair.features.with_eos(lines[row].features) for row in tokens}
         rows = list(tokens)
 
         def compute(batch: list[int]) -> SearchResult:
             members = [rows[place] for place in batch]
-            source = pad_rows([ids[row] for row in members])
-            numbers = np.zeros(len(source), np.int32)
+            source = pad_sources([(ids[row], *features[row]) for row in members])
+            numbers = np.zeros(len(source_tokens(source)), np.int32)
             numbers[: len(members)] = [(first + row) % 2**31 for row in members]
-            constraints = token_arrays([lines[row] for row in members], self.pair, self.config.rules, rows=len(source))
+            constraints = token_arrays([lines[row] for row in members], self.pair, self.config.rules, rows=len(numbers))
             return self._search(params, source, numbers, compactions=compactions, **constraints)
 
         results = {row: Translation(each.line, (), ()) for row, each in enumerate(lines)}
         bounds = {"size": self.config.batch_size, "tokens": self.config.batch_tokens}
-        for batch, result in run_batches(compute, [(len(ids[row]),) for row in rows], **bounds):
+        for batch, result in run_batches(
+            compute, [(len(ids[row]), *map(len, features[row])) for row in rows], **bounds
+        ):
             for place, row in enumerate(rows[member] for member in batch):
                 translation = self._translation(lines[row].line, ids[row], result, place)
                 unread = len(tokens[row]) + 1 - len(ids[row])

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from s2s_jax.decode.forced_decoding import ScoredPair
+from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.alignment import GoldLinks, guess_sure, to_tokens, units_of
 from s2s_jax.evaluate.config import EvaluationConfig
@@ -21,21 +22,26 @@ FORCED_COLUMNS = ("nats", "tokens", "correct", "exposure_nats")  # inputs of met
 class Grouped(NamedTuple):
     """The items of an evaluation, in the order of their first pairs."""
 
-    sources: list[str]
+    inputs: list[InputLine]  # source lines, with their features where there are some
     references: list[list[str]]
     items: Int[np.ndarray, " P"]  # the item of each pair
 
 
 def group_by_source(examples: Sequence[Example], *, merge: bool = True) -> Grouped:
-    """Pairs with one source are one item with several references; without `merge` each pair is an item."""
+    """Pairs of one source with its features are one item with several references; without `merge` each pair is one."""
     places: dict[Any, int] = {}
-    keys = (example.source if merge else number for number, example in enumerate(examples))
+    keys = ((example.source, *example.features) if merge else number for number, example in enumerate(examples))
     items = np.array([places.setdefault(key, len(places)) for key in keys], np.int64)
     grouped = Grouped([""] * len(places), [[] for _ in places], items)
     for item, example in zip(items, examples, strict=True):
-        grouped.sources[item] = example.source
+        grouped.inputs[item] = (example.source, *example.features) if example.features else example.source
         grouped.references[item].append(example.target)
     return grouped
+
+
+def source_lines(inputs: Sequence[InputLine]) -> list[str]:
+    """The source of each input, without its features."""
+    return [ConstrainedLine.of(line).line for line in inputs]
 
 
 def forced_sums(pairs: Sequence[ScoredPair]) -> Float[np.ndarray, "P 3"]:

@@ -20,7 +20,7 @@ def free_running_nats(model: Model, params: Params, batch: Batch) -> Float[Array
 
     Its difference from the loss under teacher forcing is the exposure gap. Ranzato et al. 2016, arXiv:1511.06732.
     """
-    memory, state = model.encode(params, batch.source)
+    memory, state = model.encode(params, batch.inputs)
     feed = scheduled_sampling(model, params, epsilon=jnp.zeros(()), config=ScheduledSamplingConfig(start=0.0))
     fed = feed(memory, state, shift_right(batch.target), jax.random.key(0))
     _, steps = model.unroll(params, memory, state, fed.tokens, sampler=fed.sampler)
@@ -39,10 +39,11 @@ def free_running_losses(
     compiled = jax.jit(functools.partial(free_running_nats, model))
 
     def compute(rows: list[int]) -> Array:
-        sides = ([side[row] for row in rows] for side in (pairs.sources, pairs.targets))
-        return compiled(params, Batch(*map(pad_rows, sides)))
+        source, target, *features = (pad_rows([side[row] for row in rows]) for side in sides)
+        return compiled(params, Batch(source, target, features=tuple(features)))
 
-    lengths = [(len(source), len(target)) for source, target in zip(pairs.sources, pairs.targets, strict=True)]
+    sides = pairs.sources, pairs.targets, *pairs.features
+    lengths = [tuple(map(len, rows)) for rows in zip(*sides, strict=True)]
     losses = np.zeros(len(lengths))
     for rows, nats in run_batches(compute, lengths, size=size, tokens=tokens):
         losses[rows] = np.asarray(nats, np.float64)[: len(rows)]

@@ -109,7 +109,7 @@ def _embedded(model: Model, params: Params, batch: Batch) -> Float[Array, "B S E
             "gradients with respect to source tokens need Model.embed, which this model does not have; give it "
             "embed(params, source) and encode_embedded(params, source, embedded, key)."
         )
-    return model.embed(params, batch.source)
+    return model.embed(params, batch.inputs)
 
 
 def _with_embeddings(model: Model, embedded: Float[Array, "B S E"]) -> Model:

@@ -51,6 +51,11 @@ def export_run(
     """
     if directory.exists():
         raise ValueError(f"{directory} exists already; name a new directory, or remove it.")
+    if run.pair.features.tokenizers:
+        raise ValueError(
+            f"data.features={','.join(run.experiment.data.features)} cannot be exported: its programs read source "
+            "lines alone. Translate with the run itself, or train a run without data.features."
+        )
     searches = _searches(run, beam=beam, max_length=max_length) if programs else []
     draft = directory.with_name(directory.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)

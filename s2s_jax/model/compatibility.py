@@ -21,6 +21,7 @@ from s2s_jax.model.copy_mechanism import COPYING
 from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
+from s2s_jax.model.feature_encoders import OF_EMBEDDINGS, FeaturesConfig
 from s2s_jax.model.readout import READOUTS
 from s2s_jax.validation import one_of
 
@@ -75,6 +76,11 @@ class ModelSettings(Protocol):
         """The decoder's config."""
         ...
 
+    @property
+    def features(self) -> FeaturesConfig:
+        """The config of the source's features."""
+        ...
+
 
 class Draft(NamedTuple):
     """A model's settings that need not be legal."""
@@ -83,6 +89,7 @@ class Draft(NamedTuple):
     encoder: EncoderConfig = EncoderConfig()
     attention: AttentionConfig = AttentionConfig()
     decoder: DecoderConfig = DecoderConfig()
+    features: FeaturesConfig = FeaturesConfig()
     builder: str = "seq2seq"
 
 
@@ -219,7 +226,7 @@ def _broken_after(config: ModelSettings, remedy: Remedy, rules: "tuple[Rule, ...
 
 
 def _changed(config: ModelSettings, remedy: Remedy) -> Draft:
-    draft = Draft(config.embedding, config.encoder, config.attention, config.decoder)
+    draft = Draft(config.embedding, config.encoder, config.attention, config.decoder, config.features)
     for setting, value in remedy.items():
         _, *group, name = setting.split(".")
         changed = dataclasses.replace(getattr(draft, group[0]), **{name: value}) if group else value
@@ -608,6 +615,8 @@ def _latent_alignment_is_one_softmax(config: ModelSettings) -> Iterator[Violatio
     wanted = {f"model.attention.{name}": value for name, value in needed.items()} | {"model.decoder.copy": "none"}
     if score is None or score.stateful:
         wanted["model.attention.score"] = "general"
+    if config.features.combination not in OF_EMBEDDINGS:
+        wanted["model.features.combination"] = "concatenate"
     for setting, value in wanted.items():
         if _value(config, setting) != value:
             yield Violation(
@@ -626,6 +635,78 @@ def _first_order_needs_distances(config: ModelSettings) -> Iterator[Violation]:
             f"model.decoder.architecture={config.decoder.architecture} with model.attention.window=0 has transitions "
             "that do not depend on the previous position",
             ({"model.attention.window": 5}, {"model.decoder.architecture": "hard"}),
+        )
+
+
+def _features_are_attended(config: ModelSettings) -> Iterator[Violation]:
+    attention, combination = config.attention, config.features.combination
+    if combination in OF_EMBEDDINGS:
+        return
+    facts = attention_facts(config.attention)
+    others = tuple({"model.features.combination": name} for name in OF_EMBEDDINGS)
+    if facts.score is None:
+        yield Violation(
+            "features need attention",
+            f"model.features.combination={combination} attends to features, and model.attention.score="
+            f"{attention.score} is a model without attention",
+            (*others, {"model.attention.score": "general"}, {"model.attention.score": "additive"}),
+        )
+    elif not facts.score.has_keys or facts.score.needs_history or facts.score.stateful:
+        yield Violation(
+            "features need a score of content",
+            f"model.features.combination={combination} scores features by their content, which model.attention.score="
+            f"{attention.score} does not read, or not alone",
+            (*others, {"model.attention.score": "additive"}, {"model.attention.score": "general"}),
+        )
+
+
+def _flat_has_no_places(config: ModelSettings) -> Iterator[Violation]:
+    attention, facts = config.attention, attention_facts(config.attention)
+    if config.features.combination != "flat" or facts.score is None:
+        return
+    of_places: list[tuple[str, Any]] = [  # settings that read where a token stands, and values that do not
+        *([("model.attention.history", "none")] if attention.history != "none" else []),
+        *([("model.attention.constraint", "none")] if attention.constraint != "none" else []),
+        *([("model.attention.normalizer", "softmax")] if "fusedmax_strength" in facts.normalizer.settings else []),
+    ]
+    for setting, value in of_places:
+        yield Violation(
+            f"flat and {setting}",
+            "model.features.combination=flat attends to source and features as one set of tokens without places, and "
+            f"{setting}={_value(config, setting)} reads the places or the source alone",
+            (
+                {setting: value},
+                {"model.features.combination": "separate"},
+                {"model.features.combination": "hierarchical"},
+            ),
+        )
+
+
+def _pointer_copies_from_the_source_alone(config: ModelSettings) -> Iterator[Violation]:
+    copying = COPYING.get(config.decoder.copy)
+    if config.features.combination == "flat" and copying is not None and copying.needs_distribution:
+        yield Violation(
+            "flat and copying",
+            f"model.decoder.copy={config.decoder.copy} reads the attention weights as probabilities of source tokens, "
+            "of which model.features.combination=flat gives a part to the features",
+            (
+                {"model.features.combination": "separate"},
+                {"model.features.combination": "hierarchical"},
+                {"model.decoder.copy": "copynet"},
+            ),
+        )
+
+
+def _shared_encoder_reads_embeddings(config: ModelSettings) -> Iterator[Violation]:
+    if config.features.encoder == "shared" and config.features.combination == "concatenate":
+        yield Violation(
+            "shared encoder",
+            "model.features.encoder=shared reads features by the source's encoder, to whose input "
+            "model.features.combination=concatenate joins what it makes of them",
+            (
+                *({"model.features.combination": name} for name in ("sum", "flat", "separate", "hierarchical")),
+                {"model.features.encoder": "recurrent"},
+            ),
         )
 
 
@@ -673,6 +754,10 @@ RULES: tuple[Rule, ...] = (
     _prefix_is_all_that_is_read,
     _latent_alignment_is_one_softmax,
     _first_order_needs_distances,
+    _features_are_attended,
+    _flat_has_no_places,
+    _pointer_copies_from_the_source_alone,
+    _shared_encoder_reads_embeddings,
     _settings_have_effect,
 )
 
@@ -721,6 +806,10 @@ def _ineffective(config: ModelSettings) -> Iterator[str]:
         yield "model.decoder.residual_from"
     if READOUTS.get(decoder.readout_type) is architecture.readout:
         yield "model.decoder.readout_type"
+    if config.features.encoder == "shared":
+        yield "model.features.size"
+    if config.features.encoder != "linear" or config.features.combination not in OF_EMBEDDINGS:
+        yield "model.features.pooling"
     if not architecture.has_input_feeding:
         yield "model.decoder.input_feeding"
     if decoder.copy not in COPYING:

@@ -87,6 +87,7 @@ class Encoded(NamedTuple):
 
     outputs: Float[Array, "B S M"]  # zero on padding
     carries: tuple[Carry, ...]  # the last carry of each layer, leaves [B, M]: directions concatenated
+    features: tuple = ()  # the rows of each feature that the decoder attends to, as `FeatureRows`
 
 
 class Encoder(nnx.Module):

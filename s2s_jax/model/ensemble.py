@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput, Token
+from s2s_jax.model.interface import Memory, Model, Noise, Params, Source, State, StepOutput, Token
 from s2s_jax.validation import one_of
 
 
@@ -43,7 +43,7 @@ def ensemble(models: Sequence[Model], *, average: str = "log-linear") -> Model:
     def init(key: Key[Array, ""]) -> Params:
         return [model.init(own) for model, own in zip(models, jax.random.split(key, len(models)), strict=True)]
 
-    def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+    def encode(params: Params, source: Source, key: Noise = None) -> tuple[Memory, State]:
         members = zip(models, params, _keys(key, len(models)), strict=True)
         memories, states = zip(*(model.encode(own, source, noise) for model, own, noise in members), strict=True)
         return Memory(memories, memories[0].values, memories[0].mask), State(states, (), ())

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from s2s_jax.model.interface import Memory, Model, Noise, Params, State, StepOutput, Token
-from s2s_jax.shapes import EOS
+from s2s_jax.model.interface import Memory, Model, Noise, Params, Source, State, StepOutput, Token
+from s2s_jax.shapes import EOS, source_tokens
 
 
 def fuse(model: Model, language: Model, *, weight: float) -> Model:
@@ -24,9 +24,9 @@ def fuse(model: Model, language: Model, *, weight: float) -> Model:
         model_key, language_key = jax.random.split(key)
         return model.init(model_key), language.init(language_key)
 
-    def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+    def encode(params: Params, source: Source, key: Noise = None) -> tuple[Memory, State]:
         memory, state = model.encode(params[0], source, key)
-        empty = jnp.full((source.shape[0], 1), EOS, source.dtype)  # an empty source, as in training
+        empty = jnp.full((source_tokens(source).shape[0], 1), EOS, jnp.int32)  # an empty source, as in training
         language_memory, language_state = language.encode(params[1], empty)
         return Memory((memory, language_memory), memory.values, memory.mask), State((state, language_state), (), ())
 

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from s2s_jax.shapes import BOS, Batch
+from s2s_jax.shapes import BOS, Batch, Sources
 
 Token = Int[Array, " B"] | Float[Array, "B V"]  # the input of a step: token ids, or weights over the vocabulary
 Tokens = Int[Array, "B T"] | Float[Array, "B T V"]  # the inputs of all steps
+Source = Int[Array, "B S"] | Sources  # what is encoded: ids, or ids and those of features
 Params = PyTree  # a nested dict in our own models, any pytree in others
 Noise = Key[Array, ""] | None  # a key turns dropout and other noise on, None turns it off
 
@@ -111,7 +112,7 @@ class InitFn(Protocol):
 class EncodeFn(Protocol):
     """`encode(params, source, key=None) -> memory, state`."""
 
-    def __call__(self, params: Params, source: Int[Array, "B S"], key: Noise = None, /) -> tuple[Memory, State]:
+    def __call__(self, params: Params, source: Source, key: Noise = None, /) -> tuple[Memory, State]:
         """Read the source once: what the decoder attends to, and its state before the first step.
 
         With a key, all noise of the sentence is drawn here, and kept in the memory if the steps need it.
@@ -151,7 +152,7 @@ class UnrollFn(Protocol):
 class EmbedFn(Protocol):
     """`embed(params, source) -> [B, S, E]`."""
 
-    def __call__(self, params: Params, source: Int[Array, "B S"], /) -> Float[Array, "B S E"]:
+    def __call__(self, params: Params, source: Source, /) -> Float[Array, "B S E"]:
         """The source embeddings, which `encode` reads."""
         ...
 
@@ -161,7 +162,7 @@ class EncodeEmbeddedFn(Protocol):
     """`encode_embedded(params, source, embedded, key=None) -> memory, state`."""
 
     def __call__(
-        self, params: Params, source: Int[Array, "B S"], embedded: Float[Array, "B S E"], key: Noise = None, /
+        self, params: Params, source: Source, embedded: Float[Array, "B S E"], key: Noise = None, /
     ) -> tuple[Memory, State]:
         """What `encode` computes, with these embeddings in place of those of the source."""
         ...
@@ -265,7 +266,7 @@ def unroll_targets(
     """
     # The second of the three keys is spare: with two, the policies would draw other numbers than in earlier versions.
     for_encode, _, for_policy = (None, None, None) if key is None else jax.random.split(key, 3)
-    memory, state = model.encode(params, batch.source, for_encode)
+    memory, state = model.encode(params, batch.inputs, for_encode)
     tokens = shift_right(batch.target if isinstance(batch.fed, tuple) else batch.fed)
     inputs = DecoderInputs(tokens)
     if policy is not None:

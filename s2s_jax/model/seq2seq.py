@@ -19,12 +19,14 @@ from s2s_jax.model.decoder.hard import HardDecoder, posterior_alignment, unroll_
 from s2s_jax.model.decoder.step import Decoder
 from s2s_jax.model.decoder.unroll import unroll as unroll_decoder
 from s2s_jax.model.encoder import Encoder, EncoderConfig
+from s2s_jax.model.feature_encoders import FeatureEncoders, FeatureRows, FeaturesConfig, encode_rows
 from s2s_jax.model.interface import (
     LogitsReader,
     Memory,
     Model,
     Noise,
     Params,
+    Source,
     State,
     StepOutput,
     Token,
@@ -34,7 +36,7 @@ from s2s_jax.model.interface import (
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_words, word_keys
 from s2s_jax.model.ops.matmul import PRECISIONS
-from s2s_jax.shapes import Batch, real
+from s2s_jax.shapes import Batch, real, source_tokens
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 BuilderName = Literal["seq2seq"]
@@ -67,6 +69,8 @@ class ModelConfig:
     """How the decoder attends to the source."""
     decoder: DecoderConfig = DecoderConfig()
     """The recurrent network that writes the target."""
+    features: FeaturesConfig = FeaturesConfig()
+    """How features of the source are read, where data.features names some."""
 
     def __post_init__(self):
         check_fields(self, "model")
@@ -111,11 +115,25 @@ def _option_value(setting: str, text: str, kind: type) -> int | float | bool | s
 class Seq2Seq(nnx.Module):
     """The container of all parameters; used only inside the pure functions of `build_seq2seq`."""
 
-    def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        feature_vocabularies: tuple[int, ...] = (),
+        rngs: nnx.Rngs,
+    ):
         dtype: DTypeLike = PRECISIONS[config.precision]
         if not config.shared_embeddings:
             self.embedding = nnx.Param(initializers.embedding(rngs.params(), source_vocabulary, config.embedding))
-        self.encoder = Encoder(config.encoder, config.embedding, remat=config.remat_every, dtype=dtype, rngs=rngs)
+        widths = {"embedding": config.embedding, "remat": config.remat_every}
+        features = feature_vocabularies and FeatureEncoders(
+            config.features, config.encoder, feature_vocabularies, **widths, dtype=dtype, rngs=rngs
+        )
+        self.features = features or None
+        width = config.embedding + (features.joined_width if features else 0)
+        self.encoder = Encoder(config.encoder, width, remat=config.remat_every, dtype=dtype, rngs=rngs)
         self.latent_alignment = ARCHITECTURES[config.decoder.architecture].latent_alignment
         self.decoder = (HardDecoder if self.latent_alignment else Decoder)(
             config.decoder,
@@ -124,33 +142,49 @@ class Seq2Seq(nnx.Module):
             embedding=config.embedding,
             vocabulary=target_vocabulary,
             embedding_dropout=config.embedding_dropout,
+            features=features.attended_widths if features else (),
+            combination=config.features.combination,
             remat=config.remat_every,
             dtype=dtype,
             rngs=rngs,
         )
 
-    def embed(self, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
+    def embed(self, source: Source) -> Float[Array, "B S E"]:
         """The embeddings of the source tokens."""
-        table = self.embedding if hasattr(self, "embedding") else self.decoder.embedding
+        table, tokens = self.embedding if hasattr(self, "embedding") else self.decoder.embedding, source_tokens(source)
         with jax.named_scope("embedding"):
-            return table[clip_to_vocabulary(source, table.shape[0]) if self.decoder.copying else source]
+            return table[clip_to_vocabulary(tokens, table.shape[0]) if self.decoder.copying else tokens]
+
+    def encode_features(self, features: tuple[Int[Array, "B _"], ...], key: Noise) -> list[FeatureRows]:
+        """Each feature, by its own encoder or by that of the source."""
+        with jax.named_scope("features"):
+            if self.features.config.encoder != "shared":
+                return self.features(features, key)
+            return [encode_rows(self.encoder, self.embed(tokens), tokens, key) for tokens in features]
 
     def encode(
         self,
-        source: Int[Array, "B S"],
+        source: Source,
         embedded: Float[Array, "B S E"],
         copy_table: Int[np.ndarray, " V"] | None,
         key: Noise = None,
     ) -> tuple[Memory, State]:
         """What the decoder attends to, and its first state."""
-        mask = real(source)
-        target_ids = None if copy_table is None else copy_targets(source, mask, copy_table, self.decoder.width)
+        tokens = source_tokens(source)
+        mask = real(tokens)
+        target_ids = None if copy_table is None else copy_targets(tokens, mask, copy_table, self.decoder.width)
         for_encoder, for_decoder = (None, None) if key is None else jax.random.split(key)
         if key is not None and (rate := self.decoder.embedding_dropout):
-            keys = word_keys(jax.random.fold_in(key, 0), source.shape[0])
-            embedded = embedded * keep_words(keys, source.T, rate).T[..., None]
+            keys = word_keys(jax.random.fold_in(key, 0), tokens.shape[0])
+            embedded = embedded * keep_words(keys, tokens.T, rate).T[..., None]
+        features: list[FeatureRows] = []
+        if self.features is not None:
+            features = self.encode_features(source.features, None if key is None else jax.random.fold_in(key, 2))
+            embedded = self.features.combine(embedded, features)
         with jax.named_scope("encoder"):
             encoded = self.encoder(embedded, mask, for_encoder)
+        if self.features is not None and self.features.attended_widths:
+            encoded = encoded._replace(features=tuple(features))
         return self.decoder.start(encoded, mask, for_decoder, target_ids=target_ids)
 
 
@@ -160,6 +194,7 @@ def build_seq2seq(
     source_vocabulary: int,
     target_vocabulary: int,
     copy_table: Int[np.ndarray, " V"] | None = None,
+    feature_vocabularies: tuple[int, ...] = (),
 ) -> Model:
     """The recurrent encoder-decoder of this project as pure functions; see `build`."""
     if config.shared_embeddings and source_vocabulary != target_vocabulary:
@@ -170,7 +205,7 @@ def build_seq2seq(
 
     def make(rngs: nnx.Rngs) -> Seq2Seq:
         sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
-        return Seq2Seq(config, rngs=rngs, **sizes)
+        return Seq2Seq(config, rngs=rngs, feature_vocabularies=feature_vocabularies, **sizes)
 
     if config.decoder.copy == "none":
         copy_table = None
@@ -184,15 +219,15 @@ def build_seq2seq(
     def init(key: Key[Array, ""]) -> Params:
         return _string_keys(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key)))))
 
-    def embed(params: Params, source: Int[Array, "B S"]) -> Float[Array, "B S E"]:
+    def embed(params: Params, source: Source) -> Float[Array, "B S E"]:
         return network(params).embed(source)
 
     def encode_embedded(
-        params: Params, source: Int[Array, "B S"], embedded: Float[Array, "B S E"], key: Noise = None
+        params: Params, source: Source, embedded: Float[Array, "B S E"], key: Noise = None
     ) -> tuple[Memory, State]:
         return network(params).encode(source, embedded, copy_table, key)
 
-    def encode(params: Params, source: Int[Array, "B S"], key: Noise = None) -> tuple[Memory, State]:
+    def encode(params: Params, source: Source, key: Noise = None) -> tuple[Memory, State]:
         model = network(params)
         return model.encode(source, model.embed(source), copy_table, key)
 
@@ -245,19 +280,22 @@ def build(
     source_vocabulary: int,
     target_vocabulary: int,
     copy_table: Int[np.ndarray, " V"] | None = None,
+    feature_vocabularies: tuple[int, ...] = (),
 ) -> Model:
     """The model of `MODELS[config.builder]` as pure functions; nothing is allocated before `init`.
 
     Args:
         copy_table: for `model.decoder.copy`, the target id of each source id and slot, -1 for none, as
             `PairTokenizer.copy_table` makes it; if it is left out, both sides have one vocabulary.
+        feature_vocabularies: the size of the vocabulary of each feature; the model then encodes `Sources`.
 
     Raises:
         ValueError: two choices cannot go together; with the reason and what to choose instead.
     """
     one_of("model.builder", config.builder, MODELS)
     sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
-    return MODELS[config.builder](config, **sizes, copy_table=copy_table)
+    features: dict[str, Any] = {"feature_vocabularies": feature_vocabularies} if feature_vocabularies else {}
+    return MODELS[config.builder](config, **sizes, copy_table=copy_table, **features)
 
 
 def _string_keys(tree: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import s2s_jax
 from s2s_jax.evaluate.evaluation import token_links
 from s2s_jax.run.data import RunData
-from s2s_jax.run.run_dir import RUN_FORMAT, SIDES
+from s2s_jax.run.run_dir import RUN_FORMAT
 from s2s_jax.text.batches import BatchConfig, Pairs
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpora import Mixture, mixture, shifted, with_first
@@ -27,7 +27,7 @@ from s2s_jax.text.tokenizers import tokenizer_fingerprint
 
 def encode(examples: Iterable[Example], tokenizers: PairTokenizer) -> Pairs:
     """A few examples as ids, each side ended by EOS; every id is below the size of its vocabulary and slots."""
-    return Pairs(*encode_corpus(Corpus.of(examples), tokenizers))
+    return Pairs.of(*encode_corpus(Corpus.of(examples), tokenizers))
 
 
 def encode_training(
@@ -49,7 +49,7 @@ def encode_training(
     """
     settings = {"cache": config.cache, "workers": config.workers, "print_line": print_line}
     report = data.reports["train"]
-    pairs, places = Pairs(*encode_corpus(data.training, tokenizers, **settings)), report.kept_places
+    pairs, places = Pairs.of(*encode_corpus(data.training, tokenizers, **settings)), report.kept_places
     if guided:
         pairs = pairs._replace(links=_gold_links(data.training, tokenizers, config, guided))
     kept = np.arange(len(pairs.sources))
@@ -103,13 +103,17 @@ def encode_validation(data: RunData, tokenizers: PairTokenizer, batch: BatchConf
 def _check_fit(pairs: Pairs, batch: BatchConfig, place: Callable[[int], str], *, remedy: str = "") -> None:
     """Refuse pairs that alone have more positions than a batch may have."""
     lengths = pairs.lengths()
-    over = np.flatnonzero(lengths.sum(1) > batch.tokens)
+    positions = sum((feature.lengths for feature in pairs.features), lengths.sum(1))
+    over = np.flatnonzero(positions > batch.tokens)
     if len(over):
         source, target = lengths[over[0]]
+        more = int(positions[over[0]] - source - target)
+        features = f" with features of {more:,}" if more else ""
         others = f" (and {len(over) - 1:,} more)" if len(over) > 1 else ""
         raise ValueError(
-            f"{place(int(over[0]))}: a pair of {source:,} and {target:,} tokens{others}, over the {batch.tokens:,} "
-            f"positions of batch.tokens; split or remove it, or raise batch.tokens, which takes memory{remedy}."
+            f"{place(int(over[0]))}: a pair of {source:,} and {target:,} tokens{features}{others}, over the "
+            f"{batch.tokens:,} positions of batch.tokens; split or remove it, or raise batch.tokens, which takes "
+            f"memory{remedy}."
         )
 
 
@@ -123,7 +127,7 @@ def facts_of(
         "data": _fingerprint(pairs, mixed.sizes if mixed else ()),
         "validation_data": _examples_fingerprint(validation),
         "longest_target": int(pairs.lengths()[:, 1].max()),
-        **{f"{side}_tokenizer": tokenizer_fingerprint(getattr(tokenizers, side)) for side in SIDES},
+        **{f"{side}_tokenizer": tokenizer_fingerprint(each) for side, each in tokenizers.sides.items()},
     }
 
 
@@ -137,7 +141,7 @@ def _gold_links(corpus: Corpus, tokenizers: PairTokenizer, config: DataConfig, g
     writer, known = RaggedWriter(np.dtype(np.int32), folder_for_data(config.cache), columns=(2,)), False
     for block in corpus.blocks():
         known = known or any(links is not None for links in block.links)
-        examples = map(Example, *block)
+        examples = map(Example, block.sources, block.targets, block.links)
         known_links = (
             tokenizers.links_in_model_order(token_links(example, tokenizers.source, tokenizers.target), example.target)
             for example in examples
@@ -190,7 +194,7 @@ def _without_absent_slots(pairs: Pairs, tokenizers: PairTokenizer, folder: Path 
 def _fingerprint(pairs: Pairs, sizes: Sequence[int]) -> str:
     """A fingerprint of ids and links, and of the sizes of several corpora."""
     hashed = hashlib.blake2b(" ".join(map(str, sizes)).encode(), digest_size=16)
-    for side in filter(None, pairs):  # links only where a loss needs them
+    for side in filter(None, (*pairs[:3], *pairs.features)):  # links only where a loss needs them
         hashed.update(side.lengths.astype(np.int64).tobytes())
         for part in side.parts():
             hashed.update(part.numbers().tobytes())
@@ -204,5 +208,5 @@ def _examples_fingerprint(examples: Sequence[Example]) -> str:
         links = None if example.links is None else sorted((int(i), int(j)) for i, j in example.links)
         if isinstance(example.links, WordLinks):
             links = [example.links.words.tolist(), example.links.sure.tolist()]
-        hashed.update(json.dumps([example.source, example.target, links]).encode())
+        hashed.update(json.dumps([example.source, example.target, links, *example.features]).encode())
     return hashed.hexdigest()

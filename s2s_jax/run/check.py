@@ -1,5 +1,6 @@
 """Checks of an experiment before any data is read: what cannot be combined, and whether its step can be traced."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -15,6 +16,7 @@ from s2s_jax.run.step import training_step
 from s2s_jax.run.validator import validation_search
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import unequal_types
+from s2s_jax.text.tokenizers import FeatureTokenizerConfig
 from s2s_jax.training import distributed
 from s2s_jax.training.objectives import OBJECTIVES, SequenceLevel
 from s2s_jax.training.optimizer import check_patterns
@@ -30,7 +32,8 @@ def check_experiment(experiment: Experiment) -> None:
     Raises:
         ValueError: naming the settings and what to change.
     """
-    model = build(experiment.model, source_vocabulary=8, target_vocabulary=8)
+    vocabularies = (8,) * len(experiment.data.features)
+    model = build(experiment.model, source_vocabulary=8, target_vocabulary=8, feature_vocabularies=vocabularies)
     if experiment.optimizer.freeze or experiment.optimizer.multipliers:
         check_patterns(experiment.optimizer, jax.eval_shape(model.init, jax.random.key(0)))
     if problems := list(_problems(experiment)):
@@ -47,7 +50,8 @@ def check_trainable(experiment: Experiment) -> TrainState:
         ValueError: settings that cannot be combined.
     """
     check_experiment(experiment)
-    model = build(experiment.model, source_vocabulary=100, target_vocabulary=100)
+    features = (100,) * len(experiment.data.features)
+    model = build(experiment.model, source_vocabulary=100, target_vocabulary=100, feature_vocabularies=features)
     state = abstract_state(model, experiment.optimizer, steps=experiment.steps)
     lines = jax.ShapeDtypeStruct((2, 5), jnp.int32)
     links = jax.ShapeDtypeStruct((2, 5, 5), jnp.bool_) if experiment.loss.guided else ()
@@ -59,7 +63,7 @@ def check_trainable(experiment: Experiment) -> TrainState:
         steps=experiment.steps,
         sequence=SequenceTraining(config=experiment.sequence_training, vocabulary=100, text_reward=_no_reward),
     )
-    jax.eval_shape(step, state, Batch(lines, lines, links))  # type: ignore[arg-type]
+    jax.eval_shape(step, state, Batch(lines, lines, links, features=(lines,) * len(features)))  # type: ignore[arg-type]
     return state
 
 
@@ -81,6 +85,35 @@ def _check_validation_metric(experiment: Experiment) -> None:
         raise ValueError(f"validation.metric={metric} has no better and worse values; choose another metric.")
 
 
+def _feature_problems(experiment: Experiment) -> Iterator[str]:
+    """Settings of features that have no features, or no tokenizer of their own; and a residual beside their vector."""
+    features, model = experiment.data.features, experiment.model
+    if not features:
+        for group, config in (
+            ("model.features", model.features),
+            ("tokenizer.features", experiment.tokenizer.features),
+        ):
+            changed = [
+                field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default
+            ]
+            for name in changed:
+                yield (
+                    f"{group}.{name}={getattr(config, name)} is for features, and data.features names none; name some, "
+                    f"or leave it out."
+                )
+        return
+    if model.builder == "seq2seq" and model.encoder.residual_from == 1 and model.features.combination == "concatenate":
+        yield (
+            "model.encoder.residual_from=1 adds the embeddings to the output of layer 1, and model.features.combination"
+            "=concatenate makes them wider; set model.encoder.residual_from=0, or model.features.combination=sum."
+        )
+    if model.features.encoder == "shared" and experiment.tokenizer.features != FeatureTokenizerConfig():
+        yield (
+            "tokenizer.features has no effect with model.features.encoder=shared, by which features have the source's "
+            "tokenizer; leave its settings out."
+        )
+
+
 def _problems(experiment: Experiment) -> Iterator[str]:
     try:
         experiment.evaluation.check_installed()
@@ -88,6 +121,7 @@ def _problems(experiment: Experiment) -> Iterator[str]:
         validation_search(experiment)
     except ValueError as error:
         yield str(error)
+    yield from _feature_problems(experiment)
     terms, copy, attention = experiment.loss.terms, experiment.model.decoder.copy, experiment.model.attention
     if terms and not attention.attends:
         weight = getattr(experiment.loss, terms[0])

@@ -36,7 +36,7 @@ def read_data(config: DataConfig, print_line: Callable[[str], None], *, links: b
     blocks = (block for examples in corpus_streams(config, report) for block in blocks_of(examples))
     for block in reported(blocks, print_line, "training data read", count=lambda block: len(block.sources)):
         training.append(block)
-        known.add(block.sources, block.targets)
+        known.add(block.sources, block.targets, block.features)
     print_line(f"training data: {report.read:,} pairs read")
     report.shares = known.shares()
     reports, held_out = {"train": report}, {}

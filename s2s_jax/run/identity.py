@@ -20,6 +20,14 @@ FINGERPRINTS = {"data": "training data", "validation_data": "validation data"} |
 # of what a run has taken from elsewhere before its first step, and never reads again
 STARTING_FINGERPRINTS = {"warm_start": "warm start", "embeddings": "word vectors"}
 FINGERPRINTS |= STARTING_FINGERPRINTS
+
+
+def fingerprint_titles(*facts: Mapping[str, Any]) -> dict[str, str]:
+    """What each fingerprint is of, by its name; those of features are only in runs that have some."""
+    names = sorted({name for each in facts for name in each if name.endswith("_tokenizer")} - FINGERPRINTS.keys())
+    return FINGERPRINTS | {name: name.replace("_", " ") for name in names}
+
+
 Changes = Mapping[str, tuple[Any, Any]]  # by name: the value in the record of a checkpoint, and the other one
 ChangesOf = Callable[[int, Mapping[str, Any]], Changes]
 Sealed = Mapping[int, Mapping[str, Any]]  # by step: the run that the record of a checkpoint names
@@ -29,7 +37,7 @@ def identity(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]
     """What identifies a run, for the records of its checkpoints."""
     return {
         "settings": configs.learned_settings(experiment),
-        **{name: facts[name] for name in FINGERPRINTS if name in facts},
+        **{name: facts[name] for name in fingerprint_titles(facts) if name in facts},
     }
 
 
@@ -87,7 +95,7 @@ def fingerprint_changes(run: Mapping[str, Any], facts: Mapping[str, Any]) -> dic
     """The fingerprints in which a run of the record and facts differ, by what they are of, both shortened."""
     return {
         title: (str(run.get(name))[:12], str(facts.get(name))[:12])
-        for name, title in FINGERPRINTS.items()
+        for name, title in fingerprint_titles(run, facts).items()
         if run.get(name) != facts.get(name)
     }
 

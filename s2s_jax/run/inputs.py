@@ -9,7 +9,7 @@ from s2s_jax.config import Experiment
 from s2s_jax.evaluate.config import evaluation_notes
 from s2s_jax.run.batches import encode_training, encode_validation, facts_of
 from s2s_jax.run.data import RunData, print_reports, read_data
-from s2s_jax.run.model import copy_slots
+from s2s_jax.run.model import tokenizer_options
 from s2s_jax.run.run_dir import SIDES, WARM_START_FILE, write_config, write_facts, write_json
 from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
 from s2s_jax.run.warm_start import Start
@@ -44,14 +44,14 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     Raises:
         FileNotFoundError, ValueError: the data cannot be read.
     """
-    guided, batch, slots = experiment.loss.guided, experiment.batch, copy_slots(experiment.model)
+    guided, batch = experiment.loss.guided, experiment.batch
     data = read_data(experiment.data, print_line, links=guided > 0)
     with contextlib.closing(data.training):  # what is trained on are ids
         learning = {
-            "copy_slots": slots,
             "tags": experiment.data.tags,
             "cache": experiment.data.cache,
             "print_line": print_line,
+            **tokenizer_options(experiment.model),
         }
         tokenizers = make_tokenizers(experiment.tokenizer, data.training, resumed, **learning)
         noise = _noise(tokenizers, experiment)

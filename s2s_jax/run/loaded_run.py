@@ -10,7 +10,7 @@ from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.batching import Ready
 from s2s_jax.decode.forced_decoding import PairScorer, ScoredPair
-from s2s_jax.decode.lexical_constraints import ConstrainedLine
+from s2s_jax.decode.lexical_constraints import InputLine
 from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.alignment import GoldLinks
@@ -23,12 +23,13 @@ from s2s_jax.model.fusion import fuse
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length
 from s2s_jax.run.identity import check_one_run
-from s2s_jax.run.model import copy_slots, count_parameters, make_model
+from s2s_jax.run.model import count_parameters, make_model, tokenizer_options
 from s2s_jax.run.run_dir import CHECKPOINTS, SIDES, read_experiment, read_facts
 from s2s_jax.run.state import abstract_state
 from s2s_jax.run.tokenizers import load_tokenizers
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
+from s2s_jax.text.pairs import example_of
 from s2s_jax.text.sources import read_split
 from s2s_jax.text.tokenizers import Tokenizer, tokenizer_fingerprint
 from s2s_jax.training import devices
@@ -58,8 +59,10 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.directory}: step {self.step:,}, {count_parameters(self.params):,} parameters>"
 
-    def translate(self, lines: Iterable[str | ConstrainedLine], **search: Any) -> list[Translation]:
-        """One translation per line, in order; a `ConstrainedLine` has a prefix or phrases that must occur.
+    def translate(self, lines: Iterable[InputLine], **search: Any) -> list[Translation]:
+        """One translation per line, in order; a line with features (data.features) is a tuple of source and features.
+
+        A `ConstrainedLine` has a prefix or phrases that must occur, and may have features.
 
         Raises:
             ValueError: there is no such setting of the search, or its value is not allowed.
@@ -69,7 +72,7 @@ class Run:
 
     def stream(
         self,
-        lines: Iterable[str | ConstrainedLine],
+        lines: Iterable[InputLine],
         *,
         window: int = 0,
         ready: Ready | None = None,
@@ -84,9 +87,9 @@ class Run:
         return self.translator(**search).translate(self.params, lines, window=window, ready=ready)
 
     def score(
-        self, pairs: Iterable[tuple[str, str] | Example], *, window: int = 0, ready: Ready | None = None
+        self, pairs: Iterable[tuple[str, ...] | Example], *, window: int = 0, ready: Ready | None = None
     ) -> Iterator[ScoredPair]:
-        """Log-probability, alignment and search score of (source, target) pairs, in order, one after another.
+        """Log-probability, alignment and search score of (source, target, features...), in order, one after another.
 
         Every setting counts that changes the search score of a given target: length normalization, coverage,
         repetition penalty and language model. The others decide which targets a search finds.
@@ -94,7 +97,7 @@ class Run:
         Args:
             window, ready: as in `stream`.
         """
-        examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
+        examples = (pair if isinstance(pair, Example) else example_of(pair) for pair in pairs)
         return self._ranking_scorer.score(self.params, examples, window=window, ready=ready)
 
     def encode(self, lines: Iterable[str]) -> list[EncoderStates]:
@@ -133,7 +136,7 @@ class Run:
         evaluation = self.experiment.evaluation
         evaluation.check_installed()
         grouped = group_by_source(examples, merge=evaluation.merge_sources)
-        translations = self.translate(grouped.sources, **search)
+        translations = self.translate(grouped.inputs, **search)
         scored = list(self._scorer.score(self.params, examples))
         aligned, gold = self._gold_links(scored)
         links = link_counts([pair.alignment for pair in aligned], gold) if aligned else None
@@ -142,7 +145,7 @@ class Run:
         if aligned:
             metrics["aer_links"] = aer_links([pair.example for pair in aligned])
         used = self.experiment.data.split_used(split)
-        notes = evaluation_notes(examples, len(grouped.sources), evaluation)
+        notes = evaluation_notes(examples, len(grouped.inputs), evaluation)
         if used != split:
             notes = [f"no {split} data is named (data.{split}), so the {used} data is evaluated", *notes]
         return {"split": used, **metrics, **({"notes": notes} if notes else {})}
@@ -166,8 +169,8 @@ class Run:
 
     @property
     def tokenizers(self) -> dict[str, Tokenizer]:
-        """The tokenizers by side: source, target."""
-        return {side: getattr(self.pair, side) for side in SIDES}
+        """The tokenizers by side: source, target, and feature1, ... where there are features."""
+        return self.pair.sides
 
     @functools.cached_property
     def _scorer(self) -> PairScorer:
@@ -275,8 +278,13 @@ def load(
     experiment = read_experiment(directory)
     changed = configs.override(experiment, *changes)
     facts = read_facts(directory)
-    order = {"reverse_target": experiment.tokenizer.reverse_target}
-    pair = load_tokenizers(directory, facts, copy_slots=copy_slots(experiment.model), **order)
+    pair = load_tokenizers(
+        directory,
+        experiment.tokenizer,
+        facts,
+        features=len(experiment.data.features),
+        **tokenizer_options(experiment.model),
+    )
     model = make_model(experiment.model, pair)
     example = abstract_state(model, experiment.optimizer, steps=experiment.steps)
     with Checkpoints(directory / CHECKPOINTS) as checkpoints:
@@ -308,7 +316,12 @@ def _combine(first: Run, others: Sequence[tuple[str, Run]], ensemble_average: st
         ValueError: their tokens are not the same; the run is named.
     """
     for name, other in others:
-        for side in SIDES:
+        if (count := len(other.pair.features.tokenizers)) != len(first.pair.features.tokenizers):
+            raise ValueError(
+                f"{name} has {count} features (data.features), the first run {len(first.pair.features.tokenizers)}; "
+                "the runs of an ensemble must read the same ones."
+            )
+        for side in first.pair.sides:
             _check_same_tokenizer(first, other, side, of=name)
         if other.pair.slots != first.pair.slots:
             raise ValueError(
@@ -333,7 +346,8 @@ def _check_same_tokenizer(run: Run, other: Run, side: str, *, of: str) -> None:
         )
     expected, found = (tokenizer_fingerprint(each.tokenizers[side])[:12] for each in (run, other))
     if expected != found:
+        group = side if side in SIDES else "features"
         raise ValueError(
             f"{of} has another {side} tokenizer (sha256 {found}, {expected} is needed); train it with "
-            f"tokenizer.{side}.file, the {side}.tokenizer.json of the first run."
+            f"tokenizer.{group}.file, the {side}.tokenizer.json of the first run."
         )

@@ -1,5 +1,7 @@
 """The model of a run, for the vocabularies of its tokenizers."""
 
+from typing import Any
+
 import jax
 
 from s2s_jax.model.interface import Model, Params
@@ -21,7 +23,13 @@ def make_model(config: ModelConfig, tokenizers: PairTokenizer) -> Model:
             "tokenizer.shared=true, or model.shared_embeddings=false."
         )
     sizes = {"source_vocabulary": tokenizers.source.size, "target_vocabulary": tokenizers.target.size}
-    return build(config, **sizes, copy_table=tokenizers.copy_table())
+    features = tuple(each.size for each in tokenizers.features.tokenizers)
+    return build(config, **sizes, copy_table=tokenizers.copy_table(), feature_vocabularies=features)
+
+
+def tokenizer_options(config: ModelConfig) -> dict[str, Any]:
+    """What a model's settings say of its tokenizers."""
+    return {"copy_slots": copy_slots(config), "share_features": config.features.encoder == "shared"}
 
 
 def copy_slots(config: ModelConfig) -> int:

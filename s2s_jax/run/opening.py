@@ -31,6 +31,7 @@ from s2s_jax.run.run_dir import (
 )
 from s2s_jax.run.tokenizers import tokenizer_path
 from s2s_jax.run.warm_start import taken_settings
+from s2s_jax.text.corpus import feature_sides
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.checkpoint.disk import UNFINISHED
 from s2s_jax.training.lock import LOCK_FILE, is_lock
@@ -224,7 +225,7 @@ def check_same_data(opening: Opening, facts: Mapping[str, Any], directory: Path)
     if differing is None:
         return
     _, changed = differing
-    for side in SIDES:
+    for side in (*SIDES, *feature_sides(len(opening.experiment.data.features))):
         path, title = tokenizer_path(directory, side), f"{side} tokenizer"
         if title in changed and path.exists():
             before, now = changed[title]

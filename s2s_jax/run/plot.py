@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from s2s_jax.decode.forced_decoding import ScoredPair
+from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine
 from s2s_jax.evaluate.evaluation import token_links
 from s2s_jax.run.loaded_run import Run
 
@@ -25,6 +26,8 @@ def draw(run: Run, pairs: Sequence[ScoredPair], path: Path) -> Path:
     return save_grid(path, pictures)
 
 
-def own_pairs(run: Run, lines: Iterable[str]) -> list[ScoredPair]:
+def own_pairs(run: Run, lines: Iterable[InputLine]) -> list[ScoredPair]:
     """Lines with the run's own translations of them, scored; lines with an empty translation are left out."""
-    return list(run.score((each.source, each.text) for each in run.stream(lines) if each.text))
+    inputs = [*map(ConstrainedLine.of, lines)]
+    translated = zip(inputs, run.stream(inputs), strict=True)
+    return list(run.score((each.line, found.text, *each.features) for each, found in translated if found.text))

@@ -25,7 +25,7 @@ from s2s_jax.run.inputs import Inputs, read_inputs, write_run
 from s2s_jax.run.model import count_parameters, count_trained, make_model
 from s2s_jax.run.opening import Opening, check_directory, check_same_data, move_aside, open_run
 from s2s_jax.run.rewards import sequence_training
-from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE, SIDES
+from s2s_jax.run.run_dir import CHECKPOINTS, METRICS_FILE
 from s2s_jax.run.state import start_state
 from s2s_jax.run.step import step_values, training_step
 from s2s_jax.run.validator import make_validator
@@ -252,7 +252,7 @@ def _print_sizes(
     tokenizers: PairTokenizer,
     plan: BatchPlan,
 ) -> None:
-    sizes = ", ".join(f"{side} {getattr(tokenizers, side).size:,}" for side in SIDES)
+    sizes = ", ".join(f"{side} {each.size:,}" for side, each in tokenizers.sides.items())
     shapes = ", ".join(f"{rows} x ({s}+{t})" for rows, (s, t) in zip(plan.rows, plan.buckets, strict=True))
     parameters, trained = count_parameters(state.params), count_trained(state.params, experiment.optimizer)
     frozen = "" if trained == parameters else f", of which {trained:,} are trained"

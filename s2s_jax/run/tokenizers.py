@@ -7,8 +7,9 @@ from typing import Any
 
 from s2s_jax.run.run_dir import SIDES
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.text.corpus import BOTH, Corpus
+from s2s_jax.text.corpus import Corpus, feature_sides
 from s2s_jax.text.encoding import LARGE
+from s2s_jax.text.features import FeatureTokenizers, SeparatedLines, separator_of
 from s2s_jax.text.subwords import Subwords
 from s2s_jax.text.tagged_tokenizer import untagged
 from s2s_jax.text.tokenizer_cache import TokenizerCache
@@ -34,6 +35,7 @@ def make_tokenizers(
     *,
     copy_slots: int,
     tags: Sequence[str] = (),
+    share_features: bool = False,
     cache: str = "",
     print_line: Callable[[str], None],
 ) -> PairTokenizer:
@@ -41,41 +43,63 @@ def make_tokenizers(
 
     Args:
         tags: as data.tags; the source knows them, and the target too where both sides have one vocabulary.
+        share_features: features have the source's tokenizer, which is learned from both.
         cache: as data.cache, for those that are learned.
     """
-    sides = {}
-    for side in SIDES:
-        own, lines_of = getattr(config, side), BOTH if config.shared else side
+    sides: dict[str, Tokenizer] = {}
+    features = corpus.sides[len(SIDES) :]
+    for side in corpus.sides:
+        group = "features" if side in features else side
+        own, lines_of = getattr(config, group), SIDES if config.shared and side in SIDES else (side,)
+        if share_features and "source" in lines_of:
+            lines_of = *lines_of, *features
         stored = tokenizer_path(resumed, side) if resumed is not None else None
         if stored is not None and stored.exists():
-            sides[side] = _same_as_file(load_tokenizer(stored), own, side)
-        elif config.shared and sides:
+            sides[side] = _same_as_file(load_tokenizer(stored), own, group)
+        elif (share_features and side in features) or (config.shared and side == "target"):
             sides[side] = sides["source"]
         elif own.file:
-            sides[side] = given_tokenizer(own, corpus.lines(lines_of))
+            sides[side] = given_tokenizer(own, corpus.lines(*lines_of))
         else:
-            sides[side] = _learned_tokenizer(own, corpus, lines_of, cache, print_line)
+            sides[side] = _learned_tokenizer(own, corpus, lines_of, group, cache, print_line)
     sides = _with_tags(sides, tags)
-    return PairTokenizer(**sides, slots=copy_slots, reverses_target=config.reverse_target)
+    return _pair(sides, config, copy_slots=copy_slots, share_features=share_features)
 
 
 def _with_tags(sides: dict[str, Tokenizer], tags: Sequence[str]) -> dict[str, Tokenizer]:
-    """The tokenizers of both sides, knowing the tags that are not empty."""
+    """The tokenizers of all sides, of which source and perhaps target know the tags that are not empty."""
     named = [*dict.fromkeys(filter(None, tags))]
-    tagged = SIDES if PairTokenizer(*map(untagged, sides.values())).one_vocabulary else SIDES[:1]
+    tagged = SIDES if PairTokenizer(*(untagged(sides[side]) for side in SIDES)).one_vocabulary else SIDES[:1]
     return {side: with_tags(each, named if side in tagged else ()) for side, each in sides.items()}
 
 
-def load_tokenizers(
-    directory: Path, facts: Mapping[str, Any], *, copy_slots: int, reverse_target: bool
+def _pair(
+    sides: Mapping[str, Tokenizer], config: TokenizersConfig, *, copy_slots: int, share_features: bool
 ) -> PairTokenizer:
-    """The tokenizers of a trained run.
+    """The tokenizers of all sides as one."""
+    source, target, *features = sides.values()
+    separator = separator_of(config.features) if features and not share_features else ""
+    of_features = FeatureTokenizers(tuple(features), separator)
+    order = {"slots": copy_slots, "reverses_target": config.reverse_target}
+    return PairTokenizer(source, target, **order, features=of_features)
+
+
+def load_tokenizers(
+    directory: Path,
+    config: TokenizersConfig,
+    facts: Mapping[str, Any],
+    *,
+    features: int,
+    copy_slots: int,
+    share_features: bool = False,
+) -> PairTokenizer:
+    """The tokenizers of a trained run with so many features.
 
     Raises:
         ValueError: one of them is not that with which the run was trained.
     """
-    sides = {side: check_tokenizer(directory, side, facts) for side in SIDES}
-    return PairTokenizer(**sides, slots=copy_slots, reverses_target=reverse_target)
+    sides = {side: check_tokenizer(directory, side, facts) for side in (*SIDES, *feature_sides(features))}
+    return _pair(sides, config, copy_slots=copy_slots, share_features=share_features)
 
 
 def check_tokenizer(directory: Path, side: str, facts: Mapping[str, Any]) -> Tokenizer:
@@ -97,8 +121,8 @@ def check_tokenizer(directory: Path, side: str, facts: Mapping[str, Any]) -> Tok
 
 def save_tokenizers(tokenizers: PairTokenizer, directory: Path) -> None:
     """Write the tokenizers into a run directory."""
-    for side in SIDES:
-        save_tokenizer(getattr(tokenizers, side), tokenizer_path(directory, side))
+    for side, tokenizer in tokenizers.sides.items():
+        save_tokenizer(tokenizer, tokenizer_path(directory, side))
     sync_directory(directory)
 
 
@@ -107,7 +131,7 @@ def tokenizer_path(directory: Path, side: str) -> Path:
     return directory / f"{side}.tokenizer.json"
 
 
-def _same_as_file(tokenizer: Tokenizer, own: TokenizerConfig, side: str) -> Tokenizer:
+def _same_as_file(tokenizer: Tokenizer, own: TokenizerConfig, group: str) -> Tokenizer:
     """The tokenizer of a run, after a look whether the file that it came from is still the same, where there is one."""
     file = own.file
     if file and all(Path(each).exists() for each in (file, own.vocabulary or file)):
@@ -116,29 +140,38 @@ def _same_as_file(tokenizer: Tokenizer, own: TokenizerConfig, side: str) -> Toke
         fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (inner, present))
         if there != fingerprint:
             raise ValueError(
-                f"tokenizer.{side}.file={file} is not the tokenizer that the run was trained with (sha256 {there}, "
+                f"tokenizer.{group}.file={file} is not the tokenizer that the run was trained with (sha256 {there}, "
                 f"the run has {fingerprint}); restore it, or give another --run."
             )
     return tokenizer
 
 
 def _learned_tokenizer(
-    own: TokenizerConfig, corpus: Corpus, side: str, cache: str, print_line: Callable[[str], None]
+    own: TokenizerConfig,
+    corpus: Corpus,
+    sides: tuple[str, ...],
+    group: str,
+    cache: str,
+    print_line: Callable[[str], None],
 ) -> Tokenizer:
+    """A tokenizer learned from the lines of some sides, by the settings of tokenizer.`group`."""
+    side = "+".join(sides) if sides != SIDES else "both"
     large, kind = len(corpus) >= LARGE, TOKENIZERS[own.type]
     kept = bool(cache) and large and kind.__module__.startswith("s2s_jax.")  # the code of others may change
     stored = TokenizerCache(Path(cache).expanduser(), own, corpus, side) if kept else None
     if stored and (tokenizer := stored.read(print_line)):
         print_line(f"{side} vocabulary: {own.type}, found in {cache}")
         return tokenizer
-    lines = corpus.lines(side, most=own.lines if issubclass(kind, Subwords) else 0)
+    lines = corpus.lines(*sides, most=own.lines if issubclass(kind, Subwords) else 0)
+    if separator := separator_of(own):
+        lines = SeparatedLines(lines, separator)
     if large:
-        all_lines = len(corpus.lines(side))
+        all_lines = len(corpus.lines(*sides))
         part = f" of {all_lines:,}" if len(lines) < all_lines else ""
         print_line(f"{side} vocabulary: {own.type}, learned from {len(lines):,}{part} lines")
     # subwords cannot be trained on empty lines, and need not be
     usable = own if any(lines) else dataclasses.replace(own, type="char")
-    tokenizer = train_tokenizer(lines, usable, group=f"tokenizer.{SIDES[0] if side == BOTH else side}")
+    tokenizer = train_tokenizer(lines, usable, group=f"tokenizer.{group}")
     if stored:
         stored.write(tokenizer)
     return tokenizer

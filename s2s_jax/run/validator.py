@@ -53,7 +53,7 @@ def make_validator(
     options = devices.compiler_options(experiment.device)
     find = compiled_search(model, search, max_length, compiler_options=options)
     translator = Translator(find, tokenizers, search)
-    metrics = dict.fromkeys([*OF_LOSS, *(OF_TRANSLATIONS if grouped.sources else ()), config.metric])
+    metrics = dict.fromkeys([*OF_LOSS, *(OF_TRANSLATIONS if grouped.inputs else ()), config.metric])
     links_of = (
         _link_counter(model, tokenizers, examples, search) if "link_counts" in METRICS[config.metric].needs else None
     )
@@ -65,7 +65,7 @@ def make_validator(
         sums = [jax.device_get(sums_of(params, devices.put(batch, mesh))) for batch in plan.in_order()]
         totals = [sum(float(getattr(part, name)) for part in sums) for name in ("nats", "tokens", "correct")]
         params = devices.local(params)  # a search of few sentences on many devices would be the same search on each
-        translations = list(translator.translate(params, grouped.sources))
+        translations = list(translator.translate(params, grouped.inputs))
         predictions = predictions_of(
             translations or None,
             grouped.references,

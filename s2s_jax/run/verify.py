@@ -16,6 +16,7 @@ from s2s_jax.run.run_dir import (
     read_facts,
 )
 from s2s_jax.run.tokenizers import check_tokenizer, tokenizer_path
+from s2s_jax.text.corpus import feature_sides
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.checkpoint.format import CheckpointError, loss_of
 from s2s_jax.training.metrics_writer import damaged_lines
@@ -58,10 +59,11 @@ def verify(directory: str | Path) -> VerifiedRun:
     directory = Path(directory)
     if not is_run(directory) and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(f"no run at {directory}: it has neither config.json nor checkpoints.")
+    sides = [*SIDES, *_feature_sides(directory)]
     files = [
         VerifiedPart(CONFIG_FILE, _problems(lambda: read_experiment(directory))),
         VerifiedPart(FACTS_FILE, _problems(lambda: read_facts(directory))),
-        *(VerifiedPart(tokenizer_path(directory, side).name, _tokenizer(directory, side)) for side in SIDES),
+        *(VerifiedPart(tokenizer_path(directory, side).name, _tokenizer(directory, side)) for side in sides),
         VerifiedPart(METRICS_FILE, _metrics(directory / METRICS_FILE)),
     ]
     if not (directory / CHECKPOINTS).is_dir():
@@ -82,6 +84,13 @@ def _checkpoint(checkpoints: Checkpoints, step: int) -> VerifiedCheckpoint:
     except CheckpointError:
         loss = None
     return VerifiedCheckpoint(step, megabytes, loss, checkpoints.verify(step))
+
+
+def _feature_sides(directory: Path) -> tuple[str, ...]:
+    try:
+        return feature_sides(len(read_experiment(directory).data.features))
+    except (ValueError, OSError):
+        return ()  # which is reported of config.json
 
 
 def _tokenizer(directory: Path, side: str) -> list[str]:

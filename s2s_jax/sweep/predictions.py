@@ -29,13 +29,13 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     examples = read_split(trained.experiment.data, split)[0][: sentences or None]
     evaluation = trained.experiment.evaluation
     items = group_by_source(examples, merge=evaluation.merge_sources)
-    translations = trained.translate(items.sources)
+    translations = trained.translate(items.inputs)
     pairs = list(trained.score(examples))
     forced = forced_sums(pairs)
     exposed = _free_running_nats(trained, examples) - forced[:, :1]
     forced = by_item(np.concatenate([forced, exposed], axis=1), items.items)
     predictions: dict[str, Any] = {
-        "sources": items.sources,
+        "sources": source_lines(items.inputs),
         "references": items.references,
         "texts": [translation.text for translation in translations],
         "lengths": [max(0, len(translation.source_tokens) - 1) for translation in translations],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from s2s_jax.shapes import EOS, UNK, Batch
+from s2s_jax.shapes import EOS, UNK, Batch, map_arrays
 from s2s_jax.text.corpora import Mixture
 from s2s_jax.text.ragged import Ragged, RaggedWriter, Rows
 from s2s_jax.text.token_dropout import TokenDropout
@@ -31,7 +31,7 @@ class BatchConfig:
     size: int = 64
     """Most pairs in a batch."""
     tokens: int = 16_384
-    """Most positions in a batch, source and target, padding included."""
+    """Most positions in a batch, source, target and features, padding included."""
     buckets: int = 8
     """Most buckets (padded source length x padded target length); the training step is compiled once per bucket."""
     prefetch: int = 16
@@ -50,6 +50,12 @@ class Pairs(NamedTuple):
     targets: Ragged
     links: Ragged | None = None  # rows of (source token, target token); None where no loss needs them
     fed: Ragged | None = None  # the targets as the decoder reads them; None where that is as they are
+    features: tuple[Ragged, ...] = ()  # of the sources, each ending with EOS too
+
+    @classmethod
+    def of(cls, sources: Ragged, targets: Ragged, *features: Ragged) -> "Pairs":
+        """The pairs of what `encode_corpus` returns."""
+        return cls(sources, targets, features=features)
 
     def lengths(self) -> Int[np.ndarray, "N 2"]:
         """Source and target lengths, EOS included."""
@@ -58,16 +64,24 @@ class Pairs(NamedTuple):
     def select(self, indices: Int[np.ndarray, " M"]) -> "Pairs":
         """The pairs with these indices, in their order."""
         links, fed = (side if side is None else side.select(indices) for side in (self.links, self.fed))
-        return Pairs(self.sources.select(indices), self.targets.select(indices), links, fed)
+        features = tuple(feature.select(indices) for feature in self.features)
+        return Pairs(self.sources.select(indices), self.targets.select(indices), links, fed, features)
+
+    def feature_lengths(self, members: Int[np.ndarray, " M"]) -> tuple[int, ...]:
+        """The longest of each feature of some pairs, EOS included."""
+        return tuple(int(feature.lengths[members].max()) for feature in self.features)
 
     def truncate(self, longest: int, *, folder: Path | None = None) -> "Pairs":
-        """The first `longest` tokens of each side, with EOS appended, and the links between them.
+        """The first `longest` tokens of each side, with EOS appended, and the links between them; features are kept.
 
         Args:
             folder: as in `RaggedWriter`.
         """
         sides = (_truncated(side, longest, folder) for side in (self.sources, self.targets))
-        return Pairs(*sides, links=_links_within(self.links, longest, folder) if self.links else None)
+        return self._replace(
+            **dict(zip(("sources", "targets"), sides, strict=True)),
+            links=_links_within(self.links, longest, folder) if self.links else None,
+        )
 
 
 def _truncated(side: Ragged, longest: int, folder: Path | None) -> Ragged:
@@ -169,10 +183,12 @@ class BatchPlan:
         self._mixture, self._noise = mixture, noise
         lengths = self._lengths_with_noise()
         self.buckets = choose_buckets(lengths, count=config.buckets)
-        self.rows = [batch_rows(bucket, config) for bucket in self.buckets]
         assigned = smallest_fit(lengths, self.buckets)
         numbers = range(len(self.buckets))
         self._members = [np.flatnonzero(assigned == number).astype(np.int32) for number in numbers]
+        self._features = [pairs.feature_lengths(members) for members in self._members]  # padded, in each bucket
+        shapes = zip(self.buckets, self._features, strict=True)
+        self.rows = [batch_rows((*bucket, *features), config) for bucket, features in shapes]
         counts = [sum(mixture.counts(members)) if mixture else len(members) for members in self._members]
         self.per_epoch = sum(-(-count // rows) for count, rows in zip(counts, self.rows, strict=True))
         self.real_tokens = int(pairs.lengths().sum())
@@ -191,7 +207,7 @@ class BatchPlan:
             self._order = (epoch, self._shuffled(epoch))
         bucket, members = self._order[1][number]
         pairs = self._drawn(self.pairs.select(members), step, self.buckets[bucket])
-        return self._read(pairs, rows=self.rows[bucket], bucket=self.buckets[bucket])
+        return self._read(pairs, bucket)
 
     def _lengths_with_noise(self) -> Int[np.ndarray, "N 2"]:
         """Lengths of both sides with room for what noise makes of them, as far as a batch has the positions."""
@@ -215,17 +231,21 @@ class BatchPlan:
             fed = target.hidden(targets, rng) if target.rate else None
         return pairs._replace(sources=sources, targets=targets, fed=fed)
 
-    def _read(self, pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
+    def _padded(self, pairs: Pairs, bucket: int, *, rows: int | None = None) -> Batch:
+        """The batch of some pairs in the shape of a bucket, by its number."""
+        rows, features = self.rows[bucket] if rows is None else rows, self._features[bucket]
+        return padded_batch(pairs, rows=rows, bucket=self.buckets[bucket], features=features)
+
+    def _read(self, pairs: Pairs, bucket: int) -> Batch:
         """The batch of some pairs; a row of another process has a target of its length, and nothing else."""
+        rows = self.rows[bucket]
         own = self._own(rows)
-        part = padded_batch(pairs.select(np.arange(len(pairs.sources))[own]), rows=own.stop - own.start, bucket=bucket)
+        part = self._padded(pairs.select(np.arange(len(pairs.sources))[own]), bucket, rows=own.stop - own.start)
         if own == slice(0, rows):
             return part
         around = own.start, rows - own.stop
-        batch = Batch(
-            *(side if isinstance(side, tuple) else np.pad(side, (around, *[(0, 0)] * (side.ndim - 1))) for side in part)
-        )
-        elsewhere = np.arange(bucket[1]) < pairs.targets.lengths[:, None]
+        batch = map_arrays(lambda side: np.pad(side, (around, *[(0, 0)] * (side.ndim - 1))), part)
+        elsewhere = np.arange(self.buckets[bucket][1]) < pairs.targets.lengths[:, None]
         elsewhere[own] = False
         batch.target[: len(elsewhere)][elsewhere] = UNK
         return batch
@@ -252,15 +272,14 @@ class BatchPlan:
         """A batch of the bucket with the most positions, with a single pair: its shape needs the most memory."""
         number = max(range(len(self.buckets)), key=lambda bucket: self.rows[bucket] * sum(self.buckets[bucket]))
         pairs = self._drawn(self.pairs.select(self._members[number][:1]), 0, self.buckets[number])
-        return padded_batch(pairs, rows=self.rows[number], bucket=self.buckets[number])
+        return self._padded(pairs, number)
 
     def in_order(self) -> Iterator[Batch]:
         """Every pair once, unshuffled: for validation."""
         for bucket, members in enumerate(self._members):
             rows = self.rows[bucket]
             for start in range(0, len(members), rows):
-                pairs = self.pairs.select(members[start : start + rows])
-                yield padded_batch(pairs, rows=rows, bucket=self.buckets[bucket])
+                yield self._padded(members[start : start + rows], bucket)
 
 
 class _Steps:
@@ -276,18 +295,24 @@ class _Steps:
         return self.plan.batch(self.start + int(index))
 
 
-def batch_rows(bucket: Bucket, config: BatchConfig) -> int:
-    """How many pairs of a bucket go into one batch, at least one."""
-    return max(1, min(config.size, config.tokens // sum(bucket)))
+def batch_rows(lengths: tuple[int, ...], config: BatchConfig) -> int:
+    """How many pairs of these lengths (a bucket, and features if there are any) go into one batch, at least one."""
+    return max(1, min(config.size, config.tokens // sum(lengths)))
 
 
-def padded_batch(pairs: Pairs, *, rows: int, bucket: Bucket) -> Batch:
-    """A batch of exactly `rows` rows with the bucket's lengths; a row without a pair is padding from end to end."""
-    source, target = (
-        side.padded(rows, length) for side, length in zip((pairs.sources, pairs.targets), bucket, strict=True)
+def padded_batch(pairs: Pairs, *, rows: int, bucket: Bucket, features: tuple[int, ...] = ()) -> Batch:
+    """A batch of exactly `rows` rows with the bucket's lengths; a row without a pair is padding from end to end.
+
+    Args:
+        features: the padded length of each feature.
+    """
+    source, target, *others = (
+        side.padded(rows, length)
+        for side, length in zip((pairs.sources, pairs.targets, *pairs.features), (*bucket, *features), strict=True)
     )
     links = _link_matrix(pairs.links, rows, bucket) if pairs.links is not None else ()
-    return Batch(source, target, links, pairs.fed.padded(rows, bucket[1]) if pairs.fed is not None else ())
+    fed = pairs.fed.padded(rows, bucket[1]) if pairs.fed is not None else ()
+    return Batch(source, target, links, fed, tuple(others))
 
 
 def _link_matrix(links: Ragged, rows: int, bucket: Bucket) -> Bool[np.ndarray, "B T S"]:

@@ -12,23 +12,42 @@ import numpy as np
 from jaxtyping import Int
 
 from s2s_jax.shapes import EOS, PAD, SPECIAL, UNK
+from s2s_jax.text.corpus import feature_sides
+from s2s_jax.text.features import FeatureTokenizers
 from s2s_jax.text.ragged import Rows, reversed_before_last, with_eos
 from s2s_jax.text.tokenizers import Tokenizer, encode_lines, until_eos
 
+NO_FEATURES = FeatureTokenizers()
 NO_COPY = -1  # the target id of a source token that no target token equals
 
 
 class PairTokenizer:
-    """The source and the target tokenizer, and per sentence the slots of its out-of-vocabulary words.
+    """The source and the target tokenizer, those of features, and per sentence the slots of its unknown words.
 
     With `reverses_target` the model writes targets from their last token to the first. Target ids that are encoded are
     in the model's order; those that are decoded or displayed are in reading order (`reading_order`).
     """
 
-    def __init__(self, source: Tokenizer, target: Tokenizer, *, slots: int = 0, reverses_target: bool = False):
+    def __init__(
+        self,
+        source: Tokenizer,
+        target: Tokenizer,
+        *,
+        slots: int = 0,
+        reverses_target: bool = False,
+        features: FeatureTokenizers = NO_FEATURES,
+    ):
         if slots and source.type != target.type:
             raise ValueError(unequal_types(source.type, target.type))
         self.source, self.target, self.slots, self.reverses_target = source, target, slots, reverses_target
+        self.features = features
+
+    @property
+    def sides(self) -> dict[str, Tokenizer]:
+        """All tokenizers by side: source, target, feature1, ..."""
+        features = self.features.tokenizers
+        names = "source", "target", *feature_sides(len(features))
+        return dict(zip(names, (self.source, self.target, *features), strict=True))
 
     @property
     def one_vocabulary(self) -> bool:
@@ -64,12 +83,16 @@ class PairTokenizer:
             ids = [slots.get(word, number) for word, number in zip(self.target.tokenize(line), ids, strict=True)]
         return ids[::-1] if self.reverses_target else ids
 
-    def encode_pairs(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[Rows, Rows]:
-        """The ids of source lines and of their target lines, each ended by EOS."""
+    def encode_pairs(
+        self, sources: Sequence[str], targets: Sequence[str], *features: Sequence[str]
+    ) -> tuple[Rows, ...]:
+        """The ids of source lines, of their target lines and of each of their features, all ended by EOS."""
+        encoded = self.features.encode_lines(*features)
         if not self.slots:
             source, target = encode_lines(self.source, sources), encode_lines(self.target, targets)
-            return source, reversed_before_last(target) if self.reverses_target else target
-        return with_eos(map(self.encode_source, sources)), with_eos(map(self.encode_target, targets, sources))
+            return source, reversed_before_last(target) if self.reverses_target else target, *encoded
+        pairs = map(self.encode_source, sources), map(self.encode_target, targets, sources)
+        return *map(with_eos, pairs), *encoded
 
     def reading_order(self, ids: Sequence[int]) -> Int[np.ndarray, " T"]:
         """The place among target ids in the model's order of each one in reading order; an EOS stays the last."""

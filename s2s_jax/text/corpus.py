@@ -15,22 +15,31 @@ from s2s_jax.text.ragged import IN_MEMORY, close, no_space
 
 BLOCK = 10_000  # pairs that are read, tokenized and written at once
 SIDES = ("source", "target")
-BOTH = "both"
+
+
+def feature_sides(count: int) -> tuple[str, ...]:
+    """The name of each feature where source and target are the other sides, such as feature1."""
+    return tuple(f"feature{number}" for number in range(1, count + 1))
 
 
 class Block(NamedTuple):
-    """Some pairs: their source lines, target lines, and links where they are kept, else ()."""
+    """Some pairs: their source lines, target lines, and links and features where there are any, else ()."""
 
     sources: Sequence[str]
     targets: Sequence[str]
     links: Sequence[Links | WordLinks | None] = ()
+    features: Sequence[tuple[str, ...]] = ()
+
+    def columns(self) -> list[Sequence[str]]:
+        """Source lines, target lines, and the texts of each feature."""
+        return [self.sources, self.targets, *zip(*self.features, strict=True)]
 
 
 class _Place(NamedTuple):
     """Where a block lies in the file."""
 
     start: int
-    lines: int  # bytes of both sides
+    lines: int  # bytes of all columns
     links: int  # bytes
     pairs: int
 
@@ -48,6 +57,7 @@ class Corpus:
         self.close = weakref.finalize(self, close, self._file)  # gives back memory and disk, at the latest in the end
         self._places: list[_Place] = []
         self._size = 0
+        self.columns = len(SIDES)  # source, target, and one per feature
         self._hashed = hashlib.blake2b(digest_size=16)
 
     @classmethod
@@ -64,7 +74,9 @@ class Corpus:
         Raises:
             OSError: the disk is full; it names the folder.
         """
-        lines = pack_lines(block.sources, block.targets)
+        columns = block.columns()
+        self.columns = len(columns)
+        lines = pack_lines(*columns)
         links = pack_links(block.links) if self._links else b""
         try:
             self._file.seek(self._size)
@@ -90,24 +102,31 @@ class Corpus:
         for place in self._places:
             self._file.seek(place.start)
             lines, links = self._file.read(place.lines), self._file.read(place.links)
-            yield Block(*unpack_lines(lines), unpack_links(links) if self._links else ())
+            sources, targets, *features = unpack_lines(lines, self.columns)
+            kept = unpack_links(links) if self._links else ()
+            yield Block(sources, targets, kept, [*zip(*features, strict=True)])
 
     def __iter__(self) -> Iterator[Example]:
         for block in self.blocks():
-            yield from map(Example, *block) if block.links else map(Example, block.sources, block.targets)
+            links, features = block.links or itertools.repeat(None), block.features or itertools.repeat(())
+            yield from map(Example, block.sources, block.targets, links, features)
 
-    def lines(self, side: str, *, most: int = 0) -> "SideLines":
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The names of the columns: source, target, and those of features."""
+        return *SIDES, *feature_sides(self.columns - len(SIDES))
+
+    def lines(self, *sides: str, most: int = 0) -> "SideLines":
         """The lines of a side; at most so many, evenly spaced, where `most` is not 0.
 
         Args:
-            side: source, target or both: the source lines of each block before its target lines.
+            sides: of several, the lines of each block of one are before those of the next.
         """
-        sides = SIDES if side == BOTH else (side,)
-        return SideLines(self, [SIDES.index(each) for each in sides], most or len(sides) * len(self))
+        return SideLines(self, [self.sides.index(side) for side in sides], most or len(sides) * len(self))
 
     @property
     def fingerprint(self) -> str:
-        """A fingerprint of the lines of both sides."""
+        """A fingerprint of the lines of both sides, and of the features."""
         return self._hashed.hexdigest()
 
 
@@ -122,7 +141,7 @@ class SideLines(Iterable[str]):
         return min(self._most, self._all)
 
     def __iter__(self) -> Iterator[str]:
-        blocks = map(unpack_lines, self._corpus.packed())
+        blocks = (unpack_lines(packed, self._corpus.columns) for packed in self._corpus.packed())
         lines = itertools.chain.from_iterable(block[side] for block in blocks for side in self._sides)
         most, all_lines = self._most, self._all
         if most >= all_lines:
@@ -139,19 +158,20 @@ def blocks_of(examples: Iterable[Example]) -> Iterator[Block]:
         yield Block(*zip(*some, strict=True))
 
 
-def pack_lines(sources: Sequence[str], targets: Sequence[str]) -> bytes:
-    """The lines of a block: their number, the characters of each, and their text."""
-    lengths = np.array([len(sources), *map(len, sources), *map(len, targets)], np.int32)
-    return lengths.tobytes() + "".join(itertools.chain(sources, targets)).encode("utf-8", "surrogatepass")
+def pack_lines(*columns: Sequence[str]) -> bytes:
+    """The lines of a block, one column after another: their number, the characters of each, and their text."""
+    lines = [*itertools.chain.from_iterable(columns)]
+    lengths = np.array([len(columns[0]), *map(len, lines)], np.int32)
+    return lengths.tobytes() + "".join(lines).encode("utf-8", "surrogatepass")
 
 
-def unpack_lines(packed: bytes) -> tuple[list[str], list[str]]:
-    """The source lines and target lines of a block."""
+def unpack_lines(packed: bytes, columns: int = 2) -> list[list[str]]:
+    """The lines of each column of a block: sources, targets, and each feature."""
     count = int(np.frombuffer(packed, np.int32, 1)[0])
-    ends = np.cumsum(np.frombuffer(packed, np.int32, 2 * count, offset=4), dtype=np.int64).tolist()
-    text = packed[4 * (1 + 2 * count) :].decode("utf-8", "surrogatepass")
+    ends = np.cumsum(np.frombuffer(packed, np.int32, columns * count, offset=4), dtype=np.int64).tolist()
+    text = packed[4 * (1 + columns * count) :].decode("utf-8", "surrogatepass")
     lines = [text[start:end] for start, end in itertools.pairwise([0, *ends])]
-    return lines[:count], lines[count:]
+    return [lines[start : start + count] for start in range(0, columns * count, count)]
 
 
 def pack_links(links: Sequence[Links | WordLinks | None]) -> bytes:

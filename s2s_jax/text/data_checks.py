@@ -3,6 +3,7 @@
 import array
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -20,10 +21,11 @@ class TrainingPairs:
         self._pairs, self._sources = array.array("q"), array.array("q")
         self._copies = self._extreme = 0
 
-    def add(self, sources: Sequence[str], targets: Sequence[str]) -> None:
-        """Count some pairs."""
-        self._pairs.extend(_hashes(sources, targets))
-        self._sources.extend(map(hash, sources))
+    def add(self, sources: Sequence[str], targets: Sequence[str], features: Sequence[tuple[str, ...]] = ()) -> None:
+        """Count some pairs; sources are equal where their features are, too."""
+        inputs = _inputs(sources, features)
+        self._pairs.extend(_hashes(inputs, targets))
+        self._sources.extend(map(hash, inputs))
         equal = [source for source, same in zip(sources, map(operator.eq, sources, targets), strict=True) if same]
         self._copies += sum(bool(source.strip()) for source in equal)
         lengths = np.array([[*map(len, side)] for side in (sources, targets)])
@@ -42,7 +44,10 @@ class TrainingPairs:
 
     def overlap_shares(self, examples: Sequence[Example]) -> dict[str, float]:
         """Fractions of held-out pairs that are among these, as a pair and by their source alone."""
-        sources, targets = ([getattr(one, side) for one in examples] for side in ("source", "target"))
+        sources, targets, features = (
+            [getattr(one, part) for one in examples] for part in ("source", "target", "features")
+        )
+        sources = _inputs(sources, features)
         pairs = np.fromiter(_hashes(sources, targets), np.int64)
         held_out = np.fromiter(map(hash, sources), np.int64)
         seen = _are_among(held_out, self._sources) & (held_out != hash(""))
@@ -52,7 +57,12 @@ class TrainingPairs:
         }
 
 
-def _hashes(sources: Iterable[str], targets: Iterable[str]) -> Iterable[int]:
+def _inputs(sources: Sequence[str], features: Sequence[tuple[str, ...]]) -> Sequence[Any]:
+    """The sources, with their features where there are any."""
+    return [*zip(sources, features, strict=True)] if any(features) else sources
+
+
+def _hashes(sources: Iterable[Any], targets: Iterable[str]) -> Iterable[int]:
     """A number of 64 bits per pair, equal for equal pairs: Python's own hash, which is faster than any digest."""
     return map(hash, zip(sources, targets, strict=True))
 

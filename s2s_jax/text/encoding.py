@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from s2s_jax.text.copy_vocabulary import PairTokenizer
-from s2s_jax.text.corpus import Corpus, unpack_lines
+from s2s_jax.text.corpus import SIDES, Corpus, unpack_lines
 from s2s_jax.text.encoding_processes import CannotStart, EncodingProcesses, is_built_in
 from s2s_jax.text.id_cache import IdCache
 from s2s_jax.text.progress import reported
@@ -23,7 +23,7 @@ LARGE = 100_000  # pairs from which on a file of the cache and more processes ar
 MOST_WORKERS = 16  # where data.workers is 0: this process can hardly feed more
 
 PrintLine = Callable[[str], None]
-Encoded = tuple[Rows, Rows]  # the source ids and target ids of some pairs
+Encoded = tuple[Rows, ...]  # the source ids, target ids and ids of each feature of some pairs
 
 
 def encode_corpus(
@@ -33,8 +33,8 @@ def encode_corpus(
     cache: str = "",
     workers: int = 0,
     print_line: PrintLine = lambda line: None,
-) -> tuple[Ragged, Ragged]:
-    """The ids of each source line and target line, ended by EOS.
+) -> tuple[Ragged, ...]:
+    """The ids of each source line, target line and feature, ended by EOS.
 
     Args:
         cache, workers: as data.cache and data.workers.
@@ -43,8 +43,9 @@ def encode_corpus(
         OSError: the disk is full.
         ValueError: a tokenizer gives ids beyond its size.
     """
-    sizes = [side.size + tokenizers.slots for side in (tokenizers.source, tokenizers.target)]
-    kept = cache and len(corpus) >= LARGE and is_built_in(tokenizers.source) and is_built_in(tokenizers.target)
+    sides = tokenizers.sides
+    sizes = [each.size + tokenizers.slots * (side in SIDES) for side, each in sides.items()]
+    kept = cache and len(corpus) >= LARGE and all(map(is_built_in, sides.values()))
     stored, name = IdCache(Path(cache).expanduser()), _fingerprint(corpus, tokenizers) if kept else ""
     if kept and (found := stored.read(name, pairs=len(corpus), sizes=sizes, print_line=print_line)):
         print_line(f"the ids of {len(corpus):,} pairs were found in {stored.folder}")
@@ -59,8 +60,8 @@ def encode_corpus(
             for writer, rows, size in zip(writers, block, sizes, strict=True):
                 _check_ids(rows, size)
                 writer.write(rows)
-    source, target = (writer.finish() for writer in writers)
-    return stored.write(name, (source, target), print_line=print_line) if kept else (source, target)
+    ids = tuple(writer.finish() for writer in writers)
+    return stored.write(name, ids, print_line=print_line) if kept else ids
 
 
 def folder_for_data(cache: str) -> Path | None:
@@ -93,7 +94,7 @@ def _encoded(
         except CannotStart as error:
             print_line(f"note: the data is tokenized in one process ({error}).")
     for packed in corpus.packed():
-        yield tokenizers.encode_pairs(*unpack_lines(packed))
+        yield tokenizers.encode_pairs(*unpack_lines(packed, len(tokenizers.sides)))
 
 
 def worker_count(pairs: int, workers: int) -> int:
@@ -110,5 +111,7 @@ def _fingerprint(corpus: Corpus, tokenizers: PairTokenizer) -> str:
     """What the ids depend on: lines, tokenizers, and the versions of what computes them."""
     versions = [ENCODING_FORMAT, unicodedata.unidata_version, version("sentencepiece"), tokenizers.slots]
     versions += ["reversed"] * tokenizers.reverses_target
-    parts = [*versions, *map(tokenizer_fingerprint, (tokenizers.source, tokenizers.target)), corpus.fingerprint]
+    parts = [*versions, *map(tokenizer_fingerprint, tokenizers.sides.values()), corpus.fingerprint]
+    if tokenizers.features.separator:
+        parts.append(repr(tokenizers.features.separator))
     return hashlib.blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()

@@ -17,6 +17,7 @@ import numpy as np
 from s2s_jax import imports
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import unpack_lines
+from s2s_jax.text.features import FeatureTokenizers
 from s2s_jax.text.ragged import Rows
 from s2s_jax.text.tagged_tokenizer import untagged
 from s2s_jax.text.tokenizers import GIVEN, TOKENIZERS, Tokenizer, tokenizer_fingerprint, tokenizer_of
@@ -65,7 +66,7 @@ class EncodingProcesses:
                     pipe.close()  # type: ignore[union-attr]
             process.wait()
 
-    def encode(self, blocks: Iterable[bytes]) -> Iterator[tuple[Rows, Rows]]:
+    def encode(self, blocks: Iterable[bytes]) -> Iterator[tuple[Rows, ...]]:
         """The ids of the lines of blocks (`pack_lines`), in their order.
 
         Each process has one block at a time, so that neither side waits for the other with a full pipe.
@@ -81,11 +82,11 @@ class EncodingProcesses:
         for late in range(max(0, number + 1 - count), number + 1):
             yield self._answer(late % count, pending[late % count])
 
-    def _answer(self, place: int, block: bytes) -> tuple[Rows, Rows]:
+    def _answer(self, place: int, block: bytes) -> tuple[Rows, ...]:
         answer = self._receive(self._processes[place])
         if not answer:  # the same here, where the error of a user's tokenizer has its file and line
-            return self._tokenizers.encode_pairs(*unpack_lines(block))
-        return _unpack_ids(answer)
+            return _encode(self._tokenizers, block)
+        return _unpack_ids(answer, len(self._tokenizers.sides))
 
     def _send(self, process: subprocess.Popen, message: bytes) -> None:
         try:
@@ -110,14 +111,20 @@ def _died(process: subprocess.Popen) -> OSError:
 
 def _described(tokenizers: PairTokenizer) -> dict[str, Any]:
     """What a new process needs to know."""
-    sides = {"source": tokenizers.source, "target": tokenizers.target}
+    sides = tokenizers.sides
     return {
         "imports": [] if all(map(is_built_in, sides.values())) else [*imports.LOADED],
         "states": {side: each.state() for side, each in sides.items()},
         "fingerprints": {side: tokenizer_fingerprint(each) for side, each in sides.items()},
         "slots": tokenizers.slots,
         "reverses_target": tokenizers.reverses_target,
+        "separator": tokenizers.features.separator,
     }
+
+
+def _encode(tokenizers: PairTokenizer, block: bytes) -> tuple[Rows, ...]:
+    """The ids of the lines of a block."""
+    return tokenizers.encode_pairs(*unpack_lines(block, len(tokenizers.sides)))
 
 
 def is_built_in(tokenizer: Tokenizer) -> bool:
@@ -150,15 +157,15 @@ def _pack_ids(sides: Iterable[Rows]) -> bytes:
     )
 
 
-def _unpack_ids(packed: bytes) -> tuple[Rows, Rows]:
+def _unpack_ids(packed: bytes, count: int) -> tuple[Rows, ...]:
     sides, start = [], 0
-    for _ in range(2):
+    for _ in range(count):
         lines, tokens = np.frombuffer(packed, np.int64, 2, offset=start).tolist()
         lengths = np.frombuffer(packed, np.int32, lines, offset=start + 16)
         flat = np.frombuffer(packed, np.int32, tokens, offset=start + 16 + 4 * lines)
         start += 16 + 4 * (lines + tokens)
         sides.append(Rows(flat, lengths))
-    return sides[0], sides[1]
+    return tuple(sides)
 
 
 def serve() -> None:
@@ -174,7 +181,7 @@ def serve() -> None:
         _write(answers, problem.encode())
         while tokenizers and (block := _read(requests)) is not None:
             try:
-                answer = _pack_ids(tokenizers.encode_pairs(*unpack_lines(block)))
+                answer = _pack_ids(_encode(tokenizers, block))
             except Exception:  # the caller tries it too, and has the same error
                 answer = b""
             _write(answers, answer)
@@ -195,4 +202,7 @@ def _tokenizers_of(description: dict[str, Any]) -> PairTokenizer:
         sides[side] = tokenizer_of(state)
         if tokenizer_fingerprint(sides[side]) != description["fingerprints"][side]:
             raise ValueError(f"the {side} tokenizer has another state there")
-    return PairTokenizer(**sides, slots=description["slots"], reverses_target=description["reverses_target"])
+    source, target, *features = sides.values()
+    own = FeatureTokenizers(tuple(features), description["separator"])
+    options = {"slots": description["slots"], "reverses_target": description["reverses_target"]}
+    return PairTokenizer(source, target, **options, features=own)

@@ -1,4 +1,4 @@
-"""One pair of the data before tokenization: a source line, a target line and the links between their characters."""
+"""One pair of the data before tokenization: a source line, a target line, links between their characters, features."""
 
 import dataclasses
 from collections.abc import Collection, Iterator
@@ -35,9 +35,11 @@ class Example(NamedTuple):
     """A source line, its target line, and, where the alignment is known, the characters that are aligned.
 
     `links` holds (source character, target character) pairs, 0-based code-point offsets: the gold alignment in a unit
-    that does not depend on a tokenizer. None means unknown; no pair means that nothing is aligned.
+    that does not depend on a tokenizer. None means unknown; no pair means that nothing is aligned. `features` are the
+    further texts of the source that `data.features` names.
     """
 
     source: str
     target: str
     links: Links | WordLinks | None = None
+    features: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from s2s_jax.text.corpus import SIDES, feature_sides
 from s2s_jax.text.ragged import Ragged, mapped
 
 CACHE_FORMAT = 2
@@ -36,14 +37,14 @@ class IdCache:
 
     def read(
         self, fingerprint: str, *, pairs: int, sizes: Sequence[int], print_line: PrintLine
-    ) -> tuple[Ragged, Ragged] | None:
-        """The ids of both sides; None where they are not there, or damaged, which is printed.
+    ) -> tuple[Ragged, ...] | None:
+        """The ids of all sides; None where they are not there, or damaged, which is printed.
 
         Args:
             sizes: of the vocabularies, slots included: every id is below them.
         """
         sides = []
-        for path, size in zip(self._paths(fingerprint), sizes, strict=True):
+        for path, size in zip(self._paths(fingerprint, len(sizes)), sizes, strict=True):
             try:
                 sides.append(_read(path, fingerprint, lines=pairs, size=size))
                 os.utime(path)
@@ -52,23 +53,25 @@ class IdCache:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 print_line(f"warning: {path} is damaged ({error}); the data is tokenized again.")
                 return None
-        return sides[0], sides[1]
+        return tuple(sides)
 
-    def write(self, fingerprint: str, sides: tuple[Ragged, Ragged], *, print_line: PrintLine) -> tuple[Ragged, Ragged]:
+    def write(self, fingerprint: str, sides: tuple[Ragged, ...], *, print_line: PrintLine) -> tuple[Ragged, ...]:
         """Keep ids, and give them as they are kept; a disk that is full or read-only is printed and harms nothing."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path, side in zip(self._paths(fingerprint), sides, strict=True):
+            paths = self._paths(fingerprint, len(sides))
+            for path, side in zip(paths, sides, strict=True):
                 _write(path, fingerprint, side)
-            source, target = (_open(path, fingerprint) for path in self._paths(fingerprint))
+            kept = tuple(_open(path, fingerprint) for path in paths)
             self._remove_old()
         except (OSError, ValueError) as error:
             print_line(f"warning: the ids are not kept in {self.folder}: {error}; the next run tokenizes again.")
             return sides
-        return source, target
+        return kept
 
-    def _paths(self, fingerprint: str) -> list[Path]:
-        return [self.folder / f"{fingerprint}.{side}.ids" for side in ("source", "target")]
+    def _paths(self, fingerprint: str, sides: int) -> list[Path]:
+        names = *SIDES, *feature_sides(sides - len(SIDES))
+        return [self.folder / f"{fingerprint}.{side}.ids" for side in names]
 
     def _remove_old(self) -> None:
         """Remove the files that were not used for longest, and drafts of processes that were killed."""

@@ -5,7 +5,7 @@ Each reader gives every pair with its place, `file:line`, and None for a line th
 
 import array
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,14 @@ from jaxtyping import Int
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import read_lines
-from s2s_jax.text.pairs import parse_alignment, parse_json_line, parse_tsv_line, without_trailing_blank
+from s2s_jax.text.pairs import (
+    example_of,
+    parallel_files,
+    parse_alignment,
+    parse_json_line,
+    parse_tsv_line,
+    without_trailing_blank,
+)
 
 # what the first line of a TSV file has where it names the columns: names of sides, and codes and names of languages
 _NAMES = (
@@ -32,11 +39,16 @@ _END: Any = object()  # of a file; a line that is skipped is None
 
 
 def read_tsv(
-    path: Path, report: DataReport, *, encoding_errors: str, columns: tuple[int, int], exact: bool
+    path: Path, report: DataReport, *, encoding_errors: str, columns: tuple[int, ...], exact: bool
 ) -> Iterator[Placed | None]:
-    """One pair per line, in two columns, counted from 1; `exact` refuses lines of more than two columns."""
+    """One pair per line, in two columns, counted from 1, and features in others; `exact` refuses lines of more."""
     if columns[0] == columns[1]:
         raise ValueError(f"source and target are both column {columns[0]} of {path}; set data.source=1 data.target=2.")
+    if len(set(columns)) < len(columns):
+        raise ValueError(
+            f"source, target and features are columns {', '.join(map(str, columns))} of {path}; set data.source, "
+            "data.target and data.features to different columns."
+        )
     for number, line in _records(path, report, encoding_errors):
         place = f"{path}:{number}"
         pair = None if line is None else parse_tsv_line(line, place, columns=columns, exact=exact)
@@ -46,9 +58,9 @@ def read_tsv(
 
 
 def read_json_lines(
-    path: Path, report: DataReport, *, encoding_errors: str, names: tuple[str, str]
+    path: Path, report: DataReport, *, encoding_errors: str, names: tuple[str, ...]
 ) -> Iterator[Placed | None]:
-    """One pair per line, in two fields of a JSON object."""
+    """One pair per line, in two fields of a JSON object, and features in others."""
     for number, line in _records(path, report, encoding_errors):
         place = f"{path}:{number}"
         yield None if line is None else (parse_json_line(line, place, names=names), place)
@@ -81,21 +93,19 @@ def _are_column_names(pair: Example) -> bool:
     return names[0] != names[1] and COLUMN_NAMES.issuperset(names)
 
 
-def read_parallel(spec: str, report: DataReport, *, encoding_errors: str) -> Iterator[Placed | None]:
-    """One pair per line number of two files, named as A,B."""
-    names = spec.split(",")
-    if len(names) != 2 or not all(names):
-        raise ValueError(f"two parallel files are wanted as A,B, got {spec!r}.")
-    paths = [Path(name) for name in names]
+def read_parallel(
+    spec: str, report: DataReport, *, encoding_errors: str, features: Sequence[str] = ()
+) -> Iterator[Placed | None]:
+    """One pair per line number of two files, named as A,B, and one feature of each further file."""
+    paths = [Path(name) for name in parallel_files(spec, features)]
     place = str(paths[0])
     sides = [read_lines(path, report, encoding_errors=encoding_errors) for path in paths]
-    for number, (source, target) in enumerate(itertools.zip_longest(*sides, fillvalue=_END), 1):
-        if source is _END or target is _END:
-            raise ValueError(_unequal(paths, encoding_errors))
-        if source is None or target is None:
-            yield None
-        else:
-            yield Example(source, target), f"{place}:{number}"
+    for number, texts in enumerate(itertools.zip_longest(*sides, fillvalue=_END), 1):
+        if _END in texts:
+            ended = [text is _END for text in texts]
+            first, second = sorted((ended.index(True), ended.index(False)))
+            raise ValueError(_unequal([paths[first], paths[second]], encoding_errors))
+        yield None if None in texts else (example_of(texts), f"{place}:{number}")  # type: ignore[arg-type]
 
 
 def read_targets(path: Path, report: DataReport, *, encoding_errors: str) -> Iterator[Placed | None]:

@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +24,15 @@ def stream_pairs(
     stdin: Iterable[bytes],
     source: str = "",
     target: str = "",
+    features: Sequence[str] = (),
     encoding_errors: str = "strict",
     report: DataReport | None = None,
 ) -> Iterator[Example]:
-    """The pairs of a TSV or JSON-lines file, or of two parallel files as A,B, one at a time; TSV from stdin if empty.
+    """The pairs of a TSV or JSON-lines file, or of parallel files as A,B, one at a time; TSV from stdin if empty.
 
     Args:
         source, target: columns of TSV by number, or fields of JSON, as in `data.source` and `data.target`.
+        features: the same of each feature, as in `data.features`; parallel files need only have as many.
         encoding_errors: strict, replace or skip: what to do with a line that is not UTF-8.
         report: counts the lines that were replaced or skipped.
 
@@ -42,31 +44,51 @@ def stream_pairs(
         return stream_lines(raw, name, encoding_errors=encoding_errors, report=report)
 
     if spec and is_parallel(spec):
-        first, second = spec.split(",", 1)
-        sides = [lines(raw_lines(Path(name)), name) for name in (first, second)]
-        return _stream_parallel(*sides, names=(first, second))
+        files = parallel_files(spec, features)
+        return _stream_parallel([lines(raw_lines(Path(name)), name) for name in files], files)
     name, raw = (spec, raw_lines(Path(spec))) if spec else ("stdin", stdin)
     if spec and is_json(Path(spec)):
-        parse = functools.partial(parse_json_line, names=(source or "source", target or "target"))
+        parse = functools.partial(parse_json_line, names=field_names(source, target, features))
     else:
-        columns = column_number("source", source, 1), column_number("target", target, 2)
-        parse = functools.partial(parse_tsv_line, columns=columns, exact=not (source or target))
+        columns = column_numbers(source, target, features)
+        parse = functools.partial(parse_tsv_line, columns=columns, exact=not (source or target or features))
     numbered = without_trailing_blank(lines(raw, name))
     return (parse(line, f"{name}:{number}") for number, line in numbered if line is not None)
 
 
-def _stream_parallel(
-    source: Iterator[str | None], target: Iterator[str | None], *, names: tuple[str, str]
-) -> Iterator[Example]:
+def _stream_parallel(sides: Sequence[Iterator[str | None]], names: Sequence[str]) -> Iterator[Example]:
     end = object()  # a line that is skipped is None
-    for number, sides in enumerate(itertools.zip_longest(source, target, fillvalue=end), 1):
-        if end in sides:
+    for number, texts in enumerate(itertools.zip_longest(*sides, fillvalue=end), 1):
+        if end in texts:
+            others = "the other file does" if len(names) == 2 else "other files do"
             raise ValueError(
-                f"{names[sides.index(end)]} ends before line {number}, the other file does not; make them the same "
-                "length."
+                f"{names[texts.index(end)]} ends before line {number}, {others} not; make them the same length."
             )
-        if None not in sides:
-            yield Example(*sides)  # type: ignore[arg-type]
+        if None not in texts:
+            yield example_of(texts)  # type: ignore[arg-type]
+
+
+def example_of(texts: Sequence[str]) -> Example:
+    """The example of a source, its target, and its features."""
+    return Example(texts[0], texts[1], features=tuple(texts[2:]))
+
+
+def parallel_files(spec: str, features: Sequence[str] = ()) -> list[str]:
+    """The files that a spec names: source, target, and one per feature.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    names = spec.split(",")
+    if len(names) == 2 + len(features) and all(names):
+        return names
+    if len(names) > 2 and all(names):
+        raise ValueError(
+            f"{spec} names {len(names)} parallel files, {2 + len(features)} are wanted (source, target, and one per "
+            f"name of data.features={','.join(features) or '[]'}); give data.features as many names."
+        )
+    more = f", and {len(features)} more for data.features={','.join(features)}" if features else ""
+    raise ValueError(f"two parallel files are wanted as A,B{more}, got {spec!r}.")
 
 
 def without_trailing_blank(lines: Iterable[_Line]) -> Iterator[tuple[int, _Line]]:
@@ -105,8 +127,23 @@ def column_number(side: str, value: str, default: int) -> int:
     return int(value or default)
 
 
-def parse_tsv_line(line: str, place: str, *, columns: tuple[int, int] = (1, 2), exact: bool = True) -> Example:
-    """The pair in two columns of a line, counted from 1.
+def column_numbers(source: str, target: str, features: Sequence[str] = ()) -> tuple[int, ...]:
+    """The columns of source, target and features in a TSV file.
+
+    Raises:
+        ValueError: one of them is no number of a column.
+    """
+    sides = column_number("source", source, 1), column_number("target", target, 2)
+    return *sides, *(column_number("features", name, 3) for name in features)
+
+
+def field_names(source: str, target: str, features: Sequence[str] = ()) -> tuple[str, ...]:
+    """The fields of source, target and features in JSON lines."""
+    return source or "source", target or "target", *features
+
+
+def parse_tsv_line(line: str, place: str, *, columns: tuple[int, ...] = (1, 2), exact: bool = True) -> Example:
+    """The pair in two columns of a line, counted from 1, with its features in further ones.
 
     Args:
         place: file and line, for errors.
@@ -117,28 +154,50 @@ def parse_tsv_line(line: str, place: str, *, columns: tuple[int, int] = (1, 2), 
     """
     cells = line.split("\t")
     if len(cells) < max(columns) and not exact:
+        features = f", features {', '.join(map(str, columns[2:]))}" if columns[2:] else ""
+        settings = "data.source, data.target and data.features" if features else "data.source and data.target"
         raise ValueError(
             f"{place}: {len(cells)} tab-separated column{'s' * (len(cells) > 1)}, and column {max(columns)} is wanted "
-            f"(source is column {columns[0]}, target column {columns[1]}); set data.source and data.target to columns "
-            "that every line has."
+            f"(source is column {columns[0]}, target column {columns[1]}{features}); set {settings} to columns that "
+            "every line has."
         )
     if len(cells) < max(columns) or (len(cells) > 2 and exact):
         raise ValueError(
             f"{place}: {len(cells)} tab-separated column{'s' * (len(cells) > 1)}, 2 are wanted (source, target); for "
             "other columns set data.source=1 data.target=3, for two parallel files name them as A,B."
         )
-    return Example(cells[columns[0] - 1], cells[columns[1] - 1])
+    return example_of([cells[column - 1] for column in columns])
 
 
-def parse_json_line(line: str, place: str, *, names: tuple[str, str] = ("source", "target")) -> Example:
-    """The pair in two fields of a JSON object, and its alignment where it has one.
+def parse_json_line(line: str, place: str, *, names: tuple[str, ...] = ("source", "target")) -> Example:
+    """The pair in two fields of a JSON object, its features in further ones, and its alignment where it has one.
 
     Raises:
         ValueError: the line is not a JSON object with these fields, or its alignment is no alignment.
     """
     record = _record(line, place)
-    source, target = (_field(record, name, place) for name in names)
-    return Example(source, target, parse_alignment(record.get("alignment"), source, target, place))
+    source, target = (_field(record, name, place) for name in names[:2])
+    features = (_field(record, name, place, "data.features") for name in names[2:])
+    links = parse_alignment(record.get("alignment"), source, target, place)
+    return Example(source, target, links, tuple(features))
+
+
+def parse_inputs(line: str, place: str, names: Sequence[str], *, is_json: bool) -> list[str]:
+    """The source of a line without a target, and its features: columns of TSV, or fields of JSON with these names.
+
+    Raises:
+        ValueError: the line has another number of columns, or not all fields.
+    """
+    if is_json:
+        record = _record(line, place)
+        return [_field(record, name, place, "data.source and data.features") for name in names]
+    cells = line.split("\t")
+    if len(cells) != len(names):
+        raise ValueError(
+            f"{place}: {len(cells)} tab-separated column{'s' * (len(cells) > 1)}, {len(names)} are wanted: the source "
+            f"and its features, in the order of data.features={','.join(names[1:])}."
+        )
+    return cells
 
 
 def _record(line: str, place: str) -> dict[str, Any]:
@@ -154,12 +213,10 @@ def _record(line: str, place: str) -> dict[str, Any]:
     return record
 
 
-def _field(record: dict[str, Any], name: str, place: str) -> str:
+def _field(record: dict[str, Any], name: str, place: str, settings: str = "data.source and data.target") -> str:
     text = record.get(name)
     if not isinstance(text, str):
-        raise ValueError(
-            f"{place}: no text field {name!r} (found: {', '.join(record)}); set data.source and data.target."
-        )
+        raise ValueError(f"{place}: no text field {name!r} (found: {', '.join(record)}); set {settings}.")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError(
             f"{place}: field {name!r} holds half a surrogate pair, which is not a character; write both halves."

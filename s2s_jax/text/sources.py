@@ -17,7 +17,7 @@ from s2s_jax.text.embedding_file import embedding_files
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import EncodingErrors, has_control, is_blank
 from s2s_jax.text.pair_files import Placed, read_json_lines, read_parallel, read_targets, read_tsv, with_alignments
-from s2s_jax.text.pairs import column_number, is_json, is_parallel
+from s2s_jax.text.pairs import column_numbers, field_names, is_json, is_parallel
 from s2s_jax.validation import at_least, check_fields, one_of
 
 SPLITS = ("train", "validation", "test")
@@ -33,7 +33,7 @@ class DataConfig:
     """The data for training, validation and test."""
 
     train: str = ""
-    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or two parallel files as A,B; plain or .gz.
+    """task:NAME, tfds:NAME[/CONFIG][@SPLIT], one TSV or JSON-lines file, or parallel files as A,B; plain or .gz.
     Or lines:FILE: each line is a target, and all sources are empty, for a language model. Several corpora are a JSON
     list of any of these: '["a.en,a.de", "more.tsv"]'.
     """
@@ -55,6 +55,10 @@ class DataConfig:
     """Name of the source feature (tfds:), field (JSON lines; default source) or column number (TSV; default 1)."""
     target: str = ""
     """Name of the target feature (tfds:), field (JSON lines; default target) or column number (TSV; default 2)."""
+    features: tuple[str, ...] = ()
+    """Features of the source, such as morphological tags or the same text in other languages, as NAME,...: fields of
+    JSON lines, numbers of columns of TSV; of parallel files, one more file per feature after source and target. A
+    synthetic task with features needs a name for each that is used. See tokenizer.features and model.features."""
     alignment: str = ""
     """Word alignments of the training pairs: a file with one line per pair of data.train, which must be a TSV file or
     two parallel ones; plain or .gz. A line has `i-j` for each sure link of source word i and target word j (Pharaoh,
@@ -100,6 +104,8 @@ class DataConfig:
 
     def __post_init__(self):
         check_fields(self, "data")
+        if repeated := {name for name in self.features if self.features.count(name) > 1}:
+            raise ValueError(f"data.features must be different names, got {', '.join(sorted(repeated))} more than once")
         one_of("data.blank_lines", self.blank_lines, get_args(BlankLines))
         one_of("data.control_characters", self.control_characters, get_args(ControlCharacters))
         one_of("data.encoding_errors", self.encoding_errors, get_args(EncodingErrors))
@@ -237,7 +243,24 @@ def _placed_examples(spec: str, split: str, config: DataConfig, report: DataRepo
         pairs = with_alignments(pairs, Path(alignment), report, pairs_file=pairs_file)
     else:
         pairs = SOURCES.get(prefix, _read_files)(spec.removeprefix(prefix), split, config, report)
-    return (pair for pair in pairs if pair is not None)
+    return (_with_features_of(pair, config.features) for pair in pairs if pair is not None)
+
+
+def _with_features_of(placed: Placed, names: tuple[str, ...]) -> Placed:
+    """A pair with one feature per name; those that its source has beside them are left out.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    example, place = placed
+    if len(example.features) == len(names):
+        return placed
+    if len(example.features) < len(names):
+        raise ValueError(
+            f"{place}: {len(example.features)} features, data.features={','.join(names)} names {len(names)}; leave out "
+            "those that this source does not have."
+        )
+    return example._replace(features=example.features[: len(names)]), place
 
 
 def _read_task(name: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed]:
@@ -271,20 +294,20 @@ def _read_targets(name: str, split: str, config: DataConfig, report: DataReport)
 
 
 def _read_files(name: str, split: str, config: DataConfig, report: DataReport) -> Iterator[Placed | None]:
-    """The pairs of a TSV file, a JSON-lines file or two parallel files."""
+    """The pairs of a TSV file, a JSON-lines file or parallel files."""
     path, errors = Path(name), config.encoding_errors
     if is_parallel(name):
-        return read_parallel(name, report, encoding_errors=errors)
+        return read_parallel(name, report, encoding_errors=errors, features=config.features)
     if (prefix := re.match(r"\w+:", name)) and not path.exists():
         raise FileNotFoundError(
             f"no file {name}, and no source {prefix[0]} among {', '.join(SOURCES)}; a source of your own needs "
             "--import FILE."
         )
     if is_json(path):
-        names = config.source or "source", config.target or "target"
+        names = field_names(config.source, config.target, config.features)
         return read_json_lines(path, report, encoding_errors=errors, names=names)
-    columns = column_number("source", config.source, 1), column_number("target", config.target, 2)
-    exact = not (config.source or config.target)
+    columns = column_numbers(config.source, config.target, config.features)
+    exact = not (config.source or config.target or config.features)
     return read_tsv(path, report, encoding_errors=errors, columns=columns, exact=exact)
 
 
@@ -297,8 +320,12 @@ def _numbered(examples: Iterable[Example], place: str) -> Iterator[Placed]:
 
 def _is_usable(example: Example, place: str, config: DataConfig, report: DataReport) -> bool:
     """Whether a training pair is kept; irregularities go into the report."""
-    source, target, _ = example
-    if not (is_blank(source) or is_blank(target) or has_control(source) or has_control(target)):
+    source, target, features = example.source, example.target, example.features
+    for name, text in zip(config.features, features, strict=True):
+        if is_blank(text):
+            report.add(f"blank feature {name}, pair kept", place)
+    controlled = has_control(source) or has_control(target) or any(map(has_control, features))
+    if not (is_blank(source) or is_blank(target) or controlled):
         return True  # nearly all
     sides = ("target",) if config.train.startswith(TARGETS_ONLY) else ("source", "target")
     blank = " and ".join(side for side in sides if is_blank(getattr(example, side)))
@@ -308,7 +335,7 @@ def _is_usable(example: Example, place: str, config: DataConfig, report: DataRep
         report.add(f"blank {blank}, pair {'kept' if config.blank_lines == 'keep' else 'dropped'}", place)
         if config.blank_lines == "drop":
             return False
-    if has_control(source) or has_control(target):
+    if controlled:
         report.add(f"control characters, pair {'kept' if config.control_characters == 'keep' else 'dropped'}", place)
         return config.control_characters == "keep"
     return True

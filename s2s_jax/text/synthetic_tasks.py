@@ -1,4 +1,4 @@
-"""Synthetic tasks whose targets and alignments are known: copy, reverse, sort, addition and dates.
+"""Synthetic tasks whose targets and alignments are known: copy, reverse, sort, addition, dates and inflection.
 
 A task of your own is an object with the four methods of `Task`, put into `TASKS`: `TASKS["double"] = Double()` makes
 `data.train=task:double` known.
@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from s2s_jax.text.dates import Dates
 from s2s_jax.text.example import Example, Links
+from s2s_jax.text.inflection import Inflection
 from s2s_jax.validation import at_least, one_of
 
 SPLIT_PERCENTILES = {"train": range(80), "validation": range(80, 90), "test": range(90, 100)}  # of the items' hashes
@@ -138,6 +139,8 @@ TASKS: dict[str, Task] = {
     "sort": Letters(order=alphabetical_order),
     "addition": Addition(),
     "dates": Dates(),
+    "inflection": Inflection(),
+    "inflection-in-line": Inflection(in_line=True),
 }
 
 
@@ -150,7 +153,7 @@ def make_examples(
     minimum_length: int | None = None,
     maximum_length: int | None = None,
 ) -> list[Example]:
-    """`count` examples of a task, no source twice, the same for the same arguments.
+    """`count` examples of a task, no source (with its features) twice, the same for the same arguments.
 
     Args:
         name: a task of `TASKS`.
@@ -198,7 +201,7 @@ def _with_lengths(name: str, **lengths: int | None) -> Task:
 
 def _distinct(task: Task, *, split: str, count: int, rng: Random) -> list[Example]:
     """`count` examples of the split, no source twice, or all there are if these are fewer."""
-    found: dict[str, Example] = {}
+    found: dict[tuple[str, ...], Example] = {}
     misses = 0
     while len(found) < count and misses < MAX_MISSES:
         misses = 0 if _add_if_new(task, task.draw(rng), split=split, found=found) else misses + 1
@@ -211,12 +214,12 @@ def _distinct(task: Task, *, split: str, count: int, rng: Random) -> list[Exampl
     return list(found.values())
 
 
-def _add_if_new(task: Task, item: Any, *, split: str, found: dict[str, Example]) -> bool:
+def _add_if_new(task: Task, item: Any, *, split: str, found: dict[tuple[str, ...], Example]) -> bool:
     """Whether the item is of this split and new; if so, its example is added to `found`."""
     if split_of(task.split_key(item)) != split:
         return False
     example = task.example(item)
-    return found.setdefault(example.source, example) is example
+    return found.setdefault((example.source, *example.features), example) is example
 
 
 def _smallest(digits: int) -> int:

@@ -128,6 +128,30 @@ class TokenizerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureTokenizerConfig(TokenizerConfig):
+    """How the features that `data.features` names are split into tokens; each of them has its own vocabulary."""
+
+    type: TokenizerType = "word"
+    """char, word (separated by `separator` and by spaces), bpe or unigram (sentencepiece)."""
+    separator: str = ";"
+    """What separates the words of a feature besides spaces, as in V;PST;3, with type=word; empty for spaces alone."""
+
+    def check(self, group: str) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: as that of other sides, or a setting of noise, which is for source and target.
+        """
+        super().check(group)
+        for name in ("dropout", "sampling_alpha", "word_dropout"):
+            if value := getattr(self, name):
+                raise ValueError(
+                    f"{group}.{name}={value} is for source and target, whose tokens are drawn anew in training; features "
+                    f"are read as they are: set {group}.{name}=0."
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizersConfig:
     """How both sides are split into tokens; the vocabularies are learned from the training split alone."""
 
@@ -140,11 +164,14 @@ class TokenizersConfig:
     """The tokenizer of the input."""
     target: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     """The tokenizer of the output."""
+    features: FeatureTokenizerConfig = dataclasses.field(default_factory=FeatureTokenizerConfig)
+    """The tokenizers of the features."""
 
     def __post_init__(self):
         check_fields(self, "tokenizer")
         self.source.check("tokenizer.source")
         self.target.check("tokenizer.target")
+        self.features.check("tokenizer.features")
         sides = [dataclasses.asdict(side.learning()) for side in (self.source, self.target)]
         differing = [name for name in sides[0] if sides[0][name] != sides[1][name]]
         if self.shared and differing:

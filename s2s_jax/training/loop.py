@@ -294,7 +294,8 @@ def write_step(run: TrainerContext, step: int, metrics: Metrics, batch: Batch) -
     auxiliary = None if isinstance(sums.auxiliary, tuple) else float(sums.auxiliary)
     if not metrics.finite:
         kept = run.directory / f"not_finite_{step}{distributed.suffix()}.npz"
-        np.savez(kept, **{name: rows for name, rows in batch._asdict().items() if len(rows)})
+        arrays = {name: rows for name, rows in batch._asdict().items() if len(rows) and name != "features"}
+        np.savez(kept, **arrays, **{f"feature{number}": rows for number, rows in enumerate(batch.features, 1)})
         added = "" if auxiliary is None else f"the alignment terms {auxiliary / max(tokens, 1):.3g}, "
         raise NotFinite(
             f"step {step}: the loss is {nats / max(tokens, 1):.3g} nats per token, {added}the gradient's norm "

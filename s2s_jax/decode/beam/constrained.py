@@ -19,8 +19,8 @@ from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules, limits_of
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import top_k
-from s2s_jax.model.interface import Model, Params
-from s2s_jax.shapes import EOS
+from s2s_jax.model.interface import Model, Params, Source
+from s2s_jax.shapes import EOS, source_tokens
 
 
 @functools.partial(
@@ -137,7 +137,7 @@ def allocate(
 def constrained(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     phrases: PhraseTokens,
     *,
     width: int,
@@ -154,7 +154,7 @@ def constrained(
     A sentence without phrases gets the result of `beam`. Where the length bound, a prefix or the rules make it
     impossible to hold all phrases, hypotheses are truncated at the bound.
     """
-    longest = limits_of(rules, source, max_length=max_length).longest
+    longest = limits_of(rules, source_tokens(source), max_length=max_length).longest
     return search_with_policy(
         model,
         params,

@@ -28,8 +28,8 @@ from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rul
 from s2s_jax.decode.records import no_records, pack, write_record
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.rounding import round_once
-from s2s_jax.model.interface import Memory, Model, Params
-from s2s_jax.shapes import BOS, EOS, PAD, real
+from s2s_jax.model.interface import Memory, Model, Params, Source
+from s2s_jax.shapes import BOS, EOS, PAD, real, source_tokens
 
 StoppingName = Literal["full", "bounded", "never"]
 
@@ -59,7 +59,7 @@ class FixedInputs(NamedTuple):
 def beam(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     *,
     width: int,
     max_length: int,
@@ -107,7 +107,7 @@ def beam(
 def search_with_policy(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     policy: BeamPolicy,
     *,
     width: int,
@@ -128,13 +128,14 @@ def search_with_policy(
     returned = width if n_best is None else min(n_best, width)
     slots = policy.groups * width
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, slots, axis=0), model.encode(params, source))
-    limits = limits_of(rules, source, max_length=max_length, prefix=prefix, repeats=slots)
-    mask = jnp.repeat(real(source), slots, axis=0)
-    rows, length = source.shape[0] * policy.groups, source.shape[1]
+    tokens = source_tokens(source)
+    limits = limits_of(rules, tokens, max_length=max_length, prefix=prefix, repeats=slots)
+    mask = jnp.repeat(real(tokens), slots, axis=0)
+    rows, length = tokens.shape[0] * policy.groups, tokens.shape[1]
     longest = limits.longest.reshape(rows, width)[:, 0]
     tokens = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
     attention = jnp.zeros((rows * width, length)) if coverage else None
-    first = initial_beam(source, policy, width=width, max_length=max_length)
+    first = initial_beam(tokens, policy, width=width, max_length=max_length)
     params, memory = round_once(model, params, memory, state, first.token.reshape(-1))
     last = loop_until_done(
         beam_step(model, params, rules, width=width, is_done=done_rule(stopping, returned)),

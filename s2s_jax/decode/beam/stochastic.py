@@ -18,8 +18,8 @@ from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log
 from s2s_jax.decode.logits_rules import NO_RULES, LogitsRules
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.top_k import top_k
-from s2s_jax.model.interface import Model, Params
-from s2s_jax.shapes import real
+from s2s_jax.model.interface import Model, Params, Source
+from s2s_jax.shapes import real, source_tokens
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["keys"], meta_fields=["groups"])
@@ -85,7 +85,7 @@ def log1mexp(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
 def stochastic(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     keys: Key[Array, " B"],
     *,
     width: int,
@@ -118,7 +118,7 @@ def stochastic(
     result = SearchResult(*(leaf[:, :width] for leaf in result))
     exists = jnp.isfinite(result.scores)
     lengths = jnp.maximum(real(result.tokens).sum(-1), 1).astype(jnp.float32)
-    coverage = log_coverage(result.alignment.sum(2), jnp.repeat(real(source)[:, None], width, axis=1))
+    coverage = log_coverage(result.alignment.sum(2), jnp.repeat(real(source_tokens(source))[:, None], width, axis=1))
     scores = scoring.score(result.log_probs.sum(-1), lengths, coverage)
     return result._replace(
         scores=jnp.where(exists, scores, -jnp.inf),

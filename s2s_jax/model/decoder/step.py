@@ -19,6 +19,7 @@ from s2s_jax.model.decoder.architectures import ARCHITECTURES, DropoutMasks, Lay
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.decoder_self_attention import DecoderSelfAttention
 from s2s_jax.model.encoder import Encoded, Encoder
+from s2s_jax.model.feature_attention import FEATURE_ATTENTIONS
 from s2s_jax.model.interface import Memory, Noise, State, StepOutput, Token
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_mask, keep_words, word_keys
@@ -49,15 +50,22 @@ class Decoder(nnx.Module):
         embedding: int,
         vocabulary: int,
         embedding_dropout: float = 0.0,
+        features: tuple[int, ...] = (),
+        combination: str = "",
         remat: int = 0,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
+        """`features` are the widths of those that are attended to, by the attention that `combination` names."""
         self.config, self.remat, self.dtype, self.embedding_size = config, remat, dtype, embedding
         self.embedding_dropout = embedding_dropout
         size, kind = config.size, ARCHITECTURES[config.architecture]
         self.embedding = nnx.Param(initializers.embedding(rngs.params(), vocabulary, embedding))
-        self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
+        if features:
+            kind_of_attention = FEATURE_ATTENTIONS[combination]
+            self.attention = kind_of_attention(attention, size, encoder.width, features, dtype=dtype, rngs=rngs)
+        else:
+            self.attention = build_attention(attention, size, encoder.width, dtype=dtype, rngs=rngs)
         self.readout_size = config.readout_width(embedding)
         window = config.self_attention_window
         self.self_attention = DecoderSelfAttention(size, window, dtype=dtype, rngs=rngs) if window else None
@@ -106,7 +114,8 @@ class Decoder(nnx.Module):
             target_ids: in a model that copies, the target id of each source token.
         """
         encoded = encoded._replace(outputs=jnp.where(mask[..., None], encoded.outputs, 0.0))  # 0 x NaN would be NaN
-        keys = self.attention.prepare(encoded.outputs)
+        of_features = (mask, encoded.features) if encoded.features else ()
+        keys = self.attention.prepare(encoded.outputs, *of_features)
         noise = () if key is None else self._draw_masks(key, mask.shape[0])
         feedback = jnp.zeros((mask.shape[0], self.readout_size)) if self.config.feeds_back else ()
         last_states = self.self_attention.start(mask.shape[0]) if self.self_attention else ()
