@@ -14,10 +14,10 @@ def experiment() -> s2s.Experiment:
     """A bidirectional GRU of 64, additive attention, and the sum of the tags' embeddings beside every letter."""
     letters = s2s.TokenizerConfig(type="char")
     return s2s.Experiment(
-        steps=1500,
-        data=s2s.DataConfig(train="task:inflection", train_size=10_000, features=("tags",)),
+        steps=800,
+        data=s2s.DataConfig(train="task:inflection", train_size=1000, features=("tags",)),
         tokenizer=s2s.TokenizersConfig(source=letters, target=letters),
-        batch=s2s.BatchConfig(buckets=2),
+        batch=s2s.BatchConfig(buckets=1),
         model=s2s.ModelConfig(
             embedding=32,
             encoder=s2s.EncoderConfig(cell="gru", size=64),
@@ -26,5 +26,5 @@ def experiment() -> s2s.Experiment:
             features=s2s.FeaturesConfig(encoder="linear", size=32, combination="concatenate"),
         ),
         optimizer=s2s.OptimizerConfig(learning_rate=3e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0),
-        validation=s2s.ValidationConfig(every=500),
+        validation=s2s.ValidationConfig(every=400),
     )

@@ -321,8 +321,8 @@ BROKEN = [
     (
         "features need attention",
         {"attention.score": "none", "features.combination": "hierarchical"},
-        "model.features.combination=hierarchical attends to features, and model.attention.score=none is a model without "
-        "attention; use --model.features.combination concatenate or --model.features.combination sum or "
+        "model.features.combination=hierarchical attends to features, and model.attention.score=none is a model "
+        "without attention; use --model.features.combination concatenate or --model.features.combination sum or "
         "--model.attention.score general or --model.attention.score additive.",
     ),
     (

@@ -18,6 +18,8 @@ from s2s_jax.text.example import Example
 from s2s_jax.text.pairs import stream_pairs
 from s2s_jax.text.sources import SOURCES, DataConfig, read_split
 
+TASK_NAMES = ", ".join(sorted(synthetic_tasks.TASKS))
+
 PAIRS = [Example("ein Haus", "a house"), Example("zwei \u2028 Hunde", "two\u0085dogs"), Example("drei", "three")]
 
 
@@ -582,7 +584,7 @@ def test_lengths_of_zero_are_the_tasks_own(lengths, found):
     [
         (
             {"train": "task:copi"},
-            "task must be one of addition, copy, dates, inflection, inflection-in-line, reverse, sort, got 'copi'; did you mean",
+            f"task must be one of {TASK_NAMES}, got 'copi'; did you mean",
         ),
         ({"train": "task:copy", "lengths": (5, 3)}, "the lengths are data.lengths"),
         ({"train": "task:copy", "lengths": (-1, 3)}, "minimum_length must be positive, got -1"),

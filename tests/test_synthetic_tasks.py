@@ -9,6 +9,8 @@ from s2s_jax.text import dates
 from s2s_jax.text.example import Example
 from s2s_jax.text.synthetic_tasks import SPLIT_PERCENTILES, TASKS, make_examples, split_of
 
+TASK_NAMES = ", ".join(sorted(TASKS))
+
 ORDERS = {"copy": list, "reverse": lambda letters: letters[::-1], "sort": sorted}
 GOLDEN_COPY = ["x p y b x e v", "m a u n g z p b x", "v r z t h r j y x"]
 GOLDEN_ADDITION = ["5+3947=", "44+96=", "299+98="]
@@ -177,12 +179,12 @@ def test_a_task_of_your_own_is_one_entry_of_the_table(monkeypatch):
         (
             "copi",
             {},
-            "task must be one of addition, copy, dates, inflection, inflection-in-line, reverse, sort, got 'copi'; did you mean 'copy'?",
+            f"task must be one of {TASK_NAMES}, got 'copi'; did you mean 'copy'?",
         ),
         (
             "quicksand",
             {},
-            "task must be one of addition, copy, dates, inflection, inflection-in-line, reverse, sort, got 'quicksand'.",
+            f"task must be one of {TASK_NAMES}, got 'quicksand'.",
         ),
         ("copy", {"split": "tset"}, "split must be one of test, train, validation, got 'tset'; did you mean 'test'?"),
         ("copy", {"split": "dev"}, "split must be one of test, train, validation, got 'dev'."),

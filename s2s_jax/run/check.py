@@ -1,6 +1,5 @@
 """Checks of an experiment before any data is read: what cannot be combined, and whether its step can be traced."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -86,21 +85,9 @@ def _check_validation_metric(experiment: Experiment) -> None:
 
 
 def _feature_problems(experiment: Experiment) -> Iterator[str]:
-    """Settings of features that have no features, or no tokenizer of their own; and a residual beside their vector."""
-    features, model = experiment.data.features, experiment.model
-    if not features:
-        for group, config in (
-            ("model.features", model.features),
-            ("tokenizer.features", experiment.tokenizer.features),
-        ):
-            changed = [
-                field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default
-            ]
-            for name in changed:
-                yield (
-                    f"{group}.{name}={getattr(config, name)} is for features, and data.features names none; name some, "
-                    f"or leave it out."
-                )
+    """A residual beside features that widen the embeddings; settings of tokenizers that features do not have."""
+    model = experiment.model
+    if not experiment.data.features:
         return
     if model.builder == "seq2seq" and model.encoder.residual_from == 1 and model.features.combination == "concatenate":
         yield (
