@@ -10,8 +10,9 @@ from s2s_jax.cli import main
 from s2s_jax.model.attention.catalogue import catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.compatibility import AXES, axis_names
+from s2s_jax.model.decoder.architectures import ARCHITECTURES
 
-WITHOUT_PAPER = {"none", "uniform", "exponential", "sigmoid", "top-k"}  # too plain to be anyone's
+WITHOUT_PAPER = {"none", "uniform", "exponential", "sigmoid", "top-k", "bahdanau-new-state"}  # too plain to be anyone's
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +21,9 @@ def entries():
 
 
 def test_every_choice_is_listed_once_with_a_formula_and_papers(entries):
+    tables = axis_names() | {"architecture": tuple(ARCHITECTURES)}
     assert [(entry.axis, entry.name) for entry in entries] == [
-        (axis, name) for axis, names in axis_names().items() for name in names
+        (axis, name) for axis, names in tables.items() for name in names
     ]
     for entry in entries:
         assert entry.formula, entry.name
@@ -29,7 +31,7 @@ def test_every_choice_is_listed_once_with_a_formula_and_papers(entries):
 
 
 def test_every_cited_paper_is_listed_in_full():
-    for table in AXES.values():
+    for table in (*AXES.values(), ARCHITECTURES):
         for entry in table.values():
             named = re.findall(
                 r"[A-Z][a-z]+(?: & [A-Z][a-z]+| et al\.)? \d{4}", " ".join((entry.__doc__ or "").split())
@@ -45,6 +47,14 @@ def test_impossible_partners_are_in_no_legal_combination(entries):
         if entry.axis == "score":
             never = entry.never_with.get("normalizer", [])
             assert [name for name in axis_names()["normalizer"] if (entry.name, name) not in pairs] == never
+
+
+def test_an_architecture_lists_what_it_refuses(entries):
+    refused = {entry.name: entry.never_with for entry in entries if entry.axis == "architecture"}
+    assert refused["luong"] == {}
+    assert "sparsemax" in refused["hard"]["normalizer"]
+    with_memory = ["location-aware", "dynamic-convolution", "gaussian-mixture", "gaussian-mixture-v2"]
+    assert refused["hard"]["score"] == ["none", *with_memory]
 
 
 def test_the_command_shows_and_cites(capsys):

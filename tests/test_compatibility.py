@@ -299,6 +299,44 @@ BROKEN = [
         "--model.attention.constraint none.",
     ),
     (
+        "latent alignment and model.attention.normalizer",
+        {"decoder.architecture": "hard", "attention.normalizer": "sparsemax"},
+        "model.decoder.architecture=hard sums over the alignment, whose probabilities are one softmax of scores "
+        "without memory, which model.attention.normalizer=sparsemax does not give; use --model.attention.normalizer "
+        "softmax or --model.decoder.architecture luong.",
+    ),
+    (
+        "latent alignment and model.attention.score",
+        {"decoder.architecture": "hard", "attention.score": "gaussian-mixture"},
+        None,
+    ),
+    (
+        "latent alignment and model.attention.history",
+        {"decoder.architecture": "hard-monotonic", "attention.history": "coverage"},
+        None,
+    ),
+    (
+        "latent alignment and model.attention.constraint",
+        {"decoder.architecture": "hard-monotonic", "attention.constraint": "window"},
+        None,
+    ),
+    (
+        "latent alignment and model.attention.heads",
+        {"decoder.architecture": "hard-first-order", "attention.heads": 2},
+        None,
+    ),
+    (
+        "latent alignment and model.decoder.copy",
+        {"decoder.architecture": "hard-first-order", "decoder.copy": "copynet"},
+        None,
+    ),
+    (
+        "first order needs distances",
+        {"decoder.architecture": "hard-first-order", "attention.window": 0},
+        "model.decoder.architecture=hard-first-order with model.attention.window=0 has transitions that do not depend "
+        "on the previous position; use --model.attention.window 5 or --model.decoder.architecture hard.",
+    ),
+    (
         "effect of model.attention.temperature",
         {"attention.temperature": 2.0, "attention.normalizer": "sparsemax"},
         "model.attention.temperature=2.0 has no effect with model.attention.normalizer=sparsemax; use "

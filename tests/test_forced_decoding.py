@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 import tiny
 from fake import MODEL, table
@@ -11,8 +12,11 @@ from s2s_jax.decode import forced_decoding as module
 from s2s_jax.decode.forced_decoding import PairScorer, forced_decoding
 from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.search import SearchConfig, compiled_search
+from s2s_jax.model.attention.config import AttentionConfig
+from s2s_jax.model.decoder.config import DecoderConfig
+from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.fusion import fuse
-from s2s_jax.model.seq2seq import build
+from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import Batch
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.example import Example
@@ -50,6 +54,16 @@ def check_scores(model, params, config: SearchConfig) -> None:
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_a_translation_has_the_score_that_the_search_gave_it(name):
     check_scores(MODEL, table(), SearchConfig(**SEARCHES[name]))
+
+
+def test_with_a_latent_alignment_too():
+    """A beam carries the distribution over source positions of each hypothesis."""
+    decoder = DecoderConfig(cell="gru", size=4, architecture="hard-first-order")
+    sizes, attention = EncoderConfig(cell="gru", size=2), AttentionConfig(window=1)
+    config = ModelConfig(embedding=3, encoder=sizes, attention=attention, decoder=decoder)
+    model = build(config, source_vocabulary=5, target_vocabulary=5)
+    params = oracles.drawn(jax.eval_shape(model.init, jax.random.key(0)), seed=1, scale=1.5)
+    check_scores(model, params, SearchConfig(**SEARCHES["beam"]))
 
 
 def test_with_a_language_model_too():

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.output import print_json, print_text
-from s2s_jax.model.attention.catalogue import CatalogueEntry, catalogue, legal_combinations
+from s2s_jax.model.attention.catalogue import ARCHITECTURE, CatalogueEntry, catalogue, legal_combinations
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.compatibility import axis_names
 
@@ -52,17 +52,18 @@ def _citation(entry: CatalogueEntry) -> list[str]:
 
 
 def _show(entries: list[CatalogueEntry], console: Console) -> None:
-    for axis in axis_names():
-        table = Table(
-            "name", "formula", "paper", "combines with", title=f"model.attention.{axis}", title_justify="left"
-        )
+    groups = dict.fromkeys(axis_names(), "attention") | {ARCHITECTURE: "decoder"}
+    for axis, group in groups.items():
+        table = Table("name", "formula", "paper", "combines with", title=f"model.{group}.{axis}", title_justify="left")
         for entry in entries:
             if entry.axis == axis:
                 row = entry.name, entry.formula, ", ".join(entry.papers), _partners(entry)
                 table.add_row(*(Text(cell) for cell in row))
         console.print(table)
-    console.print("Any number of heads; values same, projected or split; the query depends on")
-    console.print("model.decoder.architecture. The four axes above have")
+    console.print(
+        "Any number of heads (one where the alignment is summed out: hard, hard-first-order, hard-monotonic);"
+    )
+    console.print("values same, projected or split. The four axes of model.attention have")
     console.print(f"{len(legal_combinations()):,} legal combinations; others are refused with a reason and a remedy.")
 
 

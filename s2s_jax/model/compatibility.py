@@ -176,6 +176,17 @@ def is_legal_attention(config: AttentionConfig) -> bool:
     return next(_violations(Draft(attention=config), ATTENTION_RULES), None) is None
 
 
+def refused_by_architecture(name: str) -> dict[str, list[str]]:
+    """By axis the values of attention that cannot be combined with an architecture of the decoder."""
+    decoder = DecoderConfig(architecture=name)  # type: ignore[arg-type]
+
+    def refuses(axis: str, value: str) -> bool:
+        draft = Draft(decoder=decoder, attention=AttentionConfig(**{axis: value}))  # type: ignore[arg-type]
+        return any(True for _ in _latent_alignment_is_one_softmax(draft))
+
+    return {axis: [value for value in values if refuses(axis, value)] for axis, values in axis_names().items()}
+
+
 def as_flags(remedy: Remedy) -> str:
     """The remedy as it is written on the command line."""
     return " ".join(f"--{name.replace('_', '-')} {_text(value)}" for name, value in remedy.items())
@@ -613,7 +624,7 @@ def _latent_alignment_is_one_softmax(config: ModelSettings) -> Iterator[Violatio
         return
     needed = {"normalizer": "softmax", "history": "none", "constraint": "none", "heads": 1}
     wanted = {f"model.attention.{name}": value for name, value in needed.items()} | {"model.decoder.copy": "none"}
-    if score is None or score.stateful:
+    if score is None or score.stateful or score.needs_history:
         wanted["model.attention.score"] = "general"
     if config.features.combination not in OF_EMBEDDINGS:
         wanted["model.features.combination"] = "concatenate"

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 from s2s_jax.model.attention.attention import WITHOUT_ATTENTION
 from s2s_jax.model.attention.citations import REFERENCES
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.compatibility import AXES, axis_names, is_legal_attention
+from s2s_jax.model.compatibility import AXES, axis_names, is_legal_attention, refused_by_architecture
+from s2s_jax.model.decoder.architectures import ARCHITECTURES
+
+ARCHITECTURE = "architecture"  # of model.decoder, beside the axes of model.attention
 
 
 class CatalogueEntry(NamedTuple):
@@ -27,19 +30,25 @@ class CatalogueEntry(NamedTuple):
 
 
 def catalogue() -> Iterator[CatalogueEntry]:
-    """All values of all axes, axis by axis."""
+    """All values of all axes, axis by axis, and the architectures of decoders, which decide what queries."""
     pairs, axes = _legal_pairs(), axis_names()
     for axis, names in axes.items():
         for name in names:
-            text = " ".join(_before_arguments(_choice(axis, name).__doc__ or "").split())
-            papers = sorted((key for key in REFERENCES if key in text), key=text.index)
             never = {
                 other: [value for value in axes[other] if frozenset([(axis, name), (other, value)]) not in pairs]
                 for other in axes
                 if other != axis
             }
-            refused = {key: values for key, values in never.items() if values}
-            yield CatalogueEntry(axis, name, _formula(text, papers), tuple(papers), refused)
+            yield _entry(axis, name, _choice(axis, name), never)
+    for name, kind in ARCHITECTURES.items():
+        yield _entry(ARCHITECTURE, name, kind, refused_by_architecture(name))
+
+
+def _entry(axis: str, name: str, choice: Any, never: dict[str, list[str]]) -> CatalogueEntry:
+    text = " ".join(_before_arguments(choice.__doc__ or "").split())
+    papers = sorted((key for key in REFERENCES if key in text), key=text.index)
+    refused = {key: values for key, values in never.items() if values}
+    return CatalogueEntry(axis, name, _formula(text, papers), tuple(papers), refused)
 
 
 def _choice(axis: str, name: str) -> Any:

@@ -107,6 +107,18 @@ REFERENCES = {
     "Watanabe et al. 2018": (
         "Shinji Watanabe et al. ESPnet: End-to-End Speech Processing Toolkit. Interspeech 2018. arXiv:1804.00015"
     ),
+    "Wu et al. 2016": (
+        "Yonghui Wu et al. Google's Neural Machine Translation System: Bridging the Gap between Human and Machine "
+        "Translation. 2016. arXiv:1609.08144"
+    ),
+    "Wu et al. 2018": (
+        "Shijie Wu, Pamela Shapiro, Ryan Cotterell. Hard Non-Monotonic Attention for Character-Level Transduction. "
+        "EMNLP 2018. arXiv:1808.10024"
+    ),
+    "Wu & Cotterell 2019": (
+        "Shijie Wu, Ryan Cotterell. Exact Hard Monotonic Attention for Character-Level Transduction. ACL 2019. "
+        "arXiv:1905.06319"
+    ),
     "Zhang et al. 2018": (
         "Jing-Xuan Zhang, Zhen-Hua Ling, Li-Rong Dai. Forward Attention in Sequence-to-Sequence Acoustic Modeling for "
         "Speech Synthesis. ICASSP 2018. arXiv:1807.06736"

@@ -122,7 +122,9 @@ class AttentionConfig:
     fertility: float = 2.0
     """Histories `coverage` and `coverage-fertility`: the largest total weight of one source token."""
     window: int = 10
-    """Constraints `local-m`, `local-p` and `window`: tokens on each side of the center."""
+    """Constraints `local-m`, `local-p` and `window`: tokens on each side of the center. Architectures
+    `hard-first-order` and `hard-monotonic`: the longest distance between one position and the next with a potential of
+    its own, which longer ones share; 0 for transitions that depend on the distance only by never going back."""
     renormalized: bool = False
     """Constraint `local-p`: rescale the weights to a sum of 1, which the paper does not do."""
     mocha_chunk: int = 4

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from s2s_jax.model.attention.attention import AttentionOutput
+from s2s_jax.model.attention.attention import Attention, AttentionOutput
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.copy_mechanism import safe_log
 from s2s_jax.model.decoder.architectures import ARCHITECTURES
@@ -68,6 +68,8 @@ class LastStep(NamedTuple):
 
 class HardDecoder(Decoder):
     """A decoder of an architecture with a latent alignment."""
+
+    attention: Attention  # one head, without history and constraint
 
     def __init__(self, config: DecoderConfig, attention: AttentionConfig, encoder: Encoder, *, rngs: nnx.Rngs, **sizes):
         super().__init__(config, attention, encoder, rngs=rngs, **sizes)
@@ -132,9 +134,13 @@ class HardDecoder(Decoder):
         return update(last.prior, emission, attendable(memory.mask))
 
     def priors(
-        self, memory: Memory, filtered: PyTree, potentials: Potentials, emissions: Float[Array, "T B S"]
+        self, memory: Memory, filtered: PyTree, potentials: Potentials, emissions: PyTree
     ) -> Float[Array, "T B S"]:
-        """The priors of all steps, from what is filtered before the first of them."""
+        """The priors of all steps, from what is filtered before the first of them.
+
+        Args:
+            emissions: [T, B, S], log p(y_t | a_t); order 0 does not read them.
+        """
         chain = self.chain(memory)
         if self.first_order:
             return all_priors(filtered, potentials, emissions, chain, remat=self.remat)
@@ -190,12 +196,12 @@ def unroll_hard(
     features, potentials = decoder.split(output.features, output.alignment)
     rows = memory.mask.size
     each_step = emission_reader(decoder, memory, features, steps=0 if reader is None else max(1, reader.tokens // rows))
-    normalizers, emissions = (), potentials.scores
     if decoder.first_order:  # the token that is read next is the one that was emitted
         normalizers, emissions = each_step(read_token, jnp.roll(given, -1, axis=0))
-    prior = decoder.priors(memory, filtered, potentials, emissions)
-    if decoder.first_order:
+        prior = decoder.priors(memory, filtered, potentials, emissions)
         after = after._replace(attention=LastStep(prior[-1], features[-1], normalizers[-1]))
+    else:
+        prior = decoder.priors(memory, filtered, potentials, ())
     if reader is None:
         logits = each_step(lambda logits, prior: mixture(prior, logits), prior)
     else:
