@@ -76,7 +76,7 @@ def test_features_of_parallel_files_are_further_files(tmp_path):
          "column 2, features 3); set data.source, data.target and data.features to columns that every line has."),
         ({"features": ("2",)}, "source, target and features are columns 1, 2, 2 of "),
         ({"features": ("tags",)}, "data.features names a column of a TSV file by number (1 is the first), got 'tags'"),
-        ({"train": "task:copy", "train_size": 1, "features": ("t",)}, "task:copy:1: 0 features, data.features=t names 1"),
+        ({"train": "task:copy", "train_size": 1, "features": ("t",)}, "task:copy:1: 0 features, data.features=t names"),
         ({"features": ("3", "3")}, "data.features must be different names, got 3 more than once"),
     ],
 )  # fmt: skip

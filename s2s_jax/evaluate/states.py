@@ -65,7 +65,7 @@ class BatchStates(NamedTuple):
 def states_of(model: Model, params: Params, batch: Batch) -> BatchStates:
     """All states of a batch of pairs, the true token fed at each step, without noise."""
     with reaping() as sown:
-        memory, state = model.encode(params, batch.source)
+        memory, state = model.encode(params, batch.inputs)
     layers = tuple(value for name, value in sown if name == "encoder_layer") or (memory.values,)
 
     def body(state, inputs):
@@ -89,7 +89,7 @@ class StateReader(PairScorer):
         self._forced_decoding = jax.jit(functools.partial(states_of, model))
 
     def _scored_pair(self, example: Example, ids: PairIds, scores: BatchStates, row: int) -> PairStates:
-        source, target, unread = ids
+        source, target, unread, _ = ids
         read, written = slice(None, len(source)), slice(None, len(target))
         of_target = functools.partial(jax.tree.map, lambda leaf: np.array(leaf[row, written]))
         heads = scores.heads

@@ -34,6 +34,8 @@ class FlatAttention(nnx.Module):
     The alignment is that of the source tokens; what is missing from a sum of 1 went to the features. 3.1 (flat).
     """
 
+    reads_last_state = False  # fixed contexts are not combined with features
+
     def __init__(
         self,
         config: AttentionConfig,

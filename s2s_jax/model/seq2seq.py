@@ -36,6 +36,7 @@ from s2s_jax.model.interface import (
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_words, word_keys
 from s2s_jax.model.ops.matmul import PRECISIONS
+from s2s_jax.model.ops.sown import fallow
 from s2s_jax.shapes import Batch, real, source_tokens
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
@@ -157,7 +158,7 @@ class Seq2Seq(nnx.Module):
 
     def encode_features(self, features: tuple[Int[Array, "B _"], ...], key: Noise) -> list[FeatureRows]:
         """Each feature, by its own encoder or by that of the source."""
-        with jax.named_scope("features"):
+        with jax.named_scope("features"), fallow():  # what is read of the encoder is of the source
             if self.features.config.encoder != "shared":
                 return self.features(features, key)
             return [encode_rows(self.encoder, self.embed(tokens), tokens, key) for tokens in features]
@@ -249,7 +250,7 @@ def build_seq2seq(
 
     def posterior(params: Params, batch: Batch) -> Float[Array, "B T S"]:
         model: Any = network(params)
-        memory, state = model.encode(batch.source, model.embed(batch.source), copy_table)
+        memory, state = model.encode(batch.inputs, model.embed(batch.inputs), copy_table)
         return posterior_alignment(model.decoder, memory, state, batch.target)
 
     latent = ARCHITECTURES[config.decoder.architecture].latent_alignment

@@ -10,7 +10,7 @@ from s2s_jax import config as configs
 from s2s_jax.config import Experiment
 from s2s_jax.decode.batching import Ready
 from s2s_jax.decode.forced_decoding import PairScorer, ScoredPair
-from s2s_jax.decode.lexical_constraints import InputLine
+from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine
 from s2s_jax.decode.search import CompiledSearch, SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translation, Translator
 from s2s_jax.evaluate.alignment import GoldLinks
@@ -100,32 +100,42 @@ class Run:
         examples = (pair if isinstance(pair, Example) else example_of(pair) for pair in pairs)
         return self._ranking_scorer.score(self.params, examples, window=window, ready=ready)
 
-    def encode(self, lines: Iterable[str]) -> list[EncoderStates]:
+    def encode(self, lines: Iterable[InputLine]) -> list[EncoderStates]:
         """What the encoder makes of each line: the outputs of its layers, and the decoder's first state.
+
+        A line with features is a tuple, as in `translate`.
 
         Raises:
             TypeError: one text instead of several lines.
         """
         _check_several(lines)
-        read = self._state_reader.score(self.params, (Example(line, "") for line in lines))
+        inputs = map(ConstrainedLine.of, lines)
+        examples = (Example(one.line, "", features=one.features) for one in inputs)
+        read = self._state_reader.score(self.params, examples)
         return [
             EncoderStates(one.example.source, one.source_tokens, one.encoder, one.start, one.unread) for one in read
         ]
 
-    def states(self, lines: Iterable[str | tuple[str, str] | Example], **search: Any) -> list[PairStates]:
+    def states(self, lines: Iterable[InputLine | Example], **search: Any) -> list[PairStates]:
         """The states of encoder and decoder, gates, attention and contexts, in order, as arrays without padding.
 
-        For a (source, target) pair they are those while the model is made to write the target; for a line alone, while
-        it writes its own best translation.
+        For a (source, target, features...) tuple they are those while the model is made to write the target; for a line
+        alone (with features: a `ConstrainedLine`), while it writes its own best translation.
 
         Raises:
             ValueError, TypeError: as `translate`.
         """
         given = list(_check_several(lines))
-        own = iter(self.translate([line for line in given if isinstance(line, str)], **search))
-        pairs = (Example(one, next(own).text) if isinstance(one, str) else one for one in given)
-        examples = (pair if isinstance(pair, Example) else Example(*pair) for pair in pairs)
-        return list(self._state_reader.score(self.params, examples))
+        alone = (str, ConstrainedLine)
+        own = iter(self.translate([line for line in given if isinstance(line, alone)], **search))
+
+        def example(one: InputLine | Example) -> Example:
+            if isinstance(one, alone):
+                line = ConstrainedLine.of(one)
+                return Example(line.line, next(own).text, features=line.features)
+            return one if isinstance(one, Example) else example_of(one)
+
+        return list(self._state_reader.score(self.params, map(example, given)))
 
     def evaluate(self, split: str = "test", **search: Any) -> dict[str, Any]:
         """All numbers of a split of the run's data, and as `split` which one was read (`DataConfig.split_used`).

@@ -146,8 +146,8 @@ class FeatureTokenizerConfig(TokenizerConfig):
         for name in ("dropout", "sampling_alpha", "word_dropout"):
             if value := getattr(self, name):
                 raise ValueError(
-                    f"{group}.{name}={value} is for source and target, whose tokens are drawn anew in training; features "
-                    f"are read as they are: set {group}.{name}=0."
+                    f"{group}.{name}={value} is for source and target, whose tokens are drawn anew in training; "
+                    f"features are read as they are: set {group}.{name}=0."
                 )
 
 

@@ -11,28 +11,28 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.sampling import row_keys, sample
-from s2s_jax.model.interface import LogitsReader, Model, Noise, Params, shift_right
+from s2s_jax.model.interface import LogitsReader, Model, Noise, Params, Source, shift_right
 from s2s_jax.model.ops.logits import chosen_logits
-from s2s_jax.shapes import BOS, PAD, real
+from s2s_jax.shapes import BOS, PAD, real, source_tokens
 
 
 def samples_of(
-    model: Model, params: Params, source: Int[Array, "B S"], key: Key[Array, ""], *, samples: int, max_length: int
+    model: Model, params: Params, source: Source, key: Key[Array, ""], *, samples: int, max_length: int
 ) -> Int[Array, "B N T"]:
     """Independent samples of each sentence; the draws of a row depend on its place alone, not on the rows beside it."""
-    keys = row_keys(key, jnp.arange(source.shape[0]))
+    keys = row_keys(key, jnp.arange(source_tokens(source).shape[0]))
     return sample(model, _fixed(params), source, keys, samples=samples, max_length=max_length).tokens
 
 
 def n_best_of(
-    model: Model, params: Params, source: Int[Array, "B S"], *, width: int, max_length: int
+    model: Model, params: Params, source: Source, *, width: int, max_length: int
 ) -> tuple[Int[Array, "B N T"], Bool[Array, "B N"]]:
     """The hypotheses of a beam, all different, and which of them exist: a beam can find fewer than its width."""
     found = beam(model, _fixed(params), source, width=width, max_length=max_length)
     return found.tokens, jnp.isfinite(found.scores)
 
 
-def greedy_of(model: Model, params: Params, source: Int[Array, "B S"], *, max_length: int) -> Int[Array, "B 1 T"]:
+def greedy_of(model: Model, params: Params, source: Source, *, max_length: int) -> Int[Array, "B 1 T"]:
     """The output of greedy search."""
     return greedy(model, _fixed(params), source, max_length=max_length).tokens
 
@@ -44,7 +44,7 @@ def _fixed(params: Params) -> Params:
 def log_probs_of(
     model: Model,
     params: Params,
-    source: Int[Array, "B S"],
+    source: Source,
     candidates: Int[Array, "B N T"],
     key: Noise = None,
     *,

@@ -65,10 +65,10 @@ def minimum_risk(
     """
     config, longest = sequence.config, sequence.config.longest(batch.target.shape[1])
     if config.candidates == "beam":
-        candidates, exists = n_best_of(model, params, batch.source, width=config.samples, max_length=longest)
+        candidates, exists = n_best_of(model, params, batch.inputs, width=config.samples, max_length=longest)
     else:
         numbers = {"samples": config.samples, "max_length": longest}
-        candidates = samples_of(model, params, batch.source, key, **numbers)
+        candidates = samples_of(model, params, batch.inputs, key, **numbers)
         exists = jnp.ones(candidates.shape[:2], bool)
     if config.reference:
         width = max(longest, batch.target.shape[1])
@@ -76,7 +76,7 @@ def minimum_risk(
         exists = jnp.pad(exists, ((0, 0), (1, 0)), constant_values=True)
     counts = (exists & first_occurrences(candidates)).at[:, 0].set(True)  # a row of padding has no hypothesis
     rewards = sequence.reward(candidates, batch.target)
-    log_probs = log_probs_of(model, params, batch.source, candidates, chunk=chunk)
+    log_probs = log_probs_of(model, params, batch.inputs, candidates, chunk=chunk)
     return risk(log_probs, rewards, counts, alpha=config.alpha)
 
 
@@ -94,10 +94,10 @@ def reinforce(
 ) -> Estimate:
     """-(reward - baseline) log p(y), the mean over samples y. Williams 1992; Ranzato et al. 2016, arXiv:1511.06732."""
     config, longest = sequence.config, sequence.config.longest(batch.target.shape[1])
-    candidates = samples_of(model, params, batch.source, key, samples=config.samples, max_length=longest)
+    candidates = samples_of(model, params, batch.inputs, key, samples=config.samples, max_length=longest)
     rewards = sequence.reward(candidates, batch.target)
     advantages = rewards - baselines(rewards, real(batch.target).any(-1), config.baseline)
-    log_probs = log_probs_of(model, params, batch.source, candidates, chunk=chunk)
+    log_probs = log_probs_of(model, params, batch.inputs, candidates, chunk=chunk)
     return Estimate(policy_loss(log_probs, advantages), rewards.mean(-1))
 
 
@@ -106,11 +106,11 @@ def self_critical(
 ) -> Estimate:
     """As REINFORCE, with the reward of the greedy output as the baseline. Rennie et al. 2017, arXiv:1612.00563."""
     config, longest = sequence.config, sequence.config.longest(batch.target.shape[1])
-    candidates = samples_of(model, params, batch.source, key, samples=config.samples, max_length=longest)
-    best = greedy_of(model, params, batch.source, max_length=longest)
+    candidates = samples_of(model, params, batch.inputs, key, samples=config.samples, max_length=longest)
+    best = greedy_of(model, params, batch.inputs, max_length=longest)
     all_rewards = sequence.reward(jnp.concatenate([best, candidates], axis=1), batch.target)
     baseline, rewards = all_rewards[:, :1], all_rewards[:, 1:]
-    log_probs = log_probs_of(model, params, batch.source, candidates, chunk=chunk)
+    log_probs = log_probs_of(model, params, batch.inputs, candidates, chunk=chunk)
     return Estimate(policy_loss(log_probs, rewards - baseline), rewards.mean(-1))
 
 

@@ -41,7 +41,7 @@ def raml(
 
     candidates = jax.vmap(of_row)(batch.target, keys)
     rewards = sequence.reward(candidates, batch.target)
-    log_probs = log_probs_of(model, params, batch.source, candidates, for_noise, chunk=chunk)
+    log_probs = log_probs_of(model, params, batch.inputs, candidates, for_noise, chunk=chunk)
     return Estimate(-log_probs.mean(-1), rewards.mean(-1))
 
 
