@@ -326,6 +326,11 @@ BROKEN = [
         None,
     ),
     (
+        "latent alignment and model.features.combination",
+        {"decoder.architecture": "hard", "features.combination": "separate"},
+        None,
+    ),
+    (
         "latent alignment and model.decoder.copy",
         {"decoder.architecture": "hard-first-order", "decoder.copy": "copynet"},
         None,

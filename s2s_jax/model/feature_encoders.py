@@ -129,7 +129,7 @@ class FeatureEncoders(nnx.Module):
             own, options = recurrent_config(source, config.size), {"remat": remat, "dtype": dtype, "rngs": rngs}
             self.encoders = nnx.List(RecurrentFeature(own, config.size, each, **options) for each in vocabularies)
         shared = config.encoder == "shared"
-        width = source.directions * source.size if shared else self.encoders[0].width
+        width = source.width if shared else self.encoders[0].width
         self.widths = (width,) * count  # of the rows and the vector of each feature
         if config.combination == "sum":
             self.maps = nnx.Param(initializers.glorot(rngs.params(), count, width, embedding))

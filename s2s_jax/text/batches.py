@@ -279,7 +279,7 @@ class BatchPlan:
         for bucket, members in enumerate(self._members):
             rows = self.rows[bucket]
             for start in range(0, len(members), rows):
-                yield self._padded(members[start : start + rows], bucket)
+                yield self._padded(self.pairs.select(members[start : start + rows]), bucket)
 
 
 class _Steps:
