@@ -27,6 +27,7 @@ from s2s_jax.shapes import Batch
 from s2s_jax.training import devices
 from s2s_jax.training.devices import DeviceConfig
 from s2s_jax.training.metrics_writer import read_metrics
+from s2s_jax.training.sequence_level.config import SequenceTraining
 
 QUIET = Console(quiet=True)
 MESHES = {"data 2": (2, 1), "fsdp 2": (2, 2), "data 2, fsdp 2": (4, 2), "fsdp 4": (4, 4)}
@@ -37,6 +38,7 @@ OPTIONS = {
         *("scheduled_sampling.schedule=constant", "scheduled_sampling.start=0.5"),
         "model.remat_every=2",
     ],
+    "samples and their rewards": ["loss.objective=self-critical", "sequence_training.samples=3"],
 }
 # Adam would magnify rounding
 SGD = ["optimizer.name=sgd", "optimizer.schedule=constant", "optimizer.warmup_steps=0", "optimizer.learning_rate=0.1"]
@@ -61,7 +63,8 @@ def trained(mesh, *changes: str, steps: int = 3):
     config = experiment("model.embedding=64", *changes)  # of 64, so that more than the cells is sharded
     model = build(config.model, source_vocabulary=10, target_vocabulary=11)
     parts = (model, config.loss, config.scheduled_sampling, config.optimizer)
-    step = training_step(*parts, steps=config.steps, layout=devices.layout_of(config.device, mesh))
+    layout, sequence = devices.layout_of(config.device, mesh), SequenceTraining(config=config.sequence_training)
+    step = training_step(*parts, steps=config.steps, sequence=sequence, layout=layout)
     state = devices.place(new_state(model, config.optimizer, steps=config.steps, seed=0), mesh)
     before = devices.shardings(state, mesh)
     for _ in range(steps):

@@ -29,7 +29,7 @@ def test_four_devices_compute_what_one_does(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "rematerialization" not in done.stderr  # XLA's word for activations that it moves between devices
     differences = json.loads(done.stdout.splitlines()[-1])
-    assert len(differences) == 14
+    assert len(differences) == 16
     assert {name: value for name, value in differences.items() if value > 1e-6} == {}
 
 
