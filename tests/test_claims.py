@@ -48,7 +48,7 @@ SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every
 
 
 def test_the_sweeps_are_found():
-    assert {name for name, _ in SWEEPS} == {"bottleneck", "forcing", "init_and_order", "scores"}
+    assert {name for name, _ in SWEEPS} == {"bottleneck", "forcing", "init_and_order", "scores", "sequence_level"}
 
 
 @pytest.mark.parametrize(("name", "function"), SWEEPS)

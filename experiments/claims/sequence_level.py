@@ -3,8 +3,9 @@
 Claim: a model that has learned by cross-entropy gets better at what it is measured by when whole outputs are trained on
 (Shen et al. 2016, arXiv:1512.02433; Ranzato et al. 2016, arXiv:1511.06732; Rennie et al. 2017, arXiv:1612.00563;
 Norouzi et al. 2016, arXiv:1609.00150). Here the reward is 1 - PER, and all continue for the same number of steps.
-Command: s2s train experiments/claims/sequence_level.py --data.manual-dir DIR --run runs/trained
-    s2s sweep run sequence_level --warm-start.run runs/trained --data.manual-dir DIR
+Command: s2s sweep run sequence_level --warm-start.run runs/trained --data.manual-dir DIR
+after: s2s train experiments/claims/sequence_level.py --data.manual-dir DIR --run runs/trained
+Hardware and time: 2 CPU cores, 2 minutes for a run of cross-entropy, 5 for one with 4 samples; 40 runs.
 Expect: lower error rates than after as many more steps of cross-entropy.
 """
 
