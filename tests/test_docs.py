@@ -1,7 +1,10 @@
 """The how-to pages, followed to the letter: their Python blocks as a file, their shell blocks in fresh processes."""
 
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +136,54 @@ def test_every_fault_of_the_page_is_held_by_tests_that_exist():
         assert names, number
         for file, test in names:
             assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+RECIPES = {
+    "back-translation.md": ("runs/reverse", "back.en", "mono.de"),
+    "distillation.md": ("runs/teacher", "teacher.de", "train.en"),
+}
+SMALL = """
+import s2s_jax as s2s
+import tiny
+
+
+def experiment() -> s2s.Experiment:
+    return tiny.experiment("steps=3", "validation.sentences=0")
+"""
+
+
+@pytest.mark.parametrize("page", RECIPES)
+def test_a_recipe_with_several_corpora_works(page, s2s, trained_run, tmp_path, monkeypatch):
+    """Its commands on tiny data, with a tiny model; the first one, a training as any other, has been done before."""
+    monkeypatch.chdir(tmp_path)
+    begun, made, given = RECIPES[page]
+    for name, content in {"train": "a b\nb c\n\nc d\n" * 5, "dev": "a b\nb a c\n", "mono": "c d\ne\n"}.items():
+        for language in ("en", "de"):
+            (tmp_path / f"{name}.{language}").write_text(content)
+    (tmp_path / "parallel_text.py").write_text(SMALL)
+
+    def done(line: str) -> str:
+        """What a line of the page prints, with the tiny experiment in the place of the shipped one."""
+        command = shlex.split(line.removeprefix("s2s ").replace("train parallel_text", "train parallel_text.py"))
+        code, out, errors = s2s(*command)
+        assert code == 0, errors
+        return out
+
+    first, translate, train = filter(None, blocks(page, "sh").splitlines())
+    assert first.startswith("s2s train parallel_text ")
+    assert first.endswith(f"--run {begun}")
+    shutil.copytree(trained_run, begun)
+    command, _, file = translate.partition(" > ")
+    (tmp_path / file).write_text(done(command))
+    assert file == made
+    assert len((tmp_path / made).read_text().splitlines()) == len((tmp_path / given).read_text().splitlines())
+    done(train)
+    (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != Path(begun).name]
+    report = json.loads((run / "data_report.json").read_text())["train"]
+    weights = json.loads(re.findall(r"--data.weights '(.*?)'", train)[0])
+    assert [each["share"] for each in report["corpora"]] == [weight / sum(weights) for weight in weights]
+    if page == "back-translation.md":
+        assert json.loads((run / "source.tokenizer.json").read_text())["tags"] == ["<bt>"]
+        before = (run / "source.tokenizer.json").read_bytes()
+        done(train)  # resumed
+        assert (run / "source.tokenizer.json").read_bytes() == before
