@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from s2s_jax.model.interface import shift_right, unroll_targets
+from s2s_jax.run.check import _hidden_word_problems
 from s2s_jax.run.inputs import read_inputs
 from s2s_jax.shapes import EOS, PAD, UNK, Batch
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
@@ -252,6 +253,18 @@ def test_what_is_fed_is_the_input_of_the_decoder():
     assert not np.array_equal(plain.logits, given.logits)
 
 
+def test_a_target_that_is_written_from_its_end_is_segmented_from_its_start(tokenizers):
+    tokenizer = tokenizers["bpe"]
+    there, back = (
+        token_dropout(tokenizer, TokenizerConfig(dropout=0.3), "x", guided=0, reverses=way) for way in (False, True)
+    )
+    ids = [tokenizer.encode(line) for line in LINES[:20]]
+    plain = there.segmented(Ragged.of([[*row, EOS] for row in ids]), np.random.default_rng(0), longest=99)
+    turned = back.segmented(Ragged.of([[*row[::-1], EOS] for row in ids]), np.random.default_rng(0), longest=99)
+    for number in range(20):
+        assert turned[number].tolist() == [*plain[number].tolist()[-2::-1], EOS]
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +282,16 @@ def test_noise_that_a_tokenizer_does_not_have_is_refused_before_anything_is_read
         tiny.experiment(*settings)
     with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, got 1"):
         TokenizersConfig(target=TokenizerConfig(type="bpe", dropout=1.0))
+
+
+@pytest.mark.parametrize("other", ["loss.objective=raml", "model.decoder.architecture=hard"])
+def test_words_are_not_hidden_from_a_decoder_that_needs_the_true_ones(other):
+    experiment = tiny.experiment("tokenizer.target.word_dropout=0.1", other)
+    wanted = (
+        rf"tokenizer.target.word_dropout=0.1 hides words .* {other} needs them; set tokenizer.target.word_dropout=0"
+    )
+    assert any(re.search(wanted, problem) for problem in _hidden_word_problems(experiment))
+    assert not [*_hidden_word_problems(tiny.experiment(other))]
 
 
 def test_gold_links_need_the_tokens_that_they_link(tmp_path):

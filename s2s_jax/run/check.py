@@ -128,6 +128,7 @@ def _problems(experiment: Experiment) -> Iterator[str]:
             f"scheduled_sampling.prediction={sampling.prediction} feeds weights over the vocabulary, and "
             f"model.decoder.copy={copy} needs tokens; set scheduled_sampling.prediction=argmax or sample."
         )
+    yield from _hidden_word_problems(experiment)
     yield from _sequence_problems(experiment)
     source, target = experiment.tokenizer.source, experiment.tokenizer.target
     if experiment.warm_start.takes_tokenizers:
@@ -140,6 +141,23 @@ def _problems(experiment: Experiment) -> Iterator[str]:
             )
     elif copy_slots(experiment.model) and source.type != target.type:
         yield unequal_types(source.type, target.type)
+
+
+def _hidden_word_problems(experiment: Experiment) -> Iterator[str]:
+    """Hidden words in the target where the decoder reads another target, or takes what it reads for observed."""
+    if not (rate := experiment.tokenizer.target.word_dropout):
+        return
+    objective, architecture = experiment.loss.objective, experiment.model.decoder.architecture
+    found = {
+        f"loss.objective={objective}": isinstance(OBJECTIVES[objective], SequenceLevel),
+        f"model.decoder.architecture={architecture}": architecture == "hard",
+    }
+    for setting, reads_truth in found.items():
+        if reads_truth:
+            yield (
+                f"tokenizer.target.word_dropout={rate} hides words from a decoder that reads the true target, and "
+                f"{setting} needs them; set tokenizer.target.word_dropout=0."
+            )
 
 
 def _sequence_problems(experiment: Experiment) -> Iterator[str]:

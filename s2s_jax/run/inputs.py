@@ -74,6 +74,7 @@ def _noise(tokenizers: PairTokenizer, experiment: Experiment) -> Noise:
             getattr(experiment.tokenizer, side),
             f"tokenizer.{side}",
             guided=experiment.loss.guided,
+            reverses=side == "target" and tokenizers.reverses_target,
         )
         for side in SIDES
     )

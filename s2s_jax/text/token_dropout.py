@@ -34,12 +34,14 @@ class TokenDropout(NamedTuple):
         redraw: (ids, strength, seed) -> the ids of a random segmentation of the same text.
         ordinary: ids from here on are tags and copied words, which are kept.
         rate: probability that a token is replaced by UNK.
+        reverses: whether rows are written from their last token to the first.
     """
 
     redraw: Callable[..., list[int]] | None
     ordinary: int
     strength: float
     rate: float
+    reverses: bool = False
 
     def lengths(self, rows: Ragged) -> Int[np.ndarray, " N"]:
         """Lengths that most segmentations of each row stay within, and that the best one does."""
@@ -74,19 +76,24 @@ class TokenDropout(NamedTuple):
 
     def _drawn(self, row: Row, seed: int) -> Sequence[int] | Row:
         """A random segmentation of a row; the row itself where it has unknown words."""
-        ids, tags = row[:-1].tolist(), int(len(row) > 1 and row[0] >= self.ordinary)
+        order = -1 if self.reverses else 1
+        ids = row[:-1].tolist()[::order]
+        tags = int(bool(ids) and ids[0] >= self.ordinary)
         kept, ids = ids[:tags], ids[tags:]
         if not ids or max(ids) >= self.ordinary:
             return row
         assert self.redraw is not None
-        return [*kept, *self.redraw(ids, strength=self.strength, seed=seed), EOS]
+        return [*[*kept, *self.redraw(ids, strength=self.strength, seed=seed)][::order], EOS]
 
 
-def token_dropout(tokenizer: Tokenizer, config: TokenizerConfig, group: str, *, guided: float) -> TokenDropout | None:
+def token_dropout(
+    tokenizer: Tokenizer, config: TokenizerConfig, group: str, *, guided: float, reverses: bool = False
+) -> TokenDropout | None:
     """The noise of a side that its settings, whose full names begin with `group`, ask for; None where there is none.
 
     Args:
         guided: weight of a loss that needs to know which tokens are linked.
+        reverses: whether rows are written from their last token to the first.
 
     Raises:
         ValueError: the tokenizer has no such noise, or it does not go with that loss.
@@ -101,5 +108,5 @@ def token_dropout(tokenizer: Tokenizer, config: TokenizerConfig, group: str, *, 
             f"{group}.{offered}=0 or loss.guided=0."
         )
     redraw = inner.redraw if strength else None
-    noise = TokenDropout(redraw, inner.size, strength, config.word_dropout)
+    noise = TokenDropout(redraw, inner.size, strength, config.word_dropout, reverses)
     return noise if strength or config.word_dropout else None
