@@ -128,14 +128,14 @@ def search_with_policy(
     returned = width if n_best is None else min(n_best, width)
     slots = policy.groups * width
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, slots, axis=0), model.encode(params, source))
-    tokens = source_tokens(source)
-    limits = limits_of(rules, tokens, max_length=max_length, prefix=prefix, repeats=slots)
-    mask = jnp.repeat(real(tokens), slots, axis=0)
-    rows, length = tokens.shape[0] * policy.groups, tokens.shape[1]
+    line = source_tokens(source)
+    limits = limits_of(rules, line, max_length=max_length, prefix=prefix, repeats=slots)
+    mask = jnp.repeat(real(line), slots, axis=0)
+    rows, length = line.shape[0] * policy.groups, line.shape[1]
     longest = limits.longest.reshape(rows, width)[:, 0]
     tokens = jnp.full((rows * width, max_length), PAD, jnp.int32) if rules.look_back else None
     attention = jnp.zeros((rows * width, length)) if coverage else None
-    first = initial_beam(tokens, policy, width=width, max_length=max_length)
+    first = initial_beam(line, policy, width=width, max_length=max_length)
     params, memory = round_once(model, params, memory, state, first.token.reshape(-1))
     last = loop_until_done(
         beam_step(model, params, rules, width=width, is_done=done_rule(stopping, returned)),
