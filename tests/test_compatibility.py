@@ -250,6 +250,12 @@ BROKEN = [
         "--model.decoder.copy none.",
     ),
     (
+        "copying needs softmax",
+        {"decoder.copy": "pointer", "decoder.output": "sparsemax"},
+        "model.decoder.copy=pointer adds to the probabilities of a softmax, and model.decoder.output=sparsemax is "
+        "another distribution; use --model.decoder.output softmax or --model.decoder.copy none.",
+    ),
+    (
         "copying needs a distribution",
         {"decoder.copy": "pointer", "attention.normalizer": "sigmoid"},
         "model.decoder.copy=pointer reads the attention weights as probabilities, but with "

@@ -12,6 +12,7 @@ from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine, token
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
+from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import Params
 from s2s_jax.shapes import PAD, UNK, source_tokens
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -148,7 +149,9 @@ class Translator:
         return [results[row] for row in range(len(lines))]
 
     def _translation(self, line: str, ids: np.ndarray, result: SearchResult, row: int) -> Translation:
-        slots = np.flatnonzero(np.isfinite(result.scores[row])).tolist()
+        slots = np.flatnonzero(np.isfinite(result.scores[row]))
+        possible = slots[result.log_probs[row, slots].min(-1, initial=0.0) > IMPOSSIBLE / 2]
+        slots = (possible if len(possible) else slots).tolist()  # rules may leave nothing that is possible
         hypotheses = [self._hypothesis(line, result, row, slot, len(ids)) for slot in slots]
         if self.config.mbr_metric != "none" and hypotheses:
             texts = [hypothesis.text for hypothesis in hypotheses]

@@ -575,6 +575,17 @@ def _copying_needs_attention(config: ModelSettings) -> Iterator[Violation]:
         )
 
 
+def _copying_needs_softmax(config: ModelSettings) -> Iterator[Violation]:
+    decoder = config.decoder
+    if decoder.copy in COPYING and decoder.output != "softmax":
+        yield Violation(
+            "copying needs softmax",
+            f"model.decoder.copy={decoder.copy} adds to the probabilities of a softmax, and "
+            f"model.decoder.output={decoder.output} is another distribution",
+            ({"model.decoder.output": "softmax"}, {"model.decoder.copy": "none"}),
+        )
+
+
 def _copying_needs_distribution(config: ModelSettings) -> Iterator[Violation]:
     attention, copying = config.attention, COPYING.get(config.decoder.copy)
     if copying is None or not copying.needs_distribution or attention.score not in SCORES:
@@ -623,7 +634,10 @@ def _latent_alignment_is_one_softmax(config: ModelSettings) -> Iterator[Violatio
     if not ARCHITECTURES[decoder.architecture].latent_alignment:
         return
     needed = {"normalizer": "softmax", "history": "none", "constraint": "none", "heads": 1}
-    wanted = {f"model.attention.{name}": value for name, value in needed.items()} | {"model.decoder.copy": "none"}
+    wanted = {f"model.attention.{name}": value for name, value in needed.items()}
+    wanted |= {"model.decoder.copy": "none", "model.decoder.output": "softmax"}
+    if decoder.readout_kind is not ARCHITECTURES[decoder.architecture].readout:
+        wanted["model.decoder.readout_type"] = "architecture"
     if score is None or score.stateful or score.needs_history:
         wanted["model.attention.score"] = "general"
     if config.features.combination not in OF_EMBEDDINGS:
@@ -761,6 +775,7 @@ RULES: tuple[Rule, ...] = (
     _tied_readout_is_as_wide_as_embedding,
     _bridge_needs_equal_states,
     _copying_needs_attention,
+    _copying_needs_softmax,
     _copying_needs_distribution,
     _prefix_is_all_that_is_read,
     _latent_alignment_is_one_softmax,

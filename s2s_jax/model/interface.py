@@ -51,6 +51,7 @@ class StepOutput(NamedTuple):
     context: Float[Array, "*B M"]
     heads: PyTree = ()  # the alignment of each head, [*B, N, S], of which `alignment` is the mean; () with one head
     given_log_normalizer: PyTree = ()  # [*B], subtracted from the logits of possible tokens; () for their logsumexp
+    scores: PyTree = ()  # [*B, V], which `Model.output` turns into probabilities, if that is not softmax; else ()
 
     @property
     def log_normalizer(self) -> Float[Array, "*B"]:
@@ -71,6 +72,12 @@ class LogitsReader(NamedTuple):
     read: Callable[[Float[Array, "N V"], PyTree], PyTree]  # (logits, wanted) -> leaves [N]
     wanted: PyTree  # the second argument of `read`, such as the targets, leaves [B, T]
     tokens: int  # how many tokens' logits are held at once, at most
+    reads_scores: bool = False  # `read` gets `StepOutput.scores` in the place of logits, where there are scores
+
+    def read_output(self, output: StepOutput, wanted: PyTree) -> StepOutput:
+        """The output of a step with what is read in the place of its logits."""
+        read = output.logits if isinstance(output.scores, tuple) or not self.reads_scores else output.scores
+        return output._replace(logits=self.read(read, wanted), scores=())
 
 
 class TokenSampler(NamedTuple):
@@ -184,6 +191,8 @@ class Model:
     `unroll` is *defined* as the scan of `step`; left out, it is that scan. A model that is trained with soft
     predictions (`scheduled_sampling.prediction`) gets weights over the vocabulary in place of token ids.
 
+    `output` names the distribution over the vocabulary, as `model.decoder.output` does, by which the loss is chosen.
+
     `embed` and `encode_embedded` are needed only for gradients with respect to the source (`evaluate.gradients`).
     `posterior` is the alignment of given targets where it is another than that of `unroll`, which knows no later token.
     """
@@ -195,6 +204,7 @@ class Model:
     embed: EmbedFn | None = None
     encode_embedded: EncodeEmbeddedFn | None = None
     posterior: PosteriorFn | None = None
+    output: str = "softmax"
 
     def __post_init__(self):
         if self.unroll is None:
@@ -220,7 +230,7 @@ def scan_of_step(step: StepFn) -> UnrollFn:
             if sampler is not None:
                 sampled = sampler.next_token(output.logits, sampler_inputs, time)
             if reader is not None:
-                output = output._replace(logits=reader.read(output.logits, wanted))
+                output = reader.read_output(output, wanted)
             return (state, sampled), output
 
         times = jnp.arange(tokens.shape[1])

@@ -254,7 +254,11 @@ def build_seq2seq(
         return posterior_alignment(model.decoder, memory, state, batch.target)
 
     latent = ARCHITECTURES[config.decoder.architecture].latent_alignment
-    return Model(jax.jit(init), encode, step, unroll, embed, encode_embedded, posterior if latent else None)
+    return Model(
+        *(jax.jit(init), encode, step, unroll, embed, encode_embedded),
+        posterior=posterior if latent else None,
+        output=config.decoder.output,
+    )
 
 
 class ModelBuilder(Protocol):

@@ -117,6 +117,14 @@ def _problems(experiment: Experiment) -> Iterator[str]:
             "none; choose "
             f"another model.attention.score, or set loss.{terms[0]}=0."
         )
+    if (output := experiment.model.decoder.output) != "softmax":
+        defaults = {"objective": "cross-entropy", "label_smoothing": 0.0}
+        for name, default in defaults.items():
+            if (value := getattr(experiment.loss, name)) != default:
+                yield (
+                    f"model.decoder.output={output} is trained with the loss that belongs to it, for which "
+                    f"loss.{name}={value} is not defined; set loss.{name}={default}, or model.decoder.output=softmax."
+                )
     if experiment.loss.diagonal and experiment.tokenizer.reverse_target:
         yield (
             f"loss.diagonal={experiment.loss.diagonal} wants source and target in one order, and "

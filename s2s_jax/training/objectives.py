@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
 from s2s_jax.model.ops.logits import chosen_logits
+from s2s_jax.model.output_distribution import SPARSE_OUTPUTS, entmax_loss
 from s2s_jax.shapes import Batch, real
 from s2s_jax.training.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss
 from s2s_jax.training.scheduled_sampling import ScheduledSamplingConfig, scheduled_sampling
@@ -122,6 +123,14 @@ def mean_of_possible_logits(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
     return jnp.mean(logits, axis=-1, where=logits > IMPOSSIBLE / 2)
 
 
+def sparse_losses(scores: Float[Array, "*B V"], target: Int[Array, "*B"], *, output: str) -> Losses:
+    """The Fenchel-Young loss of each token, in the place of nats, for a sparse distribution over the vocabulary."""
+    with jax.named_scope("loss"):
+        loss = entmax_loss(output, scores, target)
+        true = jnp.take_along_axis(scores, target[..., None], axis=-1)[..., 0]
+        return Losses(loss, loss, (true >= scores.max(-1)).astype(jnp.float32))
+
+
 def sum_losses(losses: Losses, target: Int[Array, "B T"]) -> LossSums:
     """The losses of real tokens, summed."""
     weight = real(target).astype(jnp.float32)
@@ -140,9 +149,13 @@ def batch_sums(
 ) -> LossSums:
     """The sums of a batch under teacher forcing, or under an input policy."""
     losses = functools.partial(token_losses, label_smoothing=config.label_smoothing)
-    reader = LogitsReader(losses, batch.target, config.vocabulary_chunk) if config.vocabulary_chunk else None
+    if model.output in SPARSE_OUTPUTS:
+        losses = functools.partial(sparse_losses, output=model.output)
+    chunk = config.vocabulary_chunk
+    reader = LogitsReader(losses, batch.target, chunk, reads_scores=True) if chunk else None
     output = unroll_targets(model, params, batch, key, policy=policy, reader=reader)
-    each = losses(output.logits, batch.target) if reader is None else Losses(*output.logits)
+    logits = output.logits if isinstance(output.scores, tuple) else output.scores
+    each = losses(logits, batch.target) if reader is None else Losses(*output.logits)
     return sum_losses(each, batch.target)._replace(auxiliary=alignment_terms(output.alignment, batch, config=config))
 
 

@@ -7,6 +7,7 @@ from s2s_jax.model.bridge import BRIDGES, BridgeName
 from s2s_jax.model.cells import CELLS, CellName
 from s2s_jax.model.copy_mechanism import COPYING, CopyName
 from s2s_jax.model.decoder.architectures import ARCHITECTURES
+from s2s_jax.model.output_distribution import SPARSE_OUTPUTS, OutputName
 from s2s_jax.model.readout import GATES, READOUTS, ContextGateName, Readout, ReadoutName
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
@@ -64,6 +65,9 @@ class DecoderConfig:
     states."""
     tied_embeddings: bool = False
     """Predict with the target embeddings instead of a separate matrix. Press & Wolf 2017, arXiv:1608.05859."""
+    output: OutputName = "softmax"
+    """Distribution over the vocabulary. entmax-1.5 and sparsemax give most tokens a probability of exactly 0, and are
+    trained with their own loss, which takes the place of cross-entropy. Peters et al. 2019, arXiv:1905.05702."""
     residual_from: int = 0
     """First layer (counted from 1) whose input is added to its output; 0 for none. Where a layer's previous state
     queries or predicts (bahdanau, bahdanau-new-state, gnmt), its previous output takes that place."""
@@ -91,6 +95,7 @@ class DecoderConfig:
         one_of("model.decoder.copy", self.copy, ("none", *COPYING))
         one_of("model.decoder.context_gate", self.context_gate, ("none", *GATES))
         one_of("model.decoder.readout_type", self.readout_type, ("architecture", *READOUTS))
+        one_of("model.decoder.output", self.output, ("softmax", *SPARSE_OUTPUTS))
         at_least("model.decoder.size", self.size, 1)
         at_least("model.decoder.layers", self.layers, 1)
         at_least("model.decoder.transitions", self.transitions, 1)

@@ -24,6 +24,7 @@ from s2s_jax.model.interface import Memory, Noise, State, StepOutput, Token
 from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_mask, keep_words, word_keys
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul_transposed
+from s2s_jax.model.output_distribution import SPARSE_OUTPUTS, log_probabilities
 from s2s_jax.model.zoneout import draw_kept_at, zoneout_rates
 from s2s_jax.shapes import Size
 
@@ -161,7 +162,8 @@ class Decoder(nnx.Module):
         projected = self.cells[0].project(embedded)
         state, output = self.advance(self.step_weights(), memory, state, projected, embedded, token)
         logits = self.logits(output.features, self.copy_scores(memory, output, embedded))
-        return state, StepOutput(logits, output.alignment, output.context, output.heads)
+        scores = self.scores(output.features) if self.is_sparse else ()
+        return state, StepOutput(logits, output.alignment, output.context, output.heads, scores=scores)
 
     def embed(self, memory: Memory, tokens: Int[Array, "*B"] | Float[Array, "*B V"]) -> Float[Array, "*B E"]:
         """The embeddings of target tokens, or the means that weights over the vocabulary make; with dropout."""
@@ -261,15 +263,26 @@ class Decoder(nnx.Module):
             features = output.copy_features, output.alignment, output.context
             return self.copying.copied(target_ids, *features, embedded)
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most tokens have a probability of 0, so that their scores are no logits."""
+        return self.config.output in SPARSE_OUTPUTS
+
+    def scores(self, vector: Float[Array, "*B R"], product: Float[Array, "*B V"] | None = None) -> Float[Array, "*B V"]:
+        """The scores of the vocabulary, of which the output distribution makes probabilities."""
+        return self.vocabulary_product(vector, product) + broadcast_bias(self.output_bias[...], vector.ndim)
+
     def logits(
         self, vector: Float[Array, "*B R"], copied: Copied | None, product: Float[Array, "*B V"] | None = None
     ) -> Float[Array, "*B W"]:
-        """Logits of the vocabulary, or log-probabilities of vocabulary and slots in a model that copies.
+        """Logits of the vocabulary, or log-probabilities where it is sparse or, with the slots, in a model that copies.
 
         Args:
             product: the product with the vocabulary, if it has been computed before.
         """
-        logits = self.vocabulary_product(vector, product) + broadcast_bias(self.output_bias[...], vector.ndim)
+        logits = self.scores(vector, product)
+        if self.is_sparse:
+            return log_probabilities(self.config.output, logits)
         if self.copying is None:
             return logits
         with jax.named_scope("copying"):

@@ -52,11 +52,13 @@ def unroll(
         embedded = decoder.embed(memory, sampled)
     copied = decoder.copy_scores(memory, output, embedded)
     output, product, copied = jax.tree.map(time_first, (output, product, copied))
+    scores = ()
     if reader is None:
         logits = decoder.logits(output.features, copied, product)
+        scores = decoder.scores(output.features, product) if decoder.is_sparse else ()
     else:
         logits = _read_logits(decoder, output.features, copied, reader)
-    return state, StepOutput(logits, output.alignment, output.context, output.heads)
+    return state, StepOutput(logits, output.alignment, output.context, output.heads, scores=scores)
 
 
 def _is_parallel(decoder: Decoder) -> bool:
@@ -195,7 +197,8 @@ def _read_logits(
     @jax.checkpoint
     def read(chunk):
         vector, copied, wanted = chunk
-        return reader.read(decoder.logits(vector, copied), wanted)
+        of_scores = reader.reads_scores and decoder.is_sparse
+        return reader.read(decoder.scores(vector) if of_scores else decoder.logits(vector, copied), wanted)
 
     shape = vectors.shape[:2]
     total = math.prod(shape)
