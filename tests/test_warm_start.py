@@ -19,6 +19,7 @@ from s2s_jax.run.warm_start import shared_tokens, vocabulary_axes
 from s2s_jax.sweep.fingerprint import trial_identity
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.embedding_file import embedding_files, read_vectors
+from s2s_jax.text.features import FeatureTokenizers
 from s2s_jax.text.symbol_tokenizers import Words
 from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.loop import TrainingLoop
@@ -148,6 +149,10 @@ def test_axes_that_grow_with_a_vocabulary_are_found(copy):
     words = [Words(["a", "b", "c"]), Words(["a", "x"])]
     config = tiny.experiment(f"model.decoder.copy={copy}").model
     _, axes = vocabulary_axes(config, PairTokenizer(*words, slots=2 * (copy != "none")))
+    featured = PairTokenizer(*words, features=FeatureTokenizers((Words(["PL", "SG", "PST"]),), ";"))
+    of_features = vocabulary_axes(tiny.experiment("model.features.encoder=linear").model, featured)[1]
+    added = {place.side: path for path, place in of_features.items() if path not in axes}
+    assert added.keys() == {"feature1"}
     assert axes == {
         "embedding": VocabularyAxis(0, "source"),
         "decoder.embedding": VocabularyAxis(0, "target"),

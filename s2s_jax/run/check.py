@@ -140,13 +140,14 @@ def _problems(experiment: Experiment) -> Iterator[str]:
     yield from _sequence_problems(experiment)
     source, target = experiment.tokenizer.source, experiment.tokenizer.target
     if experiment.warm_start.takes_tokenizers:
-        if source.file or target.file:
-            side = "source" if source.file else "target"
-            yield (
-                f"tokenizer.{side}.file={source.file or target.file} and the tokenizers of warm_start.run="
-                f"{experiment.warm_start.run} cannot both be used; set --warm-start.tokenizers false, or leave "
-                f"tokenizer.{side}.file empty."
-            )
+        files = {side: getattr(experiment.tokenizer, side).file for side in ("source", "target", "features")}
+        for side, file in files.items():
+            if file:
+                yield (
+                    f"tokenizer.{side}.file={file} and the tokenizers of warm_start.run={experiment.warm_start.run} "
+                    "cannot both be used; set --warm-start.tokenizers false, or leave "
+                    f"tokenizer.{side}.file empty."
+                )
     elif copy_slots(experiment.model) and source.type != target.type:
         yield unequal_types(source.type, target.type)
 

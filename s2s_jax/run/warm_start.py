@@ -70,7 +70,7 @@ def with_tokenizers_of(experiment: Experiment, source: Run | None) -> Experiment
 
 def taken_settings(own: TokenizersConfig, theirs: TokenizersConfig) -> TokenizersConfig:
     """The settings of tokenizers that come with a run: what they learn is theirs, what holds in training is own."""
-    sides = {side: _taken_side(getattr(own, side), getattr(theirs, side)) for side in SIDES}
+    sides = {side: _taken_side(getattr(own, side), getattr(theirs, side)) for side in (*SIDES, "features")}
     return dataclasses.replace(theirs, **sides)
 
 
@@ -118,33 +118,34 @@ def vocabulary_axes(
 ) -> tuple[dict[str, Shape], dict[str, VocabularyAxis]]:
     """The shape of each parameter of a model, and the axes that have an entry per token: they grow with it."""
 
-    def shapes(source: int, target: int) -> dict[str, Shape]:
+    def shapes(source: int, target: int, *features: int) -> dict[str, Shape]:
         table = None if config.decoder.copy == "none" else np.full(source + tokenizers.slots, -1, np.int32)
-        model = build(config, source_vocabulary=source, target_vocabulary=target, copy_table=table)
+        sizes = {"source_vocabulary": source, "target_vocabulary": target, "feature_vocabularies": features}
+        model = build(config, **sizes, copy_table=table)
         params = jax.eval_shape(model.init, jax.random.key(0))
         return {path: leaf.shape for path, leaf in dotted_paths(params).items()}
 
-    sizes = (tokenizers.source.size, tokenizers.target.size)
-    here, axes = shapes(*sizes), {}
-    for side, larger in (("source", (sizes[0] + 1, sizes[1])), ("target", (sizes[0], sizes[1] + 1))):
+    sizes = {side: tokenizer.size for side, tokenizer in tokenizers.sides.items()}
+    here, axes = shapes(*sizes.values()), {}
+    for grown in sizes:
         try:
-            grown = shapes(*larger)
-        except ValueError:  # one vocabulary for both sides
-            grown = shapes(sizes[0] + 1, sizes[1] + 1)
+            larger = shapes(*(size + (side == grown) for side, size in sizes.items()))
+        except ValueError:  # one vocabulary for several sides
+            larger = shapes(*(size + 1 for size in sizes.values()))
         for path, shape in here.items():
-            changed = [axis for axis, size in enumerate(shape) if grown[path][axis] != size]
+            changed = [axis for axis, size in enumerate(shape) if larger[path][axis] != size]
             if len(changed) == 1:
-                axes.setdefault(path, VocabularyAxis(changed[0], side))
+                axes.setdefault(path, VocabularyAxis(changed[0], grown))
     return here, axes
 
 
 def _shared(here: PairTokenizer, there: PairTokenizer) -> dict[str, SharedTokens]:
-    """What the vocabularies share, for the sides whose tokenizers differ."""
-    pairs = {side: (getattr(here, side), getattr(there, side)) for side in SIDES}
+    """What the vocabularies share, for the sides whose tokenizers differ; one that is only here shares nothing."""
+    nothing = SharedTokens(np.array([], np.int64), np.array([], np.int64))
     return {
-        side: shared_tokens(*pair)
-        for side, pair in pairs.items()
-        if tokenizer_fingerprint(pair[0]) != tokenizer_fingerprint(pair[1])
+        side: shared_tokens(tokenizer, there.sides[side]) if side in there.sides else nothing
+        for side, tokenizer in here.sides.items()
+        if side not in there.sides or tokenizer_fingerprint(tokenizer) != tokenizer_fingerprint(there.sides[side])
     }
 
 
