@@ -8,7 +8,14 @@ import numpy as np
 from s2s_jax import run
 from s2s_jax.decode.translate import Translation
 from s2s_jax.evaluate.config import EvaluationConfig
-from s2s_jax.evaluate.evaluation import FORCED_COLUMNS, forced_sums, gold_links, group_by_source, predictions_of
+from s2s_jax.evaluate.evaluation import (
+    FORCED_COLUMNS,
+    forced_sums,
+    gold_links,
+    group_by_source,
+    predictions_of,
+    source_lines,
+)
 from s2s_jax.evaluate.exposure_bias import free_running_losses
 from s2s_jax.evaluate.metrics import METRICS, Predictions, by_item, counts_of, link_counts, value
 from s2s_jax.run.batches import encode
