@@ -1,8 +1,9 @@
 """Inflection: a lemma and its tags to a form, of lemmas that were not seen in training.
 
 The words are invented, the grammar is the regular noun morphology of Turkish (`s2s_jax/text/inflection.py`).
-Claim: tags as a feature are read as well as tags in the source line, whichever way they are combined with the lemma.
-Command: s2s train inflection
+Claim: tags as a feature are read at least as well as tags in the source line. Seen with seed 0, 500 validation forms:
+0.918 exact match, 0.970 with --model.features.combination hierarchical, 0.914 with tags in line, 0.007 without tags.
+Command: s2s train inflection --data.eval-size 500 --validation.every 800 --validation.sentences 500
 Your own data, in the order lemma, form, tags of SIGMORPHON 2016-2018: s2s train inflection --data.train train.tsv
 --data.validation dev.tsv --data.features 3; other orders are in docs/how-to/features-and-several-sources.md.
 """
