@@ -54,11 +54,11 @@ def decode_autoregressively(
         compactions: see `decode.compaction`.
     """
     memory, state = jax.tree.map(lambda leaf: jnp.repeat(leaf, hypotheses, axis=0), model.encode(params, source))
-    tokens = source_tokens(source)
-    limits = limits_of(rules, tokens, max_length=max_length, prefix=prefix, repeats=hypotheses)
-    mask = jnp.repeat(real(tokens), hypotheses, axis=0)
+    read = source_tokens(source)
+    limits = limits_of(rules, read, max_length=max_length, prefix=prefix, repeats=hypotheses)
+    mask = jnp.repeat(real(read), hypotheses, axis=0)
     empty = ~mask.any(-1)  # rows that only fill up a batch end at once
-    first = initial_loop(state, empty, max_length=max_length, source_length=tokens.shape[1])
+    first = initial_loop(state, empty, max_length=max_length, source_length=read.shape[1])
     params, memory = round_once(model, params, memory, state, first.token)
     last = loop_until_done(
         decode_step(model, params, rules, choose),
@@ -79,7 +79,7 @@ def decode_autoregressively(
         ~(tokens == EOS).any(-1) & ~empty,
         last.total,
     )
-    return SearchResult(*(leaf.reshape(tokens.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
+    return SearchResult(*(leaf.reshape(read.shape[0], hypotheses, *leaf.shape[1:]) for leaf in result))
 
 
 def decode_step(
