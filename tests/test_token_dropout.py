@@ -2,8 +2,11 @@
 
 import collections
 import itertools
+import json
 import random
 import re
+import subprocess
+import sys
 
 import fake
 import jax
@@ -56,22 +59,21 @@ def near(tokenizer, line: str, expected: dict[Segmentation, float], *, strength:
         assert abs(counts[segmentation] - probability * DRAWS) <= 5 * error + 1, segmentation
 
 
-def dropped_once(scores: dict[str, float], symbols: Segmentation, rate: float, dropped: frozenset) -> dict:
-    """Probabilities where the best possible merge of two neighbors is dropped for good, or done, one after another."""
-    ends = list(itertools.accumulate(map(len, symbols), initial=0))
-    possible = [
-        (-scores[left + right], place)
-        for place, (left, right) in enumerate(itertools.pairwise(symbols))
-        if left + right in scores and (ends[place], ends[place + 1], ends[place + 2]) not in dropped
-    ]
-    if not possible:
-        return {symbols: 1.0}
-    place = min(possible)[1]
-    done = (*symbols[:place], symbols[place] + symbols[place + 1], *symbols[place + 2 :])
-    without = dropped | {(ends[place], ends[place + 1], ends[place + 2])}
-    return added(
-        (1 - rate, dropped_once(scores, done, rate, dropped)), (rate, dropped_once(scores, symbols, rate, without))
-    )
+def merged(ranks, symbols: Segmentation, rate: float, whole=lambda pair: pair) -> dict:
+    """Provilkov et al. 2020, algorithm 1, over all outcomes: the word is done in a round where every merge is left out.
+
+    Args:
+        ranks: of merges; the smallest is done first.
+        whole: the name in `ranks` of a pair of neighbors.
+    """
+    places = [place for place, pair in enumerate(itertools.pairwise(symbols)) if whole(pair) in ranks]
+    places.sort(key=lambda place: ranks[whole(symbols[place : place + 2])])
+    parts, left = [], 1.0
+    for place in places:  # the best one that is kept; no merge is possible at two places
+        done = (*symbols[:place], symbols[place] + symbols[place + 1], *symbols[place + 2 :])
+        parts.append((left * (1 - rate), merged(ranks, done, rate, whole)))
+        left *= rate
+    return added(*parts, (left, {symbols: 1.0}))
 
 
 def added(*parts: tuple[float, dict]) -> dict:
@@ -90,10 +92,11 @@ def model_scores(tokenizer) -> dict[str, float]:
 
 @pytest.mark.parametrize("strength", [0.1, 0.4])
 def test_bpe_dropout_leaves_out_each_possible_merge_with_its_probability(tokenizers, strength):
-    """As sentencepiece does it: a merge is dropped once, until one of its sides has changed."""
     tokenizer = tokenizers["bpe"]
-    word = max((word for word in WORDS if len(word) == 5), key=lambda word: -len(tokenizer.encode(word)))
-    expected = dropped_once(model_scores(tokenizer), tuple(word), strength, frozenset())
+    distinct = (word for word in WORDS if len(word) == len(set(word)) == 5)
+    word = max(distinct, key=lambda word: -len(tokenizer.encode(word)))
+    ranks = {piece: -score for piece, score in model_scores(tokenizer).items()}
+    expected = merged(ranks, tuple(word), strength, "".join)
     assert len(expected) > 3
     near(tokenizer, word, expected, strength=strength)
 
@@ -121,22 +124,10 @@ def test_unigram_segmentations_are_drawn_in_proportion_to_a_power_of_their_proba
 
 
 def test_dropout_of_codes_leaves_out_merges_anew_in_each_round(tokenizers):
-    """Provilkov et al. 2020, algorithm 1, over all outcomes: a round ends the word where every merge is left out."""
     codes, rate = tokenizers["codes"], 0.3
     ranks = {merge: rank for rank, merge in reversed([*enumerate(codes.merges)])}
-
-    def outcomes(symbols: Segmentation) -> dict:
-        pairs = [place for place, pair in enumerate(itertools.pairwise(symbols)) if pair in ranks]
-        pairs.sort(key=lambda place: ranks[symbols[place], symbols[place + 1]])
-        parts, left = [], 1.0
-        for place in pairs:  # the best one that is kept; "abc" has no merge at two places
-            done = (*symbols[:place], symbols[place] + symbols[place + 1], *symbols[place + 2 :])
-            parts.append((left * (1 - rate), outcomes(done)))
-            left *= rate
-        return added(*parts, (left, {symbols: 1.0}))
-
     expected: dict[Segmentation, float] = {}
-    for symbols, probability in outcomes(("a", "b", "c</w>")).items():
+    for symbols, probability in merged(ranks, ("a", "b", "c</w>"), rate).items():
         shown = (*(symbol + "@@" for symbol in symbols[:-1]), symbols[-1].removesuffix("</w>"))
         expected[shown] = expected.get(shown, 0) + probability
     near(codes, "abc", expected, strength=rate)
@@ -214,6 +205,29 @@ def test_the_decoder_reads_unknown_words_and_predicts_the_true_ones(plan_of):
     hidden = fed[words] != target[words]
     assert (fed[words][hidden] == UNK).all()
     assert abs(hidden.mean() - 0.3) < 5 * np.sqrt(0.21 / hidden.size)
+
+
+def test_segmentations_are_those_of_every_process(tokenizers):
+    """The generator of sentencepiece would give each process others."""
+    numbers = {kind: tokenizers[kind].encode(LINES[0]) for kind in ("bpe", "unigram")}
+    program = f"""
+import json, sys
+from s2s_jax.text.tokenizers import tokenizer_of
+for kind, state in json.loads(sys.stdin.read()).items():
+    print(tokenizer_of(state).redraw({numbers}[kind], strength=0.3, seed=5))
+"""
+    states = json.dumps({kind: tokenizers[kind].state() for kind in numbers})
+    done = subprocess.run([sys.executable, "-c", program], input=states, capture_output=True, text=True, check=True)
+    here = [tokenizers[kind].redraw(ids, strength=0.3, seed=5) for kind, ids in numbers.items()]
+    assert done.stdout.splitlines() == [str(ids) for ids in here]
+
+
+def test_without_dropout_words_are_merged_as_sentencepiece_merges_them(tokenizers):
+    rare = train_tokenizer(LINES, TokenizerConfig(type="bpe", size=420, min_frequency=20))
+    for tokenizer in (tokenizers["bpe"], rare):
+        for line in (*LINES, "  zz a\u2581é", ""):
+            ids = tokenizer.encode(line)
+            assert tokenizer.redraw(ids, strength=0.0, seed=0) == ids
 
 
 def test_tags_and_copied_words_are_never_hidden():

@@ -48,7 +48,7 @@ class GivenPieces(Subwords):
         self._theirs = [pieces.unk_id()] * len(SPECIAL) + ordinary  # by our id
         self._ours = np.full(pieces.get_piece_size(), UNK, np.int32)  # by their id
         self._ours[ordinary] = np.arange(len(SPECIAL), len(self._theirs))
-        self.redrawn_by = {1: "sampling_alpha", 2: "dropout"}.get(_model_type(model), "")
+        self.redrawn_by = self._segmenter.setting
 
     @property
     def size(self) -> int:
@@ -88,15 +88,6 @@ class GivenPieces(Subwords):
 
     def _ids(self, numbers: Sequence[int]) -> list[int]:
         return self._ours[[*numbers]].tolist()
-
-
-def _model_type(model: bytes) -> int:
-    """The number of the algorithm of a sentencepiece model."""
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
-
-    proto = ModelProto()
-    proto.ParseFromString(model)
-    return proto.trainer_spec.model_type
 
 
 class MergeCodes(Symbols):

@@ -3,10 +3,10 @@
 import base64
 import contextlib
 import ctypes
+import functools
 import io
 import itertools
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from s2s_jax.shapes import SPECIAL, UNK
 from s2s_jax.text.normalization import normalize, origins
 from s2s_jax.text.ragged import Rows, with_eos
+from s2s_jax.text.segmentation import Segmenter
 from s2s_jax.text.symbol_tokenizers import Span, replace_unknown
 
 # sentencepiece writes a space as U+2581 and skips training lines with U+2585: both are escaped, as is the escape sign
@@ -22,8 +23,6 @@ ESCAPE = "\ue000"
 ESCAPED = {"\u2581": ESCAPE + "m", "\u2585": ESCAPE + "u", ESCAPE: ESCAPE + "e"}
 NEEDS_ESCAPE = re.compile("|".join(ESCAPED))
 SPACE = "\u2581"  # in pieces
-BROKEN = "\ufffd"  # where pieces are only some of the bytes of a character
-SAMPLING = threading.Lock()
 KNOWN_WORDS = 1 << 17  # that are kept with their ids, about 30 MB, at the start of lines and elsewhere
 KNOWN_LETTERS = 50  # of the longest of them
 LINES_AT_ONCE = 10_000  # that are tokenized while pieces are counted
@@ -132,18 +131,14 @@ class Subwords:
         """The ids of a random segmentation of the text of these, a function of the seed.
 
         Args:
-            strength: the probability that sentencepiece drops a possible merge (bpe), or the power to which it takes
-                the probability of a segmentation (unigram).
+            strength: the probability that a possible merge is dropped (bpe), or the power to which the probability of a
+                segmentation is taken (unigram).
         """
-        import sentencepiece
+        return self._ids(self._segmenter.redraw(self._numbers(ids), strength=strength, seed=seed))
 
-        text = self._pieces.decode(self._numbers(ids))
-        if UNK in ids or BROKEN in text:
-            return [*ids]
-        with SAMPLING:  # the generator belongs to all tokenizers
-            sentencepiece.set_random_generator_seed(seed)
-            drawn = self._pieces.encode(text, enable_sampling=True, alpha=strength, nbest_size=-1)
-        return self._ids(drawn)
+    @functools.cached_property
+    def _segmenter(self) -> Segmenter:
+        return Segmenter(self._model)
 
     def _numbers(self, ids: Sequence[int]) -> list[int]:
         """The numbers of the pieces in the model."""
