@@ -2,6 +2,8 @@
 
 import dataclasses
 import gzip
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import tiny
 from rich.console import Console
 
 from s2s_jax import run
-from s2s_jax.config import Experiment
+from s2s_jax.cli.command_line import parse
+from s2s_jax.config import Experiment, override
 from s2s_jax.run import warm_start
 from s2s_jax.run.run_dir import read_facts, read_json
 from s2s_jax.run.warm_start import shared_tokens, vocabulary_axes
@@ -345,3 +348,14 @@ def test_embeddings_start_from_the_vectors_of_a_file(begin, tmp_path):
     assert embedding_files("a") == {"source": "a", "target": "a"}
     with pytest.raises(ValueError, match="data.embeddings must be FILE or SOURCE_FILE,TARGET_FILE, got 'a,b,c'"):
         embedding_files("a,b,c")
+
+
+def test_every_command_of_the_page_is_understood():
+    """They are not run: the quickstart takes minutes."""
+    page = Path(__file__).parent.parent / "docs" / "how-to" / "fine-tune.md"
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    commands = [parse(shlex.split(line)[1:]) for line in "".join(blocks).splitlines()]
+    assert [each.command for each in commands] == ["train", "train", "evaluate", "evaluate", "train"]
+    for each in commands:
+        override(tiny.experiment(), *each.overrides)
+    compile(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[0], page, "exec")
