@@ -13,6 +13,8 @@ import pytest
 from json_page import sections
 
 from s2s_jax.cli.arguments import COMMANDS
+from s2s_jax.cli.experiments import find
+from s2s_jax.config import override, settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "how-to"
@@ -187,3 +189,26 @@ def test_a_recipe_with_several_corpora_works(page, s2s, trained_run, tmp_path, m
         before = (run / "source.tokenizer.json").read_bytes()
         done(train)  # resumed
         assert (run / "source.tokenizer.json").read_bytes() == before
+
+
+SIZES = {"size", "layers", "readout", "copy_slots"}  # numbers of which no paper asks whether they are there
+
+
+def test_every_ablation_of_the_page_changes_its_setting_and_is_legal():
+    """And every choice of encoder and decoder has a row: whoever adds one adds a row."""
+    text = (PAGES / "ablations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \|([^|]*)\| [^|]+ \| `s2s train reverse (.*) --run runs/[\w-]+` \|$", text, re.M)
+    assert len(rows) == text.count("`s2s train reverse ")
+    base, _ = find("reverse", "runs/reverse")
+    plain = {setting.name: setting for setting in settings(base)}
+    for name, papers, flags in rows:
+        changes = dict(re.findall(r"--(\S+) (\S+)", flags))
+        assert " ".join(f"--{flag} {value}" for flag, value in changes.items()) == flags
+        experiment = override(base, *(f"{flag}={value}" for flag, value in changes.items()))
+        changed = {setting.name for setting in settings(experiment) if setting.value != plain[setting.name].value}
+        assert name in changed
+        assert changed == {flag.replace("-", "_") for flag in changes}
+        for paper in filter(None, papers.strip().split("; ")):
+            assert re.fullmatch(r"[A-Z][\w ]+(& [A-Z]\w+ )?(et al\. )?\d{4}", paper), paper
+    choices = {name for name in plain if re.match(r"model\.(en|de)coder\.", name) and name.split(".")[-1] not in SIZES}
+    assert choices <= {name for name, *_ in rows}, "docs/how-to/ablations.md has no row for a setting"

@@ -127,7 +127,7 @@ def sparse_losses(scores: Float[Array, "*B V"], target: Int[Array, "*B"], *, out
     """The Fenchel-Young loss of each token, in the place of nats, for a sparse distribution over the vocabulary."""
     with jax.named_scope("loss"):
         loss = entmax_loss(output, scores, target)
-        true = jnp.take_along_axis(scores, target[..., None], axis=-1)[..., 0]
+        true = chosen_logits(scores, target)
         return Losses(loss, loss, (true >= scores.max(-1)).astype(jnp.float32))
 
 
