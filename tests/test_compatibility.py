@@ -250,6 +250,16 @@ BROKEN = [
         "--model.decoder.copy none.",
     ),
     (
+        "latent alignment and model.decoder.output",
+        {"decoder.architecture": "hard", "decoder.output": "sparsemax"},
+        None,
+    ),
+    (
+        "latent alignment and model.decoder.readout_type",
+        {"decoder.architecture": "hard", "decoder.readout_type": "deep"},
+        None,
+    ),
+    (
         "copying needs softmax",
         {"decoder.copy": "pointer", "decoder.output": "sparsemax"},
         "model.decoder.copy=pointer adds to the probabilities of a softmax, and model.decoder.output=sparsemax is "

@@ -37,6 +37,16 @@ def outputs_of(config, inputs, **other):
     return harness.forward(config)(harness.with_weights_from(config, inputs), **other)
 
 
+@EVERY_MONOTONIC
+def test_the_bias_starts_where_it_is_set(constraint):
+    """Raffel et al. 2017, section 2.4; without a setting, where the constraint's own docstring says."""
+    kind, score = CONSTRAINTS[constraint], {"constraint": constraint, "score": "additive"}
+    for setting, start in ((-4.0, -4.0), (0.0, kind.offset)):
+        config = harness.small_config(**score, monotonic_bias=setting)
+        made = kind(4, 4, config, values=4, dtype=jnp.float32, rngs=oracles.OneKey())
+        np.testing.assert_array_equal(made.bias[...], np.float32(start))
+
+
 LIMITS = {
     "local-p with a window that has no end": {"constraint": "local-p", "window": 10**6},
     "local-m with a window as long as the source": {"constraint": "local-m", "window": harness.SOURCE},
