@@ -79,7 +79,7 @@ def deep():
 def test_wider_padding_changes_nothing(deep):
     graph, weights, embedded, result = deep
     wider = np.concatenate([embedded, np.full((len(LENGTHS), 2, INPUTS), 9.0, np.float32)], axis=1)
-    outputs, carries = encoded(graph, weights, wider, np.pad(MASK, ((0, 0), (0, 2))))
+    outputs, carries, _ = encoded(graph, weights, wider, np.pad(MASK, ((0, 0), (0, 2))))
     oracles.same(outputs[:, :WIDTH], result.outputs, tolerance=1e-6)
     np.testing.assert_array_equal(outputs[:, WIDTH:], 0.0)
     oracles.same(carries, result.carries, tolerance=1e-6)
