@@ -54,7 +54,7 @@ def test_an_architecture_lists_what_it_refuses(entries):
     assert refused["luong"] == {}
     assert "sparsemax" in refused["hard"]["normalizer"]
     with_memory = ["location-aware", "dynamic-convolution", "gaussian-mixture", "gaussian-mixture-v2"]
-    assert refused["hard"]["score"] == ["none", *with_memory]
+    assert refused["hard"]["score"] == ["none", "last-state", *with_memory]
 
 
 def test_the_command_shows_and_cites(capsys):

@@ -317,9 +317,9 @@ BROKEN = [
     (
         "latent alignment and model.attention.normalizer",
         {"decoder.architecture": "hard", "attention.normalizer": "sparsemax"},
-        "model.decoder.architecture=hard sums over the alignment, whose probabilities are one softmax of scores "
-        "without memory, which model.attention.normalizer=sparsemax does not give; use --model.attention.normalizer "
-        "softmax or --model.decoder.architecture luong.",
+        "model.decoder.architecture=hard sums over the source token that predicts, which is not defined with "
+        "model.attention.normalizer=sparsemax; use --model.attention.normalizer softmax or "
+        "--model.decoder.architecture luong.",
     ),
     (
         "latent alignment and model.attention.score",
@@ -349,6 +349,11 @@ BROKEN = [
     (
         "latent alignment and model.decoder.copy",
         {"decoder.architecture": "hard-first-order", "decoder.copy": "copynet"},
+        None,
+    ),
+    (
+        "latent alignment and model.decoder.readout_type",
+        {"decoder.architecture": "hard-first-order", "decoder.readout_type": "deep"},
         None,
     ),
     (

@@ -646,8 +646,8 @@ def _latent_alignment_is_one_softmax(config: ModelSettings) -> Iterator[Violatio
         if _value(config, setting) != value:
             yield Violation(
                 f"latent alignment and {setting}",
-                f"model.decoder.architecture={decoder.architecture} sums over the alignment, whose probabilities are "
-                f"one softmax of scores without memory, which {setting}={_value(config, setting)} does not give",
+                f"model.decoder.architecture={decoder.architecture} sums over the source token that predicts, which is "
+                f"not defined with {setting}={_value(config, setting)}",
                 ({setting: value}, {"model.decoder.architecture": "luong"}),
             )
 
