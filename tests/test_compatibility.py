@@ -347,6 +347,11 @@ BROKEN = [
         None,
     ),
     (
+        "latent alignment and model.decoder.output",
+        {"decoder.architecture": "hard", "decoder.output": "sparsemax"},
+        None,
+    ),
+    (
         "latent alignment and model.decoder.copy",
         {"decoder.architecture": "hard-first-order", "decoder.copy": "copynet"},
         None,
