@@ -97,9 +97,10 @@ def letters(budget: Budget, *, split: str, count: int) -> Batch:
     def ids(text: str) -> list[int]:
         return [len(SPECIAL) + ord(letter) - ord("a") for letter in text.split()] + [EOS]
 
-    return Batch(
-        *(np.array([ids(getattr(example, side)) for example in examples], np.int32) for side in ("source", "target"))
+    source, target = (
+        np.array([ids(getattr(example, side)) for example in examples], np.int32) for side in ("source", "target")
     )
+    return Batch(source, target)
 
 
 def model_config(budget: Budget, cell: CellName, score: ScoreName) -> ModelConfig:

@@ -94,7 +94,7 @@ def main() -> None:
     run = s2s.load(arguments.run)
     examples, _ = read_split(run.experiment.data, arguments.split)
     everything = group_by_source(examples)
-    sources, references = everything.sources[: arguments.lines], everything.references[: arguments.lines]
+    sources, references = everything.inputs[: arguments.lines], everything.references[: arguments.lines]
     metrics = METRICS[run.experiment.evaluation.unit]
     heads = ["search", "exact match", *metrics, "oracle exact match", "nats per line", "lines/s"]
     console = Console(soft_wrap=True, markup=False, highlight=False)

@@ -155,13 +155,12 @@ def training_batches(workload: Workload, count: int) -> list[Batch]:
     """Batches of random ids, grouped by length and padded to few shapes as in training."""
     rng = np.random.default_rng(1)
     lengths = sample_lengths(workload.lengths, workload.batch_size * 64)
-    sides = [
+    sources, targets = (
         Ragged.of(_random_line(rng, vocabulary, int(length)) for length in side)
         for vocabulary, side in zip((workload.source_vocabulary, workload.target_vocabulary), lengths.T, strict=True)
-    ]
-    plan = BatchPlan(
-        Pairs(*sides), BatchConfig(size=workload.batch_size, tokens=1 << 30, buckets=TRAINING_SHAPES), seed=0
     )
+    config = BatchConfig(size=workload.batch_size, tokens=1 << 30, buckets=TRAINING_SHAPES)
+    plan = BatchPlan(Pairs(sources, targets), config, seed=0)
     full = (batch for batch in map(plan.batch, range(plan.per_epoch)) if batch.target[-1, 0])
     return [batch for batch, _ in zip(full, range(count), strict=False)]
 

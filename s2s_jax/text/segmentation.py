@@ -87,7 +87,7 @@ class Segmenter:
         pieces, end = [], len(chunk)
         while end:
             starts, weights = zip(*arcs[end], strict=True)
-            (start,) = rng.choices(starts, weights) if len(starts) > 1 else starts
+            start = rng.choices(starts, weights)[0] if len(starts) > 1 else starts[0]
             pieces.append(chunk[start:end])
             end = start
         return pieces[::-1]
