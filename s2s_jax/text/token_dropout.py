@@ -23,7 +23,7 @@ from s2s_jax.text.tokenizers import Tokenizer, TokenizerConfig
 ATTEMPTS = 8  # segmentations that are drawn until one fits its bucket; then the best one is used, which does
 SAMPLE = 1000  # pairs whose segmentations are drawn to estimate lengths
 DEVIATIONS = 2  # of a length from its expectation that a bucket has room for
-SEEDS = 2**31  # sentencepiece takes 2^32 - 1 for no seed
+SEEDS = 2**31
 Row = Int[np.ndarray, " S"]
 
 
@@ -75,7 +75,7 @@ class TokenDropout(NamedTuple):
         return Ragged(np.where(chosen, UNK, ids).astype(np.int32), rows.lengths)
 
     def _drawn(self, row: Row, seed: int) -> Sequence[int] | Row:
-        """A random segmentation of a row; the row itself where it has unknown words."""
+        """A random segmentation of a row, with its tag; the row itself where it has copied words."""
         order = -1 if self.reverses else 1
         ids = row[:-1].tolist()[::order]
         tags = int(bool(ids) and ids[0] >= self.ordinary)
