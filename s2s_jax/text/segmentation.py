@@ -86,8 +86,8 @@ class Segmenter:
             arcs = self._arcs[chunk, alpha] = self._forward(chunk, alpha)
         pieces, end = [], len(chunk)
         while end:
-            starts, weights = zip(*arcs[end], strict=True)
-            start = rng.choices(starts, weights)[0] if len(starts) > 1 else starts[0]
+            weights = [weight for _, weight in arcs[end]]
+            start, _ = rng.choices(arcs[end], weights)[0] if len(weights) > 1 else arcs[end][0]
             pieces.append(chunk[start:end])
             end = start
         return pieces[::-1]
