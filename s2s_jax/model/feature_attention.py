@@ -5,7 +5,7 @@ loss and every search knows nothing of it. Libovicky & Helcl 2017, arXiv:1704.06
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,9 @@ class FlatAttention(nnx.Module):
         """The rows of each feature, as wide as the encoder's outputs."""
         return [matmul(one.rows, self.maps[number], self.dtype) for number, one in enumerate(features)]
 
-    def prepare(self, memory: Float[Array, "B S M"], mask: Bool[Array, "B S"], features: tuple[FeatureRows, ...]):
+    def prepare(
+        self, memory: Float[Array, "B S M"], mask: Bool[Array, "B S"], features: tuple[FeatureRows, ...]
+    ) -> Any:
         """The keys and values of source and features together, in this order."""
         rows = jnp.concatenate([memory, *self._mapped(features)], axis=1)
         masks = jnp.concatenate([mask, *(one.mask for one in features)], axis=1)
@@ -79,7 +81,7 @@ class FlatAttention(nnx.Module):
 
     def attend(self, weights, state, query, keys, values, mask, noise=None):
         """The context of all rows, and the alignment of the source's."""
-        output = self.main.attend(weights, state, query, *keys, noise)
+        output = self.main.attend(weights, state, query, keys.keys, keys.values, keys.mask, noise)
         source = mask.shape[1]
         heads = output.heads if isinstance(output.heads, tuple) else output.heads[..., :source]
         return output._replace(alignment=output.alignment[:, :source], heads=heads)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ from s2s_jax.model.ops import initializers
 from s2s_jax.model.ops.dropout import keep_words, word_keys
 from s2s_jax.model.ops.matmul import PRECISIONS
 from s2s_jax.model.ops.sown import fallow
-from s2s_jax.shapes import Batch, real, source_tokens
+from s2s_jax.shapes import Batch, Sources, real, source_tokens
 from s2s_jax.validation import at_least, check_fields, fraction, one_of
 
 BuilderName = Literal["seq2seq"]
@@ -129,10 +129,12 @@ class Seq2Seq(nnx.Module):
         if not config.shared_embeddings:
             self.embedding = nnx.Param(initializers.embedding(rngs.params(), source_vocabulary, config.embedding))
         widths = {"embedding": config.embedding, "remat": config.remat_every}
-        features = feature_vocabularies and FeatureEncoders(
-            config.features, config.encoder, feature_vocabularies, **widths, dtype=dtype, rngs=rngs
-        )
-        self.features = features or None
+        features = None
+        if feature_vocabularies:
+            features = FeatureEncoders(
+                config.features, config.encoder, feature_vocabularies, **widths, dtype=dtype, rngs=rngs
+            )
+        self.features: Any = features  # None where there are none
         width = config.embedding + (features.joined_width if features else 0)
         self.encoder = Encoder(config.encoder, width, remat=config.remat_every, dtype=dtype, rngs=rngs)
         self.latent_alignment = ARCHITECTURES[config.decoder.architecture].latent_alignment
@@ -180,7 +182,8 @@ class Seq2Seq(nnx.Module):
             embedded = embedded * keep_words(keys, tokens.T, rate).T[..., None]
         features: list[FeatureRows] = []
         if self.features is not None:
-            features = self.encode_features(source.features, None if key is None else jax.random.fold_in(key, 2))
+            for_features = None if key is None else jax.random.fold_in(key, 2)
+            features = self.encode_features(cast(Sources, source).features, for_features)
             embedded = self.features.combine(embedded, features)
         with jax.named_scope("encoder"):
             encoded = self.encoder(embedded, mask, for_encoder)
