@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 import s2s_jax as s2s
+from s2s_jax.decode.lexical_constraints import InputLine
 from s2s_jax.decode.translate import Hypothesis, Translation
 from s2s_jax.evaluate.evaluation import group_by_source
 from s2s_jax.evaluate.metrics import Predictions, measure
@@ -62,7 +63,7 @@ def oracle(translations: Sequence[Translation], references: Sequence[Sequence[st
     return exact / len(translations)
 
 
-def row(run: s2s.Run, name: str, sources: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:
+def row(run: s2s.Run, name: str, sources: Sequence[InputLine], references: Sequence[Sequence[str]]) -> list[str]:
     """The row of a method: its metrics, its oracle, its log-probability and its speed."""
     settings = METHODS[name]
     run.translate(sources, **settings)  # compiles

@@ -1,7 +1,7 @@
 """The decoder's parameters and its step; every driver decodes with this step, or with an unroll that equals it."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,7 @@ class Decoder(nnx.Module):
             target_ids: in a model that copies, the target id of each source token.
         """
         encoded = encoded._replace(outputs=jnp.where(mask[..., None], encoded.outputs, 0.0))  # 0 x NaN would be NaN
-        of_features = (mask, encoded.features) if encoded.features else ()
+        of_features: tuple[Any, ...] = (mask, encoded.features) if encoded.features else ()
         keys = self.attention.prepare(encoded.outputs, *of_features)
         noise = () if key is None else self._draw_masks(key, mask.shape[0])
         feedback = jnp.zeros((mask.shape[0], self.readout_size)) if self.config.feeds_back else ()
