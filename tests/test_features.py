@@ -20,6 +20,7 @@ from s2s_jax.model.seq2seq import build
 from s2s_jax.run.batches import encode
 from s2s_jax.run.check import check_experiment
 from s2s_jax.shapes import BOS, EOS, Sources, real
+from s2s_jax.sweep.fingerprint import _data_fingerprint
 from s2s_jax.text.batches import BatchConfig, BatchPlan
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.corpus import Corpus
@@ -387,3 +388,18 @@ def test_lines_without_features_are_refused(tagged, s2s, tmp_path):
 
     with pytest.raises(ValueError, match="1 features are wanted"):
         run.load(tagged).translate(["ev"])
+
+
+def test_a_sweep_notices_changed_features_and_alignments(tmp_path):
+    """Finished trials are those of the same features, and of the same alignments of each split."""
+    table, links = tmp_path / "pairs.tsv", tmp_path / "links"
+    table.write_text("a b\tb a\tV;PST\n")
+    links.write_text("0-0\n")
+    pairs = {"train": str(table), "validation": str(table), "test": str(table), "features": ("3",)}
+    data, known = DataConfig(**pairs, validation_alignment=str(links)), {}
+    seen = {_data_fingerprint(data, known)}
+    table.write_text("a b\tb a\tN;PL;SG\n")
+    seen.add(_data_fingerprint(data, known))
+    links.write_text("0-0 1-1\n")
+    seen.add(_data_fingerprint(data, known))
+    assert len(seen) == 3

@@ -25,7 +25,10 @@ RUNTIME_GROUPS = ("device.", "record.", "batch.prefetch", "data.directory", "dat
 POST_TRAINING_GROUPS = ("search.", "evaluation.")
 # Folders of this package that neither train nor score.
 OUTER_CODE = ("cli/", "bench/", "export/", "sweep/report/", "sweep/executors/")
-FILE_SETTINGS = ("data.train", "data.validation", "data.test", "data.alignment")
+FILE_SETTINGS = (
+    *("data.train", "data.validation", "data.test"),
+    *("data.alignment", "data.validation_alignment", "data.test_alignment"),
+)
 # Settings of what a trial takes before its first step; of these, digests count and not the paths.
 START_SETTINGS = ("warm_start.run", "data.embeddings")
 
@@ -182,7 +185,7 @@ def _data_fingerprint(data: DataConfig, known: dict[str, str]) -> str:
         for spec in (spec.removeprefix(TARGETS_ONLY) for spec in specs)
         for name in ([spec] if Path(spec).exists() else spec.split(","))
     ]
-    names += [data.alignment] if data.alignment else []
+    names += filter(None, (data.alignment, data.validation_alignment, data.test_alignment))
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, names) if path.exists()]
     key = f"{data!r} {stats}"
     if key not in known:
@@ -197,7 +200,9 @@ def _data_digest(data: DataConfig) -> str:
         if len(report.corpus_sizes) > 1:  # where one ends and the next begins counts too
             hashed.update(repr(report.corpus_sizes).encode())
         for example in examples:
-            hashed.update(f"{split}\0{example.source}\0{example.target}\0".encode() + _link_bytes(example) + b"\n")
+            features = "".join(f"{feature}\0" for feature in example.features)
+            texts = f"{split}\0{example.source}\0{example.target}\0{features}"
+            hashed.update(texts.encode() + _link_bytes(example) + b"\n")
     return hashed.hexdigest()
 
 
