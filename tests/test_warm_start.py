@@ -237,6 +237,11 @@ def test_what_cannot_be_combined_is_refused_before_anything_is_read(source, tmp_
         run.fit(experiment(f"warm_start.run={source}", *changes), tmp_path / "run", QUIET)
 
 
+def test_features_that_the_other_run_has_not_are_split_as_the_settings_say(trained_run):
+    new = experiment("warm_start.run=RUN", "data.features=tags", "tokenizer.features.type=char")
+    assert warm_start.with_tokenizers_of(new, run.load(trained_run)).tokenizer.features.type == "char"
+
+
 def test_a_warm_start_of_which_nothing_fits_is_refused(source, tmp_path, monkeypatch):
     renamed = dataclasses.replace(run.load(source), params={"other": np.zeros(3, np.float32)})
     monkeypatch.setattr(warm_start, "load", lambda *_, **__: renamed)

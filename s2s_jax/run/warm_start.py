@@ -65,7 +65,10 @@ def with_tokenizers_of(experiment: Experiment, source: Run | None) -> Experiment
     """The experiment with the settings of the tokenizers that it takes from another run."""
     if source is None or not experiment.warm_start.tokenizers:
         return experiment
-    return dataclasses.replace(experiment, tokenizer=taken_settings(experiment.tokenizer, source.experiment.tokenizer))
+    taken = taken_settings(experiment.tokenizer, source.experiment.tokenizer)
+    if not source.experiment.data.features:  # its settings of them were never used
+        taken = dataclasses.replace(taken, features=experiment.tokenizer.features)
+    return dataclasses.replace(experiment, tokenizer=taken)
 
 
 def taken_settings(own: TokenizersConfig, theirs: TokenizersConfig) -> TokenizersConfig:
