@@ -191,6 +191,8 @@ def with_settings(experiment: Any, values: Mapping[str, Any]) -> Any:
                 f"steps={values['steps']} and epochs={values['epochs']} both say how long to train; leave one out."
             )
         values = {"epochs": 0, **values}
+    if values.get("warm_start.run") and "optimizer.extended" in known:
+        values = {"optimizer.extended": (), **values}  # what other runs have been through is not the new one's
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
