@@ -16,7 +16,7 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.cli.command_line import parse
 from s2s_jax.config import Experiment, override
-from s2s_jax.run import warm_start
+from s2s_jax.run import preparation, warm_start
 from s2s_jax.run.run_dir import read_facts, read_json
 from s2s_jax.run.warm_start import shared_tokens, vocabulary_axes
 from s2s_jax.sweep.fingerprint import trial_identity
@@ -240,6 +240,23 @@ def test_what_cannot_be_combined_is_refused_before_anything_is_read(source, tmp_
 def test_features_that_the_other_run_has_not_are_split_as_the_settings_say(trained_run):
     new = experiment("warm_start.run=RUN", "data.features=tags", "tokenizer.features.type=char")
     assert warm_start.with_tokenizers_of(new, run.load(trained_run)).tokenizer.features.type == "char"
+
+
+def test_settings_that_come_with_the_tokenizers_are_checked(trained_run, tmp_path, monkeypatch):
+    """A target that the other run writes from its end is none for loss.diagonal."""
+    given = run.load(trained_run)
+    reversing = override(given.experiment, "tokenizer.reverse_target=true")
+    monkeypatch.setattr(preparation, "read_source", lambda *_: dataclasses.replace(given, experiment=reversing))
+    with pytest.raises(ValueError, match=r"tokenizers of warm_start.run=RUN .* tokenizer.reverse_target=true reverses"):
+        run.fit(experiment("warm_start.run=RUN", "loss.diagonal=1"), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_schedule_starts_anew():
+    """A run that was extended has followed schedules that say nothing of what is fine-tuned from it."""
+    extended = experiment("optimizer.schedule=linear", "optimizer.extended=[[1, 1]]")
+    assert override(extended, "warm_start.run=RUN").optimizer.extended == ()
+    assert override(extended, "seed=1").optimizer.extended == ((1, 1),)
 
 
 def test_a_warm_start_of_which_nothing_fits_is_refused(source, tmp_path, monkeypatch):

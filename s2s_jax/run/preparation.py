@@ -22,6 +22,7 @@ from s2s_jax.run.check import check_experiment
 from s2s_jax.run.environment import record_start
 from s2s_jax.run.identity import identity
 from s2s_jax.run.inputs import Inputs, read_inputs, write_run
+from s2s_jax.run.loaded_run import Run
 from s2s_jax.run.model import count_parameters, count_trained, make_model
 from s2s_jax.run.opening import Opening, check_directory, check_same_data, move_aside, open_run
 from s2s_jax.run.rewards import sequence_training
@@ -228,6 +229,7 @@ def _share(
     """Inputs, model and validator of a run."""
     source = None if opening.resumed else read_source(experiment, print_line)
     experiment = with_tokenizers_of(experiment, source)
+    _check_with_taken(experiment, source)
     taken = None if source is None or not experiment.warm_start.tokenizers else source.directory
     inputs = read_inputs(experiment, print_line, resumed=directory if opening.resumed else taken)
     start = None if opening.resumed else starting_point(experiment, inputs.tokenizers, source, print_line)
@@ -236,6 +238,19 @@ def _share(
     validation, max_length = (inputs.data.validation, inputs.validation), default_max_length(inputs.facts)
     validate = make_validator(experiment, model, inputs.tokenizers, *validation, mesh, max_length=max_length)
     return Shared(inputs, model, validate, experiment.tokenizer, start)
+
+
+def _check_with_taken(experiment: Experiment, source: Run | None) -> None:
+    """Check an experiment again, with the settings of the tokenizers that it has taken from another run."""
+    if source is None or not experiment.warm_start.tokenizers:
+        return
+    try:
+        check_experiment(experiment)
+    except ValueError as error:
+        raise ValueError(
+            f"the tokenizers of warm_start.run={experiment.warm_start.run} come with their settings: {error} Or set "
+            "--warm-start.tokenizers false."
+        ) from None
 
 
 def print_devices(print_line: Callable[[str], None], mesh: Mesh, precision: str) -> None:
