@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy.stats import t as student
 
+from s2s_jax.config import Experiment
+from s2s_jax.run import Run
 from s2s_jax.sweep import statistics
+from s2s_jax.sweep.compare_runs import _grouped
 from s2s_jax.sweep.statistics import (
     Interval,
     Spread,
@@ -204,3 +207,12 @@ def test_interval_covers_the_true_mean(name, few_draws):
     found, other = coverage(name, 4000, ours), coverage(name, 4000, percentile)
     sys.stdout.write(f"{name}: interval {found:.1%}, percentile of seeds then sentences {other:.1%}\n")
     assert 0.93 <= found <= 0.97
+
+
+def test_runs_of_other_numbers_of_steps_are_other_systems():
+    def of(seed: int, steps: int) -> Run:
+        run = object.__new__(Run)  # without parameters
+        vars(run).update(experiment=Experiment(seed=seed, steps=steps), facts={}, directory=f"{seed}")
+        return run
+
+    assert _grouped([of(0, 10), of(1, 10), of(2, 9000)]) == [[0, 1], [2]]

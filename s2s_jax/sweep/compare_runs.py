@@ -160,7 +160,7 @@ def _grouped(runs: Sequence[Run]) -> list[list[int]]:
     """The indices of the runs of each system, in the order of their first runs; one seed is there once."""
     groups: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
-        key = json.dumps([_compared_settings(run), run.facts.get("data")], sort_keys=True)
+        key = json.dumps([_compared_settings(run), run.experiment.steps, run.facts.get("data")], sort_keys=True)
         if any(runs[other].experiment.seed == run.experiment.seed for other in groups.get(key, ())):
             key = json.dumps([key, str(run.directory)])  # such as two checkpoints of one run: a system of its own
         groups.setdefault(key, []).append(index)
