@@ -298,7 +298,7 @@ def test_noise_that_a_tokenizer_does_not_have_is_refused_before_anything_is_read
         TokenizersConfig(target=TokenizerConfig(type="bpe", dropout=1.0))
 
 
-@pytest.mark.parametrize("other", ["loss.objective=raml", "model.decoder.architecture=hard"])
+@pytest.mark.parametrize("other", ["loss.objective=raml", "model.decoder.architecture=hard-monotonic"])
 def test_words_are_not_hidden_from_a_decoder_that_needs_the_true_ones(other):
     experiment = tiny.experiment("tokenizer.target.word_dropout=0.1", other)
     wanted = (

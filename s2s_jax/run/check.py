@@ -8,6 +8,7 @@ import numpy as np
 
 from s2s_jax.config import Experiment
 from s2s_jax.evaluate.metrics import METRICS, check_metric
+from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.model import copy_slots
 from s2s_jax.run.state import abstract_state
@@ -159,7 +160,7 @@ def _hidden_word_problems(experiment: Experiment) -> Iterator[str]:
     objective, architecture = experiment.loss.objective, experiment.model.decoder.architecture
     found = {
         f"loss.objective={objective}": isinstance(OBJECTIVES[objective], SequenceLevel),
-        f"model.decoder.architecture={architecture}": architecture == "hard",
+        f"model.decoder.architecture={architecture}": ARCHITECTURES[architecture].first_order,
     }
     for setting, reads_truth in found.items():
         if reads_truth:
