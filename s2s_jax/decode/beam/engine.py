@@ -28,6 +28,7 @@ from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rul
 from s2s_jax.decode.records import no_records, pack, write_record
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.rounding import round_once
+from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import Memory, Model, Params, Source
 from s2s_jax.shapes import BOS, EOS, PAD, real, source_tokens
 
@@ -179,7 +180,9 @@ def done_rule(stopping: StoppingName, returned: int) -> DoneRule:
     ) -> Bool[Array, " R"]:
         over = (lengths >= longest) | ~jnp.isfinite(hypotheses.total).any(-1)
         if stopping == "full":
-            return over | jnp.isfinite(finished.value).all(-1)
+            possible = jnp.isfinite(finished.value) & (finished.total > IMPOSSIBLE / 2)
+            is_open = (hypotheses.total > IMPOSSIBLE / 2).any(-1)  # what follows the impossible is impossible
+            return over | possible.all(-1) | (possible.any(-1) & ~is_open)
         if stopping == "bounded":
             bound = policy.bound(hypotheses, longest.astype(jnp.float32)[:, None]).max(-1)
             return over | (finished.value[:, returned - 1] >= bound)
