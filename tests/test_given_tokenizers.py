@@ -140,7 +140,7 @@ def test_a_sentencepiece_model_is_applied_as_it_is_with_our_special_ids(model, t
     ordinary = theirs.get_piece_size() - 4  # <unk>, <s>, </s>, <2de>
     assert tokenizer.size == len(SPECIAL) + ordinary
     assert len(set(tokenizer.symbols(range(tokenizer.size)))) == tokenizer.size
-    for line in (*LINES[:3], "  low   ﬁne  <sep>low", "<2de> </s> low", "", "中 low", "中"):
+    for line in (*LINES[:3], "  low   ﬁne  <sep>low", "<2de> </s> low", "", "中 low", "中", "low 中 中low"):
         pieces, ids = theirs.encode(line, out_type=str), tokenizer.encode(line)
         known = [theirs.piece_to_id(piece) != theirs.unk_id() for piece in pieces]
         assert [number != UNK for number in ids] == known
@@ -151,6 +151,8 @@ def test_a_sentencepiece_model_is_applied_as_it_is_with_our_special_ids(model, t
         assert all(0 <= first < last <= len(line) for first, last in tokenizer.spans(line))
         if all(known):
             assert tokenizer.decode([*ids, EOS]) == theirs.decode(theirs.encode(line))
+        unknown = theirs.decode([theirs.unk_id()])
+        assert tokenizer.decode(ids, [unknown] * len(ids)) == theirs.decode(theirs.encode(line))
         assert encode_lines(tokenizer, [line]).flat.tolist() == [*ids, EOS]
 
 

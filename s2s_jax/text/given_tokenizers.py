@@ -16,7 +16,7 @@ import numpy as np
 from s2s_jax.shapes import EOS, SPECIAL, UNK
 from s2s_jax.text.normalization import normalize, origins
 from s2s_jax.text.ragged import Rows
-from s2s_jax.text.subwords import KNOWN_WORDS, Subwords
+from s2s_jax.text.subwords import KNOWN_WORDS, SPACE, Subwords
 from s2s_jax.text.symbol_tokenizers import Span, Symbols, Words, check_symbols, most_frequent
 
 JOINER = "@@"  # at the end of a token that the word goes on after
@@ -80,8 +80,11 @@ class GivenPieces(Subwords):
             SPECIAL[number] if number <= UNK else self._pieces.id_to_piece(self._theirs[int(number)]) for number in ids
         ]
 
-    def _text(self, ids: Sequence[int]) -> str:
-        return self._pieces.decode(self._numbers(ids))
+    def _text(self, ids: Sequence[int], *, first: bool) -> str:
+        text = self._pieces.decode(self._numbers(ids))
+        begins_word = self.symbols(ids[:1])[0].startswith(SPACE)
+        # sentencepiece leaves out the space before the first word of what it decodes
+        return f" {text}" if begins_word and not first and not text.startswith(" ") else text
 
     def _numbers(self, ids: Sequence[int]) -> list[int]:
         return [self._theirs[number] for number in ids]

@@ -157,15 +157,15 @@ class Subwords:
         parts, run = [], []
         for number in [*ids, UNK]:
             if number == UNK:
-                parts.append(self._text(run) if run else "")
+                parts.append(self._text(run, first=not parts) if run else "")
                 run = []
             elif number > UNK:
                 run.append(int(number))
         between = replace_unknown([SPECIAL[UNK]] * (len(parts) - 1), [UNK] * (len(parts) - 1), unknown)
         return "".join(itertools.chain.from_iterable(zip(parts, [*between, ""], strict=True)))
 
-    def _text(self, ids: Sequence[int]) -> str:
-        """The text of pieces alone."""
+    def _text(self, ids: Sequence[int], *, first: bool) -> str:
+        """The text of pieces alone, which are the first of a line or follow an unknown one."""
         return unescape(self._pieces.decode(ids))
 
     def spans(self, line: str) -> list[Span]:
