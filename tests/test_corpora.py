@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from s2s_jax import config as configs
 from s2s_jax.run.inputs import read_inputs
+from s2s_jax.run.tokenizers import make_tokenizers, save_tokenizers
 from s2s_jax.shapes import PAD
 from s2s_jax.sweep.fingerprint import _data_fingerprint
 from s2s_jax.text.batches import BatchConfig, BatchPlan, Pairs
@@ -24,7 +25,7 @@ from s2s_jax.text.ragged import Ragged
 from s2s_jax.text.sources import DataConfig, read_split
 from s2s_jax.text.symbol_tokenizers import Characters, Words
 from s2s_jax.text.tagged_tokenizer import TaggedTokenizer
-from s2s_jax.text.tokenizers import append_eos, load_tokenizer, save_tokenizer
+from s2s_jax.text.tokenizers import TokenizerConfig, TokenizersConfig, append_eos, load_tokenizer, save_tokenizer
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
@@ -108,6 +109,17 @@ def test_a_tag_is_one_token_at_the_start_of_a_line(tmp_path):
     assert tokenizer.tokenize("<bt> ab") == tokenizer.symbols([10, 4, 5]) == ["<bt>", "a", "b"]
     assert tokenizer.spans("<bt> ab") == [(0, 4), (5, 6), (6, 7)]
     assert tokenizer.decode([10, 4, 5]) == "<bt> ab"
+
+
+def test_a_run_with_the_tokenizer_of_a_run_with_tags_has_its_own_tags_and_is_resumed(tmp_path):
+    corpus, options = Corpus.of([Example("a b", "b")]), {"copy_slots": 0, "print_line": print}
+    given = tmp_path / "given.json"
+    save_tokenizer(TaggedTokenizer(Words(["a", "b"]), ["<bt>"]), given)
+    config = TokenizersConfig(source=TokenizerConfig(file=str(given)), target=TokenizerConfig(type="char"))
+    first = make_tokenizers(config, corpus, None, tags=("<x>",), **options)
+    save_tokenizers(first, tmp_path)
+    again = make_tokenizers(config, corpus, tmp_path, tags=("<x>",), **options)
+    assert again.source.state() == first.source.state() == TaggedTokenizer(Words(["a", "b"]), ["<x>"]).state()
 
 
 def test_processes_know_tags(monkeypatch):

@@ -136,7 +136,7 @@ def _same_as_file(tokenizer: Tokenizer, own: TokenizerConfig, group: str) -> Tok
     file = own.file
     if file and all(Path(each).exists() for each in (file, own.vocabulary or file)):
         inner = untagged(tokenizer)
-        present = given_tokenizer(own, (), symbols=getattr(inner, "vocabulary", None))
+        present = untagged(given_tokenizer(own, (), symbols=getattr(inner, "vocabulary", None)))
         fingerprint, there = (tokenizer_fingerprint(one)[:12] for one in (inner, present))
         if there != fingerprint:
             raise ValueError(
