@@ -19,6 +19,7 @@ from s2s_jax.model.feature_encoders import FeatureEncoders, FeatureRows, Feature
 from s2s_jax.model.seq2seq import build
 from s2s_jax.run.batches import encode
 from s2s_jax.run.check import check_experiment
+from s2s_jax.run.tokenizers import make_tokenizers
 from s2s_jax.shapes import BOS, EOS, Sources, real
 from s2s_jax.sweep.fingerprint import _data_fingerprint
 from s2s_jax.text.batches import BatchConfig, BatchPlan
@@ -32,6 +33,7 @@ from s2s_jax.text.pairs import stream_pairs
 from s2s_jax.text.sources import DataConfig, read_split
 from s2s_jax.text.symbol_tokenizers import Characters, Words
 from s2s_jax.text.synthetic_tasks import make_examples, split_of
+from s2s_jax.text.tokenizers import FeatureTokenizerConfig, TokenizerConfig, TokenizersConfig, save_tokenizer
 
 FIRST = Example("kitap", "kitaba", features=("N;SG;DAT",))
 
@@ -129,6 +131,22 @@ def test_features_are_split_at_the_separator_and_end_with_eos(pair):
         ValueError, match=re.escape("2 features are wanted beside each source line (data.features), got 1: 'N'.")
     ):
         pair.features.encode(["N"])
+
+
+def test_the_separator_is_for_words_also_where_their_tokenizer_is_given(tmp_path):
+    corpus, (words, codes) = (
+        Corpus.of([Example("a", "b", features=("b;c",))]),
+        (tmp_path / "w.json", tmp_path / "codes"),
+    )
+    save_tokenizer(Words(["b", "c"]), words)
+    codes.write_text("#version: 0.2\nb ;\n")
+    for file, tokens in ((words, ["b", "c"]), (codes, ["b;@@", "c"])):
+        config = TokenizersConfig(
+            **{side: TokenizerConfig(type="char") for side in ("source", "target")},
+            features=FeatureTokenizerConfig(file=str(file)),
+        )
+        features = make_tokenizers(config, corpus, None, copy_slots=0, print_line=print).features
+        assert features.tokenizers[0].symbols(features.encode(["b;c"])[0]) == tokens
 
 
 def test_other_processes_give_the_same_ids(pair):

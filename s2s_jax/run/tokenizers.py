@@ -78,8 +78,10 @@ def _pair(
 ) -> PairTokenizer:
     """The tokenizers of all sides as one."""
     source, target, *features = sides.values()
-    separator = separator_of(config.features) if features and not share_features else ""
-    of_features = FeatureTokenizers(tuple(features), separator)
+    of_features = FeatureTokenizers(tuple(features))
+    if features and not share_features:
+        own = config.features  # whose type says nothing about a file
+        of_features = of_features._replace(separator=separator_of(own, features[0].type if own.file else own.type))
     order = {"slots": copy_slots, "reverses_target": config.reverse_target}
     return PairTokenizer(source, target, **order, features=of_features)
 
@@ -163,7 +165,7 @@ def _learned_tokenizer(
         print_line(f"{side} vocabulary: {own.type}, found in {cache}")
         return tokenizer
     lines = corpus.lines(*sides, most=own.lines if issubclass(kind, Subwords) else 0)
-    if separator := separator_of(own):
+    if separator := separator_of(own, own.type):
         lines = SeparatedLines(lines, separator)
     if large:
         all_lines = len(corpus.lines(*sides))
