@@ -240,6 +240,10 @@ def test_a_truncated_pair_keeps_its_eos_and_the_links_between_remaining_tokens()
     assert cut.links[0].tolist() == [[0, 0], [1, 1]]
     assert pairs.truncate(1).links[0].tolist() == [[0, 0]]
     assert not Pairs(pairs.sources, pairs.targets).truncate(2).links
+    backward = encoded([[7, 8, 9]] * 2, [[5, 6, 4], [6]], linked([(0, 0), (2, 1), (1, 2), (0, 1)], [(1, 0)]))
+    cut = backward.truncate(2, reverses_target=True)  # of a target that is written from its end the same text is left
+    assert [row.tolist() for row in cut.targets] == [[6, 4, EOS], [6, EOS]]
+    assert [row.tolist() for row in cut.links] == [[[1, 1], [0, 0]], [[1, 0]]]
 
 
 # --- rows in a flat array ---------------------------------------------------------------------------------------------

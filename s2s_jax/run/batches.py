@@ -172,7 +172,7 @@ def _short_enough(
         report.add(f"longer than data.max_length={longest}, pair {done}", report.kept_places[int(number)])
     if policy == "truncate":
         folder = folder_for_data(config.cache)
-        cut = pairs.truncate(longest, folder=folder)
+        cut = pairs.truncate(longest, reverses_target=tokenizers.reverses_target, folder=folder)
         if tokenizers.slots:
             cut = cut._replace(targets=_without_absent_slots(cut, tokenizers, folder))
         return cut, np.arange(len(over))

@@ -71,16 +71,18 @@ class Pairs(NamedTuple):
         """The longest of each feature of some pairs, EOS included."""
         return tuple(int(feature.lengths[members].max()) for feature in self.features)
 
-    def truncate(self, longest: int, *, folder: Path | None = None) -> "Pairs":
+    def truncate(self, longest: int, *, reverses_target: bool = False, folder: Path | None = None) -> "Pairs":
         """The first `longest` tokens of each side, with EOS appended, and the links between them; features are kept.
 
         Args:
+            reverses_target: whether the first tokens of a target are the last of its row.
             folder: as in `RaggedWriter`.
         """
-        sides = (_truncated(side, longest, folder) for side in (self.sources, self.targets))
+        over = np.maximum(self.targets.lengths - 1 - longest, 0) if reverses_target else 0 * self.targets.lengths
         return self._replace(
-            **dict(zip(("sources", "targets"), sides, strict=True)),
-            links=_links_within(self.links, longest, folder) if self.links else None,
+            sources=_truncated(self.sources, longest, folder),
+            targets=_truncated(self.targets.without_first(over), longest, folder),
+            links=_links_within(self.links, longest, over, folder) if self.links else None,
         )
 
 
@@ -95,13 +97,15 @@ def _truncated(side: Ragged, longest: int, folder: Path | None) -> Ragged:
     return writer.finish()
 
 
-def _links_within(links: Ragged, longest: int, folder: Path | None) -> Ragged:
-    """The links between the first `longest` tokens of both sides."""
-    writer = RaggedWriter(links.flat.dtype, folder, columns=(2,))
+def _links_within(links: Ragged, longest: int, skipped: Int[np.ndarray, " N"], folder: Path | None) -> Ragged:
+    """The links between the first `longest` tokens of both sides, where so many of each target are left out before."""
+    writer, start = RaggedWriter(links.flat.dtype, folder, columns=(2,)), 0
     for part in links.parts():
-        ends = part.numbers()
-        kept = (ends < longest).all(1)
-        writer.write(Rows(ends[kept], np.bincount(part.row_numbers()[kept], minlength=len(part))))
+        ends, rows = part.numbers(), part.row_numbers()
+        ends[:, 1] -= skipped[start + rows]
+        kept = ((ends >= 0) & (ends < longest)).all(1)
+        writer.write(Rows(ends[kept], np.bincount(rows[kept], minlength=len(part))))
+        start += len(part)
     return writer.finish()
 
 

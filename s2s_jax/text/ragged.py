@@ -89,6 +89,10 @@ class Ragged(Sequence[np.ndarray]):
         """The first `longest` numbers of each row."""
         return Ragged(self.flat, np.minimum(self.lengths, longest), self._starts)
 
+    def without_first(self, counts: Integer[np.ndarray, " N"]) -> "Ragged":
+        """The numbers of each row after so many."""
+        return Ragged(self.flat, self.lengths - counts, self._starts + counts)
+
     def numbers(self) -> Int[np.ndarray, "I *columns"]:
         """The numbers of all rows, one after another."""
         return self.flat[self._positions()].astype(np.int32)
