@@ -78,10 +78,8 @@ def _pair(
 ) -> PairTokenizer:
     """The tokenizers of all sides as one."""
     source, target, *features = sides.values()
-    of_features = FeatureTokenizers(tuple(features))
-    if features and not share_features:
-        own = config.features  # whose type says nothing about a file
-        of_features = of_features._replace(separator=separator_of(own, features[0].type if own.file else own.type))
+    types = [] if share_features else [each.type for each in features]  # the config's is not that of a file
+    of_features = FeatureTokenizers(tuple(features), separator_of(config.features, *types))
     order = {"slots": copy_slots, "reverses_target": config.reverse_target}
     return PairTokenizer(source, target, **order, features=of_features)
 

@@ -14,9 +14,9 @@ from s2s_jax.text.ragged import Rows
 from s2s_jax.text.tokenizers import FeatureTokenizerConfig, Tokenizer, TokenizerConfig, append_eos, encode_lines
 
 
-def separator_of(config: TokenizerConfig, kind: str) -> str:
-    """What a tokenizer of features of this type reads as a space; empty for nothing."""
-    return config.separator if isinstance(config, FeatureTokenizerConfig) and kind == "word" else ""
+def separator_of(config: TokenizerConfig, *types: str) -> str:
+    """What tokenizers of features of these types read as a space; empty for nothing."""
+    return config.separator if isinstance(config, FeatureTokenizerConfig) and "word" in types else ""
 
 
 class SeparatedLines(Iterable[str]):
