@@ -76,8 +76,10 @@ def _without_aliases(arguments: Arguments) -> Arguments:
     short = {"--from": ("warm_start.run", options.from_run), "--freeze": ("optimizer.freeze", options.freeze)}
     overrides = list(arguments.overrides)
     for alias, (name, value) in short.items():
-        if not value:
+        if value is None or value == []:
             continue
+        if value == "":
+            raise UsageError(f"{alias} is empty; name a run, or leave it out")
         if any(assignment.startswith(f"{name}=") for assignment in overrides):
             raise UsageError(f"{alias} and --{name.replace('_', '-')} are the same setting; leave one of them out")
         overrides.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")

@@ -23,6 +23,10 @@ IDS_FILE = "trackers.json"  # in the run's directory: the names under which the 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
+class NotInstalled(ValueError):  # noqa: N818
+    """The packages of a tracker are missing; the message says what to install."""
+
+
 class Tracker:
     """The base of all trackers: of what it is not interested in, a subclass need not define the method."""
 
@@ -46,7 +50,7 @@ class TensorBoard(Tracker):
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise ValueError(needs_extra("record.trackers=tensorboard", "tensorboard")) from None
+            raise NotInstalled(needs_extra("record.trackers=tensorboard", "tensorboard")) from None
         self._board = SummaryWriter(str(directory / "tensorboard"))
         rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
         self._board.add_text("settings", f"| setting | value |\n| --- | --- |\n{rows}")
@@ -72,7 +76,7 @@ class WeightsAndBiases(Tracker):
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise ValueError(needs_extra("record.trackers=wandb", "wandb")) from None
+            raise NotInstalled(needs_extra("record.trackers=wandb", "wandb")) from None
         self._wandb = wandb
         name = known_id(directory, "wandb", lambda: uuid.uuid4().hex[:12])
         self._run = wandb.init(
@@ -108,7 +112,7 @@ class MLflow(Tracker):
             from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
             from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise ValueError(needs_extra("record.trackers=mlflow", "mlflow")) from None
+            raise NotInstalled(needs_extra("record.trackers=mlflow", "mlflow")) from None
         self._metric, self._client = Metric, MlflowClient()
         self._id = known_id(directory, "mlflow", lambda: self._create(directory.name))
         values = {name: str(value) for name, value in settings.items()}
@@ -175,7 +179,7 @@ class Trackers:
                 self._known[name] = TRACKERS[name](directory, settings)
             except Exception as error:
                 self.close()
-                if isinstance(error, ValueError):
+                if isinstance(error, NotInstalled):
                     raise
                 text = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(
@@ -188,7 +192,7 @@ class Trackers:
         Returns:
             a line for each tracker that has failed.
         """
-        numbers = {name: float(value) for name, value in values.items() if isinstance(value, float)}
+        numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
         return self._each(lambda tracker: tracker.numbers(kind, step, numbers)) if numbers else []
 
     def picture(self, name: str, step: int, pixels: Pixels) -> list[str]:
