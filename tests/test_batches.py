@@ -428,7 +428,7 @@ def test_one_huge_pair_does_not_enlarge_other_buckets():
     assert choose_buckets(lengths, count=6)[-1] == (1_000_000, 2)
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(some_lengths, st.integers(1, 9), st.integers(1, 4))
 def test_processes_read_their_rows_of_the_same_batches(lengths, size, processes):
     """Together they have the batch; of the rows of the others each knows how many target tokens they have."""

@@ -24,10 +24,11 @@ from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.forced_decoding import forced_decoding
 from s2s_jax.model.attention.config import AttentionConfig
 from s2s_jax.model.compatibility import weights_sum_to_one
-from s2s_jax.model.copy_mechanism import IMPOSSIBLE, copynet, identity_copy_table, pointer
+from s2s_jax.model.copy_mechanism import copynet, identity_copy_table, pointer
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import LogitsReader, scan_of_step, unroll_targets
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
 from s2s_jax.text.copy_vocabulary import NO_COPY, PairTokenizer

@@ -316,7 +316,7 @@ def test_bridges_are_the_papers(name):
         params = oracles.precise(nnx.to_pure_dict(weight))
         weight = params.get("weight", params.get("start"))
         for row, length in enumerate(LENGTHS):
-            memory, end = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row], np.float64), tuple(encoded))
+            memory, end = jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row], np.float64), tuple(encoded[:2]))
             wanted = oracles.bridge(weight, name, config, memory[:length], end)
             oracles.same(jax.tree.map(lambda leaf, row=row: leaf[row], carry), wanted, tolerance=1e-5)
 

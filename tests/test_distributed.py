@@ -148,8 +148,8 @@ def test_the_first_process_alone_prints_and_writes(story):
     assert "resuming" not in errors
     assert sum(one["kind"] == "end" for one in read_metrics(story.directory / "metrics.jsonl")) == 1
     assert sorted(path.name for path in story.directory.iterdir()) == [
-        *("checkpoints", "config.json", "data_report.json", "facts.json", "lock", "metrics.jsonl"),
-        *("source.tokenizer.json", "target.tokenizer.json"),
+        *("checkpoints", "config.json", "data_report.json", "environment.json", "facts.json"),
+        *("lock", "log.txt", "metrics.jsonl", "source.tokenizer.json", "target.tokenizer.json"),
     ]
 
 

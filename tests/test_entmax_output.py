@@ -17,10 +17,10 @@ from s2s_jax.decode.logits_rules import LogitsRules
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translator
 from s2s_jax.model.attention.config import AttentionConfig
-from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.decoder.config import DecoderConfig
 from s2s_jax.model.encoder import EncoderConfig
 from s2s_jax.model.interface import scan_of_step, unroll_targets
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.model.output_distribution import SPARSE_OUTPUTS, OutputName, entmax_loss, log_probabilities
 from s2s_jax.model.seq2seq import ModelConfig, build
 from s2s_jax.run.check import check_experiment

@@ -254,8 +254,8 @@ def test_pairs_are_added_up_by_item():
 def test_equal_sources_are_one_item_unless_every_pair_is_to_be_one():
     pairs = [Example("b", "1"), Example("a", "2"), Example("b", "3")]
     merged, apart = group_by_source(pairs), group_by_source(pairs, merge=False)
-    assert (merged.sources, merged.references, merged.items.tolist()) == (["b", "a"], [["1", "3"], ["2"]], [0, 1, 0])
-    assert (apart.sources, apart.references, apart.items.tolist()) == (
+    assert (merged.inputs, merged.references, merged.items.tolist()) == (["b", "a"], [["1", "3"], ["2"]], [0, 1, 0])
+    assert (apart.inputs, apart.references, apart.items.tolist()) == (
         ["b", "a", "b"],
         [["1"], ["2"], ["3"]],
         [0, 1, 2],

@@ -358,7 +358,7 @@ def test_aer_of_data_without_gold_alignments_is_refused(tmp_path):
 
 
 def test_an_objective_of_the_users_own_trains(tmp_path, monkeypatch):
-    def focal(model, params, batch, step, key, *, loss, sampling):
+    def focal(model, params, batch, step, key, *, loss, sampling, sequence):
         sums = objectives.cross_entropy(model, params, batch, step, key, loss=loss, sampling=sampling)
         return sums._replace(auxiliary=sums.nats)  # twice the loss
 

@@ -79,7 +79,7 @@ def test_target_t_depends_on_the_source_before_t_plus_k_alone(name):
         ),
         ({"reversed": True}, "model.encoder.reversed=true reads the source from its end; use"),
         ({"decoder": {"bridge": "mean"}}, "model.decoder.bridge=mean makes the first state of the whole source; use"),
-        ({"decoder": {"bridge": "last"}}, "--model.decoder.bridge zero or --model.attention.constraint none."),
+        ({"decoder": {"bridge": "last"}}, "--model.decoder.bridge zero or --model.decoder.bridge learned or --model"),
         ({"decoder": {"bridge": "projected"}}, "model.decoder.bridge=projected makes the first state"),
         ({"decoder": {"copy": "copynet"}}, "model.decoder.copy=copynet scores all tokens of the source; use"),
     ],

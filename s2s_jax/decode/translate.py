@@ -12,8 +12,8 @@ from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine, token
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
-from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import Params
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.shapes import PAD, UNK, source_tokens
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.files import is_blank

@@ -17,12 +17,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from s2s_jax.model.attention.normalizers import softmax
 from s2s_jax.model.ops import initializers
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.model.ops.matmul import contract, matmul
 from s2s_jax.shapes import BOS, PAD, UNK
 
 CopyName = Literal["none", "pointer", "copynet"]
 
-IMPOSSIBLE = -1e9  # log-probability of an unused slot: far below any real one, and finite
 SMALLEST_WEIGHT = 1e-10  # of a source token, so that the loss is finite where attention is exactly 0
 LOWEST_SCORE = -60.0  # of a copy score relative to the best one, so that its exponential does not underflow
 

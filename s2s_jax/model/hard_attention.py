@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from s2s_jax.model.copy_mechanism import IMPOSSIBLE
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.model.ops.scan import scan
 
 

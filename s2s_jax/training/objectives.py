@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import InputPolicy, LogitsReader, Model, Noise, Params, unroll_targets
-from s2s_jax.model.ops.logits import chosen_logits
+from s2s_jax.model.ops.logits import IMPOSSIBLE, chosen_logits
 from s2s_jax.model.output_distribution import SPARSE_OUTPUTS, entmax_loss
 from s2s_jax.shapes import Batch, real
 from s2s_jax.training.alignment_losses import coverage_loss, diagonal_loss, entropy_loss, fertility_loss, guided_loss

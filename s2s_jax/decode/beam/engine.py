@@ -28,8 +28,8 @@ from s2s_jax.decode.logits_rules import NO_RULES, Limits, LogitsRules, apply_rul
 from s2s_jax.decode.records import no_records, pack, write_record
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.rounding import round_once
-from s2s_jax.model.copy_mechanism import IMPOSSIBLE
 from s2s_jax.model.interface import Memory, Model, Params, Source
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.shapes import BOS, EOS, PAD, real, source_tokens
 
 StoppingName = Literal["full", "bounded", "never"]

@@ -1,10 +1,12 @@
-"""Reading logits."""
+"""Logits: reading them, and what stands for no probability at all."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from s2s_jax.model.ops.target import launches_cost
+
+IMPOSSIBLE = -1e9  # log-probability of what cannot be, such as an unused slot: far below any real one, and finite
 
 
 def chosen_logits(logits: Float[Array, "*B V"], target: Int[Array, "*B"]) -> Float[Array, "*B"]:
