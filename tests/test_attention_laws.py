@@ -25,9 +25,8 @@ MORE = {
     "learned alpha": {"normalizer": "alpha-entmax", "learned_alpha": True},
     "limited by fertility": {"normalizer": "constrained-softmax", "history": "coverage-fertility"},
 }
-TABLES = {
-    name: {axis: name} for axis, names in axis_names().items() for name in names if name not in ("none", "last-state")
-}
+OTHER = ("none", "last-state")  # contexts that are no sums over tokens
+TABLES = {name: {axis: name} for axis, names in axis_names().items() for name in names if name not in OTHER}
 CONFIGS = {name: harness.legal_config(**choices) for name, choices in {**TABLES, **MORE}.items()}
 NOISY = [name for name, config in CONFIGS.items() if CONSTRAINTS[config.constraint].monotonic] + ["gumbel-softmax"]
 CASES = [*CONFIGS, *(f"{name}, training" for name in NOISY)]

@@ -43,6 +43,7 @@ SWEEPS = [
     for path in sorted(FOLDER.glob("[!_]*.py"))
     for function in re.findall(r"^def (\w+)\(\) -> (?:s2s\.)?Sweep:", path.read_text(), re.MULTILINE)
 ]
+LARGE = [("scores", function) for function in ("dates", "sounds", "luong")]  # of one kind with scores' sweep
 SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "device.cache=",
          "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
 
@@ -51,7 +52,9 @@ def test_the_sweeps_are_found():
     assert {name for name, _ in SWEEPS} == {"bottleneck", "forcing", "init_and_order", "scores", "sequence_level"}
 
 
-@pytest.mark.parametrize(("name", "function"), SWEEPS)
+@pytest.mark.parametrize(
+    ("name", "function"), [pytest.param(*one, marks=pytest.mark.wide if one in LARGE else ()) for one in SWEEPS]
+)
 def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
     made = loaded(name)[function]()
     assert len(list(grid_trials(made))) == len(grid_points(made)) * len(made.seeds)

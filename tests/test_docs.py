@@ -36,7 +36,14 @@ def typed(commands: str, folder: Path) -> list[subprocess.CompletedProcess]:
     """Each line of a shell block, run in the folder by a process of its own."""
     lines = [line.replace("s2s ", f"{sys.executable} -m s2s_jax ") for line in commands.splitlines() if line.strip()]
     return [
-        subprocess.run(["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+        subprocess.run(
+            ["timeout", "300", "bash", "-c", line],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         for line in lines
     ]
 
