@@ -553,8 +553,8 @@ def test_a_trial_that_is_trained_again_has_the_same_bits(finished):
     [
         (
             ["plan", "nowhere"],
-            "no sweep 'nowhere' (there are bottleneck, forcing, init_and_order, scores, sequence_level, or give a Python "
-            "file)",
+            "no sweep 'nowhere' (there are bottleneck, forcing, init_and_order, scores, sequence_level, or give a "
+            "Python file)",
         ),
         (["plan", "alignment"], "alignment.py has no function sweep(); write one that returns a Sweep"),
         (
