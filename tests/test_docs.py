@@ -118,7 +118,8 @@ def test_the_code_of_every_page_trains_and_is_used(page, tmp_path):
         assert commands.count("--import") == commands.count(f"--import {FILES[page]}") > 0
 
 
-def test_two_processes_train_as_the_page_about_many_hosts_says(tmp_path):
+def test_two_processes_train_as_the_page_about_many_hosts_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # one device per process, as on the page
     (training,) = typed(blocks("many-hosts.md", "sh"), tmp_path)
     assert training.returncode == 0, training.stderr
     assert "in 2 processes" in training.stdout + training.stderr
