@@ -126,14 +126,14 @@ def test_tensorboard_gets_what_the_metrics_file_gets(tmp_path, monkeypatch):
     assert ("validation/loss", 2, 1.0) in given
 
 
-class Told(Tracker):
-    """Remembers what it is told, and fails after some messages."""
+class Listener(Tracker):
+    """Remembers its messages, and fails after some messages."""
 
     most = 4
 
     def __init__(self, directory, settings):
         self.settings, self.messages, self.closed = dict(settings), [], False
-        Told.last = self
+        Listener.last = self
 
     def numbers(self, kind, step, values):
         if len(self.messages) == self.most:
@@ -148,31 +148,37 @@ class Told(Tracker):
 
 
 def test_a_tracker_is_told_of_the_run_and_its_failure_ends_nothing(tmp_path, monkeypatch):
-    monkeypatch.setitem(TRACKERS, "told", Told)
+    monkeypatch.setitem(TRACKERS, "listener", Listener)
     shown = io.StringIO()
-    changes = ("steps=4", "validation.every=2", "record.log_every=2", "record.trackers=told", "validation.sentences=5")
+    changes = (
+        "steps=4",
+        "validation.every=2",
+        "record.log_every=2",
+        "record.trackers=listener",
+        "validation.sentences=5",
+    )
     run.fit(tiny.experiment(*changes, "data.eval_size=5"), tmp_path, Console(file=shown, width=200))
-    compiled, first, validated, picture = Told.last.messages
-    assert Told.last.settings["model.attention.score"] == "general"
+    compiled, first, validated, picture = Listener.last.messages
+    assert Listener.last.settings["model.attention.score"] == "general"
     assert (compiled[0], first[:2], validated[:2]) == ("compile", ("train", 2), ("validation", 2))
     assert {"loss", "learning_rate"} <= set(first[2])
     assert (picture[:2], picture[2][2]) == (("alignment", 2), 3)
     assert validated[2]["loss"] == records(tmp_path, "validation")[0]["loss"]
-    assert "warning: tracker told failed (the network is gone); training continues without it" in shown.getvalue()
-    assert not Told.last.closed
+    assert "warning: tracker listener failed (the network is gone); training continues without it" in shown.getvalue()
+    assert not Listener.last.closed
     assert len(records(tmp_path, "validation")) == 2
 
 
 def test_a_tracker_is_shown_alignments_and_closed(tmp_path, monkeypatch):
-    monkeypatch.setitem(TRACKERS, "told", Told)
-    monkeypatch.setattr(Told, "most", 100)
+    monkeypatch.setitem(TRACKERS, "listener", Listener)
+    monkeypatch.setattr(Listener, "most", 100)
     pixels = np.zeros((4, 6, 3), np.uint8)
     result = ValidationResult({"loss": 1.0}, [], 1.0, {"alignment": pixels})
-    changes = {"validate": lambda params: result, "trackers": ("told",), "log_every": 100}
+    changes = {"validate": lambda params: result, "trackers": ("listener",), "log_every": 100}
     with fake_training.training(tmp_path, steps=1, **changes) as (loop, _):
         loop.run()
-    assert ("alignment", 1, (4, 6, 3)) in Told.last.messages
-    assert Told.last.closed
+    assert ("alignment", 1, (4, 6, 3)) in Listener.last.messages
+    assert Listener.last.closed
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
