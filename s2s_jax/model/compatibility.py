@@ -5,6 +5,7 @@ those facts, so that a class of the user's is covered too. `ModelConfig` calls `
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -880,4 +881,9 @@ def _value(config: ModelSettings, setting: str) -> Any:
 
 def _default(config: ModelSettings, setting: str) -> Any:
     _, group, name = setting.split(".")
-    return getattr(type(getattr(config, group))(), name)
+    return getattr(_defaults(type(getattr(config, group))), name)
+
+
+@functools.cache
+def _defaults(kind: type[Any]) -> Any:
+    return kind()
