@@ -18,6 +18,7 @@ from s2s_jax.text import tfds as tfds_source
 from s2s_jax.text.builders.cmudict_g2p import CmudictG2p
 from s2s_jax.text.builders.cogs import Cogs
 from s2s_jax.text.builders.scan import SPLIT_FOLDERS, Scan
+from s2s_jax.text.builders.small_parallel_enja import SmallParallelEnja
 from s2s_jax.text.example import Example
 
 # 41 words; the third has two pronunciations, and so has the 20th, which is held out
@@ -124,6 +125,17 @@ def test_scan_holds_out_every_20th_line_and_keeps_file_order(scan):
     assert "tensorflow" not in sys.modules
 
 
+def test_parallel_files_are_read_in_both_directions(tmp_path, monkeypatch):
+    names = ("train", "dev", "test")
+    files = {f"{name}.{side}": f"{name} {side} 1\n{name} {side} 2\n" for name in names for side in ("ja", "en")}
+    monkeypatch.setattr(SmallParallelEnja, "FILES", publish(tmp_path / "manual", files))
+    read = reader(tmp_path)
+    assert read("tfds:small_parallel_enja/ja-en") == [Example(f"train ja {row}", f"train en {row}") for row in (1, 2)]
+    assert read("tfds:small_parallel_enja/en-ja", "validation")[1] == Example("dev en 2", "dev ja 2")
+    with pytest.raises(ValueError, match="name one"):
+        read("tfds:small_parallel_enja")
+
+
 def test_a_prepared_data_set_does_not_need_its_files(scan):
     first = scan("tfds:scan/length", "test")
     assert scan("tfds:scan/length", "test", manual_directory="") == first
@@ -154,7 +166,7 @@ def test_a_downloaded_data_set_can_be_prepared_by_its_builder_alone(tmp_path, mo
 def test_every_scan_configuration_has_its_checksums(config, tmp_path):
     paths = Scan(config=config, data_dir=str(tmp_path)).published()
     assert sorted(paths) == ["test", "train"]
-    assert set(paths.values()) <= set(Scan.FILES)
+    assert {path for files in paths.values() for path in files} <= set(Scan.FILES)
 
 
 def test_checksums_are_well_formed_and_addresses_name_a_commit():

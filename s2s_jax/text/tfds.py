@@ -19,11 +19,11 @@ import tensorflow_datasets.translate  # importing is what makes a name known to 
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core.download import downloader, extractor
 
-from s2s_jax.text.builders import PublishedPairs, cmudict_g2p, cogs, scan
+from s2s_jax.text.builders import PublishedPairs, cmudict_g2p, cogs, scan, small_parallel_enja
 from s2s_jax.text.example import Example
 from s2s_jax.text.pairs import parse_alignment
 
-OWN_BUILDERS = (cmudict_g2p.CmudictG2p, cogs.Cogs, scan.Scan)
+OWN_BUILDERS = (cmudict_g2p.CmudictG2p, cogs.Cogs, scan.Scan, small_parallel_enja.SmallParallelEnja)
 
 SPEC_PATTERN = re.compile(r"tfds:(?P<name>\w+)(/(?P<config>[^:@\s]+))?(:(?P<version>[\d.*]+))?(@(?P<split>\S+))?")
 SYNTAX = "tfds:NAME[/CONFIG][:VERSION][@SPLIT], for example tfds:scan/length@train[:90%]"

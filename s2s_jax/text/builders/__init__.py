@@ -25,8 +25,8 @@ SUFFIXES = ("", ".gz", ".tsv", ".tsv.gz")  # allowed after the published name of
 class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A data set of (source, target) lines in the order of its files, each file pinned by size and SHA-256.
 
-    A data set defines the addresses of its files (`ROOT`, `FILES`), the file of each split (`published`), how a line
-    is parsed (`pair`), and, if it was published without one, its validation split (`divide`).
+    A data set defines the addresses of its files (`ROOT`, `FILES`), the files of each split (`published`), how a line
+    of each makes a pair (`pair`), and, if it was published without one, its validation split (`divide`).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -44,12 +44,12 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format=file_format, **settings)
 
     @abc.abstractmethod
-    def published(self) -> dict[str, str]:
-        """The path under ROOT of every split that was published."""
+    def published(self) -> dict[str, tuple[str, ...]]:
+        """The paths under ROOT of every split that was published: one file of pairs, or parallel files."""
 
     @abc.abstractmethod
-    def pair(self, line: str) -> Pair:
-        """The source and the target in a line of the published file."""
+    def pair(self, *lines: str) -> Pair:
+        """The source and the target in a line of each file of a split."""
 
     def alignment(self, source: str, target: str) -> str | None:
         """The word alignment of a pair as Pharaoh's `i-j` from 0; None if the data set has none."""
@@ -72,10 +72,10 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         manual = manual_directory(dl_manager)
-        published = {
-            split: [self.pair(line) for line in utf8_lines(self._content(path, manual=manual))]
-            for split, path in self.published().items()
-        }
+        published = {}
+        for split, paths in self.published().items():
+            files = [utf8_lines(self._content(path, manual=manual)) for path in paths]
+            published[split] = [self.pair(*lines) for lines in zip(*files, strict=True)]
         return {split: self._generate_examples(pairs) for split, pairs in self.divide(published).items()}
 
     def _generate_examples(self, pairs: list[Pair]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -94,7 +94,8 @@ class PublishedPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         try:
             return download(self.ROOT + path)
         except (OSError, http.client.HTTPException) as error:
-            names = ", ".join(sorted(posixpath.basename(file) for file in self.published().values()))
+            paths = [path for paths in self.published().values() for path in paths]
+            names = ", ".join(sorted(map(posixpath.basename, paths)))
             raise FileNotFoundError(
                 f"tfds:{self.info.name}: could not download {self.ROOT + path} ({error}); without a network, put "
                 f"{names} (plain or .gz) in a folder and name it with --data.manual-dir DIR"

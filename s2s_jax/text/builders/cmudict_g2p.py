@@ -24,13 +24,13 @@ class CmudictG2p(PublishedPairs):
     HOMEPAGE = "https://github.com/steveash/jg2p"
     LICENSE = "CMUdict: BSD 2-clause; the split: Apache-2.0"
 
-    def published(self) -> dict[str, str]:
+    def published(self) -> dict[str, tuple[str, ...]]:
         """The train and the test file."""
-        return {"train": "g014b2b.train", "test": "g014b2b.test"}
+        return {"train": ("g014b2b.train",), "test": ("g014b2b.test",)}
 
-    def pair(self, line: str) -> Pair:
+    def pair(self, *lines: str) -> Pair:
         """A word and its phones, separated by a tab."""
-        word, phones = line.split("\t")
+        word, phones = lines[0].split("\t")
         return word, phones
 
     def divide(self, published: dict[str, list[Pair]]) -> dict[str, list[Pair]]:

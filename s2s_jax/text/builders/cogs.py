@@ -26,18 +26,18 @@ class Cogs(PublishedPairs):
     HOMEPAGE = "https://github.com/najoungkim/COGS"
     LICENSE = "MIT"
 
-    def published(self) -> dict[str, str]:
+    def published(self) -> dict[str, tuple[str, ...]]:
         """The four files; dev is named validation."""
         return {
-            "train": "data/train.tsv",
-            "validation": "data/dev.tsv",
-            "test": "data/test.tsv",
-            "gen": "data/gen.tsv",
+            "train": ("data/train.tsv",),
+            "validation": ("data/dev.tsv",),
+            "test": ("data/test.tsv",),
+            "gen": ("data/gen.tsv",),
         }
 
-    def pair(self, line: str) -> Pair:
+    def pair(self, *lines: str) -> Pair:
         """A sentence and its logical form, the first two of three columns."""
-        sentence, logical_form, _ = line.split("\t")
+        sentence, logical_form, _ = lines[0].split("\t")
         return sentence, logical_form
 
     def alignment(self, source: str, target: str) -> str:

@@ -137,14 +137,14 @@ class Scan(PublishedPairs):
     HOMEPAGE = "https://github.com/brendenlake/SCAN"
     LICENSE = "BSD"
 
-    def published(self) -> dict[str, str]:
+    def published(self) -> dict[str, tuple[str, ...]]:
         """The train and the test file of the configuration."""
         name = self.builder_config_name or ""
-        return {split: f"{SPLIT_FOLDERS[name]}/tasks_{split}_{name}.txt" for split in ("train", "test")}
+        return {split: (f"{SPLIT_FOLDERS[name]}/tasks_{split}_{name}.txt",) for split in ("train", "test")}
 
-    def pair(self, line: str) -> Pair:
+    def pair(self, *lines: str) -> Pair:
         """A command and its actions, after `IN:` and `OUT:`."""
-        command, actions = line.removeprefix("IN: ").split(" OUT: ")
+        command, actions = lines[0].removeprefix("IN: ").split(" OUT: ")
         return command, actions
 
     def divide(self, published: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
