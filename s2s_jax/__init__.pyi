@@ -57,6 +57,7 @@ from s2s_jax.run import train as train
 from s2s_jax.run import train_replicas as train_replicas
 from s2s_jax.shapes import Batch as Batch
 from s2s_jax.sweep.compare_runs import compare as compare
+from s2s_jax.sweep.sweep import Published as Published
 from s2s_jax.sweep.sweep import Sweep as Sweep
 from s2s_jax.sweep.tuning import Range as Range
 from s2s_jax.sweep.tuning import Tuning as Tuning

@@ -22,34 +22,41 @@ from s2s_jax.sweep.sweep import grid_points, grid_trials
 from s2s_jax.sweep.trial import run_trial
 from s2s_jax.text.example import Example
 
-FOLDER = Path(__file__).parent.parent / "experiments" / "claims"
+FOLDER = Path(__file__).parent.parent / "experiments"
+# by the name that the command takes
+FILES = {path.stem: path for path in sorted(FOLDER.glob("claims/[!_]*.py"))}
+FILES |= {f"published/{path.stem}": path for path in sorted(FOLDER.glob("published/[!_]*.py"))}
 
 
 def loaded(name):
-    return vars(import_once(str(FOLDER / f"{name}.py")))
+    return vars(import_once(str(FILES[name])))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
+@pytest.mark.parametrize("name", FILES)
 def test_every_file_documents_its_claim_and_command(name):
-    text = (FOLDER / f"{name}.py").read_text()
-    for part in ("Claim: ", "Hardware and time: ", "Expect: ", "Seen: "):
+    text = FILES[name].read_text()
+    published = ("Source: ", "May differ: ") if name.startswith("published/") else ()
+    for part in ("Claim: ", *published, "Hardware and time: ", "Expect: ", "Seen: "):
         assert f"\n{part}" in text
     command = f"s2s sweep run {name}" if "def sweep()" in text else f"python experiments/claims/{name}.py"
     assert f"\nCommand: {command}" in text
 
 
 SWEEPS = [
-    (path.stem, function)
-    for path in sorted(FOLDER.glob("[!_]*.py"))
+    (name, function)
+    for name, path in FILES.items()
     for function in re.findall(r"^def (\w+)\(\) -> (?:s2s\.)?Sweep:", path.read_text(), re.MULTILINE)
 ]
 LARGE = [("scores", function) for function in ("dates", "sounds", "luong")]  # of one kind with scores' sweep
-SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "device.cache=",
+WORDS = ("tokenizer.source.type=word", "tokenizer.target.type=word", "evaluation.bleu-tokenizer=auto",
+         "model.decoder.size=12")  # fmt: skip
+SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "batch.buckets=1", "device.cache=",
          "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
 
 
 def test_the_sweeps_are_found():
-    assert {name for name, _ in SWEEPS} == {"bottleneck", "forcing", "init_and_order", "scores", "sequence_level"}
+    of_claims = {"bottleneck", "forcing", "init_and_order", "scores", "sequence_level", "translation"}
+    assert {name for name, _ in SWEEPS} == of_claims | {name for name in FILES if name.startswith("published/")}
 
 
 @pytest.mark.parametrize(
@@ -58,8 +65,9 @@ def test_the_sweeps_are_found():
 def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
     made = loaded(name)[function]()
     assert len(list(grid_trials(made))) == len(grid_points(made)) * len(made.seeds)
-    comparisons = (len(made.labels()[made.compare]) - 1) * len(grid_points(made)) // len(made.labels()[made.compare])
-    assert len(made.seeds) >= seeds_needed(comparisons)
+    if not made.published:  # then means are told, and nothing is compared
+        labels = len(made.labels()[made.compare])
+        assert len(made.seeds) >= seeds_needed((labels - 1) * len(grid_points(made)) // labels)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +77,21 @@ def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
         ("forcing", "sweep", "linear, Gumbel"),
         ("init_and_order", "sweep", "source reversed"),
         ("scores", "dates", "location-aware"),
+        ("translation", "search", "source reversed"),
+        ("published/cmudict", "sweep", "LSTM 2x256"),
+        ("published/cogs", "sweep", "LSTM 2x256"),
+        ("published/enja", "sweep", "en-ja"),
+        ("published/scan", "sweep", "turn left"),
     ],
 )
-def test_sweeps_run_two_steps(name, function, label, tmp_path):
+def test_sweeps_run_two_steps(name, function, label, tmp_path, monkeypatch):
+    """On letters to be reversed where the data would be downloaded; a published number stands beside the result."""
     made = loaded(name)[function]()
+    changes = ("data.train=task:reverse", *WORDS) if made.base.data.train.startswith("tfds:") else ()
     small = dataclasses.replace(
         made,
-        base=override(made.base, *SMALL),
+        base=override(made.base, *SMALL, *changes),
+        axes={axis: without_data(values) for axis, values in made.axes.items()} if changes else made.axes,
         seeds=(0,),
         keep=lambda point: point[made.compare] in (label, made.baseline),
     )
@@ -83,7 +99,34 @@ def test_sweeps_run_two_steps(name, function, label, tmp_path):
     chosen = [trial_dir for trial_dir in trial_dirs if trial_dir.trial.point[made.compare] == label]
     ((spec,),) = trial_groups(small, chosen)
     assert run_trial(spec) == "done"
-    assert np.isfinite(read_result(chosen[0]).metrics[made.metrics[0]])
+    result = read_result(chosen[0])
+    assert np.isfinite(result.metrics[made.metrics[0]])
+    if not made.published:
+        return
+    results = import_once(str(FOLDER / "results.py"))
+    monkeypatch.setattr(results, "RECORDS", tmp_path / "records")
+    results.write_record(name, tmp_path)
+    page = results.page()
+    (published,) = [one for one in made.published if (one.label, one.metric) == (label, made.metrics[0])] or [None]
+    row = f"| {label} | {results.number(result.metrics[made.metrics[0]])}"
+    assert row + (f" (published {results.number(published.value)}: " if published else " |") in page
+    assert f"| {label} | 0 | {result.parameters:,} | 2 | `" in page
+
+
+def test_a_published_number_is_reached_or_the_distance_is_told():
+    cell, published = import_once(str(FOLDER / "results.py")).cell, s2s.Published("a", "wer", 0.2, aim=0.19)
+    trials = [{"metrics": {"wer": value, "bleu": 37.1}} for value in (0.18, 0.2)]
+    assert cell(trials, "wer", published) == "0.1900 ± 0.0141 (published 0.2000: reached)"
+    assert cell(trials[1:], "wer", published) == "0.2000 (published 0.2000: not reached, 0.0100 short of 0.1900)"
+    assert cell(trials[1:], "bleu", s2s.Published("a", "bleu", 37)) == "37.10 (published 37.00: reached)"
+    assert cell(trials, "per", None) == "–"
+    with pytest.raises(ValueError, match=r"published\.metric"):
+        dataclasses.replace(loaded("bottleneck")["sweep"](), published=[s2s.Published("attention", "bleu", 1.0)])
+
+
+def without_data(values):
+    return {label: {name: value for name, value in settings.items() if name != "data.train"}
+            for label, settings in values.items()}  # fmt: skip
 
 
 def test_gradients_by_distance(tmp_path):

@@ -3,8 +3,8 @@
 Claim: a model that has learned by cross-entropy gets better at what it is measured by when whole outputs are trained on
 (Shen et al. 2016, arXiv:1512.02433; Ranzato et al. 2016, arXiv:1511.06732; Rennie et al. 2017, arXiv:1612.00563;
 Norouzi et al. 2016, arXiv:1609.00150). Here the reward is 1 - PER, and all continue for the same number of steps.
-Command: s2s sweep run sequence_level --warm-start.run runs/trained --data.manual-dir DIR
-after: s2s train experiments/claims/sequence_level.py --data.manual-dir DIR --run runs/trained
+Command: s2s sweep run sequence_level --warm-start.run runs/trained --data.manual-dir DIR  (after s2s train
+experiments/claims/sequence_level.py --data.manual-dir DIR --run runs/trained)
 Hardware and time: 2 CPU cores, 90 s for a run of cross-entropy, 176 s minimum risk, 232 s REINFORCE; 40 runs.
 Expect: lower error rates than after as many more steps of cross-entropy.
 Seen: 2026-11-28, one seed, 3,748 test words, greedy search: no gain. The trained model has a PER of 0.0945 and a WER of

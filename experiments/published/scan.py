@@ -61,6 +61,12 @@ def sweep() -> s2s.Sweep:
         baseline="simple",
         seeds=range(5),
         metrics=("exact_match", "token_accuracy"),
+        published=[
+            s2s.Published("simple", "exact_match", 0.998),
+            s2s.Published("length", "exact_match", 0.208),
+            s2s.Published("turn left", "exact_match", 0.903),
+            s2s.Published("jump", "exact_match", 0.012),
+        ],
     )
 
 
@@ -74,4 +80,8 @@ def rnn() -> s2s.Sweep:
         baseline="thought vector",
         seeds=range(6),
         metrics=("exact_match", "token_accuracy"),
+        published=[
+            s2s.Published("thought vector", "exact_match", 0.015),
+            s2s.Published("attention", "exact_match", 0.597),
+        ],
     )

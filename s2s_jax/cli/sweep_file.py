@@ -14,7 +14,8 @@ from s2s_jax.imports import extends_tables, import_once, merged_names
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tuning import Tuning
 
-CLAIMS = "claims"  # the folder of sweeps below experiments/
+CLAIMS = "claims"  # the folder below experiments/ whose sweeps are named without it
+PUBLISHED = "published"
 
 
 class NamedSweep(NamedTuple):
@@ -109,7 +110,7 @@ def _command(arguments: Arguments) -> str:
 
 
 def _shipped_file(name: str) -> Path:
-    if path := named_file(f"{CLAIMS}/{name}"):
+    if path := named_file(name if "/" in name else f"{CLAIMS}/{name}"):
         return path
     known = _shipped_names()
     raise UsageError(
@@ -118,5 +119,8 @@ def _shipped_file(name: str) -> Path:
 
 
 def _shipped_names() -> list[str]:
-    files = (path for folder in FOLDERS for path in (folder / CLAIMS).glob("*.py"))
-    return sorted({path.stem for path in files if "\ndef sweep(" in path.read_text(encoding="utf-8")})
+    kinds = {CLAIMS: "", PUBLISHED: f"{PUBLISHED}/"}
+    files = (
+        (prefix, path) for folder in FOLDERS for kind, prefix in kinds.items() for path in (folder / kind).glob("*.py")
+    )
+    return sorted({prefix + path.stem for prefix, path in files if "\ndef sweep(" in path.read_text(encoding="utf-8")})

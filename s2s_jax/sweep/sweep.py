@@ -27,6 +27,15 @@ def no_settings(point: Point) -> Mapping[str, Any]:
     return {}
 
 
+class Published(NamedTuple):
+    """A published number that a sweep is to reach."""
+
+    label: str  # on the axis that is compared
+    metric: str  # one of the sweep's
+    value: float
+    aim: float | None = None  # what is to be reached, if it is not the value
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A grid of experiments: every combination of the axes' values, trained once per seed."""
@@ -57,6 +66,8 @@ class Sweep:
     """Train all seeds of a point in one program, with all points that differ in `config.VMAPPABLE_SETTINGS` alone."""
     retries: int = 1
     """Number of times that a failed trial is tried again."""
+    published: Sequence[Published] = ()
+    """Numbers that others have published, to be set beside the means."""
 
     def __post_init__(self):
         self._check_types()
@@ -68,6 +79,9 @@ class Sweep:
         one_of("split", self.split, SPLITS)
         for metric in self.metrics:
             one_of("metrics", metric, METRICS)
+        for number in self.published:
+            one_of("published.label", number.label, self.labels()[self.compare])
+            one_of("published.metric", number.metric, self.metrics)
         if not self.metrics or not self.seeds:
             raise ValueError("a sweep needs at least one seed and one metric.")
         if len(set(self.seeds)) < len(self.seeds):
