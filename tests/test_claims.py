@@ -50,8 +50,8 @@ SWEEPS = [
 LARGE = [("scores", function) for function in ("dates", "sounds", "luong")]  # of one kind with scores' sweep
 WORDS = ("tokenizer.source.type=word", "tokenizer.target.type=word", "evaluation.bleu-tokenizer=auto",
          "model.decoder.size=12")  # fmt: skip
-SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "batch.buckets=1", "device.cache=",
-         "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
+SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "batch.buckets=1",
+         "device.cache=", "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
 
 
 def test_the_sweeps_are_found():
@@ -138,7 +138,10 @@ def test_gradients_by_distance(tmp_path):
     file["draw"](tmp_path / "gradients.png", found)
     assert imread(tmp_path / "gradients.png").std() > 0.01
     assert len(file["table"](found).splitlines()) == 2 + len(found)
-    assert found[0]._replace(norms=np.array([[4.0, 1.0], [1.0, 1.0]])).far_to_near == pytest.approx(0.5)
+    ratio, low, high = found[0]._replace(norms=np.array([[4.0, 1.0], [1.0, 1.0]])).far_to_near
+    assert ratio == pytest.approx(0.5)
+    # two logarithms, log(1/4) and 0: standard error log 2, and Student's t of one degree of freedom is 12.706
+    assert [low, high] == pytest.approx([0.5 * 2**-12.706, 0.5 * 2**12.706], rel=1e-3)
     with pytest.raises(ValueError, match="steps must be at least 2, got 1"):
         file["Budget"](steps=1)
 

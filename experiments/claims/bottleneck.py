@@ -2,7 +2,8 @@
 
 Claim: trained on lines of up to 20 letters and tested on up to 40, quality without attention falls with every letter;
 with attention, only beyond the lengths of training.
-Command: s2s sweep run bottleneck --jobs 2  (dates: --function dates; sounds: --function sounds --data.manual-dir DIR)
+Command: s2s sweep run bottleneck --jobs 2  (dates: --function dates; sounds: --function sounds --data.manual-dir DIR;
+what a state of n numbers holds after how many steps: --function capacity)
 Hardware and time: 2 CPU cores, 8 minutes (with other processes running).
 Expect: with attention nearly every line of up to 20 letters is right; without it hardly any of more than 14.
 Seen: 2026-11-22, 6 seeds: exact match over all lengths 0.531 with attention, 0.177 without (difference 0.353, 95 % from
@@ -16,6 +17,9 @@ VARIANTS = {
     "thought vector": {"model.attention.score": "none"},
     "attention": {"model.attention.score": "general"},
 }
+
+WIDTHS = (16, 32, 64, 128, 256)
+STEPS = (1000, 4000, 16_000)
 
 
 def base() -> s2s.Experiment:
@@ -47,6 +51,21 @@ def sweep() -> s2s.Sweep:
         compare="connection",
         baseline="thought vector",
         seeds=range(6),
+        metrics=("exact_match", "token_accuracy"),
+    )
+
+
+def capacity() -> s2s.Sweep:
+    """How much a state of n numbers holds, apart from how fast it learns: widths and steps, without attention."""
+    widths = {str(size): {"model.encoder.size": size, "model.decoder.size": size} for size in WIDTHS}
+    return s2s.Sweep(
+        base=s2s.override(
+            base(), "model.attention.score=none", "model.encoder.bidirectional=false", "data.test-lengths=[1,24]"
+        ),
+        axes={"steps": {f"{steps:,}": {"steps": steps} for steps in STEPS}, "width": widths},
+        compare="width",
+        baseline="64",
+        seeds=range(10),
         metrics=("exact_match", "token_accuracy"),
     )
 

@@ -31,6 +31,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
+from scipy import stats
 
 from s2s_jax.evaluate.gradients import gradient_norms
 from s2s_jax.model.attention.config import AttentionConfig, ScoreName
@@ -83,9 +84,17 @@ class Curve(NamedTuple):
     accuracy: Float[np.ndarray, " seeds"]  # of held-out tokens, under teacher forcing
 
     @property
-    def far_to_near(self) -> float:
-        """The gradient of the farthest token relative to the nearest one; the geometric mean over seeds."""
-        return float(np.exp(np.log(self.norms[:, -1] / self.norms[:, 0]).mean()))
+    def far_to_near(self) -> tuple[float, float, float]:
+        """The gradient of the farthest token relative to the nearest one: mean over seeds and its 95 % interval."""
+        return geometric_mean(self.norms[:, -1] / self.norms[:, 0])
+
+
+def geometric_mean(values: Float[np.ndarray, "seeds *rest"]) -> tuple[Any, Any, Any]:
+    """The geometric mean over seeds and the ends of its 95 % interval (Student's t of the logarithms)."""
+    logs = np.log(values)
+    middle, seeds = logs.mean(0), len(logs)
+    half = stats.t.ppf(0.975, seeds - 1) * logs.std(0, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.zeros_like(middle)
+    return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
 
 
 def letters(budget: Budget, *, split: str, count: int) -> Batch:
@@ -158,7 +167,7 @@ def curves(budget: Budget, cell: CellName, variant: str) -> list[Curve]:
 
 
 def draw(path: Path, measured: Iterable[Curve]) -> None:
-    """One panel per cell and stage: gradient over distance of the two models, with bands from minimum to maximum."""
+    """One panel per cell and stage: gradient over distance of the two models, with bands of 95 % over seeds."""
     measured = list(measured)
     cells = list(dict.fromkeys(curve.cell for curve in measured))
     figure = Figure(figsize=(3.0 * len(cells) + 0.8, 7.2), dpi=150, layout="constrained")
@@ -174,8 +183,10 @@ def draw(path: Path, measured: Iterable[Curve]) -> None:
         axes.set_yscale("log")
         axes.grid(color="#dddddd", linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
+    title = "Before training, attention keeps the gradient to far letters alive; trained models need it no more"
+    figure.suptitle(f"{title}\n(mean of {len(measured[0].norms)} seeds, bands: 95 % intervals)", fontsize=10)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)
 
 
@@ -183,8 +194,8 @@ def draw_curve(axes: Axes, curve: Curve) -> None:
     """One line with its band, and the token accuracy."""
     color, dashes, mark = STYLES[curve.variant]
     distance = 2 * np.arange(curve.norms.shape[1]) + 2
-    middle = np.exp(np.log(curve.norms).mean(0))
-    axes.fill_between(distance, curve.norms.min(0), curve.norms.max(0), color=color, alpha=0.2, linewidth=0)
+    middle, low, high = geometric_mean(curve.norms)
+    axes.fill_between(distance, low, high, color=color, alpha=0.2, linewidth=0)
     height = 0.05 + 0.09 * list(STYLES).index(curve.variant)
     accuracy = f"accuracy {curve.accuracy.mean():.0%}"
     axes.text(0.04, height, accuracy, color=color, fontsize=8, transform=axes.transAxes)
@@ -193,10 +204,11 @@ def draw_curve(axes: Axes, curve: Curve) -> None:
 
 def table(measured: Iterable[Curve]) -> str:
     """The numbers of the picture as Markdown."""
-    lines = ["| cell | model | when | nearest | farthest | far / near | accuracy |", "| --- " * 7 + "|"]
+    lines = ["| cell | model | when | nearest | farthest | far / near (95 %) | accuracy (range) |", "| --- " * 7 + "|"]
     for curve in measured:
-        near, far = np.exp(np.log(curve.norms[:, [0, -1]]).mean(0))
-        numbers = f"{near:.2g} | {far:.2g} | {curve.far_to_near:.2g} | {curve.accuracy.mean():.2f}"
+        (near, far), (ratio, low, high) = geometric_mean(curve.norms[:, [0, -1]])[0], curve.far_to_near
+        accuracy = f"{curve.accuracy.mean():.2f} ({curve.accuracy.min():.2f} to {curve.accuracy.max():.2f})"
+        numbers = f"{near:.2g} | {far:.2g} | {ratio:.2g} ({low:.2g} to {high:.2g}) | {accuracy}"
         lines.append(f"| {curve.cell} | {curve.variant} | {curve.stage} | {numbers} |")
     return "\n".join(lines)
 

@@ -25,6 +25,8 @@ Widths, dates, 7 seeds, exact match: dot 0.989, 1.000, 0.998 with a width of 32,
 sharpens it (entropy 0.84, 0.38, 0.27 nats), and the scaled one is nearly flat after 400 steps (2.30, 2.15, 2.66).
 """
 
+import dataclasses
+
 import s2s_jax as s2s
 
 SCORE = "model.attention.score"
@@ -40,6 +42,10 @@ LUONG = {
     "local-p, dot": {SCORE: "dot", CONSTRAINT: "local-p"},
     "local-p, general": {SCORE: "general", CONSTRAINT: "local-p"},
 }
+
+CELLS = {
+    cell: {"model.encoder.cell": cell, "model.decoder.cell": cell} for cell in ("gru", "layer-norm-lstm")
+}  # the second has states whose size does not depend on the width
 
 
 def base() -> s2s.Experiment:
@@ -99,6 +105,14 @@ def dates() -> s2s.Sweep:
     return scores_of(s2s.override(base(), *changes), "exact_match", "aer", "token_accuracy")
 
 
+def tuned() -> s2s.Sweep:
+    """Five scores on dates with three learning rates and two budgets: each one's best rate is chosen on validation."""
+    rates = {f"{rate:g}": {"optimizer.learning_rate": rate} for rate in (3e-3, 1e-2, 3e-2)}
+    budgets = {f"{steps:,}": {"steps": steps, "validation.every": steps} for steps in (400, 4000)}
+    axes = {"steps": budgets, "rate": rates, SCORE: ["dot", "scaled-dot", "cosine", "general", "additive"]}
+    return dataclasses.replace(dates(), axes=axes, seeds=range(11), split="validation")
+
+
 def on_sounds() -> s2s.Experiment:
     """The same model for CMUdict."""
     changes = ("data.train=tfds:cmudict_g2p", "tokenizer.source.type=char", "batch.size=128", "evaluation.unit=phone")
@@ -124,7 +138,7 @@ def luong() -> s2s.Sweep:
 
 
 def widths() -> s2s.Sweep:
-    """Dot products with and without scale, as the width grows, on dates."""
+    """Dot products with and without scale, as the width grows, on dates; with states of unit variance too."""
     changes = (
         "data.train=task:dates",
         "tokenizer.source.type=char",
@@ -134,9 +148,9 @@ def widths() -> s2s.Sweep:
     sizes = {str(size): {"model.encoder.size": size // 2, "model.decoder.size": size} for size in (32, 128, 512)}
     return s2s.Sweep(
         base=s2s.override(base(), *changes),
-        axes={"width": sizes, SCORE: ["dot", "scaled-dot"]},
+        axes={"cell": CELLS, "width": sizes, SCORE: ["dot", "scaled-dot"]},
         compare=SCORE,
         baseline="dot",
-        seeds=range(7),
+        seeds=range(8),
         metrics=("exact_match", "token_accuracy", "aer"),
     )
