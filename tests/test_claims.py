@@ -51,7 +51,8 @@ LARGE = [("scores", function) for function in ("dates", "sounds", "luong")]  # o
 WORDS = ("tokenizer.source.type=word", "tokenizer.target.type=word", "evaluation.bleu-tokenizer=auto",
          "model.decoder.size=12")  # fmt: skip
 SMALL = ("steps=2", "data.train_size=60", "data.eval-size=20", "validation.every=2", "batch.size=4", "batch.buckets=1",
-         "device.cache=", "model.embedding=8", "model.encoder.size=6", "model.attention.size=5", "record.log_every=1")  # fmt: skip
+         "device.cache=", "model.embedding=8", "model.encoder.size=6", "model.attention.size=5",
+         "record.log_every=1")  # fmt: skip
 
 
 def test_the_sweeps_are_found():
