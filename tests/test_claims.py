@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,6 +146,35 @@ def test_gradients_by_distance(tmp_path):
     assert [low, high] == pytest.approx([0.5 * 2**-12.706, 0.5 * 2**12.706], rel=1e-3)
     with pytest.raises(ValueError, match="steps must be at least 2, got 1"):
         file["Budget"](steps=1)
+
+
+class Copier:
+    """Stands in for a run: continues a prefix rightly, unless its last token is wrong and the source has a `b`."""
+
+    def translate(self, lines, *, beam):
+        lines = [s2s.ConstrainedLine.of(line) for line in lines]
+        assert beam == 1
+        return [SimpleNamespace(text=self.continued(line.line.split(" "), line.prefix.split())) for line in lines]
+
+    def continued(self, words, prefix):
+        lost = prefix != words[: len(prefix)] and "b" in words
+        return " ".join(prefix + (["x"] if lost else words[len(prefix) :]))
+
+
+def test_errors_by_position_and_after_a_wrong_token(tmp_path):
+    file = loaded("recovery")
+    by_position = file["errors_by_position"]([["a", "x"], ["b"], ["c", "d", "e"]], [["a", "b"], ["b", "c"], ["c", "d"]])
+    assert by_position.tolist() == pytest.approx([0, 2 / 3])
+    lines = ["a b c d", "a c d e", "a c"]  # the last has no rest behind its middle
+    errors = file["errors_of"](Copier(), [Example(line, line) for line in lines], label="x", seed=0)
+    assert (errors.after_right, errors.after_wrong, errors.recovered) == (1.0, 0.5, 0.5)
+    assert errors.by_position.tolist() == [0, 0, 0, 0]
+    file["draw"](tmp_path / "recovery.png", [errors])
+    assert imread(tmp_path / "recovery.png").std() > 0.01
+    assert file["table"]([errors]).splitlines()[2] == "| x | 1 | 1.000 | 0.500 | 0.500 |"
+    (tmp_path / "trials").mkdir()
+    with pytest.raises(SystemExit, match="has no finished trial"):
+        file["main"](tmp_path / "out", tmp_path)
 
 
 def test_methods_are_compared_where_gold_links_are():

@@ -2,7 +2,8 @@
 
 Claim: teacher forcing learns fastest but never sees its own predictions; scheduled sampling (Bengio et al. 2015,
 arXiv:1506.03099) narrows the gap between the loss on true tokens and on predicted ones.
-Command: s2s sweep run forcing --function sounds --jobs 2 --data.manual-dir DIR  (CMUdict; dates: without --function)
+Command: s2s sweep run forcing --function sounds --jobs 2 --data.manual-dir DIR  (CMUdict; dates: without --function;
+until convergence: --function converged_sounds, --function converged_commands)
 Hardware and time: 2 CPU cores, 12 minutes for 40 of the 90 runs (with other processes running). Smaller: `--seeds 2`.
 Expect: every schedule that feeds predictions narrows the exposure gap; differences in quality are smaller; feeding
 predictions alone from the first step learns least.
@@ -77,6 +78,39 @@ def schedules(experiment: s2s.Experiment, *metrics: str) -> s2s.Sweep:
 def sweep() -> s2s.Sweep:
     """Dates, an easy task."""
     return schedules(base(), "exact_match", "exposure_gap", "perplexity")
+
+
+def converged(experiment: s2s.Experiment, steps: int, *metrics: str) -> s2s.Sweep:
+    """Four ways of feeding the decoder, with attention and without, trained until validation stands still."""
+    schedules = {
+        "teacher forcing": {},
+        "half its own": {"scheduled_sampling.start": 0.5},
+        "inverse sigmoid": {"scheduled_sampling.schedule": "inverse-sigmoid", "scheduled_sampling.decay": steps / 10},
+        "two phases": {
+            "scheduled_sampling.schedule": "piecewise",
+            "scheduled_sampling.points": [[steps // 2, 1.0], [steps // 2 + 1, 0.0]],
+        },
+    }
+    connections = {"attention": {}, "thought vector": {"model.attention.score": "last-state"}}
+    return s2s.Sweep(
+        base=s2s.override(experiment, f"steps={steps}", f"validation.every={steps // 10}", "validation.sentences=500"),
+        axes={"connection": connections, "fed": schedules},
+        compare="fed",
+        baseline="teacher forcing",
+        seeds=range(8),
+        metrics=metrics,
+    )
+
+
+def converged_sounds() -> s2s.Sweep:
+    """CMUdict, seven epochs, where 500 steps of `sounds` are half of one."""
+    return converged(sounds().base, 6000, "wer", "exposure_gap", "per")
+
+
+def converged_commands() -> s2s.Sweep:
+    """SCAN's split by length, whose outputs have up to 48 tokens; Lake & Baroni 2018 feed half of the model's own."""
+    changes = ("data.train=tfds:scan/length", *(f"tokenizer.{side}.type=word" for side in ("source", "target")))
+    return converged(s2s.override(base(), *changes), 4000, "exact_match", "exposure_gap", "token_accuracy")
 
 
 def sounds() -> s2s.Sweep:
