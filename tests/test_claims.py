@@ -184,8 +184,14 @@ def test_methods_are_compared_where_gold_links_are():
     pair = ScoredPair(Example("ab", "cd"), ("a", "b", "</s>"), ("c", "d", "</s>"), np.zeros(3), attention, 3, 0.0)
     analyses = [file["Analysis"](pair, {(1, 0), (0, 1)}, matrices)]
     assert file["compare_methods"](analyses, "attention", "occlusion") == pytest.approx((1.0, 1.0))
-    assert file["forced_error"](analyses, "attention", numbers=True) is None
-    assert [file["forced_error"](analyses, method, numbers=False) for method in ("attention", "saliency")] == [0, 0.5]
+    assert file["forced_error"](analyses, "attention", kind="number") is None
+    assert [file["forced_error"](analyses, method, kind="noun") for method in ("attention", "saliency")] == [0, 0.5]
+    form = ["*", "cake", "(", "x", "_", "4", ")", ";", "eat", ".", "agent", "(", "x", "_", "1", ",", "Emma", ")"]
+    kinds = [file["token_kind"](form, form.index(word)) for word in ("cake", "4", "eat", "Emma")]
+    assert kinds == ["noun", "number", "verb", "name"]
+    # two values: a standard error of 0.1, and Student's t of one degree of freedom is 12.706
+    cells = [file["mean_with_interval"](values) for values in ([None], [0.5, None], [0.4, 0.6])]
+    assert cells == ["-", "0.500", "0.500 (-0.771 to 1.771)"]
     tau, top = file["compare_methods"](analyses, "attention", "saliency")
     assert top == 0.5
     assert tau == pytest.approx((1 / 3 - 0.5) / 2)
@@ -201,6 +207,9 @@ def test_attention_against_gold_saliency_and_occlusion(tmp_path):
     s2s.train(
         tiny.experiment("steps=2", "data.train_size=100", "model.encoder.size=4"), tmp_path / "run", Console(quiet=True)
     )
-    table = file["main"](tmp_path, {"tiny": s2s.load(tmp_path / "run")}).splitlines()
-    assert table[0].count("|") == table[1].count("|") == table[2].count("|") == len(file["HEAD"]) + 1
+    run = s2s.load(tmp_path / "run")
+    table = file["main"](tmp_path, {"tiny": [run, run]}).splitlines()
+    assert table[0] == "| | tiny, 2 seeds |"
+    rows = dict(line.strip("| ").split(" | ") for line in table[2:])
+    assert re.fullmatch(r"(\d\.\d{3}) \(\1 to \1\)", rows["AER of attention"])  # of two equal runs
     assert imread(tmp_path / "alignment.png").std() > 0.01

@@ -5,11 +5,11 @@ have their maximum at the same character, and at the gold one about equally ofte
 characters agree little. So attention shows where the answer comes from, and not how much each other character
 contributes. On COGS, whose logical forms count words (`cake ( x _ 4 )`), attention is on the word that is named, and
 not on the one that is counted: numbers reach the decoder through the recurrent state.
-Command: python experiments/claims/alignment.py OUT [--steps 500] [--scores additive,dot,location-aware]
+Command: python experiments/claims/alignment.py OUT [--steps 500] [--scores additive,dot,location-aware] [--seeds 10]
 on COGS: python experiments/claims/alignment.py OUT --task cogs --steps 5000 --scores general --manual-dir DIR
 or, of finished runs with gold alignments (`s2s train cogs`): python experiments/claims/alignment.py OUT --runs RUN,RUN
-Writes OUT/alignment.png (rows scaled to their largest value), OUT/alignment.md and one run per score; finished runs are
-not trained again.
+Writes OUT/alignment.png (the first seed, rows scaled to their largest value), OUT/alignment.md (means over seeds with
+their 95 % intervals) and one run per score and seed; finished runs are not trained again.
 Hardware and time: 2 CPU cores; additive and dot with 400 steps, under 7 min 30 s (with four other processes running).
 Expect: the same maximum as occlusion in more than half of the rows, and tau below 0.5.
 Seen: 2026-11-22, `--steps 400 --scores additive,dot`, one seed: exact match 0.99 and 1.00; alignment error rate 0.179
@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
+from scipy import stats
 
 import s2s_jax as s2s
 from s2s_jax.cli.experiments import find
@@ -59,6 +60,7 @@ TASKS = {"dates": ("model.encoder.size=48", "model.decoder.size=96"), "cogs": ()
 SENTENCES = 128  # test sentences that are analyzed
 BEAM = 5
 METHODS = ("attention", "saliency", "occlusion")
+KINDS = ("number", "name", "noun", "verb")  # of tokens of a logical form
 Matrix = Float[np.ndarray, "T S"]
 
 
@@ -71,7 +73,7 @@ class Analysis(NamedTuple):
 
 
 def trained(task: str, score: str, changes: Sequence[str], folder: Path) -> s2s.Run:
-    """A run of the task's experiment with a score."""
+    """A run of the task's experiment with a score; finished runs are loaded."""
     settings = (*TASKS[task], *(f"model.attention.{change}" for change in SCORES[score]))
     experiment = s2s.override(find(task, None)[0], *settings, "validation.sentences=100", *changes)
     return s2s.train(experiment, folder, Console(stderr=True, soft_wrap=True))
@@ -115,13 +117,19 @@ class Agreement(NamedTuple):
     top: float  # fraction of tokens with the same maximum
 
 
-def forced_error(analyses: Sequence[Analysis], method: str, *, numbers: bool | None = None) -> float | None:
-    """The alignment error rate of a method under forced decoding, of all tokens, numbers only, or words only."""
-    gold = [
-        {link for link in each.gold if numbers is None or each.pair.tokens[link[1]].isdecimal() == numbers}
-        for each in analyses
-    ]
+def forced_error(analyses: Sequence[Analysis], method: str, *, kind: str = "") -> float | None:
+    """The alignment error rate of a method under forced decoding, of all target tokens or of one kind."""
+    gold = [{link for link in each.gold if kind in ("", token_kind(each.pair.tokens, link[1]))} for each in analyses]
     return error_of_alignments([each.matrices[method] for each in analyses], list(map(guess_sure, gold)))
+
+
+def token_kind(tokens: Sequence[str], place: int) -> str:
+    """What a token of a logical form of COGS is, one of `KINDS`: a predicate with roles (`eat . agent (`) is a verb."""
+    if tokens[place].isdecimal():
+        return "number"
+    if tokens[place].istitle():
+        return "name"
+    return "verb" if tuple(tokens[place + 1 : place + 2]) == (".",) else "noun"
 
 
 def compare_methods(analyses: Sequence[Analysis], first: str, second: str) -> Agreement:
@@ -142,33 +150,41 @@ def chance_agreement(analyses: Sequence[Analysis]) -> float:
     )
 
 
-def table_row(name: str, run: s2s.Run, examples: Sequence[Example], analyses: Sequence[Analysis]) -> str:
-    """A line of the table."""
-    greedy, beam = (error_in_search(run, examples, width) for width in (1, BEAM))
-    errors = [forced_error(analyses, method) for method in METHODS]
-    parts = [forced_error(analyses, "attention", numbers=numbers) for numbers in (True, False)]
-    pairs = [compare_methods(analyses, *methods) for methods in itertools.combinations(METHODS, 2)]
-    cells = [greedy[0], beam[0], errors[0], *parts, greedy[1], beam[1], *errors[1:]]
-    numbers = ["-" if cell is None else f"{cell:.3f}" for cell in cells]
-    agreements = [*(f"{pair.tau:.2f}, {pair.top:.2f}" for pair in pairs), f"{chance_agreement(analyses):.2f}"]
-    return f"| {' | '.join([name, *numbers, *agreements])} |"
+def measured(run: s2s.Run, examples: Sequence[Example], analyses: Sequence[Analysis]) -> dict[str, float | None]:
+    """The numbers of one run, by the head of their column."""
+    numbers: dict[str, float | None] = {}
+    for width, search in ((1, "greedy"), (BEAM, f"beam {BEAM}")):
+        numbers[f"exact match, {search}"], numbers[f"AER, {search}"] = error_in_search(run, examples, width)
+    for method in METHODS:
+        numbers[f"AER of {method}"] = forced_error(analyses, method)
+    for kind in KINDS:
+        numbers[f"AER of {kind}s"] = forced_error(analyses, "attention", kind=kind)
+    for first, second in itertools.combinations(METHODS, 2):
+        agreement = compare_methods(analyses, first, second)
+        numbers[f"{first} and {second}: tau"], numbers[f"{first} and {second}: same maximum"] = agreement
+    return {**numbers, "same maximum by chance": chance_agreement(analyses)}
 
 
-HEAD = (
-    "score",
-    *("exact match, greedy", f"exact match, beam {BEAM}"),
-    *(
-        "AER, forced decoding",
-        "AER of its numbers",
-        "AER of its words",
-        "AER, greedy",
-        f"AER, beam {BEAM}",
-        "AER of saliency",
-        "AER of occlusion",
-    ),
-    *(f"{first} and {second}: tau, same maximum" for first, second in itertools.combinations(METHODS, 2)),
-    "same maximum by chance",
-)
+def table(rows: dict[str, list[dict[str, float | None]]]) -> str:
+    """A column for each model: the mean over its seeds and the 95 % interval of the mean."""
+    heads = next(iter(rows.values()))[0]
+    lines = [f"| | {' | '.join(f'{name}, {len(seeds)} seeds' for name, seeds in rows.items())} |"]
+    lines.append("| --- " * (len(rows) + 1) + "|")
+    for head in heads:
+        cells = [mean_with_interval([seed[head] for seed in seeds]) for seeds in rows.values()]
+        lines += [f"| {head} | {' | '.join(cells)} |"] if set(cells) != {"-"} else []
+    return "\n".join(lines)
+
+
+def mean_with_interval(values: Sequence[float | None]) -> str:
+    """`mean (low to high)` by Student's t; the mean alone of one value, and `-` of none."""
+    known = np.array([value for value in values if value is not None])
+    if not known.size:
+        return "-"
+    if known.size == 1:
+        return f"{known[0]:.3f}"
+    half = stats.t.ppf(0.975, known.size - 1) * known.std(ddof=1) / np.sqrt(known.size)
+    return f"{known.mean():.3f} ({known.mean() - half:.3f} to {known.mean() + half:.3f})"
 
 
 def pictures(name: str, analysis: Analysis) -> list[Picture]:
@@ -182,39 +198,50 @@ def pictures(name: str, analysis: Analysis) -> list[Picture]:
     return made
 
 
-def main(out: Path, runs: dict[str, s2s.Run]) -> str:
-    """Measure all runs on the test split; write the picture and the table."""
-    lines, drawings = ["| " + " | ".join(HEAD) + " |", "| --- " * len(HEAD) + "|"], []
-    for name, run in runs.items():
-        examples = read_split(run.experiment.data, "test")[0][:SENTENCES]
-        if any(example.links is None for example in examples):
-            raise SystemExit(f"{name} has no gold alignments in its test split; take a run of dates or COGS.")
-        analyses = analyze(run, examples)
-        lines.append(table_row(name, run, examples, analyses))
-        drawings += pictures(name, analyses[0])
+def main(out: Path, runs: dict[str, list[s2s.Run]]) -> str:
+    """Measure all runs, a list of seeds for each name, on the test split; write the picture and the table."""
+    rows: dict[str, list[dict[str, float | None]]] = {}
+    drawings = []
+    for name, seeds in runs.items():
+        for run in seeds:
+            examples = read_split(run.experiment.data, "test")[0][:SENTENCES]
+            if any(example.links is None for example in examples):
+                raise SystemExit(f"{name} has no gold alignments in its test split; take a run of dates or COGS.")
+            analyses = analyze(run, examples)
+            drawings += pictures(name, analyses[0]) if name not in rows else []
+            rows.setdefault(name, []).append(measured(run, examples, analyses))
     save_grid(out / "alignment.png", drawings, columns=len(METHODS))
-    (out / "alignment.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return "\n".join(lines)
+    (out / "alignment.md").write_text(table(rows) + "\n", encoding="utf-8")
+    return table(rows)
 
 
-def parse_arguments() -> tuple[Path, dict[str, s2s.Run]]:
+def parse_arguments() -> tuple[Path, dict[str, list[s2s.Run]]]:
     """The output folder and the runs of the command line, trained here if they do not exist."""
     parser = argparse.ArgumentParser(description="Attention compared with gold alignments, saliency and occlusion.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--task", choices=TASKS, default="dates")
     parser.add_argument("--manual-dir", default="", help="folder with the files of COGS, if there is no network")
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--scores", default="additive,dot,location-aware", help=f"some of {', '.join(SCORES)}")
     parser.add_argument("--runs", default="", help="finished runs to use instead of training")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.runs:
-        return arguments.out, {Path(folder).name: s2s.load(folder) for folder in arguments.runs.split(",")}
+        return arguments.out, {Path(folder).name: [s2s.load(folder)] for folder in arguments.runs.split(",")}
     scores = arguments.scores.split(",")
     for score in scores:
         one_of("--scores", score, SCORES)
     changes = (f"steps={arguments.steps}", f"data.manual-dir={arguments.manual_dir}")
-    return arguments.out, {score: trained(arguments.task, score, changes, arguments.out / score) for score in scores}
+    seeds = range(arguments.seeds)
+    runs = {
+        score: [
+            trained(arguments.task, score, (*changes, f"seed={seed}"), arguments.out / f"{score}-seed{seed}")
+            for seed in seeds
+        ]
+        for score in scores
+    }
+    return arguments.out, runs
 
 
 if __name__ == "__main__":

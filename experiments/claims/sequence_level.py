@@ -5,13 +5,13 @@ Claim: a model that has learned by cross-entropy gets better at what it is measu
 Norouzi et al. 2016, arXiv:1609.00150). Here the reward is 1 - PER, and all continue for the same number of steps.
 Command: s2s sweep run sequence_level --warm-start.run runs/trained --data.manual-dir DIR  (after s2s train
 experiments/claims/sequence_level.py --data.manual-dir DIR --run runs/trained)
-Hardware and time: 2 CPU cores, 90 s for a run of cross-entropy, 176 s minimum risk, 232 s REINFORCE; 40 runs.
+Hardware and time: one core of an EPYC beside other work, 1 to 4 minutes a run; 40 runs.
 Expect: lower error rates than after as many more steps of cross-entropy.
-Seen: 2026-11-28, one seed, 3,748 test words, greedy search: no gain. The trained model has a PER of 0.0945 and a WER of
-0.386. After 500 more steps at this learning rate cross-entropy has 0.0945 and 0.386, minimum risk 0.0951 and 0.390,
-self-critical 0.0972 and 0.396; at 3e-4 cross-entropy 0.0950 and 0.389, minimum risk 0.0956 and 0.394, REINFORCE 0.0988
-and 0.405, although the mean reward of its samples rises from 0.863 to 0.88: the samples get better, the greedy output
-does not. One seed does not separate the smaller differences from noise (a standard error of a WER is 0.008).
+Seen: 2026-11-28, five seeds, 3,748 test words, greedy search (docs/results.md has the runs): no gain. From a model with
+a PER of 0.0945 and a WER of 0.386, cross-entropy goes to 0.0944 and 0.386, minimum risk to 0.0952 and 0.386, REINFORCE
+to 0.0971 and 0.394, self-critical to 0.0971 and 0.394, RAML to 0.1076 and 0.421; each of the four is worse than
+cross-entropy in all five seeds. The reward of the samples rises meanwhile, but greedy search gains nothing by it: the
+model is nearly deterministic, and few of four samples differ. All seeds start from one trained model.
 """
 
 import s2s_jax as s2s
