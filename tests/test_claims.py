@@ -18,7 +18,7 @@ from s2s_jax.imports import import_once
 from s2s_jax.sweep.fingerprint import assign_dirs
 from s2s_jax.sweep.plan import trial_groups
 from s2s_jax.sweep.results import read_result
-from s2s_jax.sweep.statistics import seeds_needed
+from s2s_jax.sweep.significance import seeds_needed
 from s2s_jax.sweep.sweep import grid_points, grid_trials
 from s2s_jax.sweep.trial import run_trial
 from s2s_jax.text.example import Example

@@ -19,7 +19,7 @@ from s2s_jax.sweep.report.markdown_latex import escape_latex, escape_markdown
 from s2s_jax.sweep.report.style import DARK, LIGHT
 from s2s_jax.sweep.report.svg import Axis, axis_of, escape_text, shorten, tick_text, token_text
 from s2s_jax.sweep.results import ExamplePrediction, SweepResults, TrialResult
-from s2s_jax.sweep.statistics import sign_flip_test
+from s2s_jax.sweep.significance import sign_flip_test
 
 HOSTILE = ("</s>", "<b>x", "&amp;", "東京", "سلام", "▁the", '"q"', "a\u0000b", "\u202eevil")
 SCORES = {
@@ -233,15 +233,15 @@ def test_pairs_are_seeds_that_both_sides_have():
     assert gap.interval.over == "seeds and sentences"
     assert gap.wins == (0, 0, 6)
     assert gap.improvement == 0.0
+    assert gap.p_max_t == gap.p_holm == gap.p
+    assert gap.population == "on new sentences too"
     assert comparison.power.startswith("1 comparison needs 6 seeds, there are 6: the smallest possible p is 0.031")
 
 
 def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
     text = write_report(sweep_results(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
-    assert (
-        "5 comparisons with Holm&#x27;s correction need 8 seeds, there are 3: no difference can be significant" in text
-    )
-    assert "no difference from dot is significant (smallest corrected p 1.000)" in text
+    assert "5 comparisons by max-T need 6 seeds, there are 3: no difference can be significant" in text
+    assert "no difference from dot is significant (smallest corrected p 0.250)" in text
 
 
 def test_one_seed_one_value_no_attention(tmp_path):

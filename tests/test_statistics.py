@@ -14,6 +14,19 @@ from s2s_jax.config import Experiment
 from s2s_jax.run import Run
 from s2s_jax.sweep import statistics
 from s2s_jax.sweep.compare_runs import _grouped
+from s2s_jax.sweep.report import simulation
+from s2s_jax.sweep.report.simulation import describe_effect, error_rates, population_rates, power
+from s2s_jax.sweep.significance import (
+    describe_difference,
+    describe_power,
+    holds,
+    holm_correction,
+    max_t_test,
+    pooled_sd,
+    seeds_needed,
+    sign_flip_test,
+    smallest_p,
+)
 from s2s_jax.sweep.statistics import (
     Interval,
     Spread,
@@ -21,13 +34,9 @@ from s2s_jax.sweep.statistics import (
     bootstrap_counts,
     confidence_interval,
     count_wins,
-    describe_power,
-    holm_correction,
+    interval_test,
     probability_of_improvement,
     resample,
-    seeds_needed,
-    sign_flip_test,
-    smallest_p,
     spread,
     swap_test,
 )
@@ -100,12 +109,103 @@ def test_seeds_needed():
 
 def test_describe_power_in_one_sentence():
     assert describe_power(5, seeds=3) == (
-        "5 comparisons with Holm's correction need 8 seeds, there are 3: no difference can be significant."
+        "5 comparisons by max-T need 6 seeds, there are 3: no difference can be significant."
     )
     assert describe_power(1, seeds=1) == "1 comparison needs 6 seeds, there is 1: no difference can be significant."
     assert describe_power(5, seeds=8) == (
-        "5 comparisons with Holm's correction need 8 seeds, there are 8: the smallest possible p is 0.039."
+        "5 comparisons by max-T need 6 seeds, there are 8: the smallest possible p is 0.0078."
     )
+
+
+def step_down(differences):
+    """Westfall & Young 1993, algorithm 2.8, with every flip of whole seeds, and Student's |t| as the statistic."""
+
+    def t_of(row):
+        known = row[~np.isnan(row)]
+        return abs(known.mean()) / (known.std(ddof=1) / math.sqrt(len(known)))
+
+    seeds = differences.shape[1]
+    observed = [t_of(row) for row in differences]
+    order = sorted(range(len(differences)), key=lambda index: -observed[index])
+    exceeds = [0] * len(order)
+    for signs in itertools.product([1, -1], repeat=seeds):
+        flipped = [t_of(row * signs) for row in differences]
+        for rank, index in enumerate(order):
+            exceeds[rank] += max(flipped[other] for other in order[rank:]) >= observed[index] * (1 - 1e-9)
+    ps = dict(zip(order, np.maximum.accumulate(np.array(exceeds) / 2**seeds), strict=True))
+    return [ps[index] for index in range(len(differences))]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_max_t_is_the_algorithm_of_westfall_and_young(missing):
+    random = np.random.default_rng(5)
+    differences = random.normal(size=(4, 7)) + np.array([[2.5], [0.4], [0.0], [1.5]]) - random.normal(size=7)
+    if missing:  # the |t| of a row without some seeds stays a function of its |sum| / sqrt(sum of squares)
+        differences[1, 2] = differences[2, :2] = math.nan
+    wanted = step_down(differences)
+    assert max_t_test(differences) == pytest.approx(wanted, abs=1e-12)
+    assert len(set(wanted)) > 2
+    assert max_t_test(differences, exact=3, flips=20_000) == pytest.approx(wanted, abs=0.02)
+
+
+def test_max_t_at_its_ends():
+    assert max_t_test(np.full((2, 6), math.nan)) == [None, None]
+    assert max_t_test(np.zeros((0, 6))) == []
+    both = np.stack([np.ones(6), np.zeros(6), np.full(6, math.nan)])
+    assert max_t_test(both) == [2 / 2**6, 1.0, None]  # six seeds decide, however many comparisons there are
+    assert holm_correction([sign_flip_test(both[0])] * 3) == [6 / 2**6] * 3
+
+
+def test_a_claim_needs_a_small_p_and_its_interval():
+    assert holds(0.03, Interval(0.1, 0.2, "seeds"))
+    assert not holds(0.03, Interval(-0.1, 0.2, "seeds"))
+    assert not holds(0.06, Interval(0.1, 0.2, "seeds"))
+    assert not holds(None, Interval(0.1, 0.2, "seeds"))
+    assert not holds(0.03, None)
+    assert describe_difference(-0.1, "on this test set", higher_is_better=False) == "better on this test set"
+    assert describe_difference(-0.1, "on this test set", higher_is_better=True) == "worse on this test set"
+    assert describe_difference(-0.1, None, higher_is_better=True) == "may be chance"
+
+
+def test_the_p_of_an_interval_is_where_it_reaches_0():
+    values = np.random.default_rng(2).normal(0.4, 1, size=7)
+    scores = values[:, None] + np.random.default_rng(3).normal(size=(7, 50))
+    for resampled in (None, resample("exact_match", list(np.stack([scores, np.ones_like(scores)], 2)))):
+        p = interval_test(values, resampled)
+        low, high, _ = confidence_interval(values, resampled, level=p)
+        assert min(abs(low), abs(high)) < 1e-9
+    assert interval_test(numbers(2, 2)) == 0.0
+    assert interval_test(numbers(0, 0)) == 1.0
+    assert interval_test(numbers(1)) is None
+
+
+def test_simulations_keep_the_error_and_find_effects(monkeypatch):
+    """Small ones; `s2s sweep simulate` makes the published ones."""
+    monkeypatch.setattr(simulation, "NOISE", {"normal": simulation.NOISE["normal"]})
+    rates = list(error_rates(4, 30))
+    assert {(row.seeds, row.differing) for row in rates} == set(itertools.product((6, 8, 10), (0, 2)))
+    assert all(row.holm <= row.max_t + 0.1 and row.max_t < 0.2 for row in rates)
+    assert (found := power(17, 8, 4.0, 30)).max_t > 0.9 > found.holm == 0
+    rows = list(population_rates(5, 12))
+    assert all(row.this_test_set > 0.5 > 0.25 > row.new_sentences for row in rows)
+
+
+def test_power_for_an_effect_of_the_user(monkeypatch):
+    monkeypatch.setattr(simulation, "POWER_REPEATS", 40)
+    scores = [numbers(0.70, 0.72, 0.74), numbers(0.5), numbers(0.6, 0.62, 0.64)]
+    assert pooled_sd(scores) == pytest.approx(0.02)
+    given = {"comparisons": 17, "seeds": 8}
+    sentence = describe_effect("0.06", "exact_match", scores, **given)
+    assert "0.06 in Exact match (3.0 standard deviations over seeds) in one of 17 comparisons" in sentence
+    assert (
+        sentence.split("sds)")[-1].split(" in ")[-2:]
+        == describe_effect("3sd", "exact_match", [], **given).split(" in ")[-2:]
+    )
+    with pytest.raises(ValueError, match="until then give the effect in standard deviations, such as --effect 3sd"):
+        describe_effect("0.06", "exact_match", [numbers(0.5)], **given)
+    for wrong in ("much", "-1", "0", "nan", "infsd"):
+        with pytest.raises(ValueError, match=f"--effect must be positive.*got '{wrong}'"):
+            describe_effect(wrong, "exact_match", scores, **given)
 
 
 def test_spread_and_wins_and_improvement_by_hand():

@@ -262,7 +262,11 @@ def _checkpoint(parser: Parser) -> None:
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("plan", "run", "status", "report", "verify"), help="what to do with it")
+    parser.add_argument(
+        "action",
+        choices=("plan", "run", "status", "report", "verify", "simulate"),
+        help="what to do with it; simulate: print the error rates and the power of the tests that the report will make",
+    )
     parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
     parser.add_argument(
         "--function", default="sweep", help="the function of FILE that returns the Sweep or Tuning (default: sweep)"
@@ -279,6 +283,15 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
         "--replicas",
         action="store_true",
         help="train all seeds in one program, with points that differ only in numbers that one program can vary",
+    )
+    parser.add_argument(
+        "--effect",
+        default="",
+        metavar="X",
+        help="plan: the power for a difference of X in the first metric, or, such as 3sd, in standard deviations",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1000, metavar="N", help="simulate: sweeps per row (default: 1000)"
     )
     parser.add_argument("--watch", action="store_true", help="status: refresh until all trials are done")
     parser.add_argument("--trial", default="", help="verify: the trial to train again (default: the first)")

@@ -67,7 +67,7 @@ def _text(found: RunComparison) -> Iterator[str]:
     title = METRICS[found.metric].title
     for system in found.systems[1:]:
         yield _verdict(system, base, found.metric, title)
-    yield f"p is for {found.population}" + ("; of several systems, with Holm's correction" if len(labels) > 2 else "")
+    yield f"p is for {found.population}" + ("; corrected for several systems" if len(labels) > 2 else "")
     yield ""
     yield f"{title} by source length, in tokens of {base.label}"
     lengths = [
@@ -101,8 +101,8 @@ def _verdict(system: System, base: System, metric: str, title: str) -> str:
     word = "equal to" if gap.mean == 0 else "better than" if better else "worse than"
     over = f", interval over {interval.over}" if interval else ""
     return (
-        f"{system.label} is {word} {base.label} by {title}: p {numbers.p_value(gap.p)}{over}; sentences better "
-        f"{wins.better:,}, equal {wins.equal:,}, worse {wins.worse:,}"
+        f"{system.label} is {word} {base.label} by {title} ({gap.verdict}): p {numbers.p_value(gap.p)}{over}; "
+        f"sentences better {wins.better:,}, equal {wins.equal:,}, worse {wins.worse:,}"
     )
 
 

@@ -15,9 +15,10 @@ from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.cli.sweep_file import NamedSweep, find_sweep
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.launch import ExecutorConfig, launch
-from s2s_jax.sweep.plan import make_plan, trial_groups
+from s2s_jax.sweep.plan import count_comparisons, make_plan, trial_groups
 from s2s_jax.sweep.report import write_report
-from s2s_jax.sweep.results import collect_results
+from s2s_jax.sweep.report.simulation import describe_effect, simulate
+from s2s_jax.sweep.results import collect_results, scores_by_point
 from s2s_jax.sweep.status import StatusRow, status_rows, status_summary, status_table
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tune import tune
@@ -64,6 +65,8 @@ def _stopped(console: Console, signal: int) -> int:
 
 def _plan(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     plan = make_plan(sweep, named.folder)
+    if arguments.options.effect:
+        plan = plan._replace(power=f"{plan.power} {_power(sweep, plan.trial_dirs, arguments.options.effect)}")
     folders = [str(trial_dir.folder) for trial_dir in plan.trial_dirs]
     if arguments.options.json:
         record = {name: getattr(plan, name) for name in ("done", "failed", "seconds", "megabytes", "power")}
@@ -74,6 +77,27 @@ def _plan(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     left = "unknown until a trial is done" if plan.seconds is None else f"{plan.seconds / 60:.0f} minutes, one by one"
     print(f"time left: {left}; up to {plan.megabytes:.0f} MB of checkpoints")
     print("\n".join([*map(str, plan.identical), plan.power]))
+    return 0
+
+
+def _power(sweep: Sweep, trial_dirs: list[TrialDir], effect: str) -> str:
+    metric = sweep.metrics[0]
+    scores = scores_by_point(trial_dirs, metric)
+    return describe_effect(effect, metric, scores, comparisons=count_comparisons(sweep), seeds=len(sweep.seeds))
+
+
+def _simulate(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
+    """Print how often the tests of the sweep's report are wrong, and how often they find an effect."""
+    comparisons, repeats = count_comparisons(sweep), arguments.options.repeats
+    if not comparisons or repeats < 1:
+        raise UsageError("simulate needs a compared axis of two values or more, and --repeats of at least 1")
+    rows = []
+    for row in simulate(comparisons, repeats):
+        rows.append({"kind": type(row).__name__, **row._asdict()})
+        if not arguments.options.json:
+            print(row, flush=True)
+    if arguments.options.json:
+        print(json.dumps({"comparisons": comparisons, "repeats": repeats, "rows": rows}))
     return 0
 
 
@@ -155,4 +179,11 @@ def _verify(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     return 0 if verification.same else 1
 
 
-ACTIONS = {"plan": _plan, "run": _run, "status": _status, "report": _report, "verify": _verify}
+ACTIONS = {
+    "plan": _plan,
+    "run": _run,
+    "status": _status,
+    "report": _report,
+    "verify": _verify,
+    "simulate": _simulate,
+}

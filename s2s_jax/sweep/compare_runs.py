@@ -11,9 +11,17 @@ from s2s_jax import config as configs
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.run import Run, count_parameters
 from s2s_jax.sweep.predictions import predict_split, score_predictions
-from s2s_jax.sweep.report.comparisons import PointSummary, compare_to_baseline
+from s2s_jax.sweep.report.comparisons import Difference, PointSummary, compare_to_baseline
 from s2s_jax.sweep.results import SweepResults, TrialResult, digest_of_lines
-from s2s_jax.sweep.statistics import Interval, holm_correction, swap_test
+from s2s_jax.sweep.significance import (
+    POPULATIONS,
+    SINGLE_MODELS,
+    THIS_TEST_SET,
+    describe_difference,
+    holds,
+    holm_correction,
+)
+from s2s_jax.sweep.statistics import Interval, swap_test
 from s2s_jax.validation import one_of
 
 AXIS = "system"
@@ -35,7 +43,8 @@ class SystemDifference(NamedTuple):
 
     mean: float | None  # None where a side has no value
     interval: Interval | None  # 95 %, with what it is over: seeds and sentences, or sentences alone
-    p: float | None  # of the tested metric only, corrected by Holm for several systems
+    p: float | None  # of the tested metric only, corrected for several systems
+    verdict: str  # of the tested metric only: better or worse, and for which population; or that it may be chance
     wins: Wins | None  # of sentences
 
 
@@ -104,7 +113,7 @@ def compare(runs: Sequence[Run], *, split: str = "test", metric: str = "") -> Ru
         split=runs[0].experiment.data.split_used(split),
         sources=len(trials[0].lengths),
         metric=tested,
-        population="these models, on sentences like these" if single else "runs of other seeds, on these sentences",
+        population=SINGLE_MODELS if single else POPULATIONS[THIS_TEST_SET],
         settings=_differing({label: runs[group[0]] for label, group in groups.items()}),
         systems=_systems(rows, seeds, tested, single=single),
         by_length=tuple(_by_length(trials_of, tested)),
@@ -208,13 +217,13 @@ def _systems(
         pairs = [(row.trials[0].counts[tested], base.trials[0].counts[tested]) for row in others]
         ps = holm_correction([swap_test(tested, *pair) for pair in pairs])
     else:
-        ps = [row.differences[tested].p_holm for row in others]
+        ps = [row.differences[tested].p_max_t for row in others]
     systems = []
     for row, own_seeds, p in zip(rows, seeds, [None, *ps], strict=True):
-        differences = {
-            name: SystemDifference(gap.spread.mean, gap.interval, p if name == tested else None, _wins(row, base, name))
-            for name, gap in row.differences.items()
-        }
+        differences = {}
+        for name, gap in row.differences.items():
+            of_test = (p, _verdict(gap, p, name, single=single)) if name == tested else (None, "")
+            differences[name] = SystemDifference(gap.spread.mean, gap.interval, *of_test, _wins(row, base, name))
         systems.append(
             System(
                 label=row.point[AXIS],
@@ -226,6 +235,14 @@ def _systems(
             )
         )
     return tuple(systems)
+
+
+def _verdict(gap: Difference, p: float | None, metric: str, *, single: bool) -> str:
+    """What can be claimed; of single models, only that they differ on sentences like these."""
+    population = gap.population
+    if single:
+        population = f"({SINGLE_MODELS})" if holds(p, gap.interval) else None
+    return describe_difference(gap.spread.mean, population, higher_is_better=METRICS[metric].higher_is_better)
 
 
 def _wins(row: PointSummary, base: PointSummary, metric: str) -> Wins | None:

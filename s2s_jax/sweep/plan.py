@@ -14,8 +14,8 @@ from s2s_jax.imports import import_code
 from s2s_jax.model.compatibility import effective
 from s2s_jax.run.check import check_trainable
 from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
-from s2s_jax.sweep.statistics import describe_power
-from s2s_jax.sweep.sweep import Point, Sweep, Trial, describe_point, grid_trials
+from s2s_jax.sweep.significance import describe_power
+from s2s_jax.sweep.sweep import Point, Sweep, Trial, describe_point, grid_points, grid_trials
 from s2s_jax.sweep.trial import TrialGroup, TrialSpec, is_complete
 from s2s_jax.sweep.trial_files import launch_mode, read_outcome
 
@@ -60,7 +60,7 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
     outcomes = [read_outcome(trial_dir.folder) for trial_dir in trial_dirs]
     seconds = [outcome["seconds"] for outcome in outcomes if outcome["status"] == "done"]
     left = len(_incomplete(sweep, trial_dirs))
-    compared = len(sweep.labels()[sweep.compare]) - 1
+    compared = count_comparisons(sweep)
     return SweepPlan(
         trial_dirs,
         done=len(trial_dirs) - left,
@@ -70,6 +70,14 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
         megabytes=megabytes * left / len(trial_dirs),
         identical=identical_points([trial_dir.trial for trial_dir in first_seed]),
     )
+
+
+def count_comparisons(sweep: Sweep) -> int:
+    """The number of points that are compared with a baseline: the family that a correction covers."""
+    points = grid_points(sweep)
+    others = [{axis: label for axis, label in point.items() if axis != sweep.compare} for point in points]
+    based = [other for point, other in zip(points, others, strict=True) if point[sweep.compare] == sweep.baseline]
+    return sum(other in based for other in others) - len(based)
 
 
 def identical_points(trials: Sequence[Trial]) -> list[IdenticalPoints]:

@@ -10,6 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from s2s_jax.config import settings
+from s2s_jax.evaluate.config import EvaluationConfig
+from s2s_jax.evaluate.metrics import Predictions, signatures
+from s2s_jax.run.environment import read_starts
 from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.sweep import Sweep
@@ -18,6 +21,7 @@ from s2s_jax.training.lock import is_held
 from s2s_jax.training.metrics_writer import read_metrics
 
 TrialStatus = Literal["waiting", "running", "done", "failed", "diverged"]
+SAMPLES = 24  # sources of all lengths whose translations a report shows
 STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
 
 
@@ -30,6 +34,14 @@ class ExamplePrediction(NamedTuple):
     source_tokens: tuple[str, ...]  # with the end token
     tokens: tuple[str, ...]
     alignment: Float[np.ndarray, "T S"]  # of the translation; zeros without attention
+
+
+class SampleTranslation(NamedTuple):
+    """A test source of some length, its references and a trial's translation."""
+
+    source: str
+    references: tuple[str, ...]
+    text: str
 
 
 class TrialResult(NamedTuple):
@@ -49,6 +61,11 @@ class TrialResult(NamedTuple):
     best_step: int = 0  # of the checkpoint that the test split was read with
     metrics: dict[str, float | None] = {}  # noqa: RUF012 - of the test split
     counts: dict[str, Float[np.ndarray, "N K"]] = {}  # noqa: RUF012 - metric -> sufficient statistics per source
+    folder: Path = Path()  # of the trial
+    start: dict[str, Any] = {}  # noqa: RUF012 - of its last start: versions, commit, host, devices
+    reads: int = 1  # how often the split was translated
+    signature: str = ""  # of BLEU, as sacrebleu writes it
+    samples: dict[int, SampleTranslation] = {}  # noqa: RUF012 - by source, some of every length
     test_set: str = ""  # a digest of the sources and references that the counts belong to
     lengths: Int[np.ndarray, " N"] = np.zeros(0, np.int64)  # source tokens, in the order of the counts
     curves: dict[str, list[tuple[int, float]]] = {}  # noqa: RUF012 - metric of validation -> (step, value)
@@ -96,7 +113,7 @@ def read_result(trial_dir: TrialDir) -> TrialResult:
         known = {name: ended[-1][name] for name in ("tokens", "seconds")} | {"steps": ended[-1]["step"]}
         known["tokens"] = int(known["tokens"])
     if status == "done" and (folder / SCORES_FILE).exists():
-        known |= _read_scores(folder)
+        known |= _read_scores(folder, trial.experiment.evaluation)
     return TrialResult(
         name=folder.name,
         point=trial.point,
@@ -104,10 +121,23 @@ def read_result(trial_dir: TrialDir) -> TrialResult:
         status=status,
         error=outcome.get("error", ""),
         launch_mode=launch_mode(folder),
+        folder=folder,
+        start=next(iter(read_starts(folder / "run")[::-1]), {}),
         settings={setting.name: setting.value for setting in settings(trial.experiment)},
         curves=validation_curves(records),
         **known,
     )
+
+
+def scores_by_point(trial_dirs: Sequence[TrialDir], metric: str) -> list[Float[np.ndarray, " _"]]:
+    """The metric of the finished trials of each point, as far as it is a number."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for trial_dir in trial_dirs:
+        path = trial_dir.folder / SCORES_FILE
+        if read_outcome(trial_dir.folder)["status"] == "done" and path.exists():
+            value = read_json(path)["metrics"].get(metric)
+            found.setdefault(tuple(trial_dir.trial.point.values()), []).append(np.nan if value is None else value)
+    return [np.array([value for value in values if np.isfinite(value)]) for values in found.values()]
 
 
 def validation_curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -121,19 +151,38 @@ def validation_curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int
     return curves
 
 
-def _read_scores(folder: Path) -> dict[str, Any]:
+def _read_scores(folder: Path, evaluation: EvaluationConfig) -> dict[str, Any]:
     scores, translations = read_json(folder / SCORES_FILE), read_json(folder / TRANSLATIONS_FILE)
     with np.load(folder / COUNTS_FILE) as counts:
         arrays = dict(counts)
+    lengths = np.array(translations["lengths"], np.int64)
+    measured = Predictions(
+        references=translations["references"], unit=evaluation.unit, bleu_tokenizer=evaluation.tokenizer
+    )
     return {
         "metrics": scores["metrics"],
+        "reads": translations.get("reads", 1),
+        "signature": signatures(measured)["bleu_signature"] if "bleu" in arrays else "",
+        "samples": {
+            index: SampleTranslation(
+                translations["sources"][index], tuple(translations["references"][index]), translations["texts"][index]
+            )
+            for index in sample_sources(lengths)
+        },
         "counts": arrays,
         "test_set": digest_of_lines([translations["sources"], translations["references"]]),
         "parameters": scores["parameters"],
         "best_step": scores["best_step"],
-        "lengths": np.array(translations["lengths"], np.int64),
+        "lengths": lengths,
         "gallery": tuple(map(_read_example, translations["gallery"])),
     }
+
+
+def sample_sources(lengths: Int[np.ndarray, " N"], most: int = SAMPLES) -> list[int]:
+    """Sources at even distances in the order of their lengths, whatever was made of them; at most so many."""
+    order = np.argsort(lengths, kind="stable")
+    places = np.arange(min(most, len(order))) + 0.5
+    return sorted(order[(places / max(len(places), 1) * len(order)).astype(int)].tolist())
 
 
 def digest_of_lines(lines: Any) -> str:

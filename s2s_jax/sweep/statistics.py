@@ -1,4 +1,4 @@
-"""Statistics of differences with few seeds and one test set: intervals, an exact test, and the limits of any test.
+"""Statistics of differences with few seeds and one test set: spreads, intervals, and a test of two single models.
 
 A score of seed r on sentence i has an effect of the seed, one of the sentence and one of their interaction, and all
 seeds share the sentences: a crossed design. So sentences are resampled once for all seeds and both sides of a
@@ -18,8 +18,6 @@ from s2s_jax.evaluate.metrics import METRICS, Counts
 
 LEVEL = 0.05
 RESAMPLES = 1000  # of the sentences; they give the standard error to 2 %
-EXACT_SEEDS = 20  # up to this number of pairs all sign flips are enumerated, 2^19 of them
-FLIPS = 100_000  # random flips for more pairs
 SWAPS = 10_000  # random swaps of the sentences of two systems; they give a p of 0.05 to 0.002
 SeedValues = Float[np.ndarray, " seeds"]
 ResampledValues = Float[np.ndarray, "resamples seeds"]
@@ -39,6 +37,14 @@ class Interval(NamedTuple):
     low: float
     high: float
     over: str  # "seeds and sentences", "seeds" or "sentences"
+
+
+class Uncertainty(NamedTuple):
+    """Of a mean over seeds: its variance, the degrees of freedom of that, and the sources of variation in it."""
+
+    variance: float
+    freedom: float
+    over: str
 
 
 class Wins(NamedTuple):
@@ -100,50 +106,44 @@ def confidence_interval(
     Returns:
         None where nothing can vary: no seed, or one seed without resamples.
     """
+    known = _uncertainty(values, resampled)
+    if known is None:
+        return None
+    half_width = float(student.ppf(1 - level / 2, known.freedom)) * math.sqrt(known.variance)
+    mean = float(values.mean())
+    return Interval(mean - half_width, mean + half_width, known.over)
+
+
+def interval_test(values: SeedValues, resampled: ResampledValues | None = None) -> float | None:
+    """Two-sided p of "the mean is 0": the largest level at which `confidence_interval` still contains 0."""
+    known = _uncertainty(values, resampled)
+    if known is None:
+        return None
+    mean = abs(float(values.mean()))
+    if not known.variance:
+        return float(mean == 0)
+    return float(2 * student.sf(mean / math.sqrt(known.variance), known.freedom))
+
+
+def _uncertainty(values: SeedValues, resampled: ResampledValues | None) -> Uncertainty | None:
     n = len(values)
     covariance = None if n == 0 or resampled is None else _covariance(resampled)
     if n == 0 or (n == 1 and covariance is None):
         return None
     if covariance is None:
-        variance, freedom, over = float(values.var(ddof=1)) / n, n - 1.0, "seeds"
-    elif n == 1:
-        variance, freedom, over = float(covariance[0, 0]), math.inf, "sentences"
-    else:
-        seeds = float(values.var(ddof=1)) / n
-        variance = seeds + max(0.0, float(covariance[~np.eye(n, dtype=bool)].mean()))
-        freedom = (n - 1) * (variance / seeds) ** 2 if seeds else math.inf  # sentences are many: no correction
-        over = "seeds and sentences"
-    half_width = float(student.ppf(1 - level / 2, freedom)) * math.sqrt(variance)
-    mean = float(values.mean())
-    return Interval(mean - half_width, mean + half_width, over)
+        return Uncertainty(float(values.var(ddof=1)) / n, n - 1.0, "seeds")
+    if n == 1:
+        return Uncertainty(float(covariance[0, 0]), math.inf, "sentences")
+    seeds = float(values.var(ddof=1)) / n
+    variance = seeds + max(0.0, float(covariance[~np.eye(n, dtype=bool)].mean()))
+    freedom = (n - 1) * (variance / seeds) ** 2 if seeds else math.inf  # sentences are many: no correction
+    return Uncertainty(variance, freedom, "seeds and sentences")
 
 
 def _covariance(resampled: ResampledValues) -> Float[np.ndarray, "seeds seeds"] | None:
     """The covariance of the seeds' scores over the resamples; None if half of them have no score (empty references)."""
     usable = resampled[np.isfinite(resampled).all(1)]
     return np.atleast_2d(np.cov(usable, rowvar=False)) if 2 * len(usable) > len(resampled) else None
-
-
-def sign_flip_test(differences: SeedValues) -> float | None:
-    """Two-sided p of "no difference": the fraction of sign flips with a sum as far from 0.
-
-    None without pairs, and where a difference is not a finite number: there is nothing to test.
-
-    Exact, over all 2^n flips, up to 20 pairs, and never below 2 / 2^n; beyond, 100,000 seeded random flips in addition
-    to the observed one. Fisher 1935, The Design of Experiments, section 21.
-    """
-    n = len(differences)
-    if not n or not np.isfinite(differences).all():
-        return None
-    observed = abs(differences.sum())
-    threshold = observed - 1e-9 * np.abs(differences).sum()  # a sum in another order differs in its last bits
-    if n > EXACT_SEEDS:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(FLIPS, n))
-        return float((1 + (np.abs(signs @ differences) >= threshold).sum()) / (1 + FLIPS))
-    sums = differences[:1]  # the first sign is fixed: flipping all signs changes no distance
-    for difference in differences[1:]:
-        sums = np.concatenate([sums + difference, sums - difference])
-    return float((np.abs(sums) >= threshold).mean())
 
 
 def swap_test(metric: str, counts: Counts, baseline: Counts) -> float | None:
@@ -167,49 +167,6 @@ def swap_test(metric: str, counts: Counts, baseline: Counts) -> float | None:
         distances = np.abs(values(first - moved) - values(second + moved))
         as_far += int((distances >= observed - 1e-9 * max(1.0, observed)).sum())
     return (1 + as_far) / (1 + SWAPS)
-
-
-def holm_correction(ps: Sequence[float | None]) -> list[float | None]:
-    """The corrected p values of one family: the k-th smallest of m times m - k + 1, monotonic, at most 1.
-
-    None is a comparison that was planned and could not be made: it counts in m, as a p of 1 would. Holm 1979,
-    Scandinavian Journal of Statistics 6(2).
-    """
-    order = sorted((p, index) for index, p in enumerate(ps) if p is not None)
-    corrected: list[float | None] = [None] * len(ps)
-    highest = 0.0
-    for rank, (p, index) in enumerate(order):
-        highest = max(highest, min(1.0, p * (len(ps) - rank)))
-        corrected[index] = highest
-    return corrected
-
-
-def smallest_p(pairs: int) -> float:
-    """The smallest p that the sign-flip test can give with a number of pairs."""
-    return min(1.0, 2.0 ** (1 - pairs)) if pairs <= EXACT_SEEDS else 1 / (1 + FLIPS)
-
-
-def seeds_needed(comparisons: int, *, level: float = LEVEL) -> int:
-    """The fewest seeds with which the smallest p of m comparisons can pass Holm's correction: 2 / 2^n <= level / m.
-
-    Raises:
-        ValueError: no comparison, or a level outside (0, 1).
-    """
-    if comparisons < 1:
-        raise ValueError(f"comparisons must be positive, got {comparisons}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-    return next(n for n in range(1, 1100) if 2 * comparisons <= level * 2.0**n)
-
-
-def describe_power(comparisons: int, *, seeds: int, level: float = LEVEL) -> str:
-    """One sentence: whether any of the comparisons could be significant with the number of seeds."""
-    needed = seeds_needed(comparisons, level=level)
-    subject = "1 comparison needs" if comparisons == 1 else f"{comparisons} comparisons with Holm's correction need"
-    sentence = f"{subject} {needed} seeds, there {'is' if seeds == 1 else 'are'} {seeds}"
-    if seeds < needed:
-        return f"{sentence}: no difference can be significant."
-    return f"{sentence}: the smallest possible p is {min(1.0, comparisons * smallest_p(seeds)):.2g}."
 
 
 def count_wins(differences: SeedValues, *, higher_is_better: bool) -> Wins:

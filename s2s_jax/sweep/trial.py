@@ -199,8 +199,9 @@ def predict_and_score(spec: TrialSpec) -> None:
     inputs = {"parameters": digest(trained.params), **_prediction_settings(spec)}
     translations = spec.folder / TRANSLATIONS_FILE
     if _inputs(translations) != inputs:
+        reads = 1 + (read_json(translations).get("reads", 1) if translations.exists() else 0)
         predictions = predict_split(trained, spec.split, sentences=spec.sentences, gallery=spec.gallery)
-        write_json(translations, {"inputs": inputs, **predictions})
+        write_json(translations, {"inputs": inputs, "reads": reads, **predictions})
     inputs = {
         "translations": hashlib.blake2b(translations.read_bytes(), digest_size=16).hexdigest(),
         **_scoring_settings(spec),

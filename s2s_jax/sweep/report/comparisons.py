@@ -9,17 +9,24 @@ import numpy as np
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.results import SweepResults, TrialResult
+from s2s_jax.sweep.significance import (
+    NEW_SENTENCES,
+    THIS_TEST_SET,
+    describe_power,
+    holds,
+    holm_correction,
+    max_t_test,
+    sign_flip_test,
+)
 from s2s_jax.sweep.statistics import (
     Interval,
     Spread,
     Wins,
     confidence_interval,
     count_wins,
-    describe_power,
-    holm_correction,
+    interval_test,
     probability_of_improvement,
     resample,
-    sign_flip_test,
     spread,
 )
 from s2s_jax.validation import one_of
@@ -28,13 +35,24 @@ from s2s_jax.validation import one_of
 class Difference(NamedTuple):
     """A point's difference from its baseline in one metric, over the seeds that both have."""
 
-    seeds: tuple[float, ...]  # the difference of each seed
+    seeds: dict[int, float]  # seed -> difference
     spread: Spread
-    interval: Interval | None
+    interval: Interval | None  # over seeds, and over sentences too where they can be paired
+    seeds_interval: Interval | None  # over seeds alone: for this test set
     wins: Wins | None  # this and all below: None if the metric has no better direction, or there is no pair
     improvement: float | None
-    p: float | None = None  # of the tested metric only
-    p_holm: float | None = None
+    p: float | None = None  # for this test set, not corrected; this and all below: of the tested metric only
+    p_max_t: float | None = None  # for this test set, corrected for all comparisons
+    p_holm: float | None = None  # the same by Holm's correction
+    p_sentences: float | None = None  # for new sentences too, with Holm's correction
+
+    @property
+    def population(self) -> str | None:
+        """The widest population for which the difference holds; None where it may be chance."""
+        if not holds(self.p_max_t, self.seeds_interval):
+            return None
+        covers = self.interval is not None and self.interval.over == "seeds and sentences"
+        return NEW_SENTENCES if covers and holds(self.p_sentences, self.interval) else THIS_TEST_SET
 
 
 class PointSummary(NamedTuple):
@@ -42,7 +60,7 @@ class PointSummary(NamedTuple):
 
     anchor: str  # of its trials in the page
     point: dict[str, str]
-    variant: int  # index of its color; 0 is the baseline's
+    variant: int  # index of its color: 0 is the baseline's, then from the best mean to the worst
     is_baseline: bool
     trials: tuple[TrialResult, ...]  # by seed
     done: tuple[TrialResult, ...]
@@ -56,7 +74,7 @@ class Comparison(NamedTuple):
 
     results: SweepResults
     rows: tuple[PointSummary, ...]
-    comparisons: int  # planned: the family that Holm's correction covers
+    comparisons: int  # planned: the family that the correction covers
     pairs: int  # largest number of paired seeds of a comparison
     power: str  # whether any difference could be significant
 
@@ -91,18 +109,51 @@ def compare_to_baseline(results: SweepResults) -> Comparison:
     for values in itertools.product(*(results.axes[axis] for axis in other_axes)):
         shared = dict(zip(other_axes, values, strict=True))
         group = [_summarize(results, shared | {results.compare: label}) for label in results.axes[results.compare]]
-        base = next(row for row in group if row.is_baseline)
+        group = [row for row in group if row.trials or not results.trials]  # others were not kept in the grid
+        base = next((row for row in group if row.is_baseline), None)
         rows += [
-            row if row.is_baseline else row._replace(differences=_differences(results, row, base)) for row in group
+            row if row.is_baseline or not base else row._replace(differences=_differences(results, row, base))
+            for row in group
         ]
-    rows = [row._replace(anchor=f"runs-{number}") for number, row in enumerate(rows, 1)]
-    compared = [row for row in rows if not row.is_baseline]
-    tested = results.metrics[0]
-    corrected = holm_correction([row.differences[tested].p for row in compared])
-    for row, p in zip(compared, corrected, strict=True):
-        row.differences[tested] = row.differences[tested]._replace(p_holm=p)
-    pairs = max((row.differences[tested].spread.n for row in compared), default=0)
+    places = _places(results, rows)
+    rows = [
+        row._replace(anchor=f"runs-{number}", variant=places[row.point[results.compare]])
+        for number, row in enumerate(rows, 1)
+    ]
+    compared = [row for row in rows if row.differences]
+    _correct(compared, results.metrics[0])
+    pairs = max((row.differences[results.metrics[0]].spread.n for row in compared), default=0)
     return Comparison(results, tuple(rows), len(compared), pairs, _power(compared=len(compared), pairs=pairs))
+
+
+def _places(results: SweepResults, rows: Sequence[PointSummary]) -> dict[str, int]:
+    """The place of each compared label: the baseline, then by the mean of the tested metric, the best first."""
+    tested = results.metrics[0]
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        if (mean := row.spreads[tested].mean) is not None:
+            means.setdefault(row.point[results.compare], []).append(mean)
+    sign = -1 if METRICS[tested].higher_is_better else 1
+
+    def key(label: str) -> tuple[bool, bool, float]:
+        known = means.get(label, [])
+        return label != results.baseline, not known, sign * math.fsum(known) / max(1, len(known))
+
+    return {label: place for place, label in enumerate(sorted(results.axes[results.compare], key=key))}
+
+
+def _correct(compared: Sequence[PointSummary], tested: str) -> None:
+    """Add the p values of all comparisons, one family, to their differences."""
+    gaps = [row.differences[tested] for row in compared]
+    seeds = sorted({seed for gap in gaps for seed in gap.seeds})
+    matrix = np.array([[gap.seeds.get(seed, math.nan) for seed in seeds] for gap in gaps]).reshape(
+        len(gaps), len(seeds)
+    )
+    by_max_t = max_t_test(matrix)
+    by_holm = holm_correction([gap.p for gap in gaps])
+    of_sentences = holm_correction([gap.p_sentences for gap in gaps])
+    for row, gap, max_t, holm, sentences in zip(compared, gaps, by_max_t, by_holm, of_sentences, strict=True):
+        row.differences[tested] = gap._replace(p_max_t=max_t, p_holm=holm, p_sentences=sentences)
 
 
 def finite_metric(trial: TrialResult, metric: str) -> float | None:
@@ -139,10 +190,8 @@ def _summarize(results: SweepResults, point: dict[str, str]) -> PointSummary:
         values = _values(scored, metric)
         spreads[metric] = spread(values)
         intervals[metric] = confidence_interval(values, _resampled(scored, metric))
-    order = sorted(results.axes[results.compare], key=lambda label: label != results.baseline)
-    variant = order.index(point[results.compare])
     is_baseline = point[results.compare] == results.baseline
-    return PointSummary("", point, variant, is_baseline, tuple(trials), done, spreads, intervals, {})
+    return PointSummary("", point, 0, is_baseline, tuple(trials), done, spreads, intervals, {})
 
 
 def _values(trials: Sequence[TrialResult], metric: str) -> np.ndarray:
@@ -173,7 +222,12 @@ def _difference(row: PointSummary, base: PointSummary, metric: str, *, is_tested
     both = _resampled([*trials, *base_trials], metric)  # together, so that different test sets are noticed
     resampled = None if both is None else both[:, : len(shared)] - both[:, len(shared) :]
     found = Difference(
-        tuple(gaps.tolist()), spread(gaps), confidence_interval(gaps, resampled), wins=None, improvement=None
+        seeds=dict(zip(shared, gaps.tolist(), strict=True)),
+        spread=spread(gaps),
+        interval=confidence_interval(gaps, resampled),
+        seeds_interval=confidence_interval(gaps),
+        wins=None,
+        improvement=None,
     )
     higher_is_better = METRICS[metric].higher_is_better
     if higher_is_better is None or not shared:
@@ -186,4 +240,5 @@ def _difference(row: PointSummary, base: PointSummary, metric: str, *, is_tested
             higher_is_better=higher_is_better,
         ),
         p=sign_flip_test(gaps) if is_tested else None,
+        p_sentences=interval_test(gaps, resampled) if is_tested and resampled is not None else None,
     )

@@ -76,7 +76,7 @@ def _differences(comparison: Comparison) -> Iterator[Figure]:
             low, high = gap.interval[:2] if gap.interval else (mean, mean)
             ends = numbers.range_of(low, high, decimals) if gap.interval else ""
             label, number = point_label(comparison, row), f"{numbers.signed(mean, decimals)} {ends}".strip()
-            rows.append(ForestRow(label, row.variant, gap.seeds, mean, low, high, number))
+            rows.append(ForestRow(label, row.variant, list(gap.seeds.values()), mean, low, high, number))
         label, higher_is_better = METRICS[metric].title, METRICS[metric].higher_is_better
         direction = {True: ", right of 0 is better", False: ", left of 0 is better", None: ""}[higher_is_better]
         x_label = f"{label}: difference from {comparison.results.baseline}{direction}"

@@ -1,13 +1,14 @@
 """Sentences for a paper: what the comparison found, and how its numbers were computed."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
-from s2s_jax.sweep.report.comparisons import Comparison
+from s2s_jax.sweep.report.comparisons import Comparison, Difference, PointSummary
 from s2s_jax.sweep.report.figures import point_label
-from s2s_jax.sweep.statistics import EXACT_SEEDS, FLIPS, LEVEL, RESAMPLES, smallest_p
+from s2s_jax.sweep.significance import EXACT_SEEDS, FLIPS, NEW_SENTENCES, POPULATIONS, THIS_TEST_SET, smallest_p
+from s2s_jax.sweep.statistics import LEVEL, RESAMPLES
 
 
 def describe_status(comparison: Comparison) -> str:
@@ -25,15 +26,18 @@ def describe_findings(comparison: Comparison) -> list[str]:
         return ["No run is done yet: there is nothing to compare."]
     if not comparison.comparisons:
         return [comparison.power]
-    tested = comparison.tested_metric
-    compared = [(row, row.differences[tested]) for row in comparison.rows if tested in row.differences]
-    significant = [row for row, gap in compared if gap.p_holm is not None and gap.p_holm <= LEVEL]
-    known = [gap.p_holm for _, gap in compared if gap.p_holm is not None]
-    if significant:
-        names = join_words(
-            f"“{point_label(comparison, row)}”" for row in significant
-        )  # quoted, since a label may be the word none
-        first = f"{metric}: significantly different from “{results.baseline}” after Holm's correction: {names}."
+    compared = [(row, row.differences[comparison.tested_metric]) for row in comparison.rows if row.differences]
+    known = [gap.p_max_t for _, gap in compared if gap.p_max_t is not None]
+    found = [
+        _claims(comparison, compared, population, is_better=is_better)
+        for is_better in (True, False)
+        for population in (NEW_SENTENCES, THIS_TEST_SET)
+    ]
+    claims = [claim for claim in found if claim]
+    if claims:
+        rest = len(compared) - sum(gap.population is not None for _, gap in compared)
+        ending = f" {_plural(rest, 'difference')} may be chance." if rest else ""
+        first = f"{metric}, against “{results.baseline}”: {'; '.join(claims)}.{ending}"
     elif known:
         least = numbers.p_value(min(known))
         first = f"{metric}: no difference from {results.baseline} is significant (smallest corrected p {least})."
@@ -42,12 +46,27 @@ def describe_findings(comparison: Comparison) -> list[str]:
     return [first, comparison.power]
 
 
+def _claims(
+    comparison: Comparison, compared: Sequence[tuple[PointSummary, Difference]], population: str, *, is_better: bool
+) -> str:
+    """The points that are better, or worse, for a population, as `2 better on this test set: “a” and “b”`."""
+    higher = METRICS[comparison.tested_metric].higher_is_better
+    rows = [
+        row
+        for row, gap in compared
+        if gap.population == population and ((gap.spread.mean or 0) > 0) == (higher is is_better)
+    ]
+    names = join_words(f"“{point_label(comparison, row)}”" for row in rows)  # quoted: a label may be the word none
+    return f"{len(rows)} {'better' if is_better else 'worse'} {population}: {names}" if rows else ""
+
+
 def describe_methods(comparison: Comparison) -> list[str]:
     """How the numbers were computed, in sentences."""
     return [
         _grid(comparison),
         _data(comparison),
         _training(comparison),
+        *_machines(comparison),
         _selection(comparison),
         _measures(comparison),
         *_tests(comparison),
@@ -100,13 +119,36 @@ def _training(comparison: Comparison) -> str:
     )
 
 
+def _machines(comparison: Comparison) -> list[str]:
+    """Versions and hardware of the finished runs, as each recorded them when it was started last."""
+    starts = [trial.start for row in comparison.rows for trial in row.done if trial.start]
+    if not starts:
+        return []
+
+    def values(name: str) -> str:
+        return " or ".join(sorted({str(start[name]) for start in starts if start.get(name)}))
+
+    packages = sorted({f"{name} {version}" for start in starts for name, version in start.get("packages", {}).items()})
+    commits = sorted({start["s2s_jax_commit"][:12] for start in starts if start.get("s2s_jax_commit")})
+    at = f" (commit {' or '.join(commits)})" if commits else ""
+    hosts = len({start.get("host") for start in starts})
+    return [
+        f"Software: s2s_jax {values('s2s_jax')}{at}, Python {values('python')}, {', '.join(packages)}.",
+        f"Hardware: {values('devices')}, {values('processors')} processors, {values('system')}, "
+        f"{_plural(hosts, 'machine')}.",
+    ]
+
+
 def _selection(comparison: Comparison) -> str:
     metric = " or ".join(_values(comparison, "validation.metric"))
     steps = [trial.best_step for row in comparison.rows for trial in row.done if trial.best_step]
     chosen = f" (steps {_between(steps)})" if steps else ""
+    reads = sorted({trial.reads for row in comparison.rows for trial in row.done})
+    times = {(1,): "once", (2,): "twice"}.get(tuple(reads), f"{_between(reads)} times" if reads else "never yet")
+    again = ", again whenever settings of the search were changed," if reads and max(reads) > 1 else ""
     return (
         f"Of each run the checkpoint with the best validation {metric or 'score'} was kept{chosen}, and the test split "
-        "was read once, with that checkpoint."
+        f"was read{again} {times} per run, with that checkpoint."
     )
 
 
@@ -115,9 +157,15 @@ def _measures(comparison: Comparison) -> str:
     size = f" on {_between(sources)} test sources" if sources else ""
     labels = join_words(METRICS[metric].title for metric in comparison.results.metrics)
     tested = METRICS[comparison.tested_metric].title
+    signatures = sorted({trial.signature for row in comparison.rows for trial in row.done if trial.signature})
+    bleu = (
+        f" BLEU's signature is {' or '.join(signatures)}."
+        if signatures and "bleu" in comparison.results.metrics
+        else ""
+    )
     return (
         f"Reported are {labels}{size}, as mean ± standard deviation over seeds; {tested} alone is tested; all other "
-        "numbers are descriptive."
+        f"numbers are descriptive.{bleu}"
     )
 
 
@@ -125,18 +173,27 @@ def _tests(comparison: Comparison) -> list[str]:
     if not comparison.comparisons:
         return ["Nothing is compared, so nothing is tested."]
     is_exact = comparison.pairs <= EXACT_SEEDS
-    exact = f"an exact sign-flip permutation test over the seeds (all 2^{comparison.pairs} flips)"
-    random = f"a sign-flip permutation test over the seeds ({FLIPS:,} seeded flips)"
+    how = f"all 2^{comparison.pairs}, exact" if is_exact else f"{FLIPS:,} seeded ones"
     many = _plural(comparison.comparisons, "comparison")
     floor = f"{smallest_p(comparison.pairs):.2g}"
     return [
         f"Differences are paired by seed. {_intervals(comparison)}",
-        f"p values are two-sided and of {exact if is_exact else random}.",
-        f"Holm's correction covers {many}. With {_plural(comparison.pairs, 'paired seed')} no p can be below {floor} "
-        f"before the correction. {comparison.power}",
+        f"Two populations are told apart. “{_name(THIS_TEST_SET)}” is {POPULATIONS[THIS_TEST_SET]}: its p values are "
+        f"two-sided, by step-down max-T over {many} under sign flips of whole seeds ({how}; Westfall & Young 1993), "
+        "which assumes that, where nothing differs, all differences of a seed are as likely with the opposite sign; "
+        f"with {_plural(comparison.pairs, 'paired seed')} no p is below {floor}. Its intervals are Student's over "
+        "seeds.",
+        f"“{_name(NEW_SENTENCES)}” is {POPULATIONS[NEW_SENTENCES]}: its p values are those at which the interval over "
+        "seeds and sentences reaches 0, with Holm's correction. * marks a difference that holds on this test set and "
+        f"** one that holds on new sentences too: p at most {LEVEL:g}, and the interval of that population without 0.",
+        comparison.power,
         "P(better) is the probability of improvement over all pairs of seeds, ties counted half (Agarwal et al. 2021, "
         "arXiv:2108.13264); wins are paired seeds that are strictly better.",
     ]
+
+
+def _name(population: str) -> str:
+    return population.removeprefix("on ")
 
 
 def _intervals(comparison: Comparison) -> str:

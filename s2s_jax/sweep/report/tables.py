@@ -9,7 +9,7 @@ from typing import NamedTuple
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
 from s2s_jax.sweep.report.comparisons import Comparison, PointSummary
-from s2s_jax.sweep.statistics import LEVEL
+from s2s_jax.sweep.significance import NEW_SENTENCES, THIS_TEST_SET
 
 
 class Column(NamedTuple):
@@ -61,28 +61,46 @@ def _comparison(comparison: Comparison) -> list[Column]:
     gaps = [row.differences.get(comparison.tested_metric) for row in comparison.rows]
     decimals = numbers.decimals_for(gap.spread.sd for gap in gaps if gap)
     label, base = METRICS[comparison.tested_metric].title, comparison.results.baseline
-    differences, ps, wins, better = [], [], [], []
+    texts: list[tuple[str, str, str, str, str]] = []
     for gap in gaps:
         if gap is None or gap.spread.mean is None:
-            differences.append("baseline" if gap is None else numbers.MISSING)
-            for texts in (ps, wins, better):
-                texts.append("" if gap is None else numbers.MISSING)
+            texts.append(("baseline", "", "", "", "") if gap is None else (numbers.MISSING,) * 5)
             continue
         ends = f" {numbers.range_of(gap.interval.low, gap.interval.high, decimals)}" if gap.interval else ""
-        differences.append(numbers.signed(gap.spread.mean, decimals) + ends)
-        ps.append(numbers.p_value(gap.p_holm))
+        stars = {None: "", THIS_TEST_SET: "*", NEW_SENTENCES: "**"}[gap.population]
         tied = f", {gap.wins.tied} tied" if gap.wins and gap.wins.tied else ""
-        wins.append(f"{gap.wins.won} of {gap.wins.pairs}{tied}" if gap.wins else numbers.MISSING)
-        better.append(numbers.plain(gap.improvement, 2))
-    significant = frozenset(i for i, gap in enumerate(gaps) if gap and gap.p_holm is not None and gap.p_holm <= LEVEL)
+        texts.append(
+            (
+                numbers.signed(gap.spread.mean, decimals) + stars + ends,
+                numbers.p_value(gap.p_max_t),
+                numbers.p_value(gap.p_sentences),
+                f"{gap.wins.won} of {gap.wins.pairs}{tied}" if gap.wins else numbers.MISSING,
+                numbers.plain(gap.improvement, 2),
+            )
+        )
+    differences, here, beyond, wins, better = map(list, zip(*texts, strict=True))
+    significant = frozenset(index for index, gap in enumerate(gaps) if gap and gap.population)
+    widest = frozenset(index for index, gap in enumerate(gaps) if gap and gap.population == NEW_SENTENCES)
     return [
         Column(
             f"Δ {label} [95{numbers.THIN}%]",
-            f"mean paired difference from {base} and its 95 % interval",
+            f"mean paired difference from {base} and its 95 % interval over seeds and sentences; * holds on this test "
+            "set, ** on new sentences too",
             differences,
             strong=significant,
         ),
-        Column("p (Holm)", "exact sign-flip test over seeds, corrected; bold at 0.05", ps, strong=significant),
+        Column(
+            "p, this test set",
+            "other seeds, on these sentences: sign flips of whole seeds, max-T; bold where it holds",
+            here,
+            strong=significant,
+        ),
+        Column(
+            "p, new sentences too",
+            "other seeds and other sentences like these: the interval's p, Holm's correction; bold where it holds",
+            beyond,
+            strong=widest,
+        ),
         Column("wins", "paired seeds that are strictly better", wins),
         Column("P(better)", "probability of improvement over all pairs of seeds", better),
     ]
@@ -122,7 +140,8 @@ def _head(comparison: Comparison) -> list[str]:
     parts = ("mean", "sd", "n", "low", "high", "difference", "difference_low", "difference_high")
     head = [*comparison.other_axes, results.compare, "runs", "done", "failed", "diverged"]
     head += [f"{metric}_{part}" for metric in results.metrics for part in parts]
-    head += ["pairs", "p", "p_holm", "won", "tied", "improvement"]
+    head += ["this_test_set_low", "this_test_set_high", "pairs", "p", "p_max_t", "p_holm", "p_new_sentences"]
+    head += ["holds", "won", "tied", "improvement"]
     return [*head, "parameters", "tokens", "tokens_per_second", "seconds"]
 
 
@@ -137,8 +156,11 @@ def _record(comparison: Comparison, row: PointSummary) -> list:
         values += [*row.spreads[metric], *(ends[:2] if ends else (None, None)), gap.spread.mean if gap else None]
         values += gap_ends[:2] if gap_ends else (None, None)
     gap = row.differences.get(comparison.tested_metric)
-    won, tied, pairs = gap.wins if gap and gap.wins else (None, None, 0 if gap else None)
-    values += [pairs, gap.p, gap.p_holm, won, tied, gap.improvement] if gap else [None] * 6
+    if gap is None:
+        return [*values, *[None] * 11, *mean_budget(row)]
+    won, tied, pairs = gap.wins or (None, None, 0)
+    values += [*(gap.seeds_interval or (None, None))[:2], pairs, gap.p, gap.p_max_t, gap.p_holm, gap.p_sentences]
+    values += [gap.population, won, tied, gap.improvement]
     return [*values, *mean_budget(row)]
 
 
