@@ -137,7 +137,7 @@ class Setting(NamedTuple):
 
 def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
     """Every setting of a config with its value, description and type, in the order of the fields."""
-    types, descriptions = field_types(type(config)), _descriptions(type(config))
+    types, descriptions = field_types(type(config)), field_descriptions(type(config))
     for name, annotation in types.items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
@@ -147,9 +147,9 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
 
 
 @functools.cache
-def _descriptions(kind: type) -> dict[str, str]:
+def field_descriptions(kind: type) -> dict[str, str]:
     """The string below each field of a config class."""
-    descriptions = dict(_descriptions(kind.__base__)) if dataclasses.is_dataclass(kind.__base__) else {}
+    descriptions = dict(field_descriptions(kind.__base__)) if dataclasses.is_dataclass(kind.__base__) else {}
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     for field, below in itertools.pairwise(body):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from s2s_jax.decode.batching import (
+    invariant_shape,
     next_power_of_two,
     pad_rows,
     padded_positions,
@@ -35,6 +36,18 @@ def test_every_row_is_in_one_batch_and_no_batch_exceeds_its_bounds(lengths, size
         assert len(batch) == 1 or padded_positions(len(batch), longest) <= tokens
     totals = [sum(lengths[row]) for batch in batches for row in batch]
     assert totals == sorted(totals)
+
+
+@settings(max_examples=100, deadline=None)
+@given(some.lists(SIDES, max_size=60), some.integers(1, 20), some.integers(1, 3000))
+def test_the_shape_of_an_invariant_batch_depends_on_each_line_alone(lengths, size, tokens):
+    batches = plan_batches(lengths, size=size, tokens=tokens, invariant=True)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        (shape,) = {invariant_shape(lengths[row], size=size, tokens=tokens) for row in batch}
+        assert len(batch) <= min(size, shape.rows)
+        assert shape.rows == 1 or shape.rows * shape.length * 2 <= tokens
+        assert all(max(lengths[row]) <= shape.length for row in batch)
 
 
 def test_a_long_line_is_decoded_alone():

@@ -81,7 +81,7 @@ def test_commands_that_need_a_trained_run_name_an_exported_one(s2s, exported, tm
     more = [str(tmp_path / "again")] * (command == "export")
     code, out, errors = s2s(command, str(exported), *more)
     assert (code, out, errors.count("\n")) == (2, "", 1)
-    assert f"{exported} is an exported run, which only s2s translate reads, alone" in errors
+    assert f"{exported} is an exported run, which only s2s translate and s2s serve read" in errors
 
 
 def test_an_exported_run_is_no_part_of_an_ensemble(s2s, exported, trained_run):

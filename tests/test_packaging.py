@@ -79,7 +79,7 @@ def pinned(python_version: str) -> dict[str, str]:
 def test_every_dependency_is_pinned(python_version):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    groups = ("test", "lint", "export", "fonts", "slurm", "tensorboard", "tune")
+    groups = ("test", "lint", "export", "fonts", "serve", "slurm", "tensorboard", "tune")
     needed = [*project["dependencies"], *(name for group in groups for name in extras[group])]
     names = {re.split(r"[<>=\[]", name)[0].lower().replace("_", "-") for name in needed} - {"s2s-jax"}
     assert names - set(pinned(python_version)) == set()

@@ -19,6 +19,7 @@ MODULES = (
     "compare",
     "score",
     "export",
+    "serve",
     "sweep",
     "attention",
     "bench",

@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": "compare runs on a split of their data: significance, quality by length, settings that differ",
     "score": "compute the log-probability of given pairs, or rerank n-best lists",
     "export": "write a run as programs that do not need flax, and its parameters as safetensors",
+    "serve": "translate, score and align for other programs, over HTTP",
     "align": "draw the attention weights of a run",
     "info": "describe a run: step, parameters, data, checkpoints",
     "checkpoint": "verify that every bit of a run's checkpoints and other files is as it was written",
@@ -21,7 +22,7 @@ COMMANDS = {
     "bench": "measure speed against the limit of the machine, and against PyTorch",
     "completion": "print a script that completes commands, options and settings in a shell",
 }
-WITH_SETTINGS = ("train", "translate", "evaluate", "compare", "score", "export", "align", "sweep", "bench")
+WITH_SETTINGS = ("train", "translate", "evaluate", "compare", "score", "export", "serve", "align", "sweep", "bench")
 SETTINGS_HELP = (
     "any setting can be overridden, such as --model.attention.score dot; "
     "--help GROUP, such as --help model.attention, describes the settings of a group"
@@ -243,6 +244,36 @@ def _export(parser: Parser) -> None:
     parser.add_argument("--parameters-only", action="store_true", help="write no programs")
 
 
+def _serve(parser: Parser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directories of trained or exported runs")
+    for name, metavar, default, description in (
+        ("host", "NAME", "127.0.0.1", "address to listen on; one that other machines reach needs --token"),
+        ("port", "N", 8080, "port to listen on; 0 for one that is free"),
+        ("token", "TEXT", "", "what clients must send as `Authorization: Bearer TEXT` (default: nothing)"),
+        ("rows", "N", 8, "lines per batch, always; another number may round results differently"),
+        ("max-tokens", "N", 64, "most tokens of a line, the end token included; programs are compiled up to it"),
+        ("wait", "MS", 4.0, "milliseconds that a line waits at most for others to share its batch"),
+        ("queue", "N", 1024, "most lines that wait; what is beyond is answered with 429"),
+        ("max-lines", "N", 256, "most lines of a request that is not streamed"),
+        ("max-bytes", "N", 1_000_000, "most bytes of a request"),
+        ("deadline", "S", 30.0, "most seconds that a request may take; of a stream, each part"),
+    ):
+        end = "" if name == "token" else f" (default: {default})"
+        parser.add_argument(f"--{name}", type=type(default), default=default, metavar=metavar, help=description + end)
+    parser.add_argument(
+        "--constraints",
+        action="store_true",
+        help="serve prefixes and phrases too, whose programs make the start about four times as long",
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="SETTINGS",
+        help="a further search that requests may choose, such as beam=5 or method=sample,samples=4; may be repeated",
+    )
+
+
 def _align(parser: Parser) -> None:
     _add_run(parser)
     _add_beam(parser)
@@ -350,6 +381,7 @@ OPTIONS = {
     "compare": _compare,
     "score": _score,
     "export": _export,
+    "serve": _serve,
     "align": _align,
     "info": _info,
     "checkpoint": _checkpoint,

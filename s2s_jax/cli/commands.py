@@ -4,13 +4,12 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from s2s_jax import run
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import check_trained_run, feature_columns, lines_of, load_run, with_features
-from s2s_jax.cli.output import errors_name, formatted, print_json, rounded
-from s2s_jax.evaluate.alignment import hard, to_pharaoh
+from s2s_jax.cli.output import errors_name, formatted, print_json
+from s2s_jax.evaluate.alignment import alignment_record
 from s2s_jax.text.files import raw_lines
 from s2s_jax.text.sources import read_split
 
@@ -60,7 +59,7 @@ def align_command(arguments: Arguments) -> None:
     if not pairs:
         raise UsageError("there is nothing to draw: every line is blank")
     output = Path(options.output or Path(options.run) / "alignment.png")
-    records = [_alignment_record(pair) for pair in pairs]
+    records = [alignment_record(pair) for pair in pairs]
     with errors_name(str(output)):
         picture = run.draw(loaded, pairs, output)
         beside = picture.with_suffix(".json")
@@ -71,15 +70,6 @@ def align_command(arguments: Arguments) -> None:
         return
     print(f"picture: {picture}\nalignments: {beside}")
     print(f"try your own: echo '{pairs[0].example.source}' | s2s translate {options.run}")
-
-
-def _alignment_record(pair: Any) -> dict[str, Any]:
-    return {
-        "source_tokens": pair.source_tokens,
-        "target_tokens": pair.tokens,
-        "alignment": rounded(pair.alignment),
-        "pharaoh": to_pharaoh(hard(pair.alignment)),
-    }
 
 
 def info_command(arguments: Arguments) -> None:

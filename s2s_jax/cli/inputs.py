@@ -53,9 +53,18 @@ def check_trained_run(*directories: str) -> None:
         UsageError: with what to do instead.
     """
     for directory in directories:
-        if Path(directory).is_file():
-            raise UsageError(f"{directory} is a file; give the directory of a trained run")
+        check_not_a_file(directory)
         check_not_exported(directory)
+
+
+def check_not_a_file(directory: str) -> None:
+    """Refuse a file where the directory of a run is wanted.
+
+    Raises:
+        UsageError: with what to do instead.
+    """
+    if Path(directory).is_file():
+        raise UsageError(f"{directory} is a file; give the directory of a trained run")
 
 
 def check_not_exported(directory: str) -> None:
@@ -66,7 +75,8 @@ def check_not_exported(directory: str) -> None:
     """
     if is_exported(Path(directory)):
         raise UsageError(
-            f"{directory} is an exported run, which only s2s translate reads, alone; give the run that was exported"
+            f"{directory} is an exported run, which only s2s translate and s2s serve read; give the "
+            "run that was exported"
         )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -56,11 +56,6 @@ def errors_name(file: str) -> Iterator[None]:
 def _as_json(value: Any) -> Any:
     """A value that JSON has no type for, such as a NumPy number or a path."""
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def rounded(alignment: Iterable) -> list[list[float]]:
-    """An alignment for JSON, to five decimals."""
-    return [[round(float(weight), 5) for weight in row] for row in alignment]
 
 
 def formatted(value: Any) -> str:

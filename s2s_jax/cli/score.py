@@ -7,10 +7,11 @@ from typing import Any
 
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import load_run, print_report
-from s2s_jax.cli.output import print_json, print_line, rounded, warn_unread
+from s2s_jax.cli.output import print_json, print_line, warn_unread
 from s2s_jax.cli.stdin import raw_input
 from s2s_jax.cli.suggestions import flag
 from s2s_jax.decode.forced_decoding import ScoredPair
+from s2s_jax.decode.json_records import pair_record
 from s2s_jax.text.data_report import DataReport
 from s2s_jax.text.pairs import is_json, stream_pairs
 from s2s_jax.text.sources import DataConfig
@@ -19,7 +20,7 @@ from s2s_jax.text.sources import DataConfig
 SCORE_SETTINGS = (
     *("search.length_normalization", "search.length_penalty", "search.coverage_penalty"),
     *("search.language_model", "search.language_weight", "search.rules.repetition_penalty"),
-    *("search.max_source", "search.batch_size", "search.batch_tokens"),
+    *("search.max_source", "search.batch_size", "search.batch_tokens", "search.batch_invariant"),
 )
 
 
@@ -42,7 +43,7 @@ def score_command(arguments: Arguments) -> None:
     pairs = _warning(run.score(examples, window=options.window or 0, ready=ready), name or "stdin")
     for pair in _reranked(pairs) if options.n_best else pairs:
         if options.json:
-            print_json(_record(pair))
+            print_json(pair_record(pair))
         else:
             value = pair.score if options.n_best else pair.log_probability
             print_line(f"{value:.4f}\t{pair.example.source}\t{pair.example.target}")
@@ -81,17 +82,3 @@ def _reranked(pairs: Iterable[ScoredPair]) -> Iterator[ScoredPair]:
     """Successive pairs of one source, best first; pairs of equal score keep their order."""
     for _, group in itertools.groupby(pairs, key=lambda pair: pair.example.source):
         yield from sorted(group, key=lambda pair: -pair.score)
-
-
-def _record(pair: ScoredPair) -> dict[str, Any]:
-    return {
-        "source": pair.example.source,
-        "target": pair.example.target,
-        "log_probability": pair.log_probability,
-        "score": pair.score,
-        "cross_entropy": -pair.log_probability / len(pair.tokens),
-        "source_tokens": pair.source_tokens,
-        "tokens": pair.tokens,
-        "log_probs": pair.log_probs.tolist(),
-        "alignment": rounded(pair.alignment),
-    }

@@ -17,6 +17,7 @@ OF_LOADED_RUNS = {
     "compare": ("search", "evaluation", "data", *_DEVICE),
     "align": ("search", "data", *_DEVICE),
     "export": ("search", *_DEVICE),
+    "serve": ("search", *_DEVICE),
 }
 # settings whose values are the names of a table that users extend, and the public name of that table
 CHOICE_TABLES = {

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import constrained_lines, feature_columns, load_run, print_report, use_device
-from s2s_jax.cli.output import print_json, print_line, rounded, warn_unread
+from s2s_jax.cli.output import print_json, print_line, warn_unread
 from s2s_jax.cli.stdin import raw_input
 from s2s_jax.cli.suggestions import flag
+from s2s_jax.decode.json_records import translation_record
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.decode.translate import EMPTY_HYPOTHESIS, Hypothesis, Translation
 from s2s_jax.export.exported import Exported, load_exported
@@ -62,7 +63,7 @@ def translate_command(arguments: Arguments) -> None:
 def _print(translation: Translation, number: int, arguments: Arguments) -> None:
     count = arguments.options.n_best
     if arguments.options.json:
-        print_json({"line": number, **_record(translation, count or 1)})
+        print_json({"line": number, **translation_record(translation, count or 1)})
     elif count is None:
         print_line(translation.text)
     else:
@@ -119,19 +120,3 @@ def _wider_export(exported: Exported, directory: str, count: int) -> str:
     return (
         f"use --beam {min(widths)}" if widths else f"export the run again: s2s export RUN {directory}2 --beam {count}"
     )
-
-
-def _record(translation: Translation, count: int) -> dict[str, Any]:
-    return {
-        "source": translation.source,
-        "translation": translation.text,
-        "source_tokens": translation.source_tokens,
-        "hypotheses": [
-            {
-                **each._asdict(),
-                "log_probability": each.log_probability,
-                "alignment": rounded(each.alignment),
-            }
-            for each in translation.hypotheses[:count]
-        ],
-    }

@@ -3,12 +3,15 @@
 Lines are read in windows and sorted by length inside a window. A batch holds at most so many rows and so many padded
 positions, so that a long line is not decoded beside many short ones, and no line waits for one much longer. Row counts
 and lengths are rounded up to few shapes, so that little is compiled.
+
+Another number of rows or another padded length may round the results of a line otherwise. Invariant batches
+(`search.batch_invariant`) have a shape that the lengths of a line alone decide.
 """
 
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +22,15 @@ from s2s_jax.text.tokenizers import append_eos
 
 WINDOW = 16  # full batches that are sorted together
 _Item = TypeVar("_Item")
+
+
+class Shape(NamedTuple):
+    """The shape of an invariant batch; all sides have one length, so that there are few shapes."""
+
+    rows: int
+    length: int
+
+
 Ready = Callable[[], bool]  # whether another item comes at once
 
 
@@ -46,14 +58,19 @@ def windows(items: Iterable[_Item], most: int, ready: Ready | None = None) -> It
         yield window
 
 
-def plan_batches(lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int, invariant: bool = False
+) -> list[list[int]]:
     """Rows of like length grouped, shortest first; each batch is a list of indices into `lengths`.
 
     Args:
         lengths: the tokens of each row, per side: (source,), or (source, target).
         size: most rows of a batch.
         tokens: most positions of a batch, over all sides, padding included; a longer row stands alone.
+        invariant: rows of one `invariant_shape` alone share a batch.
     """
+    if invariant:
+        return _invariant_batches(lengths, size, tokens)
     batches: list[list[int]] = []
     longest: tuple[int, ...] = ()
     for row in sorted(range(len(lengths)), key=lambda row: sum(lengths[row])):
@@ -68,13 +85,41 @@ def plan_batches(lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int) 
     return batches
 
 
+def _invariant_batches(lengths: Sequence[tuple[int, ...]], size: int, tokens: int) -> list[list[int]]:
+    members: dict[Shape, list[int]] = {}
+    for row in sorted(range(len(lengths)), key=lambda row: sum(lengths[row])):
+        members.setdefault(invariant_shape(lengths[row], size=size, tokens=tokens), []).append(row)
+    batches: list[list[int]] = []
+    for shape, rows in members.items():
+        most = min(shape.rows, size)
+        batches += [rows[first : first + most] for first in range(0, len(rows), most)]
+    return batches
+
+
+def invariant_shape(lengths: tuple[int, ...], *, size: int, tokens: int) -> Shape:
+    """The shape of the batch of a row of these lengths: `size` rows, as a power of two, or half as many until it fits.
+
+    Args:
+        lengths, size, tokens: as in `plan_batches`.
+    """
+    rows, length = next_power_of_two(size), rounded_length(max(lengths))
+    while rows > 1 and rows * length * len(lengths) > tokens:
+        rows //= 2
+    return Shape(rows, length)
+
+
 def padded_positions(rows: int, lengths: tuple[int, ...]) -> int:
     """Positions of a batch as `pad_rows` makes it."""
     return next_power_of_two(rows) * sum(map(rounded_length, lengths))
 
 
 def run_batches(
-    compute: Callable[[list[int]], Any], lengths: Sequence[tuple[int, ...]], *, size: int, tokens: int
+    compute: Callable[[list[int]], Any],
+    lengths: Sequence[tuple[int, ...]],
+    *,
+    size: int,
+    tokens: int,
+    invariant: bool = False,
 ) -> Iterator[tuple[list[int], Any]]:
     """The rows of each batch of `plan_batches`, with their result on the host.
 
@@ -83,7 +128,7 @@ def run_batches(
     Args:
         compute: the rows of a batch -> arrays on a device, dispatched and not waited for.
     """
-    batches = plan_batches(lengths, size=size, tokens=tokens)
+    batches = plan_batches(lengths, size=size, tokens=tokens, invariant=invariant)
     for rows, result in prefetch_one((rows, compute(rows)) for rows in batches):
         yield rows, jax.device_get(result)
 
@@ -99,17 +144,18 @@ def read_source(ids: Sequence[int], most: int) -> Int[np.ndarray, " S"]:
     return append_eos(ids[: most - 1] if most else ids)
 
 
-def pad_rows(lines: Sequence[np.ndarray]) -> np.ndarray:
-    """Encoded lines as one array of padded rows, both dimensions rounded up so that few shapes occur."""
-    ids = np.full((next_power_of_two(len(lines)), rounded_length(max(map(len, lines)))), PAD, np.int32)
+def pad_rows(lines: Sequence[np.ndarray], shape: Shape | None = None) -> np.ndarray:
+    """Encoded lines as one array of padded rows, both dimensions rounded up so that few shapes occur, or of `shape`."""
+    rows, length = shape or (next_power_of_two(len(lines)), rounded_length(max(map(len, lines))))
+    ids = np.full((rows, length), PAD, np.int32)
     for row, line in enumerate(lines):
         ids[row, : len(line)] = line
     return ids
 
 
-def pad_sources(rows: Sequence[tuple[np.ndarray, ...]]) -> "np.ndarray | Sources":
+def pad_sources(rows: Sequence[tuple[np.ndarray, ...]], shape: Shape | None = None) -> "np.ndarray | Sources":
     """What a model encodes: the padded ids of source lines, with those of their features where they have some."""
-    source, *features = map(pad_rows, zip(*rows, strict=True))
+    source, *features = (pad_rows(side, shape) for side in zip(*rows, strict=True))
     return Sources(source, tuple(features)) if features else source
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from s2s_jax.decode.batching import WINDOW, Ready, pad_rows, read_source, run_batches, windows
+from s2s_jax.decode.batching import WINDOW, Ready, Shape, pad_rows, read_source, run_batches, windows
 from s2s_jax.decode.length_normalization import LIKELIHOOD, HypothesisScore, log_coverage
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.model.fusion import fuse
@@ -114,6 +114,11 @@ class PairIds(NamedTuple):
     unread: int  # source tokens beyond search.max_source
     features: tuple[Int[np.ndarray, " _"], ...] = ()
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The tokens of each side."""
+        return (len(self.source), len(self.target), *map(len, self.features))
+
 
 class PairScorer:
     """A model and the tokenizers of both sides, ready to score pairs of lines.
@@ -149,29 +154,41 @@ class PairScorer:
             ready: whether another pair comes at once; where none does, those that were read are scored.
         """
         for read in windows(examples, window or self.search.batch_size * WINDOW, ready):
-            yield from self._score_window(params, read)
+            yield from self.score_encoded(params, read, list(map(self.encode, read)))
 
-    def _score_window(self, params: Params, examples: list[Example]) -> list[Any]:
-        ids = [self._encode(example) for example in examples]
+    def score_encoded(self, params: Params, examples: Sequence[Example], ids: Sequence[PairIds]) -> list[Any]:
+        """As `score`, for pairs whose ids are known."""
 
         def compute(rows: list[int]) -> Any:
-            source, target = (pad_rows([getattr(ids[row], side) for row in rows]) for side in ("source", "target"))
-            features = tuple(map(pad_rows, zip(*(ids[row].features for row in rows), strict=True)))
-            batch = Batch(source, target, features=features)
-            scores = self._forced_decoding(params, batch)
-            if self._language is None:
-                return scores
-            return scores._replace(scores=self._fused((params, self._language[1]), batch).scores)
+            members = [ids[row] for row in rows]
+            return self._forced(params, members, self.search.batch_shape(members[0].lengths))
 
-        lengths = [(len(each.source), len(each.target), *map(len, each.features)) for each in ids]
         results: dict[int, Any] = {}
-        bounds = {"size": self.search.batch_size, "tokens": self.search.batch_tokens}
-        for rows, scores in run_batches(compute, lengths, **bounds):
+        for rows, scores in run_batches(compute, [each.lengths for each in ids], **self.search.batching):
             for place, row in enumerate(rows):
                 results[row] = self._scored_pair(examples[row], ids[row], scores, place)
         return [results[row] for row in range(len(examples))]
 
-    def _encode(self, example: Example) -> PairIds:
+    def compile(self, params: Params, shape: Shape) -> None:
+        """Compile the program of an invariant batch, by scoring a pair of nothing."""
+        end = append_eos([])
+        features = (end,) * len(self.pair.features.tokenizers)
+        jax.block_until_ready(self._forced(params, [PairIds(end, end, 0, features)], shape))
+
+    def _forced(self, params: Params, pairs: Sequence[PairIds], shape: Shape | None) -> Any:
+        """Forced decoding of a batch."""
+        source, target, *features = (
+            pad_rows(side, shape)
+            for side in zip(*((each.source, each.target, *each.features) for each in pairs), strict=True)
+        )
+        batch = Batch(source, target, features=tuple(features))
+        scores = self._forced_decoding(params, batch)
+        if self._language is None:
+            return scores
+        return scores._replace(scores=self._fused((params, self._language[1]), batch).scores)
+
+    def encode(self, example: Example) -> PairIds:
+        """The tokens of both sides of a pair."""
         source = self.pair.encode_source(example.source)
         read = read_source(source, self.search.max_source)
         target = append_eos(self.pair.encode_target(example.target, example.source))

@@ -23,6 +23,7 @@ from s2s_jax.text.tagged_tokenizer import untagged
 from s2s_jax.text.tokenizers import Tokenizer
 
 SPACE = "\u2581"  # at the beginning of a piece that begins a word
+LEAST_PREFIX, LEAST_PHRASES, LEAST_PHRASE = 16, 4, 16  # sizes of coarse arrays: tokens, phrases, tokens
 # how the names of letters begin whose words have no spaces between them
 WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
@@ -47,7 +48,7 @@ InputLine = str | tuple[str, ...] | ConstrainedLine  # what is translated
 
 
 def token_arrays(
-    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rules: LogitsRules, *, rows: int
+    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rules: LogitsRules, *, rows: int, coarse: bool = False
 ) -> dict[str, Any]:
     """The constraints as arguments of a search: `prefix` [B, P], PAD behind each, and `phrases`, as `PhraseTokens`.
 
@@ -55,6 +56,7 @@ def token_arrays(
 
     Args:
         rows: of the batch, those that only fill it up included.
+        coarse: few shapes instead of little padding, as invariant batches need them.
 
     Raises:
         ValueError: a prefix or a phrase can never be produced.
@@ -64,19 +66,64 @@ def token_arrays(
             "a model that writes targets from their end (tokenizer.reverse_target=true) cannot be given a prefix or "
             "phrases; leave them out, or translate with a run of tokenizer.reverse_target=false."
         )
-    arrays = {"prefix": prefix_ids(lines, pair, rows), "phrases": phrase_tokens(lines, pair, rows, rules)}
+    arrays = {
+        "prefix": prefix_ids(lines, pair, rows, coarse=coarse),
+        "phrases": phrase_tokens(lines, pair, rows, rules, coarse=coarse),
+    }
     return {name: ids for name, ids in arrays.items() if ids is not None}
 
 
-def prefix_ids(lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int) -> Int[np.ndarray, "B P"] | None:
+def array_sizes(line: ConstrainedLine, pair: PairTokenizer, rules: LogitsRules) -> tuple[int, ...]:
+    """The sizes of a line's coarse arrays; lines of equal ones can share an invariant batch. () for no constraint."""
+    arrays = token_arrays([line], pair, rules, rows=1, coarse=True)
+    prefix, phrases = arrays.get("prefix"), arrays.get("phrases")
+    if prefix is None and phrases is None:
+        return ()
+    return (0 if prefix is None else prefix.shape[1], *(() if phrases is None else phrases.forms.shape[1:]))
+
+
+def empty_arrays(sizes: tuple[int, ...], pair: PairTokenizer, *, rows: int) -> dict[str, Any]:
+    """The arrays of these sizes (`array_sizes`) that constrain nothing."""
+    arrays: dict[str, Any] = {}
+    if sizes and sizes[0]:
+        arrays["prefix"] = np.full((rows, sizes[0]), PAD, np.int32)
+    if len(sizes) > 1:
+        forms = np.full((rows, *sizes[1:]), PAD, np.int32)
+        arrays["phrases"] = PhraseTokens(forms, np.zeros(forms.shape[:2], bool), *_borders(pair))
+    return arrays
+
+
+def forms_per_phrase(pair: PairTokenizer) -> int:
+    """In how many ways a phrase may be written; see `PhraseTokens`."""
+    return 1 if word_borders(pair.target) is None else 2
+
+
+def _borders(pair: PairTokenizer) -> "WordBorders":
+    borders, one = word_borders(pair.target), np.ones((1,), bool)
+    return WordBorders(one, one) if borders is None else borders
+
+
+def _rounded_up(count: int, least: int, coarse: bool) -> int:
+    """The next power of two; where few shapes are wanted, of `least` times a power of four."""
+    if not coarse:
+        return next_power_of_two(count)
+    while least < count:
+        least *= 4
+    return least
+
+
+def prefix_ids(
+    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, *, coarse: bool = False
+) -> Int[np.ndarray, "B P"] | None:
     """The tokens that each row begins with; None where no row has a prefix."""
     ids = [_encode("prefix", each.prefix, each.line, pair) for each in lines]
     longest = max(map(len, ids))
-    return _padded([[prefix] for prefix in ids], (rows, 1, next_power_of_two(longest)))[:, 0] if longest else None
+    width = _rounded_up(longest, LEAST_PREFIX, coarse)
+    return _padded([[prefix] for prefix in ids], (rows, 1, width))[:, 0] if longest else None
 
 
 def phrase_tokens(
-    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, rules: LogitsRules
+    lines: Sequence[ConstrainedLine], pair: PairTokenizer, rows: int, rules: LogitsRules, *, coarse: bool = False
 ) -> PhraseTokens | None:
     """The tokens of the phrases of each row; None where no row has a phrase."""
     if not any(text for each in lines for text in each.phrases):
@@ -88,17 +135,17 @@ def phrase_tokens(
     ]
     if not any(phrases):
         return None
-    most = next_power_of_two(max(map(len, phrases)))
-    longest = next_power_of_two(max(len(form) for row in phrases for phrase in row for form in phrase.forms))
-    forms = np.full((rows, most, 1 if borders is None else 2, longest), PAD, np.int32)
+    most = _rounded_up(max(map(len, phrases)), LEAST_PHRASES, coarse)
+    tokens = max(len(form) for row in phrases for phrase in row for form in phrase.forms)
+    longest = _rounded_up(tokens, LEAST_PHRASE, coarse)
+    forms = np.full((rows, most, forms_per_phrase(pair), longest), PAD, np.int32)
     whole = np.zeros((rows, most), bool)
     for row, of_row in enumerate(phrases):
         for number, phrase in enumerate(of_row):
             whole[row, number] = phrase.whole
             for place, form in enumerate(phrase.forms):
                 forms[row, number, place, : len(form)] = form
-    one = np.ones((1,), bool)
-    return PhraseTokens(forms, whole, *((one, one) if borders is None else borders))
+    return PhraseTokens(forms, whole, *_borders(pair))
 
 
 class WordBorders(NamedTuple):

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array, Int, Key
 
 from s2s_jax.decode.autoregressive import greedy
+from s2s_jax.decode.batching import Shape, invariant_shape
 from s2s_jax.decode.beam.constrained import constrained
 from s2s_jax.decode.beam.engine import StoppingName, beam
 from s2s_jax.decode.beam.phrases import PhraseTokens
@@ -87,6 +88,10 @@ class SearchConfig:
     """Most source lines decoded together."""
     batch_tokens: int = 16_384
     """Most source positions decoded together, padding included; a longer line is decoded alone."""
+    batch_invariant: bool = False
+    """Every batch has search.batch_size rows and one padded length, so that no bit of a line's result depends on which
+    lines are beside it; slower for few lines. `s2s serve` translates so.
+    """
     replace_unknown: bool = False
     """Each unknown token of a translation is replaced by the source word with the largest attention weight."""
 
@@ -112,6 +117,17 @@ class SearchConfig:
         if self.method == "sample":
             return self.samples
         return self.n_best * self.groups or self.beam
+
+    @property
+    def batching(self) -> dict[str, Any]:
+        """The arguments of `plan_batches`."""
+        return {"size": self.batch_size, "tokens": self.batch_tokens, "invariant": self.batch_invariant}
+
+    def batch_shape(self, lengths: tuple[int, ...]) -> Shape | None:
+        """The shape of the batch of a line, or pair, of these lengths; None where its neighbors have a say in it."""
+        if not self.batch_invariant:
+            return None
+        return invariant_shape(lengths, size=self.batch_size, tokens=self.batch_tokens)
 
     def scoring(self) -> HypothesisScore:
         """The score that ranks hypotheses."""

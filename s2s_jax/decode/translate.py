@@ -1,14 +1,15 @@
 """Lines in, translations out, in the order of the input."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
-from s2s_jax.decode.batching import WINDOW, Ready, pad_sources, read_source, run_batches, windows
+from s2s_jax.decode.batching import WINDOW, Ready, Shape, pad_sources, read_source, run_batches, windows
 from s2s_jax.decode.compaction import COMPACTIONS
-from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine, token_arrays
+from s2s_jax.decode.lexical_constraints import ConstrainedLine, InputLine, array_sizes, empty_arrays, token_arrays
 from s2s_jax.decode.mbr import MBR_METRICS, consensus
 from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import CompiledSearch, SearchConfig
@@ -17,6 +18,7 @@ from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.shapes import PAD, UNK, source_tokens
 from s2s_jax.text.copy_vocabulary import PairTokenizer
 from s2s_jax.text.files import is_blank
+from s2s_jax.text.tokenizers import append_eos
 
 
 class Hypothesis(NamedTuple):
@@ -84,12 +86,26 @@ class Translation(NamedTuple):
         return self.best.truncated
 
 
+class EncodedLine(NamedTuple):
+    """A line as a model reads it."""
+
+    line: ConstrainedLine
+    ids: tuple[np.ndarray, ...] = ()  # of the source and of each feature, the end tokens included; () for a blank line
+    unread: int = 0  # source tokens beyond search.max_source
+    sizes: tuple[int, ...] = ()  # of the arrays of its constraints, in an invariant batch
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The tokens of each side."""
+        return tuple(map(len, self.ids))
+
+
 class Translator:
     """A search and the tokenizers of both sides, ready to translate lines."""
 
     def __init__(self, search: CompiledSearch, pair: PairTokenizer, config: SearchConfig):
         """`search` is the search that `config` names, as `compiled_search` makes it."""
-        self._search, self.pair, self.config = search, pair, config
+        self.search, self.pair, self.config = search, pair, config
 
     def translate(
         self, params: Params, lines: Iterable[InputLine], *, window: int = 0, ready: Ready | None = None
@@ -106,49 +122,95 @@ class Translator:
         first, compactions = 0, 0
         full = self.config.batch_size * WINDOW
         for read in windows(self._checked(lines), window or full, ready):
-            if not first and len(read) == full:
+            if not first and len(read) == full and not self.config.batch_invariant:
                 compactions = COMPACTIONS  # there are enough lines to pay for the additional compilation
-            yield from self._translate_window(params, read, first, compactions)
+            numbers = range(first, first + len(read))
+            yield from self.translate_encoded(params, list(map(self.encode, read)), numbers, compactions=compactions)
             first += len(read)
 
     def _checked(self, lines: Iterable[InputLine]) -> Iterator[ConstrainedLine]:
         """The lines; constraints that can never be met are refused in their place, after the lines before them."""
         for line in map(ConstrainedLine.of, lines):
-            if len(line.features) != len(self.pair.features.tokenizers) and not is_blank(line.line):
-                self.pair.features.encode(line.features)  # refused
-            if (line.prefix or any(line.phrases)) and not is_blank(line.line):
-                token_arrays([line], self.pair, self.config.rules, rows=1)
+            self.check(line)
             yield line
 
-    def _translate_window(
-        self, params: Params, lines: list[ConstrainedLine], first: int, compactions: int
+    def check(self, line: ConstrainedLine) -> None:
+        """Refuse a line with other features than the model reads, or with constraints that can never be met.
+
+        Raises:
+            ValueError: with what to do.
+        """
+        if is_blank(line.line):
+            return
+        if len(line.features) != len(self.pair.features.tokenizers):
+            self.pair.features.encode(line.features)  # refused
+        if line.prefix or any(line.phrases):
+            token_arrays([line], self.pair, self.config.rules, rows=1)
+
+    def encode(self, line: ConstrainedLine) -> EncodedLine:
+        """The tokens of a line."""
+        if is_blank(line.line):
+            return EncodedLine(line)
+        tokens = self.pair.encode_source(line.line)
+        ids = read_source(tokens, self.config.max_source)
+        constrained = self.config.batch_invariant and (line.prefix or any(line.phrases))
+        sizes = array_sizes(line, self.pair, self.config.rules) if constrained else ()
+        return EncodedLine(line, (ids, *self.pair.features.with_eos(line.features)), len(tokens) + 1 - len(ids), sizes)
+
+    def compile(self, params: Params, shape: Shape, sizes: tuple[int, ...] = ()) -> None:
+        """Compile the program of an invariant batch, by searching for the translations of nothing.
+
+        Args:
+            sizes: of the arrays of constraints (`array_sizes`).
+        """
+        empty = (append_eos([]),) * (1 + len(self.pair.features.tokenizers))
+        constraints = empty_arrays(sizes, self.pair, rows=shape.rows)
+        numbers = np.zeros(shape.rows, np.int32)
+        jax.block_until_ready(self.search(params, pad_sources([empty], shape), numbers, compactions=0, **constraints))
+
+    def translate_encoded(
+        self, params: Params, lines: Sequence[EncodedLine], numbers: Sequence[int], *, compactions: int = 0
     ) -> list[Translation]:
-        """The translations of lines; `first` is the number of the first one, which random keys depend on."""
-        tokens = {row: self.pair.encode_source(each.line) for row, each in enumerate(lines) if not is_blank(each.line)}
-        ids = {row: read_source(line, self.config.max_source) for row, line in tokens.items()}
-        features = {row: self.pair.features.with_eos(lines[row].features) for row in tokens}
-        rows = list(tokens)
+        """The translations of lines, in order; random keys depend on their numbers."""
+        results = [Translation(each.line.line, (), ()) for each in lines]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, each in enumerate(lines):
+            if each.ids:
+                groups.setdefault(each.sizes, []).append(row)
+        for rows in groups.values():
+            members = [lines[row] for row in rows]
+            found = self._translate_group(params, members, [numbers[row] for row in rows], compactions)
+            for row, translation in zip(rows, found, strict=True):
+                results[row] = translation
+        return results
+
+    def _translate_group(
+        self, params: Params, lines: Sequence[EncodedLine], numbers: Sequence[int], compactions: int
+    ) -> list[Translation]:
+        """The translations of lines, none of them blank, that can share a batch."""
 
         def compute(batch: list[int]) -> SearchResult:
-            members = [rows[place] for place in batch]
-            source = pad_sources([(ids[row], *features[row]) for row in members])
-            numbers = np.zeros(len(source_tokens(source)), np.int32)
-            numbers[: len(members)] = [(first + row) % 2**31 for row in members]
-            constraints = token_arrays([lines[row] for row in members], self.pair, self.config.rules, rows=len(numbers))
-            return self._search(params, source, numbers, compactions=compactions, **constraints)
+            members = [lines[row] for row in batch]
+            source = pad_sources([each.ids for each in members], self.config.batch_shape(members[0].lengths))
+            of_rows = np.zeros(len(source_tokens(source)), np.int32)
+            of_rows[: len(members)] = [numbers[row] % 2**31 for row in batch]
+            constraints = token_arrays(
+                [each.line for each in members],
+                self.pair,
+                self.config.rules,
+                rows=len(of_rows),
+                coarse=self.config.batch_invariant,
+            )
+            return self.search(params, source, of_rows, compactions=compactions, **constraints)
 
-        results = {row: Translation(each.line, (), ()) for row, each in enumerate(lines)}
-        bounds = {"size": self.config.batch_size, "tokens": self.config.batch_tokens}
-        for batch, result in run_batches(
-            compute, [(len(ids[row]), *map(len, features[row])) for row in rows], **bounds
-        ):
-            for place, row in enumerate(rows[member] for member in batch):
-                translation = self._translation(lines[row].line, ids[row], result, place)
-                unread = len(tokens[row]) + 1 - len(ids[row])
-                results[row] = translation._replace(unread=unread)
+        results: dict[int, Translation] = {}
+        for batch, result in run_batches(compute, [each.lengths for each in lines], **self.config.batching):
+            for place, row in enumerate(batch):
+                results[row] = self._translation(lines[row], result, place)
         return [results[row] for row in range(len(lines))]
 
-    def _translation(self, line: str, ids: np.ndarray, result: SearchResult, row: int) -> Translation:
+    def _translation(self, encoded: EncodedLine, result: SearchResult, row: int) -> Translation:
+        line, ids = encoded.line.line, encoded.ids[0]
         slots = np.flatnonzero(np.isfinite(result.scores[row]))
         possible = slots[result.log_probs[row, slots].min(-1, initial=0.0) > IMPOSSIBLE / 2]
         slots = (possible if len(possible) else slots).tolist()  # rules may leave nothing that is possible
@@ -157,7 +219,8 @@ class Translator:
             texts = [hypothesis.text for hypothesis in hypotheses]
             order = consensus(texts, result.log_weights[row, slots].tolist(), MBR_METRICS[self.config.mbr_metric])
             hypotheses = [hypotheses[place]._replace(utility=utility) for place, utility in order]
-        return Translation(line, tuple(self.pair.source_symbols(ids.tolist(), line)), tuple(hypotheses))
+        symbols = tuple(self.pair.source_symbols(ids.tolist(), line))
+        return Translation(line, symbols, tuple(hypotheses), encoded.unread)
 
     def _hypothesis(self, line: str, result: SearchResult, row: int, slot: int, length: int) -> Hypothesis:
         count = int((result.tokens[row, slot] != PAD).sum())

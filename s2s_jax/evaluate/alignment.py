@@ -6,10 +6,13 @@ step that produced target token t.
 
 import collections
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from s2s_jax.decode.forced_decoding import ScoredPair
+from s2s_jax.decode.json_records import rounded
 
 Link = tuple[int, int]
 
@@ -171,3 +174,13 @@ def alignment_entropy(alignment: Float[np.ndarray, "T S"]) -> Float[np.ndarray, 
 def to_pharaoh(links: Iterable[Link]) -> str:
     """One line in Pharaoh format, in the order given; sort a set first."""
     return " ".join(f"{source}-{target}" for source, target in links)
+
+
+def alignment_record(pair: ScoredPair) -> dict[str, Any]:
+    """The alignment of a scored pair, for JSON."""
+    return {
+        "source_tokens": pair.source_tokens,
+        "target_tokens": pair.tokens,
+        "alignment": rounded(pair.alignment),
+        "pharaoh": to_pharaoh(hard(pair.alignment)),
+    }

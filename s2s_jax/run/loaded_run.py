@@ -98,7 +98,7 @@ class Run:
             window, ready: as in `stream`.
         """
         examples = (pair if isinstance(pair, Example) else example_of(pair) for pair in pairs)
-        return self._ranking_scorer.score(self.params, examples, window=window, ready=ready)
+        return self.scorer.score(self.params, examples, window=window, ready=ready)
 
     def encode(self, lines: Iterable[InputLine]) -> list[EncoderStates]:
         """What the encoder makes of each line: the outputs of its layers, and the decoder's first state.
@@ -191,7 +191,7 @@ class Run:
         return StateReader(self.model, self.pair, self.experiment.search)
 
     @functools.cached_property
-    def _ranking_scorer(self) -> PairScorer:
+    def scorer(self) -> PairScorer:
         """The scorer whose scores are those of the search, with its language model."""
         search = self.search()
         if not search.language_model:

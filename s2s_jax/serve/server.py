@@ -1,0 +1,57 @@
+"""The process: listens, serves until a signal, and drains."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from s2s_jax.serve.app import create_app
+from s2s_jax.serve.config import ServeConfig
+from s2s_jax.serve.service import Service
+
+BACKLOG = 2048
+GRACE_SECONDS = 5  # beyond the deadline, for what is under way at the end
+
+
+def serve(service: Service, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. Then no connection is accepted any more, and those with a request get its answer.
+
+    The signal is raised once more at the end, so that the process ends as the signal has it.
+
+    Args:
+        announce: is given the address when the server listens.
+
+    Raises:
+        OSError: the address is not free.
+    """
+    config = service.config
+    listening = listen(config)
+    host, port = listening.getsockname()[:2]
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    settings = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=int(config.deadline) + GRACE_SECONDS,
+    )
+    uvicorn.Server(settings).run(sockets=[listening])
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """A socket that listens at the address.
+
+    Raises:
+        OSError: naming the address.
+    """
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(
+            error.errno, error.strerror or os.strerror(error.errno or 0), f"{config.host}:{config.port}"
+        ) from None
