@@ -42,7 +42,7 @@ class Batcher:
         self.metrics = Metrics(lambda: self.waiting)
         self._groups: dict[Group, collections.deque[Item]] = {}
         self._changed, self._room = asyncio.Event(), asyncio.Event()
-        self._lines_per_second = 0.0
+        self._lines_per_second, self._busy = 0.0, False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="s2s-compute")
         self._task: asyncio.Task | None = None
 
@@ -59,7 +59,7 @@ class Batcher:
 
     async def stop(self) -> None:
         """Compute what waits still, then end."""
-        while self.waiting and self._task is not None and not self._task.done():
+        while (self.waiting or self._busy) and self._task is not None and not self._task.done():
             await asyncio.sleep(0.01)
         if self._task is not None:
             self._task.cancel()
@@ -113,6 +113,7 @@ class Batcher:
                 traceback.print_exc(file=sys.stderr)
                 results = [RequestError("internal_error", "the server failed; its log says how")] * len(items)
             self._deliver(items, results, time.monotonic() - started)
+            self._busy = False
 
     def _deliver(self, items: Sequence[Item], results: Sequence[Any], seconds: float) -> None:
         for item, result in zip(items, results, strict=True):
@@ -149,6 +150,7 @@ class Batcher:
         if not items:
             del self._groups[group]
         self._leave(len(taken))
+        self._busy = True
         return taken
 
     def _drop_dead(self) -> None:

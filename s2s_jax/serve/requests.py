@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from s2s_jax.config import field_descriptions
 from s2s_jax.serve.errors import RequestError
-from s2s_jax.validation import check_fields, field_types
+from s2s_jax.validation import checked_value, field_types
 
 _Request = TypeVar("_Request")
 
@@ -112,8 +112,7 @@ def parse_request(kind: type[_Request], body: bytes) -> _Request:
         if field.default is dataclasses.MISSING and field.name not in value:
             raise RequestError("bad_request", f"the field {field.name!r} is missing")
     try:
-        request = kind(**value)
-        check_fields(request, "")
+        request = kind(**{name: checked_value(name, entry, known[name]) for name, entry in value.items()})
     except ValueError as error:
         raise RequestError("bad_request", _cut(str(error))) from None
     _check_texts(request)

@@ -52,6 +52,6 @@ def listen(config: ServeConfig) -> socket.socket:
         (family, _, _, _, address), *_ = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(
-            error.errno, error.strerror or os.strerror(error.errno or 0), f"{config.host}:{config.port}"
-        ) from None
+        known = not isinstance(error, socket.gaierror) and error.errno  # otherwise its text has the address in it again
+        reason = os.strerror(error.errno) if known else error.strerror
+        raise OSError(error.errno, reason, f"{config.host}:{config.port}") from None

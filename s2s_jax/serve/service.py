@@ -50,19 +50,22 @@ class Service:
         """A record per line."""
         model, search = self._search(request)
         self._check_count(request.lines, "lines")
+        seconds = self._seconds(request.timeout)
         encoded = [model.encode_line(search, line) for line in _constrained(request)]
-        found = await self._within(request.timeout, self._translations(encoded, first=0))
+        found = await _within(seconds, self._translations(encoded, first=0))
         return [_translation_record(each, request) for each in found]
 
     def stream(self, request: TranslateRequest) -> AsyncIterator[dict[str, Any]]:
         """A record per line, one after another, as they are found. What is wrong with the request is raised at once."""
         model, search = self._search(request)
+        self._seconds(request.timeout)  # checked
         return self._stream(request, [model.encode_line(search, line) for line in _constrained(request)])
 
     async def score(self, request: ScoreRequest) -> list[dict[str, Any]]:
         """A record per pair."""
         self._check_count(request.pairs, "pairs")
-        scored = await self._within(request.timeout, self._scored(self.model(request.model), _examples(request.pairs)))
+        model, examples = self.model(request.model), _examples(request.pairs)
+        scored = await _within(self._seconds(request.timeout), self._scored(model, examples))
         hidden = ("alignment", *(() if request.tokens else (*TOKEN_FIELDS, "source_tokens")))
         return [_without(pair_record(pair), hidden) for pair in scored]
 
@@ -74,7 +77,7 @@ class Service:
         if not model.attends:
             raise RequestError("not_served", f"{model.name} has no attention, so there is no alignment")
         self._check_count(request.lines or request.pairs, "lines" if request.lines else "pairs")
-        return await self._within(request.timeout, self._aligned(model, request))
+        return await _within(self._seconds(request.timeout), self._aligned(model, request))
 
     async def _aligned(self, model: ServedModel, request: AlignRequest) -> list[dict[str, Any]]:
         if request.pairs:
@@ -118,13 +121,11 @@ class Service:
                 if future.done() and not future.cancelled():
                     future.exception()
 
-    async def _within(self, timeout: float, result: Awaitable[_Result]) -> _Result:
+    def _seconds(self, timeout: float) -> float:
+        """The seconds that a request may take."""
         if timeout < 0:
             raise RequestError("bad_request", f"timeout must be zero or more, got {timeout:g}")
-        try:
-            return await asyncio.wait_for(result, min(timeout or self.config.deadline, self.config.deadline))
-        except TimeoutError:
-            raise RequestError("deadline", "the answer was not there in time") from None
+        return min(timeout or self.config.deadline, self.config.deadline)
 
     async def _stream(self, request: TranslateRequest, lines: Sequence[Encoded]) -> AsyncIterator[dict[str, Any]]:
         """Parts of the lines, of which two are under way at a time, so that other clients have places too."""
@@ -135,12 +136,14 @@ class Service:
             return await self._translations(lines[first : first + size], first=first)
 
         tasks: dict[int, asyncio.Task] = {}
+        started: set[int] = set()
         try:
             for first in range(0, len(lines), size):
                 for ahead in (first, first + size):
-                    if ahead < len(lines) and ahead not in tasks:
+                    if ahead < len(lines) and ahead not in started:
+                        started.add(ahead)
                         tasks[ahead] = asyncio.create_task(part(ahead))
-                found = await self._within(request.timeout, tasks[first])
+                found = await _within(self._seconds(request.timeout), tasks.pop(first))
                 for row, translation in enumerate(found, first):
                     yield {"line": row, **_translation_record(translation, request)}
         finally:
@@ -158,6 +161,13 @@ class Service:
         if len(items) > self.config.max_lines:
             most = self.config.max_lines
             raise RequestError("too_many_lines", f"{name} has {len(items):,} entries, at most {most:,} may be sent")
+
+
+async def _within(seconds: float, result: Awaitable[_Result]) -> _Result:
+    try:
+        return await asyncio.wait_for(result, seconds)
+    except TimeoutError:
+        raise RequestError("deadline", "the answer was not there in time") from None
 
 
 def _constrained(request: TranslateRequest) -> list[ConstrainedLine]:
