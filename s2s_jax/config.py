@@ -161,7 +161,7 @@ def field_descriptions(kind: type) -> dict[str, str]:
 def override(experiment: Any, *assignments: str) -> Any:
     """The experiment with settings changed, all at once: `model.attention.score=dot`; hyphens stand for underscores.
 
-    A list of words is typed as `A,B` or, as any other list, in JSON.
+    A list of words or numbers is typed as `A,B` or, as any other list, in JSON.
 
     Raises:
         ValueError: there is no such setting (the nearest name is suggested), a value has the wrong type or range, or
@@ -252,22 +252,25 @@ def _parsed(text: str, annotation: Any) -> Any:
     """The value that a text means for a field; of the wrong type where it cannot be read, which the config refuses."""
     if annotation is str or typing.get_origin(annotation) is typing.Literal:
         return text
-    if _is_list_of_words(annotation) and not text.lstrip().startswith("["):
+    item = None if text.lstrip().startswith("[") else _item_kind(annotation)
+    if item is str:
         return tuple(word.strip() for word in text.split(",") if word.strip())
     if annotation is bool:
         text = text.lower()
     elif annotation in (int, float):
         text = text.replace("_", "")
     try:
-        return json.loads(text)
+        return json.loads(f"[{text}]" if item and "," in text else text)
     except ValueError:  # no JSON, or a number of thousands of digits
         return text
 
 
-def _is_list_of_words(annotation: Any) -> bool:
-    """Whether a field is a list of texts or names, which may be typed as A,B as well as in JSON."""
+def _item_kind(annotation: Any) -> Any:
+    """The type of the items of a list of texts, names or numbers; None for any other field."""
     kinds = typing.get_args(annotation) if typing.get_origin(annotation) is tuple else ()
-    return bool(kinds) and (kinds[0] is str or typing.get_origin(kinds[0]) is typing.Literal)
+    if kinds and typing.get_origin(kinds[0]) is typing.Literal:
+        return str
+    return kinds[0] if kinds and kinds[0] in (str, int, float) else None
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def test_an_override_changes_one_setting_and_nothing_else():
     assert override(before, "steps=1_000").steps == 1000
     assert override(before, "steps=1e3").steps == 1000
     assert override(before, "device.graphs=True").device.graphs is True
-    assert override(before, "data.lengths=[2, 7]").data.lengths == (2, 7)
+    for listed in ("[2, 7]", "2,7", " 2, 7 "):
+        assert override(before, f"data.lengths={listed}").data.lengths == (2, 7)
     for listed in ("wandb,mlflow", '["wandb", "mlflow"]', " wandb, mlflow,"):
         assert override(before, f"record.trackers={listed}").record.trackers == ("wandb", "mlflow")
     assert override(before, "record.trackers=").record.trackers == ()
@@ -108,6 +109,8 @@ def test_steps_and_epochs_are_one_choice():
         ("steps=true", "steps must be a whole number, got True"),
         ("steps", "'steps' has no value; write steps=VALUE."),
         ("data.lengths=3", "data.lengths must be a list, got 3"),
+        ("data.lengths=3,x", "data.lengths must be a list, got '3,x'"),
+        ("data.lengths=3,4.5", "data.lengths must be a whole number, got 4.5"),
         ("device.graphs=maybe", "device.graphs must be true or false, got 'maybe'"),
         ("model.encoder.size=-8", "model.encoder.size must be positive, got -8"),
         ("model.attention.score=dto", "did you mean 'dot'?"),
