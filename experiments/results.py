@@ -9,6 +9,7 @@ same runs, such as another search: published/enja@greedy=runs/sweeps/enja. Witho
 import argparse
 import json
 import statistics
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,19 @@ def section(file: str, records: list[dict[str, Any]]) -> Iterator[str]:
     title, *rest = (import_once(str(HERE / f"{file}.py")).__doc__ or "").strip().split("\n")
     facts = facts_of(" ".join(rest))
     yield f"## {title.rstrip('.')}"
-    yield facts["Claim"][:1].upper() + facts["Claim"][1:]
+    yield wrapped(facts["Claim"][:1].upper() + facts["Claim"][1:])
     command, _, variants = facts["Command"].partition(" (")
-    yield f"`{command}`{variants and f' ({variants}'} in [{file}.py](../experiments/{file}.py)."
+    yield wrapped(f"`{command}`{variants and f' ({variants}'} in [{file}.py](../experiments/{file}.py).")
     if "Source" in facts:
-        yield f"Published: {facts['Source']} What may differ: {facts['May differ']}"
+        yield wrapped(f"Published: {facts['Source']} What may differ: {facts['May differ']}")
     for record in records:
         yield from tables(record)
     yield "\n".join(["<details><summary>Runs</summary>", "", *run_rows(records), "", "</details>"])
+
+
+def wrapped(text: str) -> str:
+    """A paragraph of the page."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def facts_of(text: str) -> dict[str, str]:
