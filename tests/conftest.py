@@ -1,5 +1,8 @@
 """Strict for every test: shapes are checked, ranks and dtypes never promote silently, warnings are errors.
 
+Arguments and results are checked in the modules that name shapes; elsewhere pyright sees as much, and checks at run time
+would double the time of tests of settings.
+
 Programs are compiled without optimization, and once: tests ask what is computed, not how fast.
 """
 
@@ -7,18 +10,22 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 FLAGS = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):  # compiles in half the time; later ones know no such flag
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 # in the environment, so that the processes that tests start know it too
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "compiled")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from jaxtyping import install_import_hook
 
-install_import_hook("s2s_jax", "checker.check")
+SHAPED = [
+    path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("s2s_jax/**/*.py") if "jaxtyping" in path.read_text()
+]
+install_import_hook([".".join(path.parts) for path in SHAPED], "checker.check")
 
 import jax
 import pytest
