@@ -1,7 +1,7 @@
 """Strict for every test: shapes are checked, ranks and dtypes never promote silently, warnings are errors.
 
-Arguments and results are checked in the modules that name shapes; elsewhere pyright sees as much, and checks at run time
-would double the time of tests of settings.
+Arguments and results are checked in the modules that name shapes; elsewhere pyright sees as much, and checks would
+double the time of tests of settings.
 
 Programs are compiled without optimization, and once: tests ask what is computed, not how fast.
 """
