@@ -87,7 +87,10 @@ def test_two_runs_are_compared_sentence_by_sentence(folder, younger, s2s):
 def test_a_comparison_is_read_by_a_person(folder, younger, s2s):
     code, out, _ = s2s("compare", folder / "first", younger, "--metric", "wer")
     assert code == 0
-    assert "\nB is worse than A by WER: p < 0.001, interval over sentences; sentences better 0, " in out
+    assert (
+        "\nB is worse than A by WER on sentences like these: p < 0.001, interval over sentences; sentences better 0, "
+        in out
+    )
     assert "\n  step  60  20\n" in out
     assert "WER per reference" not in out
 

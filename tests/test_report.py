@@ -1,24 +1,29 @@
 """A synthetic sweep with failures and hostile tokens, reported in four formats and opened in a browser."""
 
+import base64
 import csv
-import html
 import io
+import json
 import math
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from s2s_jax.evaluate.metrics import value
 from s2s_jax.sweep.report import numbers, write_report
+from s2s_jax.sweep.report.colors import DARK, LIGHT
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
+from s2s_jax.sweep.report.figures import draw_figures
+from s2s_jax.sweep.report.gallery import NAN, _map
+from s2s_jax.sweep.report.html import to_html
 from s2s_jax.sweep.report.markdown_latex import escape_latex, escape_markdown
-from s2s_jax.sweep.report.style import DARK, LIGHT
 from s2s_jax.sweep.report.svg import Axis, axis_of, escape_text, shorten, tick_text, token_text
-from s2s_jax.sweep.results import ExamplePrediction, SweepResults, TrialResult
+from s2s_jax.sweep.results import ExamplePrediction, SampleTranslation, SweepResults, TrialResult, sample_sources
 from s2s_jax.sweep.significance import sign_flip_test
 
 HOSTILE = ("</s>", "<b>x", "&amp;", "東京", "سلام", "▁the", '"q"', "a\u0000b", "\u202eevil")
@@ -60,8 +65,20 @@ def trial(name, point, seed, quality, *, attends, random, curve_steps=12):
     metrics |= {"attention_entropy": 0.4 + random.random() * 0.1} if attends else {}
     steps = [250 * (place + 1) for place in range(curve_steps)]
     loss = [(step, 2.8 * math.exp(-step / 900) + 1.1 - quality + 0.03 * random.normal()) for step in steps]
+    lengths = np.sort(random.integers(5, 40, size=SENTENCES))
+    samples = {
+        index: SampleTranslation(
+            f"source <{index}>", (f"right {index}",), f"{'right' if right[index] else 'wrong'} {index}"
+        )
+        for index in sample_sources(lengths)
+    }
     return TrialResult(
         name=name,
+        folder=Path("/sweeps/dates/trials", name),
+        start={"s2s_jax": "0.2.0", "python": "3.11.2", "packages": {"jax": "0.10.2"}, "devices": "1 x cpu"},
+        reads=1 + (seed == 1),
+        signature="nrefs:1|tok:13a",
+        samples=samples,
         point=point,
         seed=seed,
         status="done",
@@ -75,7 +92,7 @@ def trial(name, point, seed, quality, *, attends, random, curve_steps=12):
         best_step=2750,
         metrics=metrics,
         counts=counts,
-        lengths=np.sort(random.integers(5, 40, size=SENTENCES)),
+        lengths=lengths,
         curves={"loss": loss},
         gallery=(shown(random, attends=attends), shown(random, attends=attends)),
     )  # fmt: skip
@@ -113,6 +130,11 @@ def two_axes():
     return sweep_results(seeds=4, labels=("none", "dot", "additive", "location-aware"), other=("gru", "lstm"))
 
 
+def page_of(results):
+    comparison = compare_to_baseline(results)
+    return to_html(comparison, draw_figures(comparison))
+
+
 class Page(HTMLParser):
     """Links, ids, what is loaded, and the balance of tags."""
 
@@ -128,8 +150,8 @@ class Page(HTMLParser):
         self.links += [found["href"]] if tag == "a" else []
         self.loads += [found[name] for name in ("src", "data", "srcset") if name in found]
         self.loads += [found["href"]] if tag in ("link", "use", "image") else []
-        assert tag not in ("script", "b-x", "iframe")
-        self.open += [] if tag in ("meta", "link", "br") else [tag]
+        assert tag not in ("b-x", "iframe")
+        self.open += [] if tag in ("meta", "link", "br", "input") else [tag]
 
     def handle_startendtag(self, tag, attrs):
         pass
@@ -161,11 +183,14 @@ def test_page_is_complete_and_loads_nothing(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
-    assert len(page.links) > 80
+    inner = [link[1:] for link in page.links if link.startswith("#")]
+    assert set(inner) <= set(page.ids)
+    assert len(inner) > 80
+    assert [link for link in page.links if link.endswith("/trials/dot-gru-3/log.txt")]
+    assert all(link.startswith(("#", "../")) for link in page.links)
     assert page.loads == ["data:,"]
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
-    for section in (
+    sections = (
         "results",
         "differences",
         "learning",
@@ -175,13 +200,27 @@ def test_page_is_complete_and_loads_nothing(written):
         "choices",
         "settings",
         "runs",
-    ):
-        assert section in page.ids
-    for token in ("</s>", "<b>x", "&amp;", "東京", "سلام"):
-        assert f">{html.escape(token)}</text>" in text
+    )
+    assert set(sections) <= set(page.ids)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert {"</s>", "<b>x", "&amp;", "東京", "سلام"} <= {token for each in data["maps"] for token in each["source"]}
+    assert len(data["maps"]) == 3 * 2 * 4 * 2 - 2 * 1 - 0  # variants that attend, cells, seeds, sentences; one failed
+    assert "<b>x" not in text
     assert "\u202e" not in text
     assert "\x00" not in text
     assert "U+202E" in text
+    assert "the test split was read, again whenever settings of the search were changed, 1–2 times per run" in text
+    assert "s2s_jax 0.2.0, Python 3.11.2, jax 0.10.2. Hardware: 1 x cpu" in text
+    assert "BLEU&#x27;s signature is nrefs:1|tok:13a." in text
+    assert re.search(r"<dt>(<b>=</b> )?<bdi>.*?</bdi>&#8239;\d/4", text)  # how many seeds were right
+
+
+def test_weights_are_kept_to_a_part_in_254():
+    weights = np.array([[0.0, 0.5, 1.0], [math.nan, 0.001, 1.2]])
+    example = ExamplePrediction("a b c", ("x",), "x", ("a", "b", "c"), ("x", "y"), weights, heads=(weights / 2,))
+    first, second = (np.frombuffer(base64.b64decode(each), np.uint8) for each in _map(example)["weights"])
+    assert first.tolist() == [0, 127, 254, NAN, 0, 254]
+    assert second.tolist() == [0, 64, 127, NAN, 0, 152]
 
 
 def test_figures_are_xml_with_fixed_colors(written):
@@ -239,13 +278,13 @@ def test_pairs_are_seeds_that_both_sides_have():
 
 
 def test_a_sweep_with_too_few_seeds_says_so(tmp_path):
-    text = write_report(sweep_results(seeds=3, failing=False), tmp_path).read_text(encoding="utf-8")
+    text = page_of(sweep_results(seeds=3, failing=False))
     assert "5 comparisons by max-T need 6 seeds, there are 3: no difference can be significant" in text
     assert "no difference from dot is significant (smallest corrected p 0.250)" in text
 
 
 def test_one_seed_one_value_no_attention(tmp_path):
-    text = write_report(sweep_results(seeds=1, labels=("none",), failing=False), tmp_path).read_text(encoding="utf-8")
+    text = page_of(sweep_results(seeds=1, labels=("none",), failing=False))
     ids = Page(text).ids
     assert "There is nothing to compare: the axis has one value." in text
     assert not {"alignments", "attention", "differences", "choices", "settings"} & set(ids)
@@ -254,12 +293,11 @@ def test_one_seed_one_value_no_attention(tmp_path):
 
 def test_nothing_is_done_yet(tmp_path):
     waiting = tuple(TrialResult(f"c{n}", {"attention": label}, 0, "waiting") for n, label in enumerate(("dot", "none")))
-    text = write_report(sweep_results(labels=("dot", "none"))._replace(trials=waiting), tmp_path).read_text(
-        encoding="utf-8"
-    )
+    text = page_of(sweep_results(labels=("dot", "none"))._replace(trials=waiting))
     assert "No run is done yet" in text
     assert "0 of 2 runs done, 2 waiting" in text
-    assert set(Page(text).ids) == {"results", "methods", "runs", "runs-1", "runs-2"}
+    assert {"results", "methods", "runs", "runs-1", "runs-2"} <= set(Page(text).ids)
+    assert not {"differences", "learning", "lengths", "alignments"} & set(Page(text).ids)
     write_report(sweep_results()._replace(trials=()), tmp_path)  # not even planned
 
 
@@ -276,7 +314,7 @@ def test_ties_missing_and_infinite_numbers(tmp_path):
     assert gap.improvement == 0.5
     assert gap.spread == (0.0, 0.0, 2)
     assert gap.interval.low == gap.interval.high == 0.0
-    text = write_report(made._replace(trials=tuple(results)), tmp_path).read_text(encoding="utf-8")
+    text = page_of(made._replace(trials=tuple(results)))
     assert "NaN</td>" in text
     assert "∞</td>" in text
     assert "(2 of 3)" in text
@@ -388,35 +426,144 @@ def test_colors_have_enough_contrast(palette):
         low, high = sorted([luminance(one), luminance(other)])
         return (high + 0.05) / (low + 0.05)
 
+    named, colors = palette.named, palette.variants(50)
     for ground in ("paper", "raised"):
-        assert all(contrast(palette[name], palette[ground]) >= 4.5 for name in ("ink", "mute", "link", "bad"))
-    assert all(contrast(color, palette["paper"]) >= 3 for color in palette["series"])
+        assert all(contrast(named[name], named[ground]) >= 4.5 for name in ("ink", "mute", "link", "bad"))
+    assert len(set(colors)) == 50
+    assert all(contrast(color, named["paper"]) >= 3 for color in colors)
 
 
-def test_in_a_browser(written):
+def test_an_axis_breaks_where_few_values_are_far_away():
+    near = [0.60 + 0.01 * place for place in range(12)]
+    axis = axis_of([0.1, *near], start=0, end=400, may_break=True)
+    assert axis.outliers_first
+    assert axis.gap[0] < 0.6 - 0.3 < axis.gap[1]
+    places = [axis.place(each) for each in (0.1, *near)]
+    assert places == sorted(places)
+    assert places[-1] - places[1] > 280  # without the break they would have 90 of 400 pixels
+    assert axis_of([0.1, *near], start=0, end=400).gap is None
+    assert axis_of([0.1, 0.15, 0.2, *near[:5]], start=0, end=400, may_break=True).gap is None  # not few
+    assert axis_of(near, start=0, end=400, may_break=True).gap is None
+    mirrored = axis_of([-each for each in (0.1, *near)], start=0, end=400, may_break=True)
+    assert not mirrored.outliers_first
+    assert mirrored.place(-0.1) == pytest.approx(400 - places[0])
+
+
+@pytest.fixture(scope="session")
+def browser():
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("there is no chromium: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    messages, requests = [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            page.on("console", lambda message: messages.append(message.text))
-            page.on("pageerror", lambda error: messages.append(str(error)))
-            page.on("request", lambda request: requests.append(request.url))
-            page.goto((written / "report.html").as_uri())
-            texts = page.locator("svg text.token").all_text_contents()
-            assert {"</s>", "<b>x", "&amp;", "東京", "سلام", "U+202Eevil"} <= set(texts)
-            assert page.locator("b-x, svg b").count() == 0
-            assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables scroll sideways
-            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
-            page.locator("table.main td a").first.click()
-            assert page.url.endswith("#runs-1")
-            page.close()
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def opened(browser, written):
+    """Opens the page in a window of some width; at the end nothing may have been logged or loaded."""
+    messages, requests, pages = [], [], []
+
+    def opened(width=1280, scheme="light", **options):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((written / "report.html").as_uri())
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
     assert messages == []
     assert all(url.startswith(("file://", "data:")) for url in requests)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark"), (3840, "light")])
+def test_the_page_fits_its_window(opened, width, scheme):
+    page = opened(width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables scroll sideways
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+    assert page.locator("b-x, svg b").count() == 0
+    assert {"</s>", "<b>x", "&amp;", "東京", "سلام"} <= set(page.locator("table.map thead th").all_text_contents())
+
+
+def test_rows_are_sorted_filtered_and_grouped(opened):
+    page = opened()
+    rows = page.locator("table.main tbody tr.v:not(.out)")
+    head = page.locator("table.main th[aria-sort]", has_text="Exact match").first
+    column = "row => Number(row.cells[3].dataset.k)"
+    page.locator("#by").select_option("attention")
+    assert page.locator("tr.group").all_text_contents() == [
+        f"attention {name}" for name in ("none", "dot", "additive", "location-aware")
+    ]
+    assert page.locator("#learning .facets:visible figure").count() == 4  # one chart per score
+    page.locator("#by").select_option("cell")
+    for direction in ("descending", "ascending"):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == direction
+        values = rows.evaluate_all(f"rows => rows.map({column})")
+        for group in (values[:4], values[4:]):  # within each cell
+            assert group == sorted(group, reverse=direction == "descending")
+    page.locator("#filter").fill("location")
+    assert rows.count() == 2
+    assert page.locator("#count").text_content() == "2 of 8"
+    assert page.locator("#differences svg g.v:not(.out)").count() == 6  # three metrics
+    assert page.locator("#runs tbody tr:not(.out)").count() == 8
+    page.locator("#bar select[data-axis=cell]").select_option("lstm")
+    assert rows.count() == 1
+    page.locator("#reset").click()
+    assert rows.count() == 8
+    assert head.get_attribute("aria-sort") == "none"
+
+
+def test_one_variant_is_highlighted_in_all_charts(opened):
+    page = opened()
+    color = "node => getComputedStyle(node).stroke"
+    chip = page.locator("#legend button", has_text="additive")
+    variant = chip.get_attribute("data-v")
+    curves = page.locator(f"svg g[data-v='{variant}'] .curve")
+    colors = set(curves.evaluate_all(f"nodes => nodes.map({color})"))
+    assert len(colors) == 1  # in every chart
+    chip.hover()
+    assert "lit" in page.evaluate("document.body.className").split()
+    assert page.locator("svg g.v.on").count() == page.locator(f"svg g[data-v='{variant}']").count() > 5
+    page.locator("table.main tbody tr.v").first.hover()
+    assert page.locator("svg g.v.on").first.get_attribute("data-v") != variant
+    page.locator("#differences svg g.v").first.locator(".mean").hover()
+    assert page.locator("#tip").is_visible()
+    assert "[" in page.locator("#tip").text_content()
+    chip.click()  # stays
+    page.mouse.move(2, 2)
+    assert chip.get_attribute("aria-pressed") == "true"
+    assert page.locator("#maps figure").count() == 2  # additive, with each cell
+    page.locator("#seed").select_option("all")
+    assert page.locator("#maps figure").count() in (7, 8)  # one run may have failed
+
+
+def test_numbers_lead_to_their_runs_and_print(opened, tmp_path):
+    page = opened()
+    page.locator("table.main td a").first.click()
+    assert page.url.endswith("#runs-1")
+    assert page.locator("#runs-1").is_visible()  # unfolded
+    page.locator("#lengths summary").first.click()
+    assert page.locator("#lengths dl").first.is_visible()
+    page.emulate_media(media="print")
+    assert page.locator("#filter").is_hidden()
+    page.set_viewport_size({"width": 703, "height": 900})  # A4 less its margins
+    assert page.evaluate("document.querySelector('table.main').getBoundingClientRect().right") <= 703
+    spaces = page.locator("table.main tbody td").evaluate_all("all => all.map(td => getComputedStyle(td).whiteSpace)")
+    assert set(spaces) == {"nowrap"}
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_without_scripts_the_report_is_complete(opened):
+    page = opened(java_script_enabled=False)
+    assert page.locator("table.main tbody tr.v").count() == 8
+    assert page.locator("#filter").is_hidden()
+    assert page.locator("#learning .facets:visible figure").count() == 2

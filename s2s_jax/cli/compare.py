@@ -99,9 +99,11 @@ def _verdict(system: System, base: System, metric: str, title: str) -> str:
         return f"{system.label} against {base.label}: {title} has no value on a side"
     better = (gap.mean > 0) == bool(METRICS[metric].higher_is_better)
     word = "equal to" if gap.mean == 0 else "better than" if better else "worse than"
+    _, _, population = gap.verdict.partition(" ")
+    claim = f" {population}" if gap.verdict.startswith(("better", "worse")) else ", which may be chance"
     over = f", interval over {interval.over}" if interval else ""
     return (
-        f"{system.label} is {word} {base.label} by {title} ({gap.verdict}): p {numbers.p_value(gap.p)}{over}; "
+        f"{system.label} is {word} {base.label} by {title}{claim}: p {numbers.p_value(gap.p)}{over}; "
         f"sentences better {wins.better:,}, equal {wins.equal:,}, worse {wins.worse:,}"
     )
 

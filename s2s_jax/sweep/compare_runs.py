@@ -14,8 +14,8 @@ from s2s_jax.sweep.predictions import predict_split, score_predictions
 from s2s_jax.sweep.report.comparisons import Difference, PointSummary, compare_to_baseline
 from s2s_jax.sweep.results import SweepResults, TrialResult, digest_of_lines
 from s2s_jax.sweep.significance import (
+    LIKE_THESE,
     POPULATIONS,
-    SINGLE_MODELS,
     THIS_TEST_SET,
     describe_difference,
     holds,
@@ -113,7 +113,7 @@ def compare(runs: Sequence[Run], *, split: str = "test", metric: str = "") -> Ru
         split=runs[0].experiment.data.split_used(split),
         sources=len(trials[0].lengths),
         metric=tested,
-        population=SINGLE_MODELS if single else POPULATIONS[THIS_TEST_SET],
+        population=POPULATIONS[LIKE_THESE if single else THIS_TEST_SET],
         settings=_differing({label: runs[group[0]] for label, group in groups.items()}),
         systems=_systems(rows, seeds, tested, single=single),
         by_length=tuple(_by_length(trials_of, tested)),
@@ -241,7 +241,7 @@ def _verdict(gap: Difference, p: float | None, metric: str, *, single: bool) -> 
     """What can be claimed; of single models, only that they differ on sentences like these."""
     population = gap.population
     if single:
-        population = f"({SINGLE_MODELS})" if holds(p, gap.interval) else None
+        population = LIKE_THESE if holds(p, gap.interval) else None
     return describe_difference(gap.spread.mean, population, higher_is_better=METRICS[metric].higher_is_better)
 
 

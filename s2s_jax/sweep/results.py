@@ -34,6 +34,9 @@ class ExamplePrediction(NamedTuple):
     source_tokens: tuple[str, ...]  # with the end token
     tokens: tuple[str, ...]
     alignment: Float[np.ndarray, "T S"]  # of the translation; zeros without attention
+    heads: tuple[
+        Float[np.ndarray, "T S"], ...
+    ] = ()  # of each head, or of each layer that attends, if there are several
 
 
 class SampleTranslation(NamedTuple):
@@ -193,4 +196,5 @@ def digest_of_lines(lines: Any) -> str:
 def _read_example(record: dict[str, Any]) -> ExamplePrediction:
     tuples = {name: tuple(record[name]) for name in ("references", "source_tokens", "tokens")}
     alignment = np.array(record["alignment"], np.float64).reshape(len(record["tokens"]), -1)
-    return ExamplePrediction(**{**record, **tuples, "alignment": alignment})
+    heads = tuple(np.array(head, np.float64).reshape(alignment.shape) for head in record.get("heads", ()))
+    return ExamplePrediction(**{**record, **tuples, "alignment": alignment, "heads": heads})

@@ -16,11 +16,12 @@ from jaxtyping import Float
 from s2s_jax.sweep.statistics import LEVEL, Interval, SeedValues
 
 THIS_TEST_SET, NEW_SENTENCES = "on this test set", "on new sentences too"
+LIKE_THESE = "on sentences like these"  # where each side is a single model
 POPULATIONS = {  # what each claim is about
     THIS_TEST_SET: "other seeds, on these sentences",
     NEW_SENTENCES: "other seeds, on other sentences like these",
+    LIKE_THESE: "these models, on other sentences like these",
 }
-SINGLE_MODELS = "these models, on other sentences like these"  # where each side has one seed
 EXACT_SEEDS = 20  # up to this number of seeds all sign flips are enumerated, 2^19 of them
 FLIPS = 100_000  # random flips for more seeds
 BLOCK = 4096  # flips at a time

@@ -58,7 +58,7 @@ class Difference(NamedTuple):
 class PointSummary(NamedTuple):
     """One point of the grid over its seeds: planned, done and failed trials."""
 
-    anchor: str  # of its trials in the page
+    number: int  # its place in the table, from 1
     point: dict[str, str]
     variant: int  # index of its color: 0 is the baseline's, then from the best mean to the worst
     is_baseline: bool
@@ -88,13 +88,26 @@ class Comparison(NamedTuple):
         """The axes that are not compared."""
         return tuple(axis for axis in self.results.axes if axis != self.results.compare)
 
-    def groups(self) -> list[tuple[str, list[PointSummary]]]:
-        """The rows that share the values of all other axes, with those values as the group's name."""
+    def label(self, row: PointSummary, *, without: Sequence[str] = ()) -> str:
+        """The labels of a point: that of the compared axis first, then each other axis with its name."""
+        compare = self.results.compare
+        first = [] if compare in without else [row.point[compare]]
+        rest = (f"{axis} {row.point[axis]}" for axis in self.other_axes if axis not in without)
+        return ", ".join([*first, *rest]) or row.point[compare]
 
-        def name(row: PointSummary) -> str:
-            return ", ".join(f"{axis} {row.point[axis]}" for axis in self.other_axes)
+    def groups(self, by: Sequence[str] | None = None) -> list[tuple[str, list[PointSummary]]]:
+        """The rows that share the labels of some axes (all but the compared one), with those labels as their name."""
+        axes = self.other_axes if by is None else by
+        found: dict[str, list[PointSummary]] = {}
+        for row in self.rows:
+            found.setdefault(", ".join(f"{axis} {row.point[axis]}" for axis in axes), []).append(row)
+        return list(found.items())
 
-        return [(key, list(rows)) for key, rows in itertools.groupby(self.rows, key=name)]
+    @property
+    def groupings(self) -> list[tuple[str, ...]]:
+        """The ways to group the rows: by all axes but the compared one, and by each axis alone."""
+        singles = ((axis,) for axis in self.results.axes)
+        return list(dict.fromkeys([self.other_axes, *(singles if self.other_axes else ())]))
 
 
 def compare_to_baseline(results: SweepResults) -> Comparison:
@@ -117,8 +130,7 @@ def compare_to_baseline(results: SweepResults) -> Comparison:
         ]
     places = _places(results, rows)
     rows = [
-        row._replace(anchor=f"runs-{number}", variant=places[row.point[results.compare]])
-        for number, row in enumerate(rows, 1)
+        row._replace(number=number, variant=places[row.point[results.compare]]) for number, row in enumerate(rows, 1)
     ]
     compared = [row for row in rows if row.differences]
     _correct(compared, results.metrics[0])
@@ -191,7 +203,7 @@ def _summarize(results: SweepResults, point: dict[str, str]) -> PointSummary:
         spreads[metric] = spread(values)
         intervals[metric] = confidence_interval(values, _resampled(scored, metric))
     is_baseline = point[results.compare] == results.baseline
-    return PointSummary("", point, 0, is_baseline, tuple(trials), done, spreads, intervals, {})
+    return PointSummary(0, point, 0, is_baseline, tuple(trials), done, spreads, intervals, {})
 
 
 def _values(trials: Sequence[TrialResult], metric: str) -> np.ndarray:

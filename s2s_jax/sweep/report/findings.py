@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
 from s2s_jax.sweep.report.comparisons import Comparison, Difference, PointSummary
-from s2s_jax.sweep.report.figures import point_label
 from s2s_jax.sweep.significance import EXACT_SEEDS, FLIPS, NEW_SENTENCES, POPULATIONS, THIS_TEST_SET, smallest_p
 from s2s_jax.sweep.statistics import LEVEL, RESAMPLES
 
@@ -56,7 +55,7 @@ def _claims(
         for row, gap in compared
         if gap.population == population and ((gap.spread.mean or 0) > 0) == (higher is is_better)
     ]
-    names = join_words(f"“{point_label(comparison, row)}”" for row in rows)  # quoted: a label may be the word none
+    names = join_words(f"“{comparison.label(row)}”" for row in rows)  # quoted: a label may be the word none
     return f"{len(rows)} {'better' if is_better else 'worse'} {population}: {names}" if rows else ""
 
 

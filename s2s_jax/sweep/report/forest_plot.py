@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from s2s_jax.sweep.report.line_chart import color_class
 from s2s_jax.sweep.report.svg import (
     Axis,
     Figure,
     axis_of,
     shorten,
     svg_box,
+    svg_break,
     svg_dot,
     svg_line,
     svg_text,
+    svg_variant,
     tick_text,
     width_of,
 )
 
-WIDTH, ROW, TOP, BOTTOM = 660.0, 28.0, 14.0, 46.0
+WIDTH, ROW, TOP, BOTTOM = 660.0, 25.0, 14.0, 46.0
 LABEL_ROOM = 200.0
 
 
@@ -26,6 +27,7 @@ class ForestRow(NamedTuple):
 
     label: str
     variant: int
+    row: int  # of the table
     seeds: Sequence[float]
     mean: float
     low: float
@@ -41,7 +43,7 @@ def forest_plot(
     left = min(LABEL_ROOM, max(map(width_of, labels), default=0)) + 16
     right = width - 28 - max((width_of(row.number) for row in rows), default=0)
     ends = [end for row in rows for end in (*row.seeds, row.mean, row.low, row.high)]
-    across = axis_of(ends, start=left, end=right, at_zero=zero)
+    across = axis_of(ends, start=left, end=right, at_zero=zero, may_break=True)
     bottom = TOP + ROW * len(rows)
     parts = [_grid(across, bottom, x_label, zero=zero)]
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
@@ -57,6 +59,7 @@ def _grid(across: Axis, bottom: float, x_label: str, *, zero: bool) -> str:
         parts.append(svg_line(x, TOP, x, bottom, "grid"))
         parts.append(svg_text(x, bottom + 17, tick_text(tick, ticks), "tick", anchor="middle"))
     parts.append(svg_line(across.start, bottom, across.end, bottom, "axis"))
+    parts.append(svg_break(across, across=bottom, upright=False))
     if zero:
         parts.append(svg_line(across.place(0), TOP - 6, across.place(0), bottom, "zero"))
     parts.append(svg_text((across.start + across.end) / 2, bottom + 37, x_label, "label", anchor="middle"))
@@ -64,10 +67,13 @@ def _grid(across: Axis, bottom: float, x_label: str, *, zero: bool) -> str:
 
 
 def _forest_row(row: ForestRow, label: str, across: Axis, y: float, width: float) -> str:
-    kind = color_class(row.variant)
     above = y - 4  # the mean and its interval; the seeds lie below
-    seeds = "".join(svg_dot(across.place(seed), y + 6, f"seed {kind}", radius=2.4) for seed in row.seeds)
-    reach = svg_line(across.place(row.low), above, across.place(row.high), above, f"reach {kind}")
-    middle = svg_box(across.place(row.mean) - 3.5, above - 3.5, 7, 7, f"mean {kind}")
+    seeds = "".join(svg_dot(across.place(seed), y + 6, "seed", radius=2.4) for seed in row.seeds)
+    reach = svg_line(across.place(row.low), above, across.place(row.high), above, "reach")
+    middle = svg_box(across.place(row.mean) - 3.5, above - 3.5, 7, 7, "mean")
     name = svg_text(across.start - 12, y + 4, label, "label", anchor="end")
-    return name + reach + seeds + middle + svg_text(width - 4, y + 4, row.number, "number", anchor="end")
+    number = svg_text(width - 4, y + 4, row.number, "number", anchor="end")
+    ground = svg_box(0, y - ROW / 2, width, ROW, "ground")
+    return svg_variant(
+        row.variant, row.row, f"{row.label}: {row.number}", ground + name + reach + seeds + middle + number
+    )

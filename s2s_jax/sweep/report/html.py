@@ -1,43 +1,77 @@
-"""The report as one HTML page without scripts or network access; every number links to its runs."""
+"""The report as one HTML page without network access; every number links to its runs."""
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from s2s_jax.sweep.report import findings
 from s2s_jax.sweep.report.comparisons import Comparison, PointSummary
-from s2s_jax.sweep.report.figures import Figures, GalleryExample, point_label
+from s2s_jax.sweep.report.examples import examples_section
+from s2s_jax.sweep.report.figures import Facets, Figures
 from s2s_jax.sweep.report.forest_plot import WIDTH as STRIP_WIDTH
+from s2s_jax.sweep.report.gallery import gallery_data
 from s2s_jax.sweep.report.runs import runs_section
-from s2s_jax.sweep.report.style import PAGE_CSS
-from s2s_jax.sweep.report.svg import SERIES, Figure, escape_text
+from s2s_jax.sweep.report.style import page_css
+from s2s_jax.sweep.report.svg import LEADS, Figure, escape_text, variant_class, visible_text
 from s2s_jax.sweep.report.tables import Column, table_columns
 
+HALF = ("learning", "lengths")  # sections that stand side by side if each has one chart
+MOST_BANDS = 4  # variants; of more of them only those that are highlighted have their band
 
-def to_html(comparison: Comparison, figures: Figures) -> str:
-    """The page; the same results give the same bytes."""
+
+def to_html(comparison: Comparison, figures: Figures, folder: Path | None = None) -> str:
+    """The page; the same results give the same bytes.
+
+    Args:
+        folder: where the page will be, for its links to trials.
+    """
+    data = {"rows": [_row_data(comparison, row) for row in comparison.rows], **gallery_data(comparison)}
     sections = [
         ("results", "Results", _results(comparison)),
         ("differences", "Differences", _differences(figures.differences)),
-        ("learning", "Learning curves", _grid(figures.learning)),
-        ("lengths", "Quality by source length", _grid(figures.lengths)),
+        ("learning", "Learning curves", _facets(figures.learning)),
+        ("lengths", "Quality by source length", _facets(figures.lengths) + examples_section(comparison)),
         ("attention", "Attention", _grid(figures.attention, wide=True)),
-        ("alignments", "Alignments", _gallery(figures.gallery)),
+        ("alignments", "Alignments", _gallery(data)),
         ("choices", "All choices", _grid(figures.choices, wide=True)),
         ("settings", "Settings that differ", _settings(comparison)),
         ("methods", "Methods", _paragraphs([" ".join(findings.describe_methods(comparison))])),
-        ("runs", "Runs", runs_section(comparison)),
+        ("runs", "Runs", runs_section(comparison, folder)),
     ]
     shown = [(name, title, body) for name, title, body in sections if body]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
-    bodies = "".join(f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in shown)
+    half = _half(figures)
+    bodies = "".join(
+        f'<section id="{name}"{half if name in HALF else ""}><h2>{title}</h2>{body}</section>'
+        for name, title, body in shown
+    )
+    variants = len(comparison.results.axes[comparison.results.compare])
+    script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{escape_text(comparison.results.name)}</title>'
-        f"<style>{PAGE_CSS}</style></head><body>\n"
-        f"{_header(comparison)}<nav>{links}</nav></header>\n<main>{bodies}</main>\n"
-        "<footer></footer></body></html>\n"
+        f"<style>{page_css(variants)}</style></head><body{' class=many' * (variants > MOST_BANDS)}>\n"
+        f"{_header(comparison)}<nav>{links}</nav></header>\n{_bar(comparison)}<main>{bodies}</main>\n"
+        f'<script type="application/json" id="data">{_json(data)}</script>\n<script>{script}</script></body></html>\n'
     )
+
+
+def _half(figures: Figures) -> str:
+    both = [facets.figures for facets in (*figures.learning, *figures.lengths)]
+    return ' class="half"' if len(both) == 2 and all(len(each) == 1 for each in both) else ""
+
+
+def _json(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _row_data(comparison: Comparison, row: PointSummary) -> dict[str, Any]:
+    gap = row.differences.get(comparison.tested_metric)
+    words = [comparison.label(row), f"differs {gap.population}" if gap and gap.population else ""]
+    known = {"number": row.number, "variant": row.variant, "label": visible_text(words[0]), "point": row.point}
+    return {**known, "text": " ".join(words)}
 
 
 def _header(comparison: Comparison) -> str:
@@ -52,40 +86,81 @@ def _header(comparison: Comparison) -> str:
     )
 
 
+def _bar(comparison: Comparison) -> str:
+    """The legend, which names the color of each variant in all figures, and what can be chosen."""
+    results = comparison.results
+    variants = dict(sorted({row.variant: row.point[results.compare] for row in comparison.rows}.items()))
+    chips = "".join(
+        f'<button class="{variant_class(variant)}" data-v="{variant}" aria-pressed="false">'
+        f'<span class="key"></span><bdi>{escape_text(label)}</bdi></button>'
+        for variant, label in variants.items()
+    )
+    counts = [count for count in (3, 5, LEADS - 1, 15) if count < len(variants) - 1] + [len(variants)]
+    best = "".join(
+        f'<option value="{count}"{" selected" * (count == LEADS - 1)}>{_best(count, len(variants))}</option>'
+        for count in counts
+    )
+    axes = "".join(
+        f"<label>{escape_text(axis)} {_select(axis, results.axes[axis])}</label>" for axis in comparison.other_axes
+    )
+    ways = "".join(
+        f'<option value="{escape_text(chr(10).join(by))}">{escape_text(" and ".join(by))}</option>'
+        for by in comparison.groupings
+    )
+    by = f'<label>group by <select id="by">{ways}</select></label>' if comparison.other_axes else ""
+    return (
+        '<div id="bar"><div class="controls"><input id="filter" type="search" placeholder="filter" aria-label="filter">'
+        f'<span id="count"></span><label>color <select id="best">{best}</select></label>{axes}{by}'
+        f'<button id="reset">reset</button></div><div id="legend" aria-label="legend">{chips}</div></div>'
+    )
+
+
+def _best(count: int, variants: int) -> str:
+    return "all" if count >= variants else f"the best {count}"
+
+
+def _select(axis: str, labels: Sequence[str]) -> str:
+    options = "".join(f'<option value="{escape_text(label)}">{escape_text(label)}</option>' for label in labels)
+    return f'<select data-axis="{escape_text(axis)}"><option value="">all</option>{options}</select>'
+
+
 def _paragraphs(texts: Iterable[str]) -> str:
     return "".join(f"<p>{escape_text(text)}</p>" for text in texts)
 
 
 def _head(column: Column) -> str:
-    title = f'title="{escape_text(column.meaning)}"'
-    return f'<th scope="col"{_kind(column.are_words)} {title}>{escape_text(column.head)}</th>'
+    """A heading that sorts: the first click gives what is best read first, words from a, numbers from the largest."""
+    first = "ascending" if column.are_words or column.head.startswith("p, ") else "descending"
+    title = f'title="{escape_text(column.meaning)}" aria-sort="none" data-first="{first}"'
+    return f'<th scope="col"{_kind(column.are_words)} {title}><button>{escape_text(column.head)}</button></th>'
 
 
 def _results(comparison: Comparison) -> str:
     table = table_columns(comparison)
-    heads = "".join(map(_head, table))
-    first_of_groups = {rows[0].anchor for _, rows in comparison.groups()}
     body = []
     for index, row in enumerate(comparison.rows):
-        cells = []
-        for number, column in enumerate(table):
-            tag = "th" if column.are_words else "td"
-            key = _key(row) if column.head == comparison.results.compare and column.are_words else ""
-            text = _number(column.texts[index], are_words=column.are_words)
-            text = f"<strong>{text}</strong>" if index in column.strong else text
-            scope = ' scope="row"' if number == 0 else ""
-            link = f'<a href="#{row.anchor}">{key}{text}</a>' if column.texts[index] else ""
-            cells.append(f"<{tag}{scope}{_kind(column.are_words)}>{link}</{tag}>")
-        group = ' class="group"' if row.anchor in first_of_groups else ""
-        body.append(f"<tr{group}>{''.join(cells)}</tr>")
-    one = "" if comparison.other_axes else " one"
+        cells = [_cell(comparison, row, column, index, first=number == 0) for number, column in enumerate(table)]
+        place = f'data-r="{row.number}" data-v="{row.variant}"'
+        body.append(f'<tr class="{variant_class(row.variant)}" {place}>{"".join(cells)}</tr>')
     meanings = "".join(f"<dt>{escape_text(c.head)}</dt><dd>{escape_text(c.meaning)}</dd>" for c in table if c.meaning)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Results">'
-        f'<table class="main{one}"><thead><tr>{heads}</tr></thead>'
+        f'<table class="main"><thead><tr>{"".join(map(_head, table))}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
         f'<details class="note"><summary>What the columns mean</summary><dl>{meanings}</dl></details>'
     )
+
+
+def _cell(comparison: Comparison, row: PointSummary, column: Column, index: int, *, first: bool) -> str:
+    tag = "th" if column.are_words else "td"
+    key = '<span class="key"></span>' if column.head == comparison.results.compare and column.are_words else ""
+    text = _number(column.texts[index], are_words=column.are_words)
+    text = f"<strong>{text}</strong>" if index in column.strong else text
+    scope = ' scope="row"' if first else ""
+    number = column.keys[index] if column.keys else None
+    sort = "" if column.are_words else f' data-k="{"" if number is None else repr(float(number))}"'
+    link = f'<a href="#runs-{row.number}">{key}{text}</a>' if column.texts[index] else ""
+    return f"<{tag}{scope}{_kind(column.are_words)}{sort}>{link}</{tag}>"
 
 
 def _number(text: str, *, are_words: bool) -> str:
@@ -104,16 +179,21 @@ def _kind(are_words: bool) -> str:
     return ' class="w"' if are_words else ""
 
 
-def _key(row: PointSummary) -> str:
-    return f'<span class="key s{row.variant % SERIES}"></span>'
-
-
 def _differences(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
     rest = _grid(figures[1:], wide=True)
     more = f"<details><summary>The other metrics, not tested</summary>{rest}</details>" if rest else ""
     return _grid(figures[:1], wide=True) + more
+
+
+def _facets(ways: Sequence[Facets]) -> str:
+    """The charts for each way to group the rows; the page shows one of them."""
+    return "".join(
+        f'<div class="facets" data-by="{escape_text(chr(10).join(facets.by))}"{" hidden" * (number > 0)}>'
+        f"{_grid(facets.figures)}</div>"
+        for number, facets in enumerate(ways)
+    )
 
 
 def _grid(figures: Sequence[Figure], *, wide: bool = False) -> str:
@@ -130,19 +210,25 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _gallery(gallery: Sequence[GalleryExample]) -> str:
-    return "".join(map(_gallery_example, gallery))
-
-
-def _gallery_example(example: GalleryExample) -> str:
-    source = f'<h3><bdi dir="auto">{escape_text(example.example.source)}</bdi></h3>'
-    references = " / ".join(f'<bdi dir="auto">{escape_text(line)}</bdi>' for line in example.example.references)
-    maps = "".join(
-        f'<figure id="{each.name}"><figcaption><b><bdi>{escape_text(each.title)}</bdi></b><br>'
-        f'<bdi dir="auto">{escape_text(each.caption)}</bdi></figcaption><div class="scroll">{each.svg()}</div></figure>'
-        for each in example.maps
+def _gallery(data: dict[str, Any]) -> str:
+    """What can be chosen; the page draws the maps."""
+    if not data["maps"]:
+        return ""
+    sources = [escape_text(each["source"]) for each in data["sentences"]]
+    sentences = "".join(f'<option value="{index}">{source}</option>' for index, source in enumerate(sources))
+    seeds = sorted({each["seed"] for each in data["maps"]})
+    options = "".join(f'<option value="{seed}">{seed}</option>' for seed in seeds)
+    heads = max(len(each["weights"]) for each in data["maps"])
+    names = ["mean", *map(str, range(1, heads))]
+    head = "".join(f'<option value="{index}">{name}</option>' for index, name in enumerate(names))
+    return (
+        f'<div class="picks"><label>sentence <select id="sentence">{sentences}</select></label>'
+        f'<label>seed <select id="seed"><option value="">first</option>{options}<option>all</option></select></label>'
+        + (f'<label>head <select id="head">{head}</select></label>' if heads > 1 else "")
+        + "<span>of the colored variants, or of those chosen in the legend</span></div>"
+        '<p class="note">reference: <bdi dir="auto" id="reference"></bdi></p><div id="maps"></div>'
+        '<p class="note" id="nomaps" hidden>None of these variants has an alignment of this sentence.</p>'
     )
-    return f'{source}<p class="note">reference: {references}</p><div class="maps">{maps}</div>'
 
 
 def _settings(comparison: Comparison) -> str:
@@ -154,15 +240,17 @@ def _settings(comparison: Comparison) -> str:
         return ""
     head = "".join(f'<th class="w" scope="col"><code>{escape_text(name)}</code></th>' for name in differing)
     body = "".join(
-        f'<tr><th class="w" scope="row"><bdi>{escape_text(point_label(comparison, row))}</bdi></th>'
+        f'<tr data-r="{row.number}"><th class="w" scope="row"><bdi>{escape_text(comparison.label(row))}</bdi></th>'
         + "".join(f'<td class="w"><code>{escape_text(_setting(row, name))}</code></td>' for name in differing)
         + "</tr>"
         for row in comparison.rows
     )
     return (
+        "<details><summary>By point</summary>"
         f'<div class="scroll"><table><thead><tr><th class="w" scope="col">point</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-        '<p class="note">All other settings except the seed are the same in every run.</p>'
+        f"<tbody>{body}</tbody></table></div></details>"
+        f'<p class="note">{escape_text(", ".join(differing))}. '
+        "All others, except the seed, are the same in every run.</p>"
     )
 
 

@@ -1,25 +1,27 @@
-"""Line charts: curves with bands over one pair of axes, with a legend."""
+"""Line charts: curves with bands over one pair of axes, named at their right ends."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from s2s_jax.sweep.report.svg import (
-    SERIES,
+    LEADS,
     Axis,
     Figure,
     axis_of,
     shorten,
+    svg_break,
     svg_dot,
     svg_line,
     svg_path,
     svg_text,
+    svg_variant,
     tick_text,
     width_of,
 )
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500.0, 270.0, 66.0, 14.0, 12.0, 46.0
-LEGEND_LINE = 20.0
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 540.0, 290.0, 66.0, 14.0, 12.0, 46.0
+NAME_LINE = 13.0
 
 
 class CurvePoint(NamedTuple):
@@ -32,20 +34,16 @@ class CurvePoint(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One curve; `variant` decides its color and dash."""
+    """One curve; `variant` decides its color."""
 
     label: str
     variant: int
+    row: int  # of the table
     points: Sequence[CurvePoint]
 
 
-def color_class(variant: int) -> str:
-    """The CSS classes of a variant's color and dash."""
-    return f"s{variant % SERIES} d{variant // SERIES % 3}"
-
-
 def line_chart(
-    name: str,
+    figure: str,
     title: str,
     caption: str,
     series: Sequence[Series],
@@ -56,23 +54,41 @@ def line_chart(
     log_y: bool = False,
     x_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Curves with bands over one pair of axes, and the legend below.
+    """Curves with bands over one pair of axes, each with its name at its right end; those in gray lie below.
 
     Args:
         x_names: labels of x = 0, 1, 2, ..., instead of numbers.
     """
-    entries = [(one.label, one.variant) for one in series]
-    legend, legend_height = _legend(entries, top=HEIGHT + 4)
+    names = [shorten(one.label, 22) for one in series]
+    right = WIDTH - RIGHT - max(map(width_of, names), default=0) - 6
     xs = [point.x for one in series for point in one.points]
-    ys = [edge for one in series for point in one.points for edge in (point.low, point.y, point.high)]
+    ys = [point.y for one in series for point in one.points]  # those in gray have no band
+    ys += [edge for one in series if one.variant < LEADS for point in one.points for edge in (point.low, point.high)]
     if log_y:
         ys = [y for y in ys if y > 0]
-    across = axis_of(xs, start=LEFT, end=WIDTH - RIGHT, is_log=log_x)
-    up = axis_of(ys, start=HEIGHT - BOTTOM, end=TOP, is_log=log_y)
-    parts = [_grid(across, up, x_names=x_names), _labels(x_label, y_label)]
-    parts += [_band(one, across, up) for one in series]
-    parts += [_curve(one, across, up) for one in series]
-    return Figure(name, title, caption, WIDTH, HEIGHT + legend_height, "".join([*parts, legend]))
+    across = axis_of(xs, start=LEFT, end=right, is_log=log_x)
+    up = axis_of(ys, start=HEIGHT - BOTTOM, end=TOP, is_log=log_y, may_break=True)
+    heights = _name_heights(series, up)
+    parts = [_grid(across, up, x_names=x_names), _labels(x_label, y_label, right)]
+    for one, name, y in sorted(zip(series, names, heights, strict=True), key=lambda each: -each[0].variant):
+        label = svg_text(right + 6, y + 4, name, "label end")
+        parts.append(
+            svg_variant(one.variant, one.row, one.label, _band(one, across, up) + _curve(one, across, up) + label)
+        )
+    return Figure(name=figure, title=title, caption=caption, width=WIDTH, height=HEIGHT, body="".join(parts))
+
+
+def _name_heights(series: Sequence[Series], up: Axis) -> list[float]:
+    """Where each name stands: at the end of its curve; those in color are moved apart."""
+    ends = [up.place(max(one.points[-1].y, up.low) if up.is_log else one.points[-1].y) for one in series]
+    order = sorted((index for index, one in enumerate(series) if one.variant < LEADS), key=lambda index: ends[index])
+    for before, index in zip([None, *order], order, strict=False):
+        ends[index] = ends[index] if before is None else max(ends[index], ends[before] + NAME_LINE)
+    limit = HEIGHT - BOTTOM
+    for index in reversed(order):
+        ends[index] = min(ends[index], limit)
+        limit = ends[index] - NAME_LINE
+    return ends
 
 
 def is_wide(values: Sequence[float], *, ratio: float) -> bool:
@@ -85,9 +101,10 @@ def _grid(across: Axis, up: Axis, *, x_names: Sequence[str] | None) -> str:
     parts = []
     for tick in ticks:
         y = up.place(tick)
-        parts.append(svg_line(LEFT, y, WIDTH - RIGHT, y, "grid"))
+        parts.append(svg_line(LEFT, y, across.end, y, "grid"))
         parts.append(svg_text(LEFT - 7, y + 4, tick_text(tick, ticks), "tick", anchor="end"))
-    parts.append(svg_line(LEFT, up.start, WIDTH - RIGHT, up.start, "axis"))
+    parts.append(svg_line(LEFT, up.start, across.end, up.start, "axis"))
+    parts.append(svg_break(up, across=LEFT, upright=True))
     marks = across.ticks(5) if x_names is None else list(range(len(x_names)))
     for place, tick in enumerate(marks):
         words = tick_text(tick, marks) if x_names is None else x_names[place]
@@ -97,9 +114,9 @@ def _grid(across: Axis, up: Axis, *, x_names: Sequence[str] | None) -> str:
     return "".join(parts)
 
 
-def _labels(x_label: str, y_label: str) -> str:
+def _labels(x_label: str, y_label: str, right: float) -> str:
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    below = svg_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "label", anchor="middle")
+    below = svg_text((LEFT + right) / 2, HEIGHT - 8, x_label, "label", anchor="middle")
     return below + svg_text(14, middle, y_label, "label", anchor="middle", turned=-90)
 
 
@@ -109,31 +126,13 @@ def _band(one: Series, across: Axis, up: Axis) -> str:
         return ""
     upper = [(across.place(point.x), up.place(point.high)) for point in points]
     lower = [(across.place(point.x), up.place(point.low)) for point in reversed(points)]
-    return svg_path([*upper, *lower], f"band s{one.variant % SERIES}", closed=True)
+    return svg_path([*upper, *lower], "band", closed=True)
 
 
 def _curve(one: Series, across: Axis, up: Axis) -> str:
     points = [(across.place(point.x), up.place(point.y)) for point in one.points if not up.is_log or point.y > 0]
-    dots = (
-        "".join(svg_dot(x, y, f"dot {color_class(one.variant)}", radius=2.2) for x, y in points)
-        if len(points) < 25
-        else ""
-    )
-    return svg_path(points, f"curve {color_class(one.variant)}") + dots
-
-
-def _legend(entries: Sequence[tuple[str, int]], *, top: float) -> tuple[str, float]:
-    """The legend in as many lines as it needs, and its height."""
-    parts, x, y = [], LEFT, top + 10
-    for label, variant in entries:
-        name = shorten(label, 32)
-        width = 30 + width_of(name) + 18
-        if x + width > WIDTH and x > LEFT:
-            x, y = LEFT, y + LEGEND_LINE
-        parts.append(svg_line(x, y - 4, x + 22, y - 4, f"curve {color_class(variant)}"))
-        parts.append(svg_text(x + 28, y, name, "label"))
-        x += width
-    return "".join(parts), y - top + 10 if entries else 0.0
+    dots = "".join(svg_dot(x, y, "dot", radius=2.2) for x, y in points) if len(points) < 25 else ""
+    return svg_path(points, "near") + svg_path(points, "curve") + dots
 
 
 def mean_and_band(x: float, values: Sequence[float]) -> CurvePoint:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from s2s_jax.sweep.report import findings, numbers
 from s2s_jax.sweep.report.comparisons import Comparison
-from s2s_jax.sweep.report.figures import Figures, point_label
+from s2s_jax.sweep.report.figures import Figures
 from s2s_jax.sweep.report.svg import Figure
 from s2s_jax.sweep.report.tables import Column, table_columns, table_rows
 
@@ -63,8 +63,12 @@ def escape_markdown(text: str) -> str:
     return " ".join(escaped.split())
 
 
-def to_markdown(comparison: Comparison, figures: Figures) -> str:
-    """The report without the example translations, with links to the figures."""
+def to_markdown(comparison: Comparison, figures: Figures, maps: Sequence[str] = ()) -> str:
+    """The report without the example translations, with links to the figures.
+
+    Args:
+        maps: the sources of the alignments in figures/alignment-1.png and so on.
+    """
     results = comparison.results
     parts = [
         f"# {escape_markdown(results.name)}",
@@ -79,15 +83,15 @@ def to_markdown(comparison: Comparison, figures: Figures) -> str:
     ]
     for title, section in (
         ("Differences", figures.differences),
-        ("Learning curves", figures.learning),
-        ("Quality by source length", figures.lengths),
+        ("Learning curves", figures.learning[0].figures if figures.learning else ()),
+        ("Quality by source length", figures.lengths[0].figures if figures.lengths else ()),
         ("Attention", figures.attention),
         ("All choices", figures.choices),
     ):
         parts += [f"## {title}", *map(_picture, section)] if section else []
-    for number, example in enumerate(figures.gallery, 1):
+    for number, source in enumerate(maps, 1):
         parts += ["## Alignments"] if number == 1 else []
-        parts += [f"### {escape_markdown(example.example.source)}", *map(_picture, example.maps)]
+        parts.append(f"![{escape_markdown(source)}](figures/alignment-{number}.png)")
     parts += [
         "## Methods",
         " ".join(map(escape_markdown, findings.describe_methods(comparison))),
@@ -120,6 +124,6 @@ def _runs(comparison: Comparison) -> str:
     lines = ["| run | point | seed | status | error |", "| --- | --- | ---: | --- | --- |"]
     for row in comparison.rows:
         for trial in row.trials:
-            texts = (trial.name, point_label(comparison, row), str(trial.seed), trial.status, trial.error)
+            texts = (trial.name, comparison.label(row), str(trial.seed), trial.status, trial.error)
             lines.append(f"| {' | '.join(map(escape_markdown, texts))} |")
     return "\n".join(lines)

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Iterable
 
+from s2s_jax.sweep.significance import NEW_SENTENCES, THIS_TEST_SET
+
+STARS = {None: "", THIS_TEST_SET: "*", NEW_SENTENCES: "**"}  # the widest population for which a difference holds
 MISSING = "–"
 MINUS = "\u2212"
 THIN = "\u202f"  # a narrow no-break space between thousands

@@ -2,8 +2,17 @@
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report.comparisons import Comparison, finite_metric
-from s2s_jax.sweep.report.line_chart import color_class
-from s2s_jax.sweep.report.svg import Figure, axis_of, shorten, svg_dot, svg_line, svg_path, svg_text, tick_text
+from s2s_jax.sweep.report.svg import (
+    Figure,
+    axis_of,
+    shorten,
+    svg_dot,
+    svg_line,
+    svg_path,
+    svg_text,
+    svg_variant,
+    tick_text,
+)
 
 HEIGHT, TOP, BOTTOM, COLUMN = 320.0, 40.0, 24.0, 170.0
 
@@ -19,9 +28,10 @@ def parallel_coordinates(comparison: Comparison) -> Figure | None:
     up = axis_of([value for _, value in known], start=HEIGHT - BOTTOM, end=TOP)
     columns = [70 + COLUMN * index for index in range(len(names) + 1)]
     parts = []
-    for row, value in known:
+    for row, value in sorted(known, key=lambda each: -each[0].variant):
         points = [(x, _height(results.axes[name], row.point[name])) for x, name in zip(columns, names, strict=False)]
-        parts.append(svg_path([*points, (columns[-1], up.place(value))], f"thread {color_class(row.variant)}"))
+        thread = svg_path([*points, (columns[-1], up.place(value))], "thread")
+        parts.append(svg_variant(row.variant, row.number, row.point[results.compare], thread))
     for x, name in zip(columns, names, strict=False):
         parts += [
             svg_line(x, TOP, x, HEIGHT - BOTTOM, "axis"),

@@ -10,8 +10,11 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SERIES = 8  # colors; the ninth series has the first color and another dash
+LEADS = 8  # variants in color at first: the baseline and the seven best
 FONT = 12.0
+GAP_PIXELS, OUTLIER_FRACTION = 26.0, 0.16  # of a broken axis: between its parts, and the part for outliers
+MOST_OUTLIERS = 0.2  # of the values
+LEAST_GAP = 0.3  # of the range: the empty stretch that is worth a break
 ZERO_WIDTH_JOINERS = "\u200c\u200d"  # invisible, but they decide how adjacent letters join
 VISIBLE_SPACE = "\u2423"
 MARK_CARRIER = "\u25cc"
@@ -40,41 +43,93 @@ class Figure(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A mapping of a range of numbers to a range of pixels."""
+    """A mapping of a range of numbers to a range of pixels; an empty stretch between `gap` may be left out."""
 
     low: float
     high: float
     start: float
     end: float
     is_log: bool = False
+    gap: tuple[float, float] | None = None  # the last number before it, and the first behind it
+    outliers_first: bool = False  # whether the few are before the gap
 
     def place(self, value: float) -> float:
         """The pixel coordinate of a number."""
-        low, high, position = (math.log(each) if self.is_log else each for each in (self.low, self.high, value))
+        if self.gap is None:
+            return self._within(self.low, self.high, value, self.start, self.end)
+        before, behind = self.break_pixels()
+        if value <= self.gap[0]:
+            return self._within(self.low, self.gap[0], value, self.start, before)
+        if value >= self.gap[1]:
+            return self._within(self.gap[1], self.high, value, behind, self.end)
+        return self._within(*self.gap, value, before, behind)
+
+    def break_pixels(self) -> tuple[float, float]:
+        """Where a broken axis stops, and where it goes on."""
+        direction = math.copysign(1, self.end - self.start)
+        room = abs(self.end - self.start) - GAP_PIXELS
+        before = room * (OUTLIER_FRACTION if self.outliers_first else 1 - OUTLIER_FRACTION)
+        return self.start + direction * before, self.start + direction * (before + GAP_PIXELS)
+
+    def _within(self, low: float, high: float, value: float, start: float, end: float) -> float:
+        low, high, position = (math.log(each) if self.is_log else each for each in (low, high, value))
         fraction = (position - low) / (high - low) if high > low else 0.5
-        return self.start + fraction * (self.end - self.start)
+        return start + fraction * (end - start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers within the range."""
+        """Round numbers within the range; at most two on the side of the outliers."""
         if self.is_log:
             return _log_ticks(self.low, self.high, count)
-        span = self.high - self.low or 1.0
-        step = _round_step(span / count)
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [number * step for number in range(first, last + 1)]
+        if self.gap is None:
+            return _round_ticks(self.low, self.high, count)
+        parts = [(self.low, self.gap[0]), (self.gap[1], self.high)]
+        few, many = parts if self.outliers_first else reversed(parts)
+        return sorted([sum(few) / 2, *_round_ticks(*many, count)])
 
 
-def axis_of(values: Sequence[float], *, start: float, end: float, is_log: bool = False, at_zero: bool = False) -> Axis:
-    """An axis that contains all values, with a margin."""
+def axis_of(
+    values: Sequence[float],
+    *,
+    start: float,
+    end: float,
+    is_log: bool = False,
+    at_zero: bool = False,
+    may_break: bool = False,
+) -> Axis:
+    """An axis that contains all values, with a margin; with `may_break` few values far from all others stand apart."""
     low, high = min(values), max(values)
     if at_zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if is_log:
         margin = (high / low) ** 0.04 if high > low else 1.5
         return Axis(low / margin, high * margin, start, end, True)
+    if may_break and (gap := _empty_stretch([*values, *[0.0] * at_zero])):
+        first = 2 * sum(value <= gap[0] for value in values) < len(values)
+        margins = [
+            0.05 * (gap[0] - low) or 0.02 * (gap[1] - gap[0]),
+            0.05 * (high - gap[1]) or 0.02 * (gap[1] - gap[0]),
+        ]
+        ends = (gap[0] + margins[0], gap[1] - margins[1])
+        return Axis(low - margins[0], high + margins[1], start, end, gap=ends, outliers_first=first)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return Axis(low - margin, high + margin, start, end)
+
+
+def _empty_stretch(values: Sequence[float]) -> tuple[float, float] | None:
+    """The widest stretch without values, if it is wide and few values are on one side of it."""
+    ordered = sorted(values)
+    width, place = max(((b - a, index) for index, (a, b) in enumerate(itertools.pairwise(ordered), 1)), default=(0, 0))
+    few = min(place, len(ordered) - place)
+    if not width or width < LEAST_GAP * (ordered[-1] - ordered[0]) or few > MOST_OUTLIERS * len(ordered):
+        return None
+    return ordered[place - 1], ordered[place]
+
+
+def _round_ticks(low: float, high: float, count: int) -> list[float]:
+    step = _round_step((high - low or 1.0) / count)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
 
 
 def _round_step(rough: float) -> float:
@@ -107,6 +162,28 @@ def pixels(value: float) -> str:
     """A coordinate rounded to a tenth of a pixel."""
     text = f"{value:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
+
+
+def variant_class(variant: int) -> str:
+    """The CSS classes of a variant: its color, and whether it has it from the start."""
+    return f"v v{variant}{' lead' if variant < LEADS else ''}"
+
+
+def svg_variant(variant: int, row: int, label: str, body: str) -> str:
+    """The marks of one row of the table in one figure; the page highlights and filters such groups."""
+    about = f'class="{variant_class(variant)}" data-v="{variant}" data-r="{row}"'
+    return f"<g {about}><title>{escape_text(label)}</title>{body}</g>"
+
+
+def svg_break(axis: Axis, *, across: float, upright: bool) -> str:
+    """Two strokes over the gap of a broken axis, which lies at `across` on the other axis."""
+    if axis.gap is None:
+        return ""
+    parts = []
+    for at in axis.break_pixels():
+        ends = ((across - 5, at + 3), (across + 5, at - 3)) if upright else ((at - 3, across + 5), (at + 3, across - 5))
+        parts.append(svg_path(ends, "break"))
+    return "".join(parts)
 
 
 def svg_line(x: float, y: float, to_x: float, to_y: float, kind: str) -> str:

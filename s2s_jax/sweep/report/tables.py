@@ -9,7 +9,7 @@ from typing import NamedTuple
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
 from s2s_jax.sweep.report.comparisons import Comparison, PointSummary
-from s2s_jax.sweep.significance import NEW_SENTENCES, THIS_TEST_SET
+from s2s_jax.sweep.significance import NEW_SENTENCES
 
 
 class Column(NamedTuple):
@@ -20,6 +20,7 @@ class Column(NamedTuple):
     texts: list[str]
     are_words: bool = False
     strong: frozenset[int] = frozenset()  # rows in bold
+    keys: Sequence[float | None] = ()  # what numbers are sorted by, one per row
 
 
 def table_columns(comparison: Comparison) -> list[Column]:
@@ -29,7 +30,12 @@ def table_columns(comparison: Comparison) -> list[Column]:
     points = [Column(name, "", [row.point[name] for row in rows], are_words=True) for name in names]
     return [
         *points,
-        Column("seeds", "runs done of runs planned, and the status of all others", [seeds_text(row) for row in rows]),
+        Column(
+            "seeds",
+            "runs done of runs planned, and the status of all others",
+            [seeds_text(row) for row in rows],
+            keys=[len(row.done) for row in rows],
+        ),
         *(_metric(comparison, metric) for metric in results.metrics),
         *_comparison(comparison),
         *_budget(comparison),
@@ -44,15 +50,16 @@ def seeds_text(row: PointSummary) -> str:
 
 
 def _metric(comparison: Comparison, metric: str) -> Column:
-    decimals = numbers.decimals_for(row.spreads[metric].sd for row in comparison.rows)
+    rows = comparison.rows
+    decimals = numbers.decimals_for(row.spreads[metric].sd for row in rows)
     texts = []
-    for row in comparison.rows:
+    for row in rows:
         mean, sd, n = row.spreads[metric]
         fewer = f" ({n} of {len(row.done)})" if 0 < n < len(row.done) else ""
         texts.append(numbers.with_spread(mean, sd, decimals) + fewer)
     direction = {True: "higher is better", False: "lower is better", None: "no direction is better"}
     meaning = f"mean ± standard deviation over seeds; {direction[METRICS[metric].higher_is_better]}"
-    return Column(METRICS[metric].title, meaning, texts)
+    return Column(METRICS[metric].title, meaning, texts, keys=[row.spreads[metric].mean for row in rows])
 
 
 def _comparison(comparison: Comparison) -> list[Column]:
@@ -67,11 +74,10 @@ def _comparison(comparison: Comparison) -> list[Column]:
             texts.append(("baseline", "", "", "", "") if gap is None else (numbers.MISSING,) * 5)
             continue
         ends = f" {numbers.range_of(gap.interval.low, gap.interval.high, decimals)}" if gap.interval else ""
-        stars = {None: "", THIS_TEST_SET: "*", NEW_SENTENCES: "**"}[gap.population]
         tied = f", {gap.wins.tied} tied" if gap.wins and gap.wins.tied else ""
         texts.append(
             (
-                numbers.signed(gap.spread.mean, decimals) + stars + ends,
+                numbers.signed(gap.spread.mean, decimals) + numbers.STARS[gap.population] + ends,
                 numbers.p_value(gap.p_max_t),
                 numbers.p_value(gap.p_sentences),
                 f"{gap.wins.won} of {gap.wins.pairs}{tied}" if gap.wins else numbers.MISSING,
@@ -88,31 +94,49 @@ def _comparison(comparison: Comparison) -> list[Column]:
             "set, ** on new sentences too",
             differences,
             strong=significant,
+            keys=[0.0 if gap is None else gap.spread.mean for gap in gaps],
         ),
         Column(
             "p, this test set",
             "other seeds, on these sentences: sign flips of whole seeds, max-T; bold where it holds",
             here,
             strong=significant,
+            keys=[gap and gap.p_max_t for gap in gaps],
         ),
         Column(
             "p, new sentences too",
             "other seeds and other sentences like these: the interval's p, Holm's correction; bold where it holds",
             beyond,
             strong=widest,
+            keys=[gap and gap.p_sentences for gap in gaps],
         ),
-        Column("wins", "paired seeds that are strictly better", wins),
-        Column("P(better)", "probability of improvement over all pairs of seeds", better),
+        Column(
+            "wins",
+            "paired seeds that are strictly better",
+            wins,
+            keys=[gap and gap.wins and gap.wins.won for gap in gaps],
+        ),
+        Column(
+            "P(better)",
+            "probability of improvement over all pairs of seeds",
+            better,
+            keys=[gap and gap.improvement for gap in gaps],
+        ),
     ]
 
 
 def _budget(comparison: Comparison) -> list[Column]:
     means = [mean_budget(row) for row in comparison.rows]
     return [
-        Column("parameters", "", [numbers.compact(each[0]) for each in means]),
-        Column("tokens", "target tokens trained on, mean over runs", [numbers.compact(each[1]) for each in means]),
-        Column("tokens/s", "target tokens per second of training", [numbers.compact(each[2]) for each in means]),
-        Column("seconds", "of training, mean over runs", [numbers.whole(each[3]) for each in means]),
+        Column(head, meaning, [show(each[place]) for each in means], keys=[each[place] for each in means])
+        for place, (head, meaning, show) in enumerate(
+            (
+                ("parameters", "", numbers.compact),
+                ("tokens", "target tokens trained on, mean over runs", numbers.compact),
+                ("tokens/s", "target tokens per second of training", numbers.compact),
+                ("seconds", "of training, mean over runs", numbers.whole),
+            )
+        )
     ]
 
 

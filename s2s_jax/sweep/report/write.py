@@ -4,15 +4,16 @@ from pathlib import Path
 
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
 from s2s_jax.sweep.report.figures import draw_figures
+from s2s_jax.sweep.report.gallery import draw_gallery
 from s2s_jax.sweep.report.html import to_html
 from s2s_jax.sweep.report.markdown_latex import to_latex, to_markdown
-from s2s_jax.sweep.report.style import STANDALONE_CSS
+from s2s_jax.sweep.report.style import standalone_css
 from s2s_jax.sweep.report.tables import to_csv
 from s2s_jax.sweep.results import SweepResults
 
 
 def write_report(results: SweepResults, folder: Path) -> Path:
-    """Write report.html, report.md, table.csv, table.tex and figures/*.svg into the folder; returns the page.
+    """Write report.html, report.md, table.csv, table.tex and figures/ into the folder; returns the page.
 
     The same results give the same bytes. Figures of an earlier report are removed.
 
@@ -23,14 +24,16 @@ def write_report(results: SweepResults, folder: Path) -> Path:
     figures = draw_figures(comparison)
     figure_folder = folder / "figures"
     figure_folder.mkdir(parents=True, exist_ok=True)
-    for old in figure_folder.glob("*.svg"):
+    for old in (each for kind in ("svg", "pdf", "png") for each in figure_folder.glob(f"*.{kind}")):
         old.unlink()
+    style = standalone_css(len(results.axes[results.compare]))
     for figure in figures.all():
-        _write(figure_folder / f"{figure.name}.svg", figure.svg(STANDALONE_CSS) + "\n")
-    _write(folder / "report.md", to_markdown(comparison, figures))
+        _write(figure_folder / f"{figure.name}.svg", figure.svg(style) + "\n")
+    maps = draw_gallery(comparison, figure_folder)
+    _write(folder / "report.md", to_markdown(comparison, figures, maps))
     _write(folder / "table.csv", to_csv(comparison))
     _write(folder / "table.tex", to_latex(comparison))
-    return _write(folder / "report.html", to_html(comparison, figures))
+    return _write(folder / "report.html", to_html(comparison, figures, folder))
 
 
 def _write(path: Path, text: str) -> Path:
