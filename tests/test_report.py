@@ -21,6 +21,7 @@ from s2s_jax.sweep.report.comparisons import compare_to_baseline
 from s2s_jax.sweep.report.figures import draw_figures
 from s2s_jax.sweep.report.gallery import NAN, _map
 from s2s_jax.sweep.report.html import to_html
+from s2s_jax.sweep.report.join import join_results
 from s2s_jax.sweep.report.markdown_latex import escape_latex, escape_markdown
 from s2s_jax.sweep.report.svg import Axis, axis_of, escape_text, shorten, tick_text, token_text
 from s2s_jax.sweep.results import ExamplePrediction, SampleTranslation, SweepResults, TrialResult, sample_sources
@@ -94,7 +95,7 @@ def trial(name, point, seed, quality, *, attends, random, curve_steps=12):
         counts=counts,
         lengths=lengths,
         curves={"loss": loss},
-        gallery=(shown(random, attends=attends), shown(random, attends=attends)),
+        gallery=(shown(random, attends=attends),),
     )  # fmt: skip
 
 
@@ -204,7 +205,7 @@ def test_page_is_complete_and_loads_nothing(written):
     assert set(sections) <= set(page.ids)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert {"</s>", "<b>x", "&amp;", "東京", "سلام"} <= {token for each in data["maps"] for token in each["source"]}
-    assert len(data["maps"]) == 3 * 2 * 4 * 2 - 2 * 1 - 0  # variants that attend, cells, seeds, sentences; one failed
+    assert len(data["maps"]) == 3 * 2 * 4 - 1  # variants that attend, cells, seeds; one of them diverged
     assert "<b>x" not in text
     assert "\u202e" not in text
     assert "\x00" not in text
@@ -339,6 +340,27 @@ def test_test_sets_of_one_size_with_other_lines_are_not_paired_by_sentence():
     comparison = compare_to_baseline(whole._replace(trials=trials))
     assert comparison.rows[1].intervals["bleu"].over == "seeds and sentences"
     assert comparison.rows[1].differences["bleu"].interval.over == "seeds"
+
+
+def test_sweeps_are_joined_on_the_axes_that_they_share():
+    first = sweep_results(seeds=2, labels=("dot", "none"), failing=False)
+    second = sweep_results(seeds=2, labels=("general", "additive"), failing=False)._replace(name="More scores")
+    joined = join_results([first, second])  # other points: one grid
+    assert joined.axes == {"attention": ("dot", "none", "general", "additive")}
+    assert (joined.compare, joined.baseline, len(joined.trials)) == ("attention", "dot", 8)
+    assert compare_to_baseline(joined).comparisons == 3
+    wide = sweep_results(seeds=2, labels=("dot",), other=("gru",), failing=False)
+    wide = wide._replace(axes={"attention": ("dot",), "model.decoder.size": ("64",)}, trials=tuple(
+        each._replace(point={"attention": "dot", "model.decoder.size": "32"}) for each in wide.trials
+    ))  # fmt: skip
+    joined = join_results([first, wide])  # an axis that the first lacks: the value of its setting
+    assert joined.axes == {"attention": ("dot", "none"), "model.decoder.size": ("64", "32")}
+    joined = join_results([first, first])  # the same points: sweep against sweep
+    names = ("Scores of attention on dates (1)", "Scores of attention on dates (2)")
+    assert joined.axes == {"attention": ("dot", "none"), "sweep": names}
+    assert (joined.compare, joined.baseline) == ("sweep", names[0])
+    comparison = compare_to_baseline(joined)
+    assert [row.differences["exact_match"].spread.mean for row in comparison.rows if row.differences] == [0.0, 0.0]
 
 
 def test_results_that_cannot_be_compared_are_refused():

@@ -316,6 +316,25 @@ def test_the_commands_from_plan_to_report(file, finished, tmp_path, capsys):
     check_keys("sweep status", status)
 
 
+def test_sweeps_are_joined_and_their_tests_simulated(file, finished, tmp_path, capsys):
+    first, second = (str(shutil.copytree(finished[0], tmp_path / name)) for name in ("first", "second"))
+    assert main(["sweep", "report", str(file), second, "--out", first]) == 0
+    joined = tmp_path / "claim+second" / "report"
+    assert capsys.readouterr().out == f"report: {joined / 'report.html'}\n"
+    assert "4 of 4 runs done" in (joined / "report.md").read_text()
+    assert '<a href="../../second/trials/' in (joined / "report.html").read_text()
+    assert main(["sweep", "report", str(file), str(tmp_path / "claim+second"), "--out", first]) == 2
+    assert "no sweep" in capsys.readouterr().err
+    assert main(["sweep", "plan", str(file), second, "--out", first]) == 2
+    assert "sweep plan takes one sweep" in capsys.readouterr().err
+    assert main(["sweep", "simulate", str(file), "--repeats", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    check_keys("sweep simulate", found)
+    assert {row["kind"] for row in found["rows"]} == {"ErrorRate", "Power", "PopulationRate"}
+    assert main(["sweep", "plan", str(file), "--out", first, "--effect", "0.1"]) == 2
+    assert "give the effect in standard deviations, such as --effect 3sd" in capsys.readouterr().err
+
+
 SCORE_FILE = """
 import s2s_jax as s2s
 from scale import SCALE

@@ -300,6 +300,12 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="a Python file with sweep(), or the name of a shipped one")
     parser.add_argument(
+        "others",
+        nargs="*",
+        metavar="OTHER",
+        help="report: further sweeps, files or folders, to join with the first on the axes that they share",
+    )
+    parser.add_argument(
         "--function", default="sweep", help="the function of FILE that returns the Sweep or Tuning (default: sweep)"
     )
     parser.add_argument("--seeds", type=int, default=0, help="use only the first so many seeds (default: all)")

@@ -1,5 +1,6 @@
 """`s2s sweep`: plans, runs, watches, reports or verifies the sweep of a file, or runs a tuning."""
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -17,6 +18,7 @@ from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.launch import ExecutorConfig, launch
 from s2s_jax.sweep.plan import count_comparisons, make_plan, trial_groups
 from s2s_jax.sweep.report import write_report
+from s2s_jax.sweep.report.join import join_results, read_folder
 from s2s_jax.sweep.report.simulation import describe_effect, simulate
 from s2s_jax.sweep.results import collect_results, scores_by_point
 from s2s_jax.sweep.status import StatusRow, status_rows, status_summary, status_table
@@ -29,6 +31,9 @@ from s2s_jax.training.console import training_console
 
 def sweep_command(arguments: Arguments) -> int:
     """Run the command; returns its exit code."""
+    options = arguments.options
+    if options.others and options.action != "report":
+        raise UsageError(f"sweep {options.action} takes one sweep, got {options.file} and {' '.join(options.others)}")
     named = find_sweep(arguments)
     if isinstance(named.sweep, Tuning):
         return _tune(named.sweep, named.folder, arguments)
@@ -146,9 +151,28 @@ def _watch(trial_dirs: list[TrialDir], metric: str, console: Console) -> list[St
 
 
 def _report(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
-    folder = _write_report(sweep, named, make_plan(sweep, named.folder).trial_dirs)
+    trial_dirs = make_plan(sweep, named.folder).trial_dirs
+    if arguments.options.others:
+        folder = _write_joined(sweep, named, trial_dirs, arguments)
+    else:
+        folder = _write_report(sweep, named, trial_dirs)
     print(json.dumps({"report": str(folder)}) if arguments.options.json else f"report: {folder / 'report.html'}")
     return 0
+
+
+def _write_joined(sweep: Sweep, named: NamedSweep, trial_dirs: list[TrialDir], arguments: Arguments) -> Path:
+    """The report of a sweep with others, beside the folder of the first."""
+    first = collect_results(sweep, trial_dirs, name=named.name, claim=named.claim, command=named.command)
+    results = [first]
+    for other in arguments.options.others:
+        folder = Path(other)
+        if not (folder / "trials").is_dir():
+            options = argparse.Namespace(**{**vars(arguments.options), "file": other, "out": None})
+            folder = find_sweep(dataclasses.replace(arguments, options=options)).folder
+        results.append(read_folder(folder, first, name=folder.name))
+    folder = named.folder.parent / "+".join(each.name for each in results) / "report"
+    write_report(join_results(results), folder)
+    return folder
 
 
 def _write_report(sweep: Sweep, named: NamedSweep, trial_dirs: list[TrialDir]) -> Path:
