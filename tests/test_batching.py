@@ -1,5 +1,6 @@
 """How lines become batches: bounds, order, padding, and independence of neighbors."""
 
+import jax
 import numpy as np
 import pytest
 from fake import MODEL, table
@@ -16,6 +17,8 @@ from s2s_jax.decode.batching import (
     run_batches,
 )
 from s2s_jax.decode.forced_decoding import PairScorer
+from s2s_jax.decode.lexical_constraints import ConstrainedLine
+from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.search import SearchConfig, compiled_search
 from s2s_jax.decode.translate import Translator
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -99,3 +102,30 @@ def test_a_line_does_not_depend_on_the_budget_of_its_batch(tokens):
         for each in (config, plain)
     )
     np.testing.assert_allclose(scores, scores_of_all, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_the_program_of_a_line_in_invariant_batches_depends_on_no_other_line(size):
+    """Nor on the window, also with constraints; and there are few programs. The search finds nothing."""
+    tokenizer = Characters(["a"])
+    pair, shapes = PairTokenizer(tokenizer, tokenizer), {}
+
+    def search(params, source, numbers, **constraints):
+        arrays = {name: jax.tree.map(np.shape, leaf) for name, leaf in constraints.items()}
+        for number in numbers[source.any(1)].tolist():
+            shapes.setdefault(number, []).append((source.shape, str(arrays)))
+        none = np.full((len(numbers), 1), -np.inf)
+        zeros = np.zeros((len(numbers), 1, 1), np.int32)
+        return SearchResult(zeros, zeros + 0.0, zeros[..., None] + 0.0, none, none > 0, none)
+
+    translator = Translator(search, pair, SearchConfig(batch_invariant=True, batch_size=size))
+    lines = [ConstrainedLine("a" * count) for count in (1, 40, 2, 9, 3, 1)]
+    lines += [ConstrainedLine("a", "a" * count) for count in (1, 3, 17)] + [ConstrainedLine("aa", phrases=("a",))]
+    for window in (1, 4, 100):
+        found = list(translator.translate(table(), lines, window=window))
+        assert [each.source for each in found] == [each.line for each in lines]
+    for number in range(len(lines)):
+        assert len(shapes[number]) == 3
+        assert len(set(shapes[number])) == 1, lines[number]
+    assert {shape[0] for (shape, _), *_ in shapes.values()} == {next_power_of_two(size)}
+    assert len({each[0] for each in shapes.values()}) == 6  # three lengths, two prefixes, phrases

@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from stdin import type_in
-
-starlette = pytest.importorskip("starlette")
+from json_page import check_keys
 from starlette.testclient import TestClient
+from stdin import type_in
 
 from s2s_jax.serve.api import OPERATIONS
 from s2s_jax.serve.app import SECURITY_HEADERS, create_app
@@ -321,7 +320,9 @@ def server(trained_run):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-m", "s2s_jax", *words], stdout=subprocess.PIPE, env=environment)
     try:
-        yield process, json.loads(process.stdout.readline())["address"]
+        printed = json.loads(process.stdout.readline())
+        check_keys("serve", printed)
+        yield process, printed["address"]
     finally:
         process.kill()
         process.wait()

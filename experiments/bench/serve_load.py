@@ -29,6 +29,7 @@ import s2s_jax as s2s
 from s2s_jax.decode.json_records import pair_record, translation_record
 from s2s_jax.text.sources import read_split
 
+IDLE_SECONDS = 10  # after which a connection is not used again: the server may be closing it
 BROKEN = (
     ("/v1/translate", b"{", 400, "bad_json"),
     ("/v1/translate", b"\xff\xfe", 400, "bad_json"),
@@ -69,7 +70,12 @@ class Client:
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of the response."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        while self.idle and time.monotonic() - self.idle[-1][2] > IDLE_SECONDS:
+            self.idle.pop()[1].close()
+        if self.idle:
+            reader, writer, _ = self.idle.pop()
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         )
@@ -86,7 +92,7 @@ class Client:
         if headers.get("connection") == "close":
             writer.close()
         else:
-            self.idle.append((reader, writer))
+            self.idle.append((reader, writer, time.monotonic()))
         return int(status_line.split()[1]), content
 
 

@@ -28,7 +28,7 @@ def serve_command(arguments: Arguments) -> None:
             raise
         raise UsageError(needs_extra("s2s serve", "serve")) from None
     keep_freed_memory()
-    values = dict(each.split("=", 1) for each in arguments.overrides)
+    values: dict[str, Any] = dict(each.split("=", 1) for each in arguments.overrides)
     device = {name.removeprefix("device."): value for name, value in values.items() if name.startswith("device.")}
     use_device(arguments, DeviceConfig(**device))
     names = model_names(options.runs)

@@ -86,7 +86,7 @@ class Metrics:
     def count_compilations(self) -> Callable[[], None]:
         """Count the programs that jax compiles from now on, until the returned function is called."""
 
-        def record(event: str, seconds: float, **_: object) -> None:
+        def record(event: str, duration_secs: float, **_: str | int) -> None:
             if event == COMPILATION:
                 self.compilations.add("load" if self.ready else "start")
 

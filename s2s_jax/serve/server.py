@@ -11,6 +11,7 @@ from s2s_jax.serve.config import ServeConfig
 from s2s_jax.serve.service import Service
 
 BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 30  # that an idle connection stays open
 GRACE_SECONDS = 5  # beyond the deadline, for what is under way at the end
 
 
@@ -37,6 +38,7 @@ def serve(service: Service, announce: Callable[[str], None]) -> None:
         proxy_headers=False,
         ws="none",
         lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(config.deadline) + GRACE_SECONDS,
     )
     uvicorn.Server(settings).run(sockets=[listening])
@@ -52,6 +54,6 @@ def listen(config: ServeConfig) -> socket.socket:
         (family, _, _, _, address), *_ = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        known = not isinstance(error, socket.gaierror) and error.errno  # otherwise its text has the address in it again
-        reason = os.strerror(error.errno) if known else error.strerror
+        number = 0 if isinstance(error, socket.gaierror) else error.errno or 0
+        reason = os.strerror(number) if number else error.strerror  # whose own text may have the address in it again
         raise OSError(error.errno, reason, f"{config.host}:{config.port}") from None

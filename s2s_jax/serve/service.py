@@ -67,7 +67,7 @@ class Service:
         model, examples = self.model(request.model), _examples(request.pairs)
         scored = await _within(self._seconds(request.timeout), self._scored(model, examples))
         hidden = ("alignment", *(() if request.tokens else (*TOKEN_FIELDS, "source_tokens")))
-        return [_without(pair_record(pair), hidden) for pair in scored]
+        return [pair_record(pair, without=hidden) for pair in scored]
 
     async def align(self, request: AlignRequest) -> list[dict[str, Any]]:
         """A record per pair; one without tokens for a line that is blank or has an empty translation."""
@@ -184,13 +184,8 @@ def _examples(pairs: Sequence[tuple[str, ...]]) -> list[Example]:
 
 
 def _translation_record(translation: Translation, request: TranslateRequest) -> dict[str, Any]:
-    record = translation_record(translation, request.n_best)
     hidden = (*(() if request.tokens else TOKEN_FIELDS), *(() if request.alignment else ("alignment",)))
-    record["hypotheses"] = [_without(each, hidden) for each in record["hypotheses"]]
+    record = translation_record(translation, request.n_best, without=hidden)
     if not (request.tokens or request.alignment):
         del record["source_tokens"]
     return record | ({"unread": translation.unread} if translation.unread else {})
-
-
-def _without(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in names}
