@@ -16,6 +16,7 @@ from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.evaluate.metrics import METRICS, Predictions
+from s2s_jax.run.check import smoothing_warning
 from s2s_jax.run.rewards import text_reward
 from s2s_jax.shapes import BOS, EOS, PAD, UNK, Batch
 from s2s_jax.text.symbol_tokenizers import Words
@@ -417,6 +418,14 @@ def test_a_setting_that_makes_no_sense_is_refused(changes, message):
     ("changes", "message"),
     [
         (("reinforce", "sequence_training.candidates=beam"), "set sequence_training.candidates=sample"),
+        (
+            ("raml", "sequence_training.candidates=beam"),
+            "edited targets alone; set sequence_training.candidates=sample",
+        ),
+        (("reinforce", "sequence_training.reference=true"), "set sequence_training.reference=false"),
+        (("minimum-risk", "loss.coverage=1"), "set loss.coverage=0, or sequence_training.start above 0"),
+        (("raml", "scheduled_sampling.start=0.5"), r"set scheduled_sampling.start=1.0, or sequence_training.start"),
+        (("raml", "scheduled_sampling.schedule=linear"), "set scheduled_sampling.schedule=constant, or"),
         (("reinforce", "sequence_training.samples=1"), "set sequence_training.samples=2 or more, or .*baseline=batch"),
         (("minimum-risk", "sequence_training.samples=1"), "set sequence_training.samples=2 or more"),
         (
@@ -434,6 +443,13 @@ def test_what_cannot_be_combined_is_refused(changes, message):
     objective, *others = changes
     with pytest.raises(ValueError, match=message):
         run.check_trainable(tiny.experiment(f"loss.objective={objective}", *others))
+
+
+def test_label_smoothing_without_effect_is_reported():
+    changes = ("loss.objective=raml", "loss.label_smoothing=0.1")
+    assert smoothing_warning(tiny.experiment(*changes)).startswith("loss.label_smoothing=0.1 has no effect")
+    assert smoothing_warning(tiny.experiment(*changes, "sequence_training.start=0.5")) is None
+    assert smoothing_warning(tiny.experiment(changes[1])) is None
 
 
 def test_an_unknown_metric_of_texts_is_refused_by_its_setting():

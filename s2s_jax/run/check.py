@@ -20,7 +20,7 @@ from s2s_jax.text.tokenizers import FeatureTokenizerConfig
 from s2s_jax.training import distributed
 from s2s_jax.training.objectives import OBJECTIVES, SequenceLevel
 from s2s_jax.training.optimizer import check_patterns
-from s2s_jax.training.scheduled_sampling import SOFT_PREDICTIONS
+from s2s_jax.training.scheduled_sampling import SOFT_PREDICTIONS, ScheduledSamplingConfig
 from s2s_jax.training.sequence_level.config import SequenceTraining
 from s2s_jax.training.sequence_level.rewards import REWARDS
 from s2s_jax.training.step import TrainState
@@ -170,16 +170,51 @@ def _hidden_word_problems(experiment: Experiment) -> Iterator[str]:
             )
 
 
+def _without_cross_entropy(experiment: Experiment) -> Iterator[str]:
+    """What is a part of cross-entropy, where that has no weight at any step."""
+    if experiment.sequence_training.has_cross_entropy:
+        return
+    parts = [(f"loss.{name}", getattr(experiment.loss, name), "0") for name in experiment.loss.terms]
+    sampling = experiment.scheduled_sampling
+    if not sampling.is_teacher_forcing:
+        name = "start" if sampling.schedule == "constant" else "schedule"
+        default = getattr(ScheduledSamplingConfig(), name)
+        parts.append((f"scheduled_sampling.{name}", getattr(sampling, name), default))
+    for setting, value, default in parts:
+        yield (
+            f"{setting}={value} is a part of cross-entropy, which has no weight beside loss.objective="
+            f"{experiment.loss.objective}; set {setting}={default}, or sequence_training.start above 0."
+        )
+
+
+def smoothing_warning(experiment: Experiment) -> str | None:
+    """A warning where label smoothing, which many experiments have, is a part of a loss without weight; else None."""
+    loss, mixed = experiment.loss, experiment.sequence_training.has_cross_entropy
+    if not loss.label_smoothing or mixed or not isinstance(OBJECTIVES[loss.objective], SequenceLevel):
+        return None
+    return (
+        f"loss.label_smoothing={loss.label_smoothing} has no effect: cross-entropy has no weight beside loss.objective="
+        f"{loss.objective}; give it one with --sequence-training.start."
+    )
+
+
 def _sequence_problems(experiment: Experiment) -> Iterator[str]:
     """What a sequence-level objective cannot be combined with."""
     objective, config = experiment.loss.objective, experiment.sequence_training
     if not isinstance(OBJECTIVES[objective], SequenceLevel):
         return
-    if objective in ("reinforce", "self-critical") and config.candidates == "beam":
+    if objective in ("reinforce", "self-critical", "raml") and config.candidates == "beam":
+        why = "whose candidates are edited targets" if objective == "raml" else "whose gradient is right for samples"
         yield (
-            f"sequence_training.candidates=beam is for loss.objective=minimum-risk, got {objective}, whose gradient "
-            "is right for samples alone; set sequence_training.candidates=sample."
+            f"sequence_training.candidates=beam is for loss.objective=minimum-risk, got {objective}, {why} alone; set "
+            "sequence_training.candidates=sample."
         )
+    if objective in ("reinforce", "self-critical", "raml") and config.reference:
+        yield (
+            f"sequence_training.reference=true is for loss.objective=minimum-risk, got {objective}, which compares no "
+            "candidates with the target; set sequence_training.reference=false."
+        )
+    yield from _without_cross_entropy(experiment)
     if objective == "reinforce" and config.baseline == "leave-one-out" and config.samples == 1:
         yield (
             "sequence_training.baseline=leave-one-out needs other samples of the sentence, got "

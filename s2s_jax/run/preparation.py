@@ -18,7 +18,7 @@ from rich.console import Console
 from s2s_jax.config import Experiment, settings, with_epochs
 from s2s_jax.model.interface import Model, Params
 from s2s_jax.run.batches import default_max_length
-from s2s_jax.run.check import check_experiment
+from s2s_jax.run.check import check_experiment, smoothing_warning
 from s2s_jax.run.environment import record_start
 from s2s_jax.run.identity import identity
 from s2s_jax.run.inputs import Inputs, read_inputs, write_run
@@ -123,8 +123,9 @@ def prepared_run(
             if distributed.is_first():
                 record_start(directory, first)
             _print_sizes(print_line, experiment, state, shared.tokenizers, plan)
-            if warning := warmup_warning(experiment.optimizer, experiment.steps):
-                print_line(f"warning: {warning}")
+            for warning in (warmup_warning(experiment.optimizer, experiment.steps), smoothing_warning(experiment)):
+                if warning:
+                    print_line(f"warning: {warning}")
         with _writer(experiment, plan, directory, log, resumed_at=first, validated_every=policy.every) as writer:
             context = TrainerContext(
                 batches=plan.from_step,
