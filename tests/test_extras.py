@@ -14,10 +14,12 @@ from s2s_jax.export.exported import _parameters
 from s2s_jax.export.exporter import _save
 from s2s_jax.extras import needs_extra, packages_of
 from s2s_jax.sweep.executors import ray, slurm
+from s2s_jax.sweep.executors.interface import ExecutorConfig, Progress
 from s2s_jax.sweep.tune import Tuning, tune
 from s2s_jax.training.trackers import TRACKERS
 
 TUNING = Tuning(base=tiny.experiment(), ranges={"seed": [0, 1]})
+SILENT = Progress(finished=lambda *_: None, note=print)
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 REQUIRES = ["jax>=0.10.2", *(f'{each}; extra == "{name}"' for name, group in EXTRAS.items() for each in group)]
@@ -53,8 +55,8 @@ def test_without_metadata_the_extra_is_named(monkeypatch):
         ("safetensors.numpy", "export", "an export", lambda: _save({}, Path())),
         ("safetensors.numpy", "export", "an exported run", lambda: _parameters(Path())),
         ("optuna", "tune", "a tuning", lambda: tune(TUNING, Path(), print)),
-        ("ray", "ray", "--executor ray", lambda: ray.run_on_ray([], print, address="", jobs=1, retries=0)),
-        ("submitit", "slurm", "--executor slurm", lambda: slurm.run_on_slurm([], print, options={}, jobs=1, retries=0)),
+        ("ray", "ray", "--executor ray", lambda: ray.run_on_ray([], SILENT, ExecutorConfig(name="ray"), retries=0)),
+        ("submitit", "slurm", "--executor slurm", lambda: slurm.run_on_slurm([], SILENT, ExecutorConfig(), retries=0)),
     ],
 )
 def test_a_feature_without_its_packages_names_what_an_index_knows(monkeypatch, module, extra, feature, use):

@@ -260,7 +260,7 @@ def edit(directory: Path, old: str, new: str) -> None:
     """Change a run's settings together with their checksum."""
     record = json.loads((directory / "config.json").read_text().replace(old, new))
     del record["crc32"]
-    run_dir._write_sealed(directory / "config.json", record)
+    run_dir.write_sealed(directory / "config.json", record)
 
 
 def test_settings_that_are_not_those_of_the_checkpoints_are_refused(copy: Path):

@@ -1,14 +1,17 @@
 """A grid of tiny runs: planned, run, killed, failed, watched, verified and reported from the command line."""
 
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import typing
 from pathlib import Path
@@ -22,25 +25,27 @@ from s2s_jax.cli import main
 from s2s_jax.cli.arguments import command_parsers, make_parser
 from s2s_jax.config import override
 from s2s_jax.evaluate.metrics import METRICS, Metric
-from s2s_jax.run.run_dir import read_json, write_json
-from s2s_jax.sweep import fingerprint
+from s2s_jax.run.run_dir import read_json, write_json, write_sealed
+from s2s_jax.sweep import fingerprint, heartbeat
 from s2s_jax.sweep.executors.ray import run_on_ray
 from s2s_jax.sweep.executors.slurm import run_on_slurm
 from s2s_jax.sweep.fingerprint import assign_dirs, trial_identity
+from s2s_jax.sweep.heartbeat import show_sign_of_life
 from s2s_jax.sweep.launch import EXECUTORS, ExecutorConfig, ExecutorName, launch
-from s2s_jax.sweep.plan import identical_points, make_plan, trial_groups
+from s2s_jax.sweep.plan import find_trials, identical_points, make_plan, trial_groups
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
 from s2s_jax.sweep.report.tables import table_columns
-from s2s_jax.sweep.results import collect_results, read_metrics, validation_curves
+from s2s_jax.sweep.results import collect_results, read_metrics, read_result, validation_curves
 from s2s_jax.sweep.status import status_rows, status_summary
 from s2s_jax.sweep.sweep import SplitName, Sweep, grid_points, grid_trials
 from s2s_jax.sweep.trial import run_group
-from s2s_jax.sweep.trial_files import launch_mode, read_outcome
+from s2s_jax.sweep.trial_files import bad_files, launch_mode, read_counts, read_outcome, read_record
 from s2s_jax.sweep.tune import tune
 from s2s_jax.sweep.tuning import SAMPLERS, Range, SamplerName, Tuning
 from s2s_jax.sweep.verify import verify_trial
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import SOURCES, SPLITS
+from s2s_jax.training.lock import Lock
 
 SCORE = "model.attention.score"
 
@@ -78,7 +83,7 @@ def test_replicas_are_all_that_one_program_can_train(tmp_path):
 
 
 def test_replicas_that_diverge_leave_the_rest_done(tmp_path):
-    """A second try trains only those that have no numbers, and they stay replicas."""
+    """A second try, which must be asked for, trains only those that have no numbers, and they stay replicas."""
     rates = {"optimizer.learning_rate": [1e-3, 1e38]}
     base = tiny.experiment(
         "steps=3", "data.train_size=200", "data.eval-size=20", "optimizer.name=sgd", "checkpoint.every=1"
@@ -90,7 +95,9 @@ def test_replicas_that_diverge_leave_the_rest_done(tmp_path):
         assert run_group(group) == "diverged"
         assert read_outcome(good)["status"] == "done"
         assert "the step was not taken" in read_outcome(bad)["error"]
-    ((left,),) = trial_groups(made, assign_dirs(list(grid_trials(made)), tmp_path))
+    trial_dirs = assign_dirs(list(grid_trials(made)), tmp_path)
+    assert trial_groups(made, trial_dirs) == []
+    ((left,),) = trial_groups(made, trial_dirs, diverged=True)
     assert left.folder == bad
     assert run_group((left,)) == "diverged"
     assert launch_mode(good) == launch_mode(bad) == "replicas"
@@ -239,6 +246,182 @@ def test_complete_trials_are_not_repeated_and_search_does_not_retrain(finished, 
     assert (trial / "run" / "metrics.jsonl").read_bytes() == trained
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def edit(path):
+    """Change one digit of a file."""
+    content = path.read_bytes()
+    at = max(content.rfind(digit) for digit in (b"1", b"2", b"0"))
+    path.write_bytes(content[:at] + b"7" + content[at + 1 :])
+
+
+def lose(path):
+    path.unlink()
+
+
+def replace(path):
+    """Put the file of another trial in its place."""
+    other = next(each for each in path.parent.parent.glob(f"*/{path.name}") if each != path)
+    path.write_bytes(other.read_bytes())
+
+
+SCORED = ("translations.json", "scores.json", "counts.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "damages"),
+    [
+        ("counts.npz", (cut, lose, replace)),
+        ("scores.json", (cut, edit, lose)),
+        ("translations.json", (cut, edit, lose)),
+        ("outcome.json", (cut, edit, lose)),
+        ("trial.json", (cut, edit, lose)),
+    ],
+)
+def test_a_bad_file_is_found_and_nothing_of_it_is_reported(finished, tmp_path, name, damages):
+    for damage in damages:
+        folder = shutil.copytree(finished[0], tmp_path / damage.__name__)
+        trial_dirs = find_trials(sweep(), folder)
+        trial = trial_dirs[1].folder
+        damage(trial / name)
+        assert bad_files(trial) == ([] if (name, damage) == ("outcome.json", lose) else [trial / name])
+        ((spec,),) = trial_groups(sweep(), trial_dirs)
+        assert spec.folder == trial
+        result = read_result(trial_dirs[1])
+        if name != "trial.json":
+            assert (result.status, result.metrics, result.counts) == ("waiting", {}, {})
+        if name in SCORED:
+            assert result.error == f"{name} is missing or damaged; run the sweep again, which makes it anew"
+        status_rows(trial_dirs, "exact_match")
+
+
+@pytest.mark.parametrize(
+    ("damages", "remade"),
+    [
+        ({"counts.npz": cut, "outcome.json": edit}, SCORED[1:]),
+        ({"translations.json": edit, "trial.json": cut}, SCORED[:1]),
+    ],
+)
+def test_a_bad_file_costs_its_stage_alone(finished, tmp_path, damages, remade):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    trial = find_trials(sweep(), folder)[1].folder
+    kept = ("run/metrics.jsonl", "run/config.json", "trial.json", *SCORED)
+    whole = {name: (trial / name).read_bytes() for name in kept}
+    for name, damage in damages.items():
+        damage(trial / name)
+    old = {name: (trial / name).stat().st_mtime_ns for name in SCORED}
+    (group,) = trial_groups(sweep(), find_trials(sweep(), folder))
+    assert run_group(group) == "done"
+    assert {name: (trial / name).read_bytes() for name in kept} == whole
+    # the same translations again have the same scores
+    assert {name for name in SCORED if (trial / name).stat().st_mtime_ns != old[name]} == set(remade)
+    assert trial_groups(sweep(), find_trials(sweep(), folder)) == []
+
+
+def test_a_damaged_cache_of_data_fingerprints_is_made_again(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    whole = (folder / "data.json").read_bytes()
+    cut(folder / "data.json")
+    assert trial_groups(sweep(), find_trials(sweep(), folder)) == []
+    assert (folder / "data.json").read_bytes() == whole
+
+
+def test_trials_without_checksums_are_reported_as_they_are(finished, tmp_path):
+    """Those of an earlier version; a file that has lost its checksum later is damaged."""
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    for trial in folder.glob("trials/*"):
+        for name in ("outcome.json", *SCORED[:2], "trial.json"):
+            record = read_json(trial / name)
+            del record["crc32"]
+            if name != "trial.json":
+                write_json(trial / name, record)
+        assert read_record(trial / "scores.json") is None
+        del record["format"]
+        write_json(trial / "trial.json", record)
+        scores = read_record(trial / "scores.json")
+        translations = hashlib.blake2b((trial / "translations.json").read_bytes(), digest_size=16).hexdigest()
+        scores["inputs"]["translations"] = translations
+        del scores["counts"]
+        write_json(trial / "scores.json", scores)
+        assert set(read_counts(trial, scores)) >= {"exact_match"}
+    trial_dirs = find_trials(sweep(), folder)
+    assert [bad_files(trial_dir.folder) for trial_dir in trial_dirs] == [[], []]
+    assert trial_groups(sweep(), trial_dirs) == []
+    collected = collect_results(sweep(), trial_dirs, name="tiny", claim="c", command="x")
+    assert [result.status for result in collected.trials] == ["done", "done"]
+
+
+def test_a_renamed_label_retrains_nothing(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    renamed = {"thought vector": {SCORE: "none"}, "Luong's": {SCORE: "dot"}}
+    made = sweep(axes={"attention": renamed}, compare="attention", baseline="thought vector")
+    trial_dirs = find_trials(made, folder)
+    assert trial_groups(made, trial_dirs) == []
+    collected = collect_results(made, trial_dirs, name="tiny", claim="c", command="x")
+    assert [result.point["attention"] for result in collected.trials] == ["thought vector", "Luong's"]
+    assert [result.settings[SCORE] for result in collected.trials] == ["none", "dot"]
+    swapped = {"none": {SCORE: "dot"}, "dot": {SCORE: "none"}}
+    made = sweep(axes={"x": swapped}, compare="x", baseline="dot")
+    assert trial_groups(made, find_trials(made, folder)) == []
+    aliases = {"none": {SCORE: "none"}, "also": {SCORE: "none"}}  # identical points never share a directory
+    made = sweep(axes={"x": aliases}, compare="x", baseline="none")
+    trial_dirs = find_trials(made, folder)
+    assert len(trial_groups(made, trial_dirs)) == 1
+    assert len({trial_dir.folder for trial_dir in trial_dirs}) == 2
+
+
+def test_a_trial_of_a_dead_machine_does_not_look_alive(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    (trial_dir, _) = find_trials(sweep(), folder)
+    (trial_dir.folder / "outcome.json").unlink()
+    (trial_dir.folder / "run" / "lock").write_text("host far-away pid 7\n")
+    assert read_result(trial_dir).status == "running", "there is no other sign than the lock"
+    show_sign_of_life(trial_dir.folder, "far-away", 7)
+    assert read_result(trial_dir).status == "running"
+    beat = trial_dir.folder / "heartbeat.json"
+    os.utime(beat, (time.time() - 3 * 3600,) * 2)
+    result = read_result(trial_dir)
+    assert result.status == "waiting"
+    assert result.error == (
+        "its process on far-away has given no sign of life for 3.0 hours; run the sweep again to resume it"
+    )
+    show_sign_of_life(trial_dir.folder, socket.gethostname(), 2**22 + 1)  # above the largest id of a process
+    assert read_result(trial_dir).status == "waiting", "no process of that id is here"
+
+
+def test_signs_of_life_are_renewed_and_end_with_the_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    with heartbeat.Heartbeat([tmp_path / "trial"]):
+        first = (tmp_path / "trial" / "heartbeat.json").stat().st_mtime_ns
+        began = time.monotonic()
+        while (tmp_path / "trial" / "heartbeat.json").stat().st_mtime_ns == first:
+            assert time.monotonic() - began < 10
+            time.sleep(0.01)
+        assert heartbeat.sign_of_life(tmp_path / "trial").alive
+    assert heartbeat.sign_of_life(tmp_path / "trial") is None
+
+
+def test_a_restart_waits_for_the_worker_of_a_killed_sweep(finished, tmp_path, monkeypatch):
+    """A worker whose sweep was killed saves its state first; only one that stays for long is in use."""
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    trial = find_trials(sweep(), folder)[0].folder
+    (trial / "outcome.json").unlink()
+    ((spec,),) = trial_groups(sweep(), find_trials(sweep(), folder))
+    lock = Lock(trial / "run")
+    lock.__enter__()
+    held = threading.Timer(1.5, lambda: lock.__exit__(None, None, None))
+    held.start()
+    assert run_group((spec,)) == "done"
+    assert not held.is_alive()
+    (trial / "outcome.json").unlink()
+    monkeypatch.setattr(heartbeat, "LOCK_SECONDS", 0)
+    with Lock(trial / "run"):
+        assert run_group((spec,)) == "failed"
+    assert "is in use by" in read_outcome(trial)["error"]
+
+
 def test_drift_is_refused_with_the_difference(finished):
     folder, _ = finished
     drifted = sweep(base=override(sweep().base, "optimizer.learning-rate=0.5"))
@@ -256,7 +439,8 @@ def test_a_trial_that_diverges_is_listed(tmp_path):
     assert outcome["status"] == "diverged"
     assert "the step was not taken" in outcome["error"]
     assert (plan.done, plan.failed) == (0, 1)
-    assert [group[0].folder for group in trial_groups(made, plan.trial_dirs)] == [folder]  # to be tried again
+    assert trial_groups(made, plan.trial_dirs) == []  # it would diverge again
+    assert [group[0].folder for group in trial_groups(made, plan.trial_dirs, diverged=True)] == [folder]
     found = status_rows(plan.trial_dirs, "exact_match")
     assert status_summary(found) == "1 diverged"
     assert found[0].error == outcome["error"]
@@ -500,9 +684,9 @@ def test_trials_of_two_versions_of_the_package_never_share_a_table(finished, tmp
     )
     with pytest.raises(ValueError, match=message):
         launch(sweep(seeds=(0, 1)), folder, ExecutorConfig(), print)
-    record = read_json(plan.trial_dirs[0].folder / "trial.json")
+    record = read_record(plan.trial_dirs[0].folder / "trial.json")
     record["identity"]["package"] = "earlier"
-    write_json(plan.trial_dirs[0].folder / "trial.json", record)
+    write_sealed(plan.trial_dirs[0].folder / "trial.json", record)
     with pytest.raises(ValueError, match=r"earlier: 1 of them, .*never share one table"):
         make_plan(sweep(), folder)
 
@@ -556,9 +740,9 @@ def test_a_trial_that_is_trained_again_has_the_same_bits(finished):
     ((spec,),) = trial_groups(sweep(), plan.trial_dirs[:1], also_done=True)
     scores = spec.folder / "scores.json"
     before = scores.read_text()
-    changed = json.loads(before)
+    changed = read_record(scores)
     changed["metrics"]["exact_match"] = 0.123
-    scores.write_text(json.dumps(changed))
+    write_sealed(scores, changed)
     found = verify_trial(spec)
     scores.write_text(before)
     assert found.digests[0] == found.digests[1]

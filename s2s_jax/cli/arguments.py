@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import s2s_jax
 
@@ -310,12 +310,7 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=0, help="use only the first so many seeds (default: all)")
     parser.add_argument("--out", help="folder of the sweep (default: runs/sweeps/FILE)")
-    parser.add_argument("--jobs", type=int, default=0, help="trials at a time (default: one per GPU, else one)")
-    parser.add_argument(
-        "--executor", default="local", choices=("local", "ray", "slurm"), help="what runs the trials (default: local)"
-    )
-    parser.add_argument("--address", default="", help="of a Ray cluster (default: one on this machine)")
-    parser.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE", help="an option of Slurm")
+    _add_executor(parser)
     parser.add_argument(
         "--replicas",
         action="store_true",
@@ -330,8 +325,32 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=int, default=1000, metavar="N", help="simulate: sweeps per row (default: 1000)"
     )
+    parser.add_argument(
+        "--retry-diverged", action="store_true", help="run: also train trials again that diverged, as they would again"
+    )
     parser.add_argument("--watch", action="store_true", help="status: refresh until all trials are done")
     parser.add_argument("--trial", default="", help="verify: the trial to train again (default: the first)")
+
+
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    """What runs the trials of a sweep; `executor.executor_config` reads it."""
+
+    def add(flag: str, text: str, **options: Any) -> None:
+        parser.add_argument(flag, help=text, **options)
+
+    several: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    add("--executor", "what runs the trials (default: local)", default="local", choices=("local", "ray", "slurm"))
+    add("--jobs", "trials at a time (default: one per visible GPU or TPU chip, else one)", type=int, default=0)
+    add("--per-device", "local: trials that share a GPU and its memory (default: 1)", type=int, metavar="N")
+    add("--cores", "CPU cores per trial (default: an equal part; on a cluster, 1)", type=int, metavar="N")
+    add("--address", "ray: address of the cluster (default: one on this machine)")
+    add("--resources", "ray: what a trial takes, such as GPU=0.25 or TPU=4; may be repeated", **several)
+    add("--runtime-env", "ray: environment of the workers, as JSON or a file of it", metavar="JSON")
+    add("--minutes", "slurm: time limit of a trial's job, which resumes then (default: 1440)", type=int, metavar="N")
+    add("--partition", "slurm: partition of the jobs", metavar="NAME")
+    add("--account", "slurm: account that the jobs are charged to", metavar="NAME")
+    add("--array-size", "slurm: most jobs in one array (default: 1000)", type=int, metavar="N")
+    add("--slurm", "slurm: a parameter of submitit, such as gpus_per_node=1; may be repeated", **several)
 
 
 def _attention(parser: Parser) -> None:

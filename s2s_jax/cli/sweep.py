@@ -12,10 +12,11 @@ from rich.live import Live
 
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.console import OutputConsole
+from s2s_jax.cli.executor import executor_config
 from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.cli.sweep_file import NamedSweep, find_sweep
 from s2s_jax.sweep.fingerprint import TrialDir
-from s2s_jax.sweep.launch import ExecutorConfig, launch
+from s2s_jax.sweep.launch import launch
 from s2s_jax.sweep.plan import count_comparisons, make_plan, trial_groups
 from s2s_jax.sweep.report import write_report
 from s2s_jax.sweep.report.join import join_results, read_folder
@@ -75,13 +76,15 @@ def _plan(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     folders = [str(trial_dir.folder) for trial_dir in plan.trial_dirs]
     if arguments.options.json:
         record = {name: getattr(plan, name) for name in ("done", "failed", "seconds", "megabytes", "power")}
-        print(json.dumps({"trials": folders, **record, "identical": [group._asdict() for group in plan.identical]}))
+        lists = {"identical": [group._asdict() for group in plan.identical], "damaged": list(map(str, plan.damaged))}
+        print(json.dumps({"trials": folders, **record, **lists}))
         return 0
     print("\n".join(folders))
     print(f"{len(folders)} trials: {plan.done} done, {plan.failed} failed; every model was built and its step traced")
     left = "unknown until a trial is done" if plan.seconds is None else f"{plan.seconds / 60:.0f} minutes, one by one"
     print(f"time left: {left}; up to {plan.megabytes:.0f} MB of checkpoints")
-    print("\n".join([*map(str, plan.identical), plan.power]))
+    damaged = [f"{path} is missing, damaged or was changed by hand; run makes it again" for path in plan.damaged]
+    print("\n".join([*map(str, plan.identical), *damaged, plan.power]))
     return 0
 
 
@@ -109,9 +112,8 @@ def _simulate(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
 def _run(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
     options, folder = arguments.options, named.folder
     console = _console(arguments)
-    slurm = dict(pair.split("=", 1) for pair in options.slurm)
-    executor = ExecutorConfig(name=options.executor, jobs=options.jobs, address=options.address, options=slurm)
-    outcome = launch(sweep, folder, executor, console.print)
+    executor = executor_config(options)
+    outcome = launch(sweep, folder, executor, console.print, retry_diverged=options.retry_diverged)
     if outcome.signal:
         return _stopped(console, outcome.signal)
     _write_report(sweep, named, outcome.plan.trial_dirs)

@@ -148,11 +148,12 @@ def train_on_ray(words: Sequence[str], processes: int, address: str, *, show: bo
         ray.shutdown()
 
 
-def ray_cluster(address: str, *, show: bool = False) -> Any:
+def ray_cluster(address: str, *, show: bool = False, runtime_env: Mapping[str, Any] | None = None) -> Any:
     """The module `ray`, connected with a cluster; without an address with one that it starts on this machine.
 
     Args:
         show: whether to print what the workers print.
+        runtime_env: the environment of the workers, as Ray has it.
 
     Raises:
         ValueError: Ray is not installed, or there is no cluster at the address.
@@ -163,7 +164,8 @@ def ray_cluster(address: str, *, show: bool = False) -> Any:
         raise ValueError(needs_extra("--executor ray", "ray")) from None
     _check_listener(address)
     try:
-        ray.init(address=address or None, log_to_driver=show, include_dashboard=False, logging_level=logging.ERROR)
+        options = {"include_dashboard": False, "logging_level": logging.ERROR, "runtime_env": dict(runtime_env or {})}
+        ray.init(address=address or None, log_to_driver=show, **options)
     except ConnectionError as error:
         raise ValueError(f"--address {address}: no Ray cluster answers there ({error}).") from None
     return ray

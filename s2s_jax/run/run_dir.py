@@ -19,12 +19,12 @@ SIDES = ("source", "target")
 
 def write_config(directory: Path, experiment: Experiment) -> None:
     """Write the config.json of a run."""
-    _write_sealed(directory / CONFIG_FILE, {"format": RUN_FORMAT, **configs.to_json(experiment)})
+    write_sealed(directory / CONFIG_FILE, {"format": RUN_FORMAT, **configs.to_json(experiment)})
 
 
 def write_facts(directory: Path, facts: dict[str, Any]) -> None:
     """Write the facts.json of a run."""
-    _write_sealed(directory / FACTS_FILE, facts)
+    write_sealed(directory / FACTS_FILE, facts)
 
 
 def read_facts(directory: Path) -> dict[str, Any]:
@@ -76,12 +76,13 @@ def checkpoint_steps(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in (directory / CHECKPOINTS).glob("[0-9]*") if path.name.isdecimal())
 
 
-def _write_sealed(path: Path, record: dict[str, Any]) -> None:
-    write_json(path, {**record, SEAL: _checksum(record)})
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON file that holds a checksum of its own content."""
+    write_json(path, {**record, SEAL: checksum(record)})
 
 
 def _read_sealed(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The content of a file that `_write_sealed` has written.
+    """The content of a file that `write_sealed` has written.
 
     Raises:
         ValueError: it is damaged, or has another format.
@@ -94,14 +95,15 @@ def _read_sealed(path: Path, *, remedy: str) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged, or no file of a run: it has no format; {remedy}.")
     _check_format(path, record["format"])
     seal = record.pop(SEAL, None)
-    if seal != _checksum(record):
+    if seal != checksum(record):
         raise ValueError(
             f"{path} is damaged, or was changed by hand: its checksum does not match its content; {remedy}."
         )
     return record
 
 
-def _checksum(record: dict[str, Any]) -> int:
+def checksum(record: dict[str, Any]) -> int:
+    """The checksum of a JSON object, whatever the order of its keys."""
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 

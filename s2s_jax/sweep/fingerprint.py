@@ -15,7 +15,7 @@ from s2s_jax.imports import LOADED, is_file_name
 from s2s_jax.run.run_dir import RUN_FORMAT, read_json, write_json
 from s2s_jax.run.starting_digests import starting_digests
 from s2s_jax.sweep.sweep import Trial
-from s2s_jax.sweep.trial_files import TRIAL_FILE
+from s2s_jax.sweep.trial_files import TRIAL_FILE, read_record
 from s2s_jax.text.example import Example, WordLinks
 from s2s_jax.text.sources import SPLITS, TARGETS_ONLY, DataConfig, has_splits, read_split
 
@@ -48,20 +48,43 @@ def assign_dirs(trials: Sequence[Trial], folder: Path) -> list[TrialDir]:
         ValueError: a directory of that title was trained from something else (the message lists the differences), or
             the trials were trained by more than one version of this package.
     """
-    cache = folder / "data.json"
-    known: dict[str, str] = read_json(cache) if cache.exists() else {}
+    known = read_known_data(folder)
     before = len(known)
-    trial_dirs = []
-    for trial in trials:
-        identity = trial_identity(trial.experiment, known)
-        name = f"{trial.title}-{trial_fingerprint(identity)}"
-        trial_dirs.append(TrialDir(trial, folder / "trials" / name, identity))
+    identities = [trial_identity(trial.experiment, known) for trial in trials]
+    prints = list(map(trial_fingerprint, identities))
+    names = [f"{trial.title}-{fingerprint}" for trial, fingerprint in zip(trials, prints, strict=True)]
+    folders = _with_renamed(folder / "trials", names, prints)
+    trial_dirs = [TrialDir(*each) for each in zip(trials, folders, identities, strict=True)]
     if len(known) > before:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(cache, known)
+        write_known_data(folder, known)
     _check_no_drift(trial_dirs)
     _check_one_package([trial_dir.folder for trial_dir in trial_dirs])
     return trial_dirs
+
+
+def _with_renamed(root: Path, names: Sequence[str], fingerprints: Sequence[str]) -> list[Path]:
+    """The directory of each trial: its own, or the one that it had before the label of its point was renamed."""
+    free = {path.name for path in root.glob("*") if path.is_dir()} - set(names)
+    folders = []
+    for name, fingerprint in zip(names, fingerprints, strict=True):
+        earlier = [] if (root / name).exists() else sorted(each for each in free if each.endswith(f"-{fingerprint}"))
+        free -= set(earlier[:1])
+        folders.append(root / next(iter(earlier), name))
+    return folders
+
+
+def read_known_data(folder: Path) -> dict[str, str]:
+    """The fingerprints of data that were computed before; a damaged file is computed anew."""
+    try:
+        return read_json(folder / "data.json")
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def write_known_data(folder: Path, known: dict[str, str]) -> None:
+    """Keep the fingerprints of data for later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "data.json", known)
 
 
 def trial_identity(experiment: Experiment, known: dict[str, str]) -> dict[str, Any]:
@@ -127,13 +150,13 @@ def check_same_package(folders: Iterable[Path]) -> None:
 
 
 def _check_one_package(folders: Iterable[Path], *present: str) -> None:
-    begun = [folder / TRIAL_FILE for folder in folders if (folder / TRIAL_FILE).exists()]
-    versions = Counter(read_json(path)["identity"].get("package", "unknown") for path in begun)
+    begun = [(folder, record) for folder in folders if (record := read_record(folder / TRIAL_FILE)) is not None]
+    versions = Counter(record["identity"].get("package", "unknown") for _, record in begun)
     if len({*versions, *present}) > 1:
         counts = ", ".join(f"{version}: {number} of them" for version, number in versions.items())
         now = f"; it is {present[0]} now" if present else ""
         raise ValueError(
-            f"the trials in {begun[0].parent.parent} were trained by other code of s2s_jax ({counts}{now}), and trials "
+            f"the trials in {begun[0][0].parent} were trained by other code of s2s_jax ({counts}{now}), and trials "
             "from before and after a change never share one table; choose another --out, or delete the older trials."
         )
 
@@ -216,9 +239,10 @@ def _check_no_drift(trial_dirs: Sequence[TrialDir]) -> None:
     current = {trial_dir.folder for trial_dir in trial_dirs}
     for trial_dir in trial_dirs:
         for other in trial_dir.folder.parent.glob(f"{trial_dir.trial.title}-????????"):
-            if other in current or not (other / TRIAL_FILE).exists():
+            record = None if other in current else read_record(other / TRIAL_FILE)
+            if record is None:
                 continue
-            before, now = read_json(other / TRIAL_FILE)["identity"], trial_dir.identity
+            before, now = record["identity"], trial_dir.identity
             changed = [
                 f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
                 for name in {**before, **now}

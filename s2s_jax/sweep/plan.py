@@ -17,7 +17,7 @@ from s2s_jax.sweep.fingerprint import TrialDir, assign_dirs
 from s2s_jax.sweep.significance import describe_power
 from s2s_jax.sweep.sweep import Point, Sweep, Trial, describe_point, grid_points, grid_trials
 from s2s_jax.sweep.trial import TrialGroup, TrialSpec, is_complete
-from s2s_jax.sweep.trial_files import launch_mode, read_outcome
+from s2s_jax.sweep.trial_files import bad_files, launch_mode, read_outcome
 
 
 class IdenticalPoints(NamedTuple):
@@ -45,6 +45,17 @@ class SweepPlan(NamedTuple):
     seconds: float | None  # that are left, one trial after the other; None until a trial is done
     megabytes: float  # of disk, for the trials that are left
     identical: list[IdenticalPoints]  # points whose axes differ and whose trials do not
+    damaged: list[Path]  # files that are damaged or missing, and are made again
+
+
+def find_trials(sweep: Sweep, folder: Path) -> list[TrialDir]:
+    """The trials of a sweep with their directories; no model is built.
+
+    Raises:
+        ValueError: a directory was trained from something else.
+    """
+    import_code(sweep.base.imports)
+    return assign_dirs(list(grid_trials(sweep)), folder)
 
 
 def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
@@ -53,22 +64,23 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
     Raises:
         ValueError: a trial cannot be trained, or its directory was trained from something else.
     """
-    import_code(sweep.base.imports)
-    trial_dirs = assign_dirs(list(grid_trials(sweep)), folder)
+    trial_dirs = find_trials(sweep, folder)
     first_seed = [trial_dir for trial_dir in trial_dirs if trial_dir.trial.seed == sweep.seeds[0]]
     megabytes = sum(_check(sweep, trial_dir.trial) for trial_dir in first_seed) * len(sweep.seeds)
     outcomes = [read_outcome(trial_dir.folder) for trial_dir in trial_dirs]
     seconds = [outcome["seconds"] for outcome in outcomes if outcome["status"] == "done"]
-    left = len(_incomplete(sweep, trial_dirs))
+    left = len(_incomplete(sweep, trial_dirs, diverged=False))
+    diverged = sum(outcome["status"] == "diverged" for outcome in outcomes)
     compared = count_comparisons(sweep)
     return SweepPlan(
         trial_dirs,
-        done=len(trial_dirs) - left,
+        done=len(trial_dirs) - left - diverged,
         failed=sum(outcome["status"] in ("failed", "diverged") for outcome in outcomes),
         power=describe_power(compared, seeds=len(sweep.seeds)) if compared else "Nothing is compared.",
         seconds=float(np.mean(seconds)) * left if seconds else None,
         megabytes=megabytes * left / len(trial_dirs),
         identical=identical_points([trial_dir.trial for trial_dir in first_seed]),
+        damaged=[path for trial_dir in trial_dirs for path in bad_files(trial_dir.folder)],
     )
 
 
@@ -111,13 +123,17 @@ def _check(sweep: Sweep, trial: Trial) -> float:
     return numbers * 4e-6 * (experiment.checkpoint.keep + experiment.checkpoint.best)
 
 
-def trial_groups(sweep: Sweep, trial_dirs: Sequence[TrialDir], *, also_done: bool = False) -> list[TrialGroup]:
+def trial_groups(
+    sweep: Sweep, trial_dirs: Sequence[TrialDir], *, also_done: bool = False, diverged: bool = False
+) -> list[TrialGroup]:
     """What is left to do, as workers receive it: groups of one trial, or of all that one program can train.
 
     Args:
         also_done: include trials that are complete.
+        diverged: include trials that diverged, as they would again.
     """
-    specs = [_spec(sweep, trial_dir) for trial_dir in trial_dirs] if also_done else _incomplete(sweep, trial_dirs)
+    every = [_spec(sweep, trial_dir) for trial_dir in trial_dirs]
+    specs = every if also_done else _incomplete(sweep, trial_dirs, diverged=diverged)
     if not sweep.replicas:
         return [(spec,) for spec in specs]
     groups: dict[Experiment | Path, list[TrialSpec]] = {}
@@ -127,9 +143,11 @@ def trial_groups(sweep: Sweep, trial_dirs: Sequence[TrialDir], *, also_done: boo
     return [tuple(group) for group in groups.values()]
 
 
-def _incomplete(sweep: Sweep, trial_dirs: Sequence[TrialDir]) -> list[TrialSpec]:
+def _incomplete(sweep: Sweep, trial_dirs: Sequence[TrialDir], *, diverged: bool) -> list[TrialSpec]:
     """The trials that are not done, or were scored with other settings of search or evaluation."""
-    return [spec for spec in (_spec(sweep, trial_dir) for trial_dir in trial_dirs) if not is_complete(spec)]
+    specs = [_spec(sweep, trial_dir) for trial_dir in trial_dirs]
+    left = [spec for spec in specs if not is_complete(spec)]
+    return [spec for spec in left if diverged or read_outcome(spec.folder)["status"] != "diverged"]
 
 
 def _spec(sweep: Sweep, trial_dir: TrialDir) -> TrialSpec:

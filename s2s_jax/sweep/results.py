@@ -13,11 +13,18 @@ from s2s_jax.config import settings
 from s2s_jax.evaluate.config import EvaluationConfig
 from s2s_jax.evaluate.metrics import Predictions, signatures
 from s2s_jax.run.environment import read_starts
-from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.fingerprint import TrialDir
+from s2s_jax.sweep.heartbeat import is_running, sign_of_life
 from s2s_jax.sweep.sweep import Sweep
-from s2s_jax.sweep.trial_files import COUNTS_FILE, SCORES_FILE, TRANSLATIONS_FILE, launch_mode, read_outcome
-from s2s_jax.training.lock import is_held
+from s2s_jax.sweep.trial_files import (
+    SCORES_FILE,
+    TRANSLATIONS_FILE,
+    bad_files,
+    launch_mode,
+    read_counts,
+    read_outcome,
+    read_record,
+)
 from s2s_jax.training.metrics_writer import read_metrics
 
 TrialStatus = Literal["waiting", "running", "done", "failed", "diverged"]
@@ -107,22 +114,23 @@ def collect_results(
 def read_result(trial_dir: TrialDir) -> TrialResult:
     """The result of one trial as its directory records it."""
     trial, folder = trial_dir.trial, trial_dir.folder
-    outcome, records = read_outcome(folder), read_metrics(folder / "run" / "metrics.jsonl")
-    status = outcome["status"]
-    if status == "waiting" and is_held(folder / "run"):
-        status = "running"
+    records = read_metrics(folder / "run" / "metrics.jsonl")
+    status, error = trial_status(folder)
     known: dict[str, Any] = {}
     if ended := [record for record in records if record["kind"] == "end"]:
         known = {name: ended[-1][name] for name in ("tokens", "seconds")} | {"steps": ended[-1]["step"]}
         known["tokens"] = int(known["tokens"])
-    if status == "done" and (folder / SCORES_FILE).exists():
-        known |= _read_scores(folder, trial.experiment.evaluation)
+    if status == "done":
+        known |= (scored := _read_scores(folder, trial.experiment.evaluation))
+        if not scored:
+            names = ", ".join(path.name for path in bad_files(folder)) or SCORES_FILE
+            status, error = "waiting", f"{names} is missing or damaged; run the sweep again, which makes it anew"
     return TrialResult(
         name=folder.name,
         point=trial.point,
         seed=trial.seed,
         status=status,
-        error=outcome.get("error", ""),
+        error=error,
         launch_mode=launch_mode(folder),
         folder=folder,
         start=next(iter(read_starts(folder / "run")[::-1]), {}),
@@ -136,11 +144,22 @@ def scores_by_point(trial_dirs: Sequence[TrialDir], metric: str) -> list[Float[n
     """The metric of the finished trials of each point, as far as it is a number."""
     found: dict[tuple[str, ...], list[float]] = {}
     for trial_dir in trial_dirs:
-        path = trial_dir.folder / SCORES_FILE
-        if read_outcome(trial_dir.folder)["status"] == "done" and path.exists():
-            value = read_json(path)["metrics"].get(metric)
+        scores = read_record(trial_dir.folder / SCORES_FILE)
+        if read_outcome(trial_dir.folder)["status"] == "done" and scores is not None:
+            value = scores["metrics"].get(metric)
             found.setdefault(tuple(trial_dir.trial.point.values()), []).append(np.nan if value is None else value)
     return [np.array([value for value in values if np.isfinite(value)]) for values in found.values()]
+
+
+def trial_status(folder: Path) -> tuple[TrialStatus, str]:
+    """How a trial stands, and why if it has no scores."""
+    outcome = read_outcome(folder)
+    status, error = outcome["status"], outcome.get("error", "")
+    if status == "waiting" and is_running(folder):
+        return "running", ""
+    if status == "waiting" and (sign := sign_of_life(folder)):
+        return "waiting", str(sign)
+    return status, error
 
 
 def validation_curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -155,9 +174,11 @@ def validation_curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[int
 
 
 def _read_scores(folder: Path, evaluation: EvaluationConfig) -> dict[str, Any]:
-    scores, translations = read_json(folder / SCORES_FILE), read_json(folder / TRANSLATIONS_FILE)
-    with np.load(folder / COUNTS_FILE) as counts:
-        arrays = dict(counts)
+    """What a trial that is done has in its files; nothing if one is missing."""
+    scores, translations = read_record(folder / SCORES_FILE), read_record(folder / TRANSLATIONS_FILE)
+    counts = None if scores is None else read_counts(folder, scores)
+    if scores is None or translations is None or counts is None:
+        return {}
     lengths = np.array(translations["lengths"], np.int64)
     measured = Predictions(
         references=translations["references"], unit=evaluation.unit, bleu_tokenizer=evaluation.tokenizer
@@ -165,14 +186,14 @@ def _read_scores(folder: Path, evaluation: EvaluationConfig) -> dict[str, Any]:
     return {
         "metrics": scores["metrics"],
         "reads": translations.get("reads", 1),
-        "signature": signatures(measured)["bleu_signature"] if "bleu" in arrays else "",
+        "signature": signatures(measured)["bleu_signature"] if "bleu" in counts else "",
         "samples": {
             index: SampleTranslation(
                 translations["sources"][index], tuple(translations["references"][index]), translations["texts"][index]
             )
             for index in sample_sources(lengths)
         },
-        "counts": arrays,
+        "counts": counts,
         "test_set": digest_of_lines([translations["sources"], translations["references"]]),
         "parameters": scores["parameters"],
         "best_step": scores["best_step"],

@@ -1,36 +1,40 @@
 """One trial: trained, translated and scored in stages, each kept on disk and repeated only when its inputs change."""
 
 import dataclasses
-import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 
 from s2s_jax import run
 from s2s_jax.config import Experiment, to_json
 from s2s_jax.imports import import_code
-from s2s_jax.run.run_dir import read_json, write_json
+from s2s_jax.run.run_dir import write_sealed
+from s2s_jax.sweep.heartbeat import Heartbeat, wait_until_free
 from s2s_jax.sweep.predictions import predict_split, score_predictions
 from s2s_jax.sweep.trial_files import (
-    COUNTS_FILE,
     LOG_FILE,
     OUTCOME_FILE,
     SCORES_FILE,
     TRANSLATIONS_FILE,
     TRIAL_FILE,
+    TRIAL_FORMAT,
     launch_mode,
+    read_counts,
     read_outcome,
+    read_record,
     record_failure,
     record_success,
+    translations_digest,
+    write_counts,
 )
 from s2s_jax.training.checkpoint.pytree_io import digest
 from s2s_jax.training.devices import keep_freed_memory
+from s2s_jax.training.lock import RunLockedError
 from s2s_jax.training.loop import NotFinite
 from s2s_jax.training.signals import Interrupted, SignalGuard
 
@@ -50,7 +54,6 @@ class TrialSpec(NamedTuple):
 
 
 TrialGroup = tuple[TrialSpec, ...]  # what one process trains at once: one trial, or several as replicas
-ReportStatus = Callable[[TrialGroup, str], None]  # called with a finished group and its status
 
 
 def run_interruptible(group: TrialGroup) -> str:
@@ -60,7 +63,7 @@ def run_interruptible(group: TrialGroup) -> str:
         As `run_group`, or "stopped": a signal arrived and the state is saved. Stages other than training finish first.
     """
     try:
-        with SignalGuard():
+        with SignalGuard(), Heartbeat([spec.folder for spec in group]):
             return _import_and_run(group)
     except Interrupted:
         return "stopped"
@@ -82,11 +85,16 @@ def run_group(group: TrialGroup) -> str:
     """Run one trial, or several in one program; trials that are complete are left as they are.
 
     Returns:
-        "done" if all are done, else the first other outcome.
+        "done" if all are done, else the worst other outcome.
 
     Raises:
         Interrupted: a signal asked for an end; the state is saved.
     """
+    try:
+        for spec in group:
+            wait_until_free(spec.folder)
+    except RunLockedError as error:
+        return worst([record_failure(spec.folder, error) for spec in group])
     group = tuple(spec for spec in group if not is_complete(spec))
     if not group:
         return "done"
@@ -99,6 +107,11 @@ def run_group(group: TrialGroup) -> str:
         (spec.folder / LOG_FILE).write_text(f"trained together with {group[0].folder.name}; see its {LOG_FILE}\n")
     with (group[0].folder / LOG_FILE).open("a", encoding="utf-8") as log:
         return _run_replicas(group, log)
+
+
+def worst(statuses: Sequence[str]) -> str:
+    """The status of a group by those of its trials: failed before diverged before done."""
+    return next((status for status in ("failed", "diverged") if status in statuses), "done")
 
 
 def _run_replicas(group: TrialGroup, log: IO[str]) -> str:
@@ -116,7 +129,7 @@ def _run_replicas(group: TrialGroup, log: IO[str]) -> str:
         return "failed"
     seconds = (time.monotonic() - started) / len(group)
     outcomes = [_finish_replica(spec, reason, seconds, log) for spec, reason in zip(group, reasons, strict=True)]
-    return next((status for status in outcomes if status != "done"), "done")
+    return worst(outcomes)
 
 
 def _finish_replica(spec: TrialSpec, reason: str | None, seconds: float, log: IO[str]) -> str:
@@ -167,16 +180,24 @@ def begin_trial(spec: TrialSpec, *, mode: str = "single") -> None:
     spec.folder.mkdir(parents=True, exist_ok=True)
     (spec.folder / OUTCOME_FILE).unlink(missing_ok=True)
     record = {"launch_mode": mode, "point": spec.point, "seed": spec.experiment.seed, "identity": spec.identity}
-    write_json(spec.folder / TRIAL_FILE, {**record, "experiment": to_json(spec.experiment)})
+    write_sealed(spec.folder / TRIAL_FILE, {"format": TRIAL_FORMAT, **record, "experiment": to_json(spec.experiment)})
 
 
 def is_complete(spec: TrialSpec) -> bool:
-    """Whether nothing is left to do: all stages are done with the current settings of search and evaluation."""
-    if read_outcome(spec.folder)["status"] != "done":
+    """Whether nothing is left to do: all stages are done with the current settings, and their files are whole."""
+    folder = spec.folder
+    if read_outcome(folder)["status"] != "done" or read_record(folder / TRIAL_FILE) is None:
         return False
-    inputs = {**(_inputs(spec.folder / TRANSLATIONS_FILE) or {}), **(_inputs(spec.folder / SCORES_FILE) or {})}
-    wanted = _prediction_settings(spec) | _scoring_settings(spec)
-    return not spec.split or wanted == {name: inputs.get(name) for name in wanted}
+    if not spec.split:
+        return True
+    scores = read_record(folder / SCORES_FILE)
+    if scores is None or read_counts(folder, scores) is None:
+        return False
+    inputs = {**_inputs(folder / TRANSLATIONS_FILE), **scores["inputs"]}
+    wanted = {**_prediction_settings(spec), **_scoring_settings(spec)}
+    if wanted != {name: inputs.get(name) for name in wanted}:
+        return False
+    return inputs["translations"] == translations_digest(folder)
 
 
 def _prediction_settings(spec: TrialSpec) -> dict[str, Any]:
@@ -197,25 +218,23 @@ def predict_and_score(spec: TrialSpec) -> None:
     """Translate and score the split, unless the files on disk come from the same parameters and settings."""
     trained = run.load(spec.folder / "run")
     inputs = {"parameters": digest(trained.params), **_prediction_settings(spec)}
-    translations = spec.folder / TRANSLATIONS_FILE
-    if _inputs(translations) != inputs:
-        reads = 1 + (read_json(translations).get("reads", 1) if translations.exists() else 0)
+    path = spec.folder / TRANSLATIONS_FILE
+    if _inputs(path) != inputs:
+        reads = 1 + (read_record(path) or {}).get("reads", int(path.exists()))  # of a damaged file, one is known
         predictions = predict_split(trained, spec.split, sentences=spec.sentences, gallery=spec.gallery)
-        write_json(translations, {"inputs": inputs, "reads": reads, **predictions})
-    inputs = {
-        "translations": hashlib.blake2b(translations.read_bytes(), digest_size=16).hexdigest(),
-        **_scoring_settings(spec),
-    }
-    if _inputs(spec.folder / SCORES_FILE) != inputs:
-        metrics, counts = score_predictions(read_json(translations), spec.experiment.evaluation)
-        np.savez(spec.folder / COUNTS_FILE, **counts)  # type: ignore[arg-type]
+        write_sealed(path, {"inputs": inputs, "reads": reads, **predictions})
+    inputs = {"translations": translations_digest(spec.folder), **_scoring_settings(spec)}
+    scores = read_record(spec.folder / SCORES_FILE)
+    if scores is None or scores["inputs"] != inputs or read_counts(spec.folder, scores) is None:
+        metrics, counts = score_predictions(read_record(path) or {}, spec.experiment.evaluation)
         about = {"parameters": run.count_parameters(trained.params), "best_step": trained.step}
-        write_json(spec.folder / SCORES_FILE, {"inputs": inputs, **about, "metrics": metrics})
+        record = {"inputs": inputs, **about, "counts": write_counts(spec.folder, counts), "metrics": metrics}
+        write_sealed(spec.folder / SCORES_FILE, record)
 
 
-def _inputs(path: Path) -> Any:
-    """What the file of a stage was computed from; None if the stage has not run."""
-    return read_json(path)["inputs"] if path.exists() else None
+def _inputs(path: Path) -> dict[str, Any]:
+    """What the file of a stage was computed from; nothing if the stage has not run, or its file is damaged."""
+    return (read_record(path) or {}).get("inputs", {})
 
 
 def _as_json(config: Any) -> Any:

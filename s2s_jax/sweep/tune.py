@@ -1,7 +1,6 @@
 """Hyperparameter tuning: Optuna proposes settings, and each proposal is trained as the trial of a sweep is."""
 
 import concurrent.futures
-import queue
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from s2s_jax.sweep.results import validation_curves
 from s2s_jax.sweep.trial import TrialSpec
 from s2s_jax.sweep.trial_files import read_outcome
 from s2s_jax.sweep.tuning import SAMPLERS, Range, Tuning
+from s2s_jax.training.accelerators import Share
 from s2s_jax.training.lock import Lock
 from s2s_jax.training.metrics_writer import read_metrics
 from s2s_jax.training.signals import SignalGuard
@@ -104,13 +104,10 @@ def _run(tuning: Tuning, trial: Any, folder: Path, interrupt: SignalGuard) -> tu
     """The best validation value of a trial, and how it ended: done, pruned, failed, diverged or stopped."""
     metric = tuning.base.validation.metric
     spec = _spec(tuning, trial, folder)
-    waiting: queue.SimpleQueue = queue.SimpleQueue()
-    waiting.put((spec,))
-    statuses: list[str] = []
-    worker = Worker(waiting, lambda _, status: statuses.append(status))
+    worker = Worker(Share({}))
     reported, pruned = 0, False
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        running = thread.submit(worker.run)
+        running = thread.submit(worker.run, (spec,), retries=0)
         while True:
             ended = running in concurrent.futures.wait([running], timeout=0.2).done
             curve = validation_curves(read_metrics(spec.folder / "run" / "metrics.jsonl")).get(metric, [])
@@ -124,8 +121,8 @@ def _run(tuning: Tuning, trial: Any, folder: Path, interrupt: SignalGuard) -> tu
                 break
             if interrupt.number:
                 worker.stop()
-        running.result()
-    status = "pruned" if pruned else statuses[0]
+        status = "pruned" if pruned else running.result()
+    worker.close()
     if status in ("failed", "diverged"):
         trial.set_user_attr("status", f"{status}: {read_outcome(spec.folder)['error']}")
     best = max if METRICS[metric].higher_is_better else min

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s2s_jax.run import info
-from s2s_jax.run.run_dir import read_json
 from s2s_jax.sweep.trial import TrialSpec, run_trial
-from s2s_jax.sweep.trial_files import SCORES_FILE, launch_mode, read_outcome
+from s2s_jax.sweep.trial_files import SCORES_FILE, launch_mode, read_outcome, read_record
 
 
 class Verification(NamedTuple):
@@ -30,6 +29,11 @@ def verify_trial(spec: TrialSpec) -> Verification:
     """
     if read_outcome(spec.folder)["status"] != "done":
         raise ValueError(f"{spec.folder} is not done, so there is nothing to verify; run the sweep first.")
+    recorded = read_record(spec.folder / SCORES_FILE)
+    if recorded is None:
+        raise ValueError(
+            f"{spec.folder / SCORES_FILE} is missing or damaged; run the sweep again, which makes it anew."
+        )
     if launch_mode(spec.folder) != "single":
         raise ValueError(
             f"{spec.folder} was trained with others in one program; verify a trial that was trained alone."
@@ -39,5 +43,5 @@ def verify_trial(spec: TrialSpec) -> Verification:
         if run_trial(again) != "done":
             raise ValueError(f"{spec.folder} could not be trained again: {read_outcome(again.folder)['error']}")
         digests = tuple(info(one.folder / "run")["parameters_digest"] for one in (spec, again))
-        before, now = (read_json(one.folder / SCORES_FILE)["metrics"] for one in (spec, again))
+        before, now = recorded["metrics"], (read_record(again.folder / SCORES_FILE) or {})["metrics"]
     return Verification(digests, {name: (before[name], now[name]) for name in before if before[name] != now[name]})

@@ -315,15 +315,3 @@ def gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [name.strip() for name in re.findall(r"GPU \d+: ([^(]+)", listed)]
-
-
-def limit_memory_fraction(number: int, shares: int) -> None:
-    """Restrict this process to its fraction of the machine: one GPU, or some of the cores where there is none.
-
-    It must be called before jax initializes its devices.
-    """
-    if listed := gpus():
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % len(listed))
-    elif shares > 1 and sys.platform == "linux":
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[number % len(cores) :: shares])

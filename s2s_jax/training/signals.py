@@ -99,6 +99,11 @@ class SignalGuard:
         raise SignalReceived
 
     @staticmethod
+    def is_active() -> bool:
+        """Whether a guard receives the signals of this process now."""
+        return SignalGuard._outermost is not None
+
+    @staticmethod
     def is_still_computing() -> bool:
         """Whether a function that `run` left alone has not returned yet."""
         return SignalGuard._abandoned is not None and SignalGuard._abandoned.is_alive()
