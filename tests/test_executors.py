@@ -1,20 +1,39 @@
 """Where trials run: Ray clusters without a shared disk, Slurm's jobs, and what the command line refuses."""
 
+import logging.config
 import os
+import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import test_sweep
 
 from s2s_jax.cli import main
-from s2s_jax.sweep.executors.interface import ExecutorConfig
+from s2s_jax.config import override
+from s2s_jax.run.run_dir import read_json, write_json
+from s2s_jax.sweep.executors import ray as launch_ray
+from s2s_jax.sweep.executors import slurm
+from s2s_jax.sweep.executors.interface import ExecutorConfig, Progress
 from s2s_jax.sweep.executors.shipping import Packer, unpack
 from s2s_jax.sweep.launch import launch
+from s2s_jax.sweep.plan import find_trials, trial_groups
 from s2s_jax.sweep.trial_files import bad_files, read_outcome
+from s2s_jax.training.metrics_writer import read_metrics
+from s2s_jax.training.signals import SignalGuard
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_is(monkeypatch):
+    """When it is imported, submitit configures logging anew, which would close the files that pytest captures with."""
+    monkeypatch.setattr(logging.config, "dictConfig", lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +48,10 @@ from s2s_jax.sweep.trial_files import bad_files, read_outcome
             "--slurm needs NAME=VALUE, such as gpus_per_node=1, got",
         ),
         (["--executor", "slurm", "--minutes", "0"], "--minutes must be positive, got 0"),
-        (["--executor", "slurm", "--slurm", "cluster=local", "--slurm", "qos=high"], "such as --slurm slurm_qos=high"),
+        (
+            ["--executor", "slurm", "--slurm", "cluster=local", "--slurm", "colour=red"],
+            "such as --slurm slurm_qos=high",
+        ),
         (["--executor", "ray", "--resources", "GPU=half"], "--resources GPU=half: the amount must be a number"),
         (["--executor", "ray", "--resources", "GPU=-1"], "--resources GPU must be zero or more, got -1"),
         (["--executor", "ray", "--runtime-env", "[1]"], "--runtime-env [1]: No such file or directory; give JSON, or"),
@@ -88,6 +110,137 @@ def test_a_worker_that_says_done_without_its_files_has_failed(tmp_path, monkeypa
     outcome = launch(test_sweep.sweep(axes={test_sweep.SCORE: ["none"]}), tmp_path, ExecutorConfig(), lines.append)
     assert len(outcome.failed) == 1
     assert "failed: its worker says done, but its files are not in" in lines[-1]
+
+
+def finished(statuses):
+    """Progress that keeps the names of trials and how they ended, and the notes."""
+    notes = []
+    return Progress(lambda group, status: statuses.append((len(group), status)), notes.append), notes
+
+
+class FakeJobs:
+    """The parts of submitit's executor and jobs that are used; each job ends as it is told to."""
+
+    def __init__(self, *endings):
+        self.endings, self.arrays, self.made = list(endings), [], {}
+
+    def map_array(self, function, groups):
+        self.arrays.append(len(groups))
+        jobs = [
+            SimpleNamespace(job_id=f"{len(self.arrays)}_{number}", state="RUNNING") for number in range(len(groups))
+        ]
+        for job in jobs:
+            ending = self.endings.pop(0) if self.endings else "done"
+            job.done, job.cancel = lambda: True, lambda: None
+            job.exception = lambda ending=ending: ending if isinstance(ending, Exception) else None
+            job.result = lambda ending=ending: ending
+            self.made[job.job_id] = job
+        return [Hashable(job) for job in jobs]
+
+
+class Hashable:
+    def __init__(self, job):
+        self.__dict__.update(vars(job))
+
+
+@pytest.fixture
+def groups(tmp_path):
+    made = test_sweep.sweep(seeds=range(5), axes={test_sweep.SCORE: ["none"]})
+    return trial_groups(made, find_trials(made, tmp_path))
+
+
+def test_jobs_are_submitted_in_arrays_and_failures_again(groups, tmp_path):
+    fake, statuses = FakeJobs("done", RuntimeError("node failure\nout of memory"), "diverged", "stopped", "failed"), []
+    progress, notes = finished(statuses)
+    jobs = slurm._Jobs(fake, "slurm", tmp_path / "slurm", progress, ExecutorConfig(name="slurm", array_size=3))
+    assert jobs.run(groups, retries=1) == 0
+    assert fake.arrays == [3, 2, 3], "at most three in one array; the diverged one is not tried again"
+    assert sorted(statuses) == [(1, "diverged")] + [(1, "done")] * 4
+    assert len([note for note in notes if "submitted again" in note]) == 3
+    assert read_json(tmp_path / "slurm" / "jobs.json") == {}
+    assert "its job 1_1 died: out of memory" in read_outcome(groups[1][0].folder)["error"]
+
+
+def test_a_second_launch_waits_for_the_jobs_of_the_first(groups, tmp_path, monkeypatch):
+    names = [spec.folder.name for (spec,) in groups]
+    (tmp_path / "slurm").mkdir()
+    write_json(tmp_path / "slurm" / "jobs.json", {"7_0": [names[0]], "7_3": [names[3]], "6_1": ["of another sweep"]})
+    fake, statuses, found = FakeJobs(), [], FakeJobs()
+    known = dict(zip(("7_0", "7_3"), found.map_array(None, groups[:2]), strict=True))
+    for number, job in known.items():
+        job.job_id = number
+    monkeypatch.setattr(slurm, "_job_class", lambda cluster: lambda logs, number: known[number])
+    progress, notes = finished(statuses)
+    assert slurm._Jobs(fake, "slurm", tmp_path / "slurm", progress, ExecutorConfig()).run(groups, retries=0) == 0
+    assert fake.arrays == [3]
+    assert statuses == [(1, "done")] * 5
+    assert notes == [
+        f"{names[at]}: waits for its job {number}, submitted earlier" for at, number in ((0, "7_0"), (3, "7_3"))
+    ]
+    (tmp_path / "slurm" / "jobs.json").write_text("{")  # half written: nothing is found
+    assert slurm._Jobs(fake, "slurm", tmp_path / "slurm", progress, ExecutorConfig())._find(groups, 0) == set()
+
+
+@pytest.mark.parametrize(("ended", "requeues"), [("stopped", 1), ("done", 0)])
+def test_a_job_that_is_preempted_saves_its_state_before_it_is_requeued(monkeypatch, ended, requeues):
+    pytest.importorskip("submitit")
+    calls = []
+
+    def train(group):
+        with SignalGuard() as interrupt:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            calls.append(f"saved after {signal.Signals(interrupt.number).name}")
+            return ended
+
+    monkeypatch.setattr(slurm, "run_interruptible", train)
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: calls.append("requeued"))
+    try:
+        assert slurm._RequeuedTrial()(()) == ended
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert calls == ["saved after SIGUSR1"] + ["requeued"] * requeues
+
+
+@pytest.mark.wide
+def test_jobs_survive_their_launch_and_their_preemption(tmp_path):
+    """submitit's local executor: a closed terminal leaves the jobs, a launch finds them, and requeued they resume."""
+    pytest.importorskip("submitit")
+    bad = {"data.validation": str(tmp_path / "missing.tsv"), "data.train": str(tmp_path / "missing.tsv")}
+    (tmp_path / "missing.tsv").write_text("a\tb\n" * 3)
+    base = override(test_sweep.sweep().base, "steps=4000", "record.log_every=1", "checkpoint.every=4000")
+    made = test_sweep.sweep(
+        base=base, axes={"data": {"synthetic": {}, "missing": bad}}, compare="data", baseline="synthetic"
+    )
+    groups = trial_groups(made, find_trials(made, tmp_path / "out"))
+    (tmp_path / "missing.tsv").unlink()  # after it was planned
+    config = ExecutorConfig(name="slurm", minutes=10, options={"cluster": "local"})
+    trial, statuses = groups[0][0].folder, []
+    (tmp_path / "go.py").write_text(
+        f"import pickle, sys\nfrom s2s_jax.sweep.executors import interface, slurm\n"
+        f"groups, config = pickle.load(open({str(tmp_path / 'given')!r}, 'rb'))\n"
+        f"slurm.run_on_slurm(groups, interface.Progress(print, print), config, retries=1)\n"
+    )
+    (tmp_path / "given").write_bytes(pickle.dumps((groups, config)))
+    first = subprocess.Popen([sys.executable, tmp_path / "go.py"], stdout=subprocess.DEVNULL)
+
+    def wait(condition):
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < 120
+            time.sleep(0.1)
+
+    metrics = trial / "run" / "metrics.jsonl"
+    wait(lambda: metrics.exists() and len(read_metrics(metrics)) > 3)
+    first.send_signal(signal.SIGHUP)
+    assert first.wait(60) == 0
+    progress, notes = finished(statuses)
+    process = read_json(trial / "heartbeat.json")["pid"]
+    threading.Timer(2, lambda: os.kill(process, signal.SIGUSR2)).start()
+    assert slurm.run_on_slurm(groups, progress, config, retries=1) == 0
+    assert any("waits for its job" in note for note in notes)
+    assert sorted(statuses) == [(1, "done"), (1, "failed")]
+    assert "missing.tsv" in read_outcome(groups[1][0].folder)["error"]
+    assert re.search("resuming at step [1-9]", (trial / "log.txt").read_text())
 
 
 OTHER_DISK = """
@@ -166,3 +319,9 @@ def test_a_trial_survives_its_machine_on_a_ray_cluster_without_a_shared_disk(tmp
     assert bad_files(trial) == []
     assert not (trial / "heartbeat.json").exists()
     assert not list(out.glob("trials/.disk-*"))
+
+
+def test_an_address_without_a_ray_cluster_is_refused():
+    pytest.importorskip("ray", reason="Ray is not installed; the extra test has it")
+    with pytest.raises(ValueError, match="no Ray cluster answers there"):
+        launch_ray.run_on_ray([], Progress(print, print), ExecutorConfig(name="ray", address="127.0.0.1:1"), retries=0)

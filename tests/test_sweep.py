@@ -1,6 +1,8 @@
 """A grid of tiny runs: planned, run, killed, failed, watched, verified and reported from the command line."""
 
+import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -20,15 +22,16 @@ import numpy as np
 import pytest
 import tiny
 from json_page import check_keys
+from rich.console import Console
 
 from s2s_jax.cli import main
 from s2s_jax.cli.arguments import command_parsers, make_parser
 from s2s_jax.config import override
 from s2s_jax.evaluate.metrics import METRICS, Metric
 from s2s_jax.run.run_dir import read_json, write_json, write_sealed
-from s2s_jax.sweep import fingerprint, heartbeat
-from s2s_jax.sweep.executors.ray import run_on_ray
-from s2s_jax.sweep.executors.slurm import run_on_slurm
+from s2s_jax.sweep import fingerprint, heartbeat, status
+from s2s_jax.sweep import tune as tuning_module
+from s2s_jax.sweep.executors.local import Worker
 from s2s_jax.sweep.fingerprint import assign_dirs, trial_identity
 from s2s_jax.sweep.heartbeat import show_sign_of_life
 from s2s_jax.sweep.launch import EXECUTORS, ExecutorConfig, ExecutorName, launch
@@ -36,16 +39,25 @@ from s2s_jax.sweep.plan import find_trials, identical_points, make_plan, trial_g
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
 from s2s_jax.sweep.report.tables import table_columns
 from s2s_jax.sweep.results import collect_results, read_metrics, read_result, validation_curves
-from s2s_jax.sweep.status import status_rows, status_summary
+from s2s_jax.sweep.status import StatusReader, StatusRow, seconds_left, status_rows, status_screen, status_summary
 from s2s_jax.sweep.sweep import SplitName, Sweep, grid_points, grid_trials
 from s2s_jax.sweep.trial import run_group
-from s2s_jax.sweep.trial_files import bad_files, launch_mode, read_counts, read_outcome, read_record
+from s2s_jax.sweep.trial_files import (
+    bad_files,
+    launch_mode,
+    read_counts,
+    read_outcome,
+    read_record,
+    record_failure,
+    record_success,
+)
 from s2s_jax.sweep.tune import tune
-from s2s_jax.sweep.tuning import SAMPLERS, Range, SamplerName, Tuning
+from s2s_jax.sweep.tuning import PRUNERS, SAMPLERS, PrunerName, Range, SamplerName, Tuning
 from s2s_jax.sweep.verify import verify_trial
 from s2s_jax.text.example import Example
 from s2s_jax.text.sources import SOURCES, SPLITS
 from s2s_jax.training.lock import Lock
+from s2s_jax.training.metrics_writer import append_record, records_of
 
 SCORE = "model.attention.score"
 
@@ -127,6 +139,7 @@ def test_named_choices_are_those_of_their_tables():
     (executor,) = (action for action in command_parsers(make_parser())["sweep"]._actions if action.dest == "executor")
     assert set(typing.get_args(ExecutorName)) == set(EXECUTORS) == set(executor.choices or ())
     assert set(typing.get_args(SamplerName)) == set(SAMPLERS)
+    assert set(typing.get_args(PrunerName)) == set(PRUNERS)
     assert typing.get_args(SplitName) == SPLITS
 
 
@@ -353,6 +366,47 @@ def test_trials_without_checksums_are_reported_as_they_are(finished, tmp_path):
     assert [result.status for result in collected.trials] == ["done", "done"]
 
 
+def test_a_screen_of_trials_fits_and_shows_the_worst_first():
+    row = StatusRow("x", "done", 10, 10, 1.0, 2.0, 0.5, "", "", 40.0)
+    rows = [row._replace(name=f"trial-{number}-of-a-long-name") for number in range(30)]
+    rows[20] = row._replace(name="a", status="running", step=5, host="node7", seconds=20.0)
+    rows[21] = row._replace(name="b", status="waiting", step=0, seconds=None)
+    rows[22] = row._replace(name="c", status="failed", error="no memory " * 20)
+    rows[23] = row._replace(name="d", status="waiting", step=2, error="no sign of life", seconds=None)
+    for height in (8, 12, 24):
+        with Console(width=70, height=height, file=io.StringIO()) as console:
+            console.print(status_screen(rows, "bleu", height=height))
+            lines = console.file.getvalue().splitlines()
+        assert len(lines) <= height
+        assert all(len(line) <= 70 for line in lines)
+        assert [line.split()[0] for line in lines[1:5]] == ["c", "d", "a", "b"]
+        assert lines[-2] == f"... and {30 - height + 3} more: {30 - height + 3} done"
+    # (1 - 5/10) + 1 + (1 - 2/10) trials of (26 * 40 + 20) / 27 s each, one at a time
+    assert math.isclose(seconds_left(rows), 2.3 * 1060 / 27)
+    assert lines[-1] == "2 waiting, 1 running, 26 done, 1 failed; 0:01:30 left"
+    assert seconds_left(rows[:5]) is None
+
+
+def test_what_has_not_changed_is_not_read_again(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    trial_dirs, read = find_trials(sweep(), folder), []
+    monkeypatch.setattr(status, "read_record", lambda path: read.append(path.name) or read_record(path))
+    monkeypatch.setattr(status, "records_of", lambda lines: read.append(lines.count(b"\n") + 1) or records_of(lines))
+    reader = StatusReader(trial_dirs, "exact_match")
+    first = reader.rows()
+    assert all(row.status == "done" and row.score is not None and row.step == 3 for row in first)
+    assert len(read) == 6
+    assert reader.rows() == first
+    assert len(read) == 6
+    path = trial_dirs[0].folder / "run" / "metrics.jsonl"
+    append_record(path, "train", 4, loss=0.5)
+    assert (reader.rows()[0].step, reader.rows()[0].loss) == (4, 0.5)
+    assert read[6:] == [1]
+    path.with_name("new").write_bytes(path.read_bytes()[:-5])  # as a resumed run does, it is replaced by a shorter one
+    path.with_name("new").replace(path)
+    assert reader.rows() == first
+
+
 def test_a_renamed_label_retrains_nothing(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     renamed = {"thought vector": {SCORE: "none"}, "Luong's": {SCORE: "dot"}}
@@ -495,9 +549,9 @@ def test_the_commands_from_plan_to_report(file, finished, tmp_path, capsys):
     assert main(["sweep", "status", str(file), "--out", done]) == 0
     assert "2 done" in capsys.readouterr().out
     assert main(["sweep", "status", str(file), "--out", done, "--json"]) == 0
-    status = json.loads(capsys.readouterr().out)
-    assert [row["status"] for row in status["trials"]] == ["done", "done"]
-    check_keys("sweep status", status)
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in printed["trials"]] == ["done", "done"]
+    check_keys("sweep status", printed)
 
 
 def test_sweeps_are_joined_and_their_tests_simulated(file, finished, tmp_path, capsys):
@@ -827,59 +881,83 @@ def test_a_killed_worker_costs_one_attempt_and_an_interrupted_sweep_resumes(tmp_
 
 
 @pytest.mark.wide
-def test_slurm_runs_trials_retries_and_lists_failures(tmp_path):
-    """submitit's local executor: the same submission, with processes as jobs."""
-    options = {"cluster": "local", "timeout_min": "10"}
-    bad = {"data.validation": str(tmp_path / "missing.tsv"), "data.train": str(tmp_path / "missing.tsv")}
-    made = sweep(axes={"data": {"synthetic": {}, "missing": bad}}, compare="data", baseline="synthetic")
-    (tmp_path / "missing.tsv").write_text("a\tb\n" * 3)
-    plan = make_plan(made, tmp_path / "out")
-    (tmp_path / "missing.tsv").unlink()  # after it was planned
-    statuses = []
-    signalled = run_on_slurm(
-        trial_groups(made, plan.trial_dirs),
-        lambda group, status: statuses.append(status),
-        options=options,
-        jobs=2,
-        retries=1,
-    )
-    assert signalled == 0
-    assert sorted(statuses) == ["done", "failed"]
-    assert "missing.tsv" in read_outcome(plan.trial_dirs[1].folder)["error"]
-    assert status_summary(status_rows(plan.trial_dirs, "exact_match")) == "1 done, 1 failed"
-
-
-@pytest.mark.wide
-def test_ray_runs_trials_on_a_cluster_of_two_workers(tmp_path):
-    pytest.importorskip("ray")
-    made = sweep(seeds=(0, 1), axes={SCORE: ["none"]})
-    statuses = []
-    signalled = run_on_ray(
-        trial_groups(made, make_plan(made, tmp_path).trial_dirs),
-        lambda group, status: statuses.append(status),
-        address="",
-        jobs=2,
-        retries=0,
-    )
-    assert (signalled, statuses) == (0, ["done", "done"])
-    with pytest.raises(ValueError, match="no Ray cluster answers there"):
-        run_on_ray([], lambda *_: None, address="127.0.0.1:1", jobs=1, retries=0)
-
-
-@pytest.mark.wide
 def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
     made = Tuning(base=sweep().base, ranges={"optimizer.learning_rate": [0.0, 0.05]}, trials=2, sampler="random")
     tuned = tune(made, tmp_path, lambda line: None)
-    assert (tuned.trials, tuned.signal) == (2, 0)
+    assert (tuned.trials, tuned.pruned, tuned.failed, tuned.signal) == (2, 0, 0, 0)
     assert tuned.value is not None
     assert not list(tmp_path.glob("trials/*/scores.json"))  # the test split is never read
     assert tune(made, tmp_path, lambda line: None) == tuned  # all of it is there already
-    losses = {}
+    losses, logs = {}, []
     for trial in tmp_path.glob("trials/*"):
         rate = read_json(trial / "trial.json")["point"]["optimizer.learning_rate"]
         losses[rate] = validation_curves(read_metrics(trial))["loss"][-1][1]
+        logs.append((trial / "log.txt").read_text())
     assert tuned.value == min(losses.values())
     assert str(tuned.settings["optimizer.learning_rate"]) == min(losses, key=losses.get)
+    read = ["which this process has read" in log for log in logs]
+    assert sorted(read) == [False] * (len(read) - 1) + [True] or len(read) == 1, "one process reads the data once"
+
+
+class Trained(Worker):
+    """A worker that trains nothing: it writes the validations that a trial would have, one after the other."""
+
+    steps = 9
+
+    def __init__(self, share):
+        self.stopping, self._interrupted = False, threading.Event()
+
+    def run(self, group, *, retries):
+        (spec,) = group
+        self._interrupted.clear()
+        rate = spec.experiment.optimizer.learning_rate
+        (spec.folder / "run").mkdir(parents=True, exist_ok=True)
+        if rate > 0.9:
+            return record_failure(spec.folder, ValueError("too large"))
+        for step in range(1, self.steps + 1):
+            with (spec.folder / "run" / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"kind": "validation", "step": step, "loss": abs(rate - 0.3)}) + "\n")
+            if self._interrupted.wait(0.02):
+                return "stopped"
+        return record_success(spec.folder, seconds=1)
+
+    def interrupt(self):
+        self._interrupted.set()
+
+    def stop(self):
+        self.stopping = True
+        self.interrupt()
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("pruner", sorted(PRUNERS))
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_tuning_prunes_shows_it_and_resumes(tmp_path, monkeypatch, pruner, jobs):
+    monkeypatch.setattr(tuning_module, "Worker", Trained)
+    monkeypatch.setattr(tuning_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(tuning_module, "check_trainable", lambda experiment: None)
+    base = override(sweep().base, f"steps={Trained.steps}", "validation.every=1")
+    ranges = {"optimizer.learning_rate": Range(0.0, 1.0)}
+    made = Tuning(base=base, ranges=ranges, trials=14, sampler="random", pruner=pruner)
+    lines, config = [], ExecutorConfig(jobs=jobs)
+    first = tune(dataclasses.replace(made, trials=8), tmp_path, lines.append, config)
+    tuned = tune(made, tmp_path, lines.append, config)
+    assert (first.trials, tuned.trials) == (8, 14)
+    assert len(lines) == 14, "those of the first call are not trained again"
+    assert tuned.pruned == sum("pruned at step" in line for line in lines)
+    assert tuned.pruned > 0 or jobs > 1, "one after the other, the trials are always the same"
+    assert tuned.failed == sum("failed {" in line for line in lines)
+    assert all(re.search("pruned at step [1-8] of 9, loss 0", line) for line in lines if "pruned" in line)
+    assert tuned.value == abs(tuned.settings["optimizer.learning_rate"] - 0.3) <= first.value
+    assert "trial 14 of 14" in lines[-1]
+
+
+def test_a_tuning_on_a_cluster_is_refused(tmp_path):
+    made = Tuning(base=sweep().base, ranges={"seed": [0, 1]})
+    with pytest.raises(ValueError, match="--executor ray: a tuning runs its trials on this machine; leave it out"):
+        tune(made, tmp_path, print, ExecutorConfig(name="ray"))
 
 
 @pytest.mark.parametrize(
@@ -889,6 +967,8 @@ def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
         ({"ranges": {"optimizer.learning_rat": [1.0]}}, "no setting 'optimizer.learning_rat'"),
         ({"trials": 0}, "trials must be positive, got 0"),
         ({"sampler": "tpee"}, "did you mean 'tpe'"),
+        ({"pruner": "ahsa"}, "did you mean 'asha'"),
+        ({"reduction": 1}, "reduction must be at least 2, got 1"),
         ({"prune": 1}, "prune must be true or false, got 1"),
         ({"ranges": {"steps": 3}}, "ranges: steps must be a Range or a list of values, got 3"),
         ({"ranges": {"steps": Range(3, 1)}}, "ranges: steps must have low <= high, got 3 and 1"),

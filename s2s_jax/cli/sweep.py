@@ -17,12 +17,12 @@ from s2s_jax.cli.suggestions import did_you_mean
 from s2s_jax.cli.sweep_file import NamedSweep, find_sweep
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.launch import launch
-from s2s_jax.sweep.plan import count_comparisons, make_plan, trial_groups
+from s2s_jax.sweep.plan import count_comparisons, find_trials, make_plan, trial_groups
 from s2s_jax.sweep.report import write_report
 from s2s_jax.sweep.report.join import join_results, read_folder
 from s2s_jax.sweep.report.simulation import describe_effect, simulate
 from s2s_jax.sweep.results import collect_results, scores_by_point
-from s2s_jax.sweep.status import StatusRow, status_rows, status_summary, status_table
+from s2s_jax.sweep.status import StatusReader, StatusRow, status_screen, status_summary, status_table
 from s2s_jax.sweep.sweep import Sweep
 from s2s_jax.sweep.tune import tune
 from s2s_jax.sweep.tuning import Tuning
@@ -46,15 +46,16 @@ def _tune(tuning: Tuning, folder: Path, arguments: Arguments) -> int:
     if options.action != "run":
         raise UsageError(f"a tuning has no {options.action}, only run; its trials are in {folder}")
     console = _console(arguments)
-    tuned = tune(tuning, folder, console.print)
+    tuned = tune(tuning, folder, console.print, executor_config(options))
     if tuned.signal:
         return _stopped(console, tuned.signal)
     if options.json:
-        print(json.dumps({"trials": tuned.trials, "settings": tuned.settings, "value": tuned.value}))
+        print(json.dumps({name: value for name, value in tuned._asdict().items() if name != "signal"}))
     elif tuned.value is None:
         print(f"none of {tuned.trials} trials is done; see the log.txt of each in {folder / 'trials'}")
     else:
         changes = " ".join(f"--{name} {value}" for name, value in tuned.settings.items())
+        print(f"{tuned.trials} trials: {tuned.pruned} pruned, {tuned.failed} failed")
         print(f"best {tuning.base.validation.metric} {tuned.value:.4f}: {changes}")
     return 0 if tuned.value is not None else 1
 
@@ -127,28 +128,28 @@ def _run(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
 
 
 def _status(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
-    trial_dirs = make_plan(sweep, named.folder).trial_dirs
     metric = sweep.metrics[0]
-    rows = status_rows(trial_dirs, metric)
+    reader = StatusReader(find_trials(sweep, named.folder), metric)
+    rows = reader.rows()
     if arguments.options.json:
         print(json.dumps({"trials": [row._asdict() for row in rows]}))
         return 0
     console = OutputConsole(highlight=False)
     if arguments.options.watch and console.is_terminal:
-        rows = _watch(trial_dirs, metric, console)
+        rows = _watch(reader, metric, console)
     console.print(status_table(rows, metric))
     print(status_summary(rows))
     return 0
 
 
-def _watch(trial_dirs: list[TrialDir], metric: str, console: Console) -> list[StatusRow]:
-    """Show the table, refreshed every two seconds, until no trial waits or runs, or until Ctrl-C."""
-    rows = status_rows(trial_dirs, metric)
+def _watch(reader: StatusReader, metric: str, console: Console) -> list[StatusRow]:
+    """Show the trials, refreshed every two seconds, until none waits or runs, or until Ctrl-C."""
+    rows = reader.rows()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while any(row.status in ("waiting", "running") for row in rows):
-            live.update(status_table(rows, metric), refresh=True)
+            live.update(status_screen(rows, metric, height=console.height), refresh=True)
             time.sleep(2)
-            rows = status_rows(trial_dirs, metric)
+            rows = reader.rows()
     return rows
 
 
@@ -185,7 +186,7 @@ def _write_report(sweep: Sweep, named: NamedSweep, trial_dirs: list[TrialDir]) -
 
 
 def _verify(sweep: Sweep, named: NamedSweep, arguments: Arguments) -> int:
-    trial_dirs = make_plan(sweep, named.folder).trial_dirs
+    trial_dirs = find_trials(sweep, named.folder)
     name = arguments.options.trial
     selected = [trial_dir for trial_dir in trial_dirs if name in ("", trial_dir.folder.name)]
     if not selected:

@@ -1,7 +1,7 @@
 """What a run reads: its data, tokenized; and the files that keep what was read in its directory."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,38 @@ def read_inputs(experiment: Experiment, print_line: Callable[[str], None], *, re
     Raises:
         FileNotFoundError, ValueError: the data cannot be read.
     """
+    if not _data or resumed is not None:
+        return _read(experiment, print_line, resumed=resumed)
+    options, guided = tokenizer_options(experiment.model), experiment.loss.guided
+    read = (experiment.data, experiment.tokenizer, experiment.batch, experiment.evaluation, guided, repr(options))
+    key = (*_data, *read)
+    if key in _kept:
+        print_line("data: the same as in the run before, which this process has read")
+    else:
+        _kept.clear()  # first: memory has room for one
+        _kept[key] = _read(experiment, print_line, resumed=None)
+    return _kept[key]
+
+
+_data: list[str] = []  # the digest of the data that is read within `kept_inputs`
+_kept: dict[Any, Inputs] = {}
+
+
+@contextlib.contextmanager
+def kept_inputs(data: str) -> Iterator[None]:
+    """A block in which what a new run reads is kept for the next one in this process, if its data is the same.
+
+    Args:
+        data: a digest of the content of the data.
+    """
+    _data[:] = [data]
+    try:
+        yield
+    finally:
+        _data.clear()
+
+
+def _read(experiment: Experiment, print_line: Callable[[str], None], *, resumed: Path | None) -> Inputs:
     guided, batch = experiment.loss.guided, experiment.batch
     data = read_data(experiment.data, print_line, links=guided > 0)
     with contextlib.closing(data.training):  # what is trained on are ids

@@ -13,6 +13,7 @@ from rich.console import Console
 from s2s_jax import run
 from s2s_jax.config import Experiment, to_json
 from s2s_jax.imports import import_code
+from s2s_jax.run.inputs import kept_inputs
 from s2s_jax.run.run_dir import write_sealed
 from s2s_jax.sweep.heartbeat import Heartbeat, wait_until_free
 from s2s_jax.sweep.predictions import predict_split, score_predictions
@@ -164,7 +165,8 @@ def run_trial(spec: TrialSpec) -> str:
     begin_trial(spec)
     with (spec.folder / LOG_FILE).open("a", encoding="utf-8") as log:
         try:
-            run.fit(spec.experiment, spec.folder / "run", _console(log))
+            with kept_inputs(spec.identity["data"]):
+                run.fit(spec.experiment, spec.folder / "run", _console(log))
             if spec.split:
                 predict_and_score(spec)
         except Interrupted:

@@ -10,6 +10,12 @@ from s2s_jax.validation import at_least, checked_value, field_types, one_of
 
 SamplerName = Literal["tpe", "random"]
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}  # name -> class in `optuna.samplers`
+PrunerName = Literal["median", "asha", "hyperband"]
+PRUNERS = {  # name -> class in `optuna.pruners`
+    "median": "MedianPruner",
+    "asha": "SuccessiveHalvingPruner",
+    "hyperband": "HyperbandPruner",
+}
 
 
 class Range(NamedTuple):
@@ -42,16 +48,24 @@ class Tuning:
     sampler: SamplerName = "tpe"
     """tpe (tree-structured Parzen estimator, Bergstra et al. 2011) or random."""
     prune: bool = True
-    """Stop a trial whose validation is worse than the median of earlier trials at the same step."""
+    """Stop a trial early that `pruner` does not expect to become the best."""
+    pruner: PrunerName = "median"
+    """median (worse than the median of earlier trials at the same step), asha (Asynchronous Successive Halving,
+    Li et al. 2020, arXiv:1810.05934: at each rung the best 1 in `reduction` goes on) or hyperband (several of those,
+    that begin to prune at different steps; Li et al. 2018, arXiv:1603.06560)."""
+    reduction: int = 3
+    """asha, hyperband: trials of which one goes on, and by how much longer it is trained then."""
     storage: str = ""
     """Where trials are stored: any storage URL of Optuna; empty for a journal in the folder."""
 
     def __post_init__(self):
         kinds = field_types(Tuning)
-        for name in ("base", "trials", "sampler", "prune", "storage"):
+        for name in ("base", "trials", "sampler", "prune", "pruner", "reduction", "storage"):
             object.__setattr__(self, name, checked_value(name, getattr(self, name), kinds[name]))
         at_least("trials", self.trials, 1)
         one_of("sampler", self.sampler, SAMPLERS)
+        one_of("pruner", self.pruner, PRUNERS)
+        at_least("reduction", self.reduction, 2)
         if not self.ranges:
             raise ValueError("a tuning needs at least one range.")
         for setting, values in self.ranges.items():

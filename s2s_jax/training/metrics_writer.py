@@ -239,9 +239,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [record for _, record in _readable_lines(path)]
 
 
+def records_of(lines: bytes) -> list[dict[str, Any]]:
+    """The records of some lines of a metrics.jsonl, without damaged ones."""
+    return [record for _, record in _readable(lines)]
+
+
 def _readable_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line that holds a record, with the record."""
+    return _readable(path.read_bytes() if path.exists() else b"")
+
+
+def _readable(lines: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Each line that holds a record, with the record; one that was cut by a kill, or has a flipped bit, holds none."""
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+    for line in lines.split(b"\n"):
         with contextlib.suppress(ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("kind"), str) and type(record.get("step")) is int:

@@ -34,7 +34,8 @@ def run_local(groups: Sequence[TrialGroup], progress: Progress, config: Executor
     waiting: queue.SimpleQueue[TrialGroup] = queue.SimpleQueue()
     for group in groups:
         waiting.put(group)
-    workers = [Worker(share) for share in machine_shares(groups, config)[: len(groups)]]
+    counts = [spec.experiment.device.count for group in groups for spec in group]
+    workers = [Worker(share) for share in machine_shares(counts, config)[: len(groups)]]
     with SignalGuard() as interrupt, concurrent.futures.ThreadPoolExecutor(max(1, len(workers))) as threads:
         running = {threads.submit(_work, worker, waiting, progress, retries) for worker in workers}
         stopping = False
@@ -49,14 +50,17 @@ def run_local(groups: Sequence[TrialGroup], progress: Progress, config: Executor
         return interrupt.number
 
 
-def machine_shares(groups: Sequence[TrialGroup], config: ExecutorConfig) -> list[Share]:
+def machine_shares(counts: Sequence[int], config: ExecutorConfig) -> list[Share]:
     """The share of each worker, of as many as `config.jobs`, or as there is room for.
+
+    Args:
+        counts: the device.count of each trial.
 
     Raises:
         ValueError: there are too few devices or cores.
     """
-    found, counts = visible_accelerators(), [spec.experiment.device.count for group in groups for spec in group]
-    options = {"per_device": config.per_device, "devices": max(1, *counts, 0)}
+    found = visible_accelerators()
+    options = {"per_device": config.per_device, "devices": max([1, *counts])}
     return shares(config.jobs or room(found, **options), found, cores=config.cores, **options)
 
 

@@ -72,7 +72,7 @@ class _Jobs:
     def run(self, groups: Sequence[TrialGroup], *, retries: int) -> int:
         """Run all groups, or wait for their jobs; returns the signal that asked for an end, or 0."""
         found = self._find(groups, retries)
-        self._submit([(group, retries) for group in groups if group not in found])
+        self._submit([(group, retries) for group in groups if _trials(group) not in found])
         with SignalGuard() as interrupt:
             stopping = False
             while self._running:
@@ -88,19 +88,19 @@ class _Jobs:
                 time.sleep(POLL_SECONDS)
             return interrupt.number
 
-    def _find(self, groups: Sequence[TrialGroup], retries: int) -> set[TrialGroup]:
-        """The groups whose jobs an earlier launch has submitted."""
+    def _find(self, groups: Sequence[TrialGroup], retries: int) -> set[tuple[str, ...]]:
+        """The trials of the groups whose jobs an earlier launch has submitted."""
         try:
             known = read_json(self._logs / JOBS_FILE)
         except (FileNotFoundError, ValueError):
             return set()
         by_trials = {tuple(trials): number for number, trials in known.items()}
         for group in groups:
-            if number := by_trials.get(tuple(spec.folder.name for spec in group)):
+            if number := by_trials.get(_trials(group)):
                 self._running[_job_class(self._cluster)(self._logs, number)] = group, retries
                 self._found.add(number)
                 self._progress.note(f"{names(group)}: waits for its job {number}, submitted earlier")
-        return {group for group, _ in self._running.values()}
+        return {_trials(group) for group, _ in self._running.values()}
 
     def _submit(self, given: Sequence[tuple[TrialGroup, int]]) -> None:
         for first in range(0, len(given), self._array_size):
@@ -114,12 +114,12 @@ class _Jobs:
 
     def _record(self) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
-        trials = {job.job_id: [spec.folder.name for spec in group] for job, (group, _) in self._running.items()}
+        trials = {job.job_id: _trials(group) for job, (group, _) in self._running.items()}
         write_json(self._logs / JOBS_FILE, trials)
 
     def _is_over(self, job: Any) -> bool:
         if self._cluster == "local" and job.job_id in self._found:  # of whose process submitit knows no more
-            return not Path(f"/proc/{job.job_id}").exists()
+            return job.paths.result_pickle.exists() or not Path(f"/proc/{job.job_id}").exists()
         return job.done()
 
     def _collect(self, job: Any, group: TrialGroup, tries: int, *, stopping: bool) -> tuple[TrialGroup, int] | None:
@@ -139,6 +139,10 @@ class _Jobs:
             return None
         self._progress.note(f"{names(group)}: {status} in job {job.job_id}; submitted again")
         return to_retry(group), tries - 1
+
+
+def _trials(group: TrialGroup) -> tuple[str, ...]:
+    return tuple(spec.folder.name for spec in group)
 
 
 def _job_class(cluster: str) -> Any:
