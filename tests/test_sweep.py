@@ -374,9 +374,9 @@ def test_a_screen_of_trials_fits_and_shows_the_worst_first():
     rows[22] = row._replace(name="c", status="failed", error="no memory " * 20)
     rows[23] = row._replace(name="d", status="waiting", step=2, error="no sign of life", seconds=None)
     for height in (8, 12, 24):
-        with Console(width=70, height=height, file=io.StringIO()) as console:
-            console.print(status_screen(rows, "bleu", height=height))
-            lines = console.file.getvalue().splitlines()
+        printed = io.StringIO()
+        Console(width=70, height=height, file=printed).print(status_screen(rows, "bleu", height=height))
+        lines = printed.getvalue().splitlines()
         assert len(lines) <= height
         assert all(len(line) <= 70 for line in lines)
         assert [line.split()[0] for line in lines[1:5]] == ["c", "d", "a", "b"]

@@ -187,11 +187,12 @@ def _study(optuna: Any, tuning: Tuning, folder: Path) -> Any:
     study = optuna.create_study(
         study_name=folder.name,
         storage=tuning.storage or _journal(optuna, folder),
-        sampler=getattr(optuna.samplers, SAMPLERS[tuning.sampler])(seed=tuning.base.seed),
         pruner=_pruner(optuna, tuning),
         direction="maximize" if METRICS[tuning.base.validation.metric].higher_is_better else "minimize",
         load_if_exists=True,
     )
+    seed = tuning.base.seed + len(study.trials)  # with that of an earlier call it would propose the same again
+    study.sampler = getattr(optuna.samplers, SAMPLERS[tuning.sampler])(seed=seed)
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
