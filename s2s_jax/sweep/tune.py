@@ -75,7 +75,7 @@ def tune(
             running = {threads.submit(search.run, worker) for worker in workers}
             while running:
                 done, running = concurrent.futures.wait(running, timeout=POLL_SECONDS)
-                errors = [future.exception() for future in done if future.exception() is not None]
+                errors = [error for future in done if (error := future.exception()) is not None]
                 if interrupt.number or errors:
                     for worker in workers:
                         worker.stop()

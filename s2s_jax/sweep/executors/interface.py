@@ -97,8 +97,8 @@ class Executor(Protocol):
 
 def names(group: TrialGroup) -> str:
     """A group of trials as text."""
-    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    return f"{group[0].folder.name}{more}"
+    first, *others = (spec.folder.name for spec in group)
+    return f"{first} and {len(others)} more" if others else first
 
 
 def to_retry(group: TrialGroup) -> TrialGroup:

@@ -6,6 +6,7 @@ with its result.
 """
 
 import contextlib
+import importlib
 import os
 import shutil
 import socket
@@ -225,18 +226,19 @@ def _sees(path: Path, content: str) -> bool:
 
 
 def _fetched(given: Sequence[Any]) -> tuple[Files, ...]:
-    import ray
+    return _ray().get(given[0]) if given else ()
 
-    return ray.get(given[0]) if given else ()
+
+def _ray() -> Any:
+    """The module `ray`, which not every installation has."""
+    return importlib.import_module("ray")
 
 
 class _Reports:
     """A `with` block in which a thread sends signs of life, and the files of folders as they change."""
 
     def __init__(self, mailbox: Any, number: int, folders: Sequence[Path], seconds: float):
-        import ray
-
-        context = ray.get_runtime_context()
+        context = _ray().get_runtime_context()
         ids = [f", {kind} {', '.join(each)}" for kind, each in context.get_accelerator_ids().items() if each]
         here = {"host": socket.gethostname(), "pid": os.getpid()}
         self._place = {**here, "devices": "".join(ids)}
@@ -252,8 +254,7 @@ class _Reports:
         self._thread.join()
 
     def _send(self) -> None:
-        import ray
-
+        ray = _ray()
         while True:
             files = tuple(packer.pack() for packer in self._packers)
             with contextlib.suppress(ray.exceptions.RayError):
