@@ -891,7 +891,7 @@ def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
     losses, logs = {}, []
     for trial in tmp_path.glob("trials/*"):
         rate = read_json(trial / "trial.json")["point"]["optimizer.learning_rate"]
-        losses[rate] = validation_curves(read_metrics(trial))["loss"][-1][1]
+        losses[rate] = validation_curves(read_metrics(trial / "run" / "metrics.jsonl"))["loss"][-1][1]
         logs.append((trial / "log.txt").read_text())
     assert tuned.value == min(losses.values())
     assert str(tuned.settings["optimizer.learning_rate"]) == min(losses, key=losses.get)

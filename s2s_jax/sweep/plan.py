@@ -69,7 +69,8 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
     megabytes = sum(_check(sweep, trial_dir.trial) for trial_dir in first_seed) * len(sweep.seeds)
     outcomes = [read_outcome(trial_dir.folder) for trial_dir in trial_dirs]
     seconds = [outcome["seconds"] for outcome in outcomes if outcome["status"] == "done"]
-    left = len(_incomplete(sweep, trial_dirs, diverged=False))
+    unfinished = _incomplete(sweep, trial_dirs, diverged=False)
+    left = len(unfinished)
     diverged = sum(outcome["status"] == "diverged" for outcome in outcomes)
     compared = count_comparisons(sweep)
     return SweepPlan(
@@ -80,7 +81,7 @@ def make_plan(sweep: Sweep, folder: Path) -> SweepPlan:
         seconds=float(np.mean(seconds)) * left if seconds else None,
         megabytes=megabytes * left / len(trial_dirs),
         identical=identical_points([trial_dir.trial for trial_dir in first_seed]),
-        damaged=[path for trial_dir in trial_dirs for path in bad_files(trial_dir.folder)],
+        damaged=[path for spec in unfinished for path in bad_files(spec.folder)],
     )
 
 

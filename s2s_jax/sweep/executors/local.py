@@ -121,6 +121,8 @@ class Worker:
             self._process = None
             died = RuntimeError("its process died; see the end of its log.txt, and how much memory there is.")
             return worst([record_failure(spec.folder, died) for spec in to_retry(group)])
+        except OSError as error:  # of the trial's own files
+            return worst([record_failure(spec.folder, error) for spec in to_retry(group)])
         finally:
             self._busy = None
 
