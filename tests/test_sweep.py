@@ -312,25 +312,25 @@ def test_a_bad_file_is_found_and_nothing_of_it_is_reported(finished, tmp_path, n
 
 @pytest.mark.parametrize(
     ("damages", "remade"),
-    [
-        ({"counts.npz": cut, "outcome.json": edit}, SCORED[1:]),
-        ({"translations.json": edit, "trial.json": cut}, SCORED[:1]),
-    ],
+    [({"counts.npz": cut, "outcome.json": edit}, SCORED[1:]), ({"translations.json": edit, "trial.json": cut}, SCORED)],
 )
 def test_a_bad_file_costs_its_stage_alone(finished, tmp_path, damages, remade):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
-    trial = find_trials(sweep(), folder)[1].folder
-    kept = ("run/metrics.jsonl", "run/config.json", "trial.json", *SCORED)
+    trial_dirs = find_trials(sweep(), folder)
+    trial, before = trial_dirs[1].folder, read_result(trial_dirs[1])
+    kept = {"run/metrics.jsonl", "run/config.json", "trial.json", *SCORED} - set(remade)
     whole = {name: (trial / name).read_bytes() for name in kept}
     for name, damage in damages.items():
         damage(trial / name)
     old = {name: (trial / name).stat().st_mtime_ns for name in SCORED}
-    (group,) = trial_groups(sweep(), find_trials(sweep(), folder))
+    (group,) = trial_groups(sweep(), trial_dirs)
     assert run_group(group) == "done"
     assert {name: (trial / name).read_bytes() for name in kept} == whole
-    # the same translations again have the same scores
     assert {name for name in SCORED if (trial / name).stat().st_mtime_ns != old[name]} == set(remade)
-    assert trial_groups(sweep(), find_trials(sweep(), folder)) == []
+    assert trial_groups(sweep(), trial_dirs) == []
+    after = read_result(trial_dirs[1])
+    assert after.metrics == before.metrics
+    assert after.reads == before.reads + ("translations.json" in remade), "the split was read once more"
 
 
 def test_a_damaged_cache_of_data_fingerprints_is_made_again(finished, tmp_path):
