@@ -12,6 +12,7 @@ from s2s_jax.decode.autoregressive import greedy
 from s2s_jax.decode.beam.engine import beam
 from s2s_jax.decode.length_normalization import HypothesisScore, length_divisor
 from s2s_jax.decode.top_k import top_k
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.shapes import BOS, EOS, PAD, UNK
 
 SOURCE = jnp.array([[4, 2, 0], [3, 4, 2], [4, 3, 2]], jnp.int32)
@@ -107,11 +108,12 @@ def test_neighbors_and_padding_rows_change_nothing(three):
 
 def test_what_never_ends_is_cut_off_and_flagged(plain, three):
     """A decoder that never produces EOS stops at the bound, and the result is marked as truncated."""
-    endless = jnp.zeros((2, WORDS, WORDS)).at[:, :, EOS].set(-jnp.inf).at[:, :, UNK].set(1.0)
-    for found in (plain(endless, SOURCE), three(endless, SOURCE)):
-        assert bool(found.truncated.all())
-        assert not bool((found.tokens == EOS).any())
-        assert bool((found.tokens != PAD).all())
+    for impossible in (-jnp.inf, IMPOSSIBLE):  # of the second, finished hypotheses of probability 0 are found as well
+        endless = jnp.zeros((2, WORDS, WORDS)).at[:, :, EOS].set(impossible).at[:, :, UNK].set(1.0)
+        for found in (plain(endless, SOURCE), three(endless, SOURCE)):
+            assert bool(found.truncated.all())
+            assert not bool((found.tokens == EOS).any())
+            assert bool((found.tokens != PAD).all())
 
 
 def test_pad_and_bos_are_never_chosen(three):

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from s2s_jax.decode.records import floats_of, pack, unpack_hypotheses
 from s2s_jax.decode.result import SearchResult
+from s2s_jax.model.ops.logits import IMPOSSIBLE
 from s2s_jax.shapes import EOS, PAD
 
 
@@ -58,16 +59,27 @@ def rank_finished(
 ) -> tuple[FinishedHypotheses, Bool[Array, "R K"]]:
     """The best K of the complete and the truncated hypotheses, and which of them are truncated.
 
+    Those of probability 0, as sparse outputs have them, come after all that are possible.
+
     Args:
         open_last: whether truncated ones come after all complete ones, whatever their values.
     """
     width = complete.value.shape[1]
     both = FinishedHypotheses(*(jnp.concatenate(pair, axis=1) for pair in zip(complete, truncated, strict=True)))
     is_truncated = jnp.broadcast_to((jnp.arange(2 * width) >= width)[None], both.value.shape)
-    group = jnp.where(jnp.isfinite(both.value), jnp.where(is_truncated & open_last, 1, 0), 2)
-    order = jnp.lexsort((-both.value, group), axis=-1)[:, :width]
+    order = _order(both.value, both.total, is_truncated & open_last)[:, :width]
     best = FinishedHypotheses(*(jnp.take_along_axis(leaf, order, axis=1) for leaf in both))
     return best, (order >= width) & jnp.isfinite(best.value)
+
+
+def _order(value: Float[Array, "R K"], total: Float[Array, "R K"], last: Bool[Array, "R K"]) -> Int[Array, "R K"]:
+    """The places by falling value: the possible hypotheses, then the impossible, then those that are none.
+
+    Args:
+        total: log-probabilities.
+        last: which come after the others of their kind.
+    """
+    return jnp.lexsort((-value, last, total <= IMPOSSIBLE / 2, ~jnp.isfinite(value)), axis=-1)
 
 
 def trace_back(
@@ -98,12 +110,12 @@ def trace_back(
 
 
 def merge_groups(result: SearchResult, groups: int) -> SearchResult:
-    """The hypotheses of a sentence's groups as one list, best first, truncated ones after all others."""
+    """The hypotheses of a sentence's groups as one list, in the order of `rank_finished` with open ones last."""
     if groups == 1:
         return result
     rows, width = result.scores.shape
     flat = SearchResult(*(leaf.reshape(rows // groups, groups * width, *leaf.shape[2:]) for leaf in result))
-    order = jnp.lexsort((-flat.scores, flat.truncated | ~jnp.isfinite(flat.scores)), axis=-1)
+    order = _order(flat.scores, flat.log_weights, flat.truncated)
     return SearchResult(
         *(jnp.take_along_axis(leaf, order.reshape(order.shape + (1,) * (leaf.ndim - 2)), axis=1) for leaf in flat)
     )
