@@ -29,15 +29,22 @@ SETTINGS = {
     "record.log_every": 1,
 }
 HEARTBEAT = 8  # seconds
+PATIENCE = 300  # seconds, for processes that would stand still
 
 
 def command(directory: Path, *, steps: int) -> list[str]:
-    """`s2s train` of the tiny experiment."""
+    """`s2s train` of the tiny experiment, with a cache of compiled programs beside the run."""
     file = directory.parent / "tiny_experiment.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import experiment\n")
-    settings = {**SETTINGS, "steps": steps, "device.count": 0, "device.heartbeat": HEARTBEAT, "device.fsdp": 0}
+    device = {"device.count": 0, "device.heartbeat": HEARTBEAT, "device.fsdp": 0, "device.cache": compiled(directory)}
+    settings = {**SETTINGS, "steps": steps, **device}
     flags = [f"--{name}={value}" for name, value in settings.items()]
     return [sys.executable, "-m", "s2s_jax", "train", str(file), "--run", str(directory), "--json", *flags]
+
+
+def compiled(directory: Path) -> Path:
+    """The directory of compiled programs of a run."""
+    return directory.parent / "compiled"
 
 
 def start(directory: Path, *, steps: int) -> list[subprocess.Popen]:
@@ -55,14 +62,18 @@ def start(directory: Path, *, steps: int) -> list[subprocess.Popen]:
 
 
 def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """Exit code, output and errors of each process."""
-    outputs = [process.communicate(timeout=120) for process in processes]
+    """Exit code, output and errors of each process; none is left where one takes too long."""
+    try:
+        outputs = [process.communicate(timeout=PATIENCE) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
 def until_step(directory: Path, step: int, processes: list[subprocess.Popen]) -> None:
     """Wait until the run has recorded a step."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and all(process.poll() is None for process in processes):
         if any(one["step"] >= step for one in read_metrics(directory / "metrics.jsonl") if one["kind"] == "train"):
             return
@@ -113,7 +124,7 @@ def uninterrupted(story) -> Path:
     directory = story.directory.parent / "uninterrupted"
     slurm = ["--executor", "slurm", "--slurm", "cluster=local", "--slurm", "tasks_per_node=2"]
     words = [*command(directory, steps=story.steps), *slurm]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == story.steps
     return directory
@@ -139,6 +150,12 @@ def test_a_killed_and_a_stopped_training_end_with_the_bits_of_an_uninterrupted_o
     assert found.keys() == expected.keys()
     for path, leaf in expected.items():
         np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+
+
+def test_processes_on_cpus_read_no_compiled_programs_from_disk(story, uninterrupted):
+    """Read from disk, they run their collective operations in no fixed order, and stand still."""
+    for directory in (story.directory, uninterrupted):
+        assert not compiled(directory).exists()
 
 
 def test_the_first_process_alone_prints_and_writes(story):

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.shapes import Batch
@@ -125,8 +126,15 @@ def check_platform(config: DeviceConfig) -> None:
 
 
 def use_compilation_cache(config: DeviceConfig) -> None:
-    """Keep compiled programs on disk, for the next process: a setting of the whole process."""
-    if config.cache:
+    """Keep compiled programs on disk, for the next process: a setting of the whole process.
+
+    Processes that share a training on CPUs compile anew: XLA runs the collective operations of a CPU program that was
+    read from disk in no fixed order (jaxlib 0.10), and two processes of which each waits in another one stand still.
+    """
+    if distributed.is_shared() and jax.default_backend() == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # it asks for the setting once
+    elif config.cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
