@@ -169,15 +169,19 @@ def test_a_tracker_is_told_of_the_run_and_its_failure_ends_nothing(tmp_path, mon
     assert len(records(tmp_path, "validation")) == 2
 
 
-def test_a_tracker_is_shown_alignments_and_closed(tmp_path, monkeypatch):
+def test_a_tracker_is_shown_alignments_and_closed_and_one_that_cannot_be_drawn_ends_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS, "listener", Listener)
     monkeypatch.setattr(Listener, "most", 100)
-    pixels = np.zeros((4, 6, 3), np.uint8)
-    result = ValidationResult({"loss": 1.0}, [], 1.0, {"alignment": pixels})
-    changes = {"validate": lambda params: result, "trackers": ("listener",), "log_every": 100}
-    with fake_training.training(tmp_path, steps=1, **changes) as (loop, _):
-        loop.run()
-    assert ("alignment", 1, (4, 6, 3)) in Listener.last.messages
+    shown, draws = io.StringIO(), [lambda: {}["a font"], lambda: {"alignment": np.zeros((4, 6, 3), np.uint8)}]
+    changes = {"every": 1, "log_every": 100, "trackers": ("listener",), "console": Console(file=shown, width=200)}
+
+    def validate(params):
+        return ValidationResult({"loss": 1.0}, [], 1.0, draws.pop(0))
+
+    with fake_training.training(tmp_path, steps=2, validate=validate, **changes) as (loop, _):
+        assert loop.run() == [None]
+    assert "warning: no picture for trackers could be drawn at step 1 ('a font')" in shown.getvalue()
+    assert ("alignment", 2, (4, 6, 3)) in Listener.last.messages
     assert Listener.last.closed
 
 

@@ -76,7 +76,8 @@ def make_validator(
         )
         values = measure(predictions, list(metrics))
         sample, cost = _sample(translations, grouped.references), _cost(config.metric, values)
-        return ValidationResult(values, sample, cost, _pictures(translations) if pictured else None)
+        pictures = functools.partial(_pictures, translations) if pictured else None
+        return ValidationResult(values, sample, cost, pictures)
 
     return validate
 

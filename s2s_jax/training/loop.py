@@ -33,7 +33,7 @@ class ValidationResult(NamedTuple):
     values: dict[str, float | None]  # by metric
     sample: list[str]  # lines that show a translation
     cost: float  # the value of validation.metric, negated where higher is better
-    pictures: Mapping[str, Pixels] | None = None  # by name, for trackers
+    pictures: Callable[[], Mapping[str, Pixels]] | None = None  # draws those for trackers, by name
 
 
 class TrainerContext(NamedTuple):

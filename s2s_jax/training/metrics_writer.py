@@ -204,14 +204,14 @@ class MetricsWriter:
         step: int,
         values: Mapping[str, float | None],
         sample: Sequence[str],
-        pictures: Mapping[str, Pixels] | None = None,
+        pictures: Callable[[], Mapping[str, Pixels]] | None = None,
     ) -> None:
-        """Record a validation; `sample` is lines that show a translation, the pictures are for trackers."""
+        """Record a validation; `sample` is lines that show a translation, `pictures` draws those for trackers."""
         seconds = self._resume()
         self._validations.append(seconds)
         self.write("validation", step, seconds=seconds, **values)
-        for name, pixels in (pictures or {}).items():
-            self._report(self._trackers.picture(name, step, pixels))
+        if pictures is not None:
+            self._report(self._trackers.pictures(step, pictures))
         numbers = (
             (name.replace("_", " "), "undefined" if value is None else f"{value:.4f}") for name, value in values.items()
         )

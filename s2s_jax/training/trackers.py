@@ -181,9 +181,8 @@ class Trackers:
                 self.close()
                 if isinstance(error, NotInstalled):
                     raise
-                text = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(
-                    f"record.trackers={name} cannot be started ({text}); leave it out, or set it up as it says."
+                    f"record.trackers={name} cannot be started ({_text(error)}); leave it out, or set it up as it says."
                 ) from None
 
     def numbers(self, kind: str, step: int, values: Mapping[str, Any]) -> list[str]:
@@ -195,9 +194,19 @@ class Trackers:
         numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
         return self._each(lambda tracker: tracker.numbers(kind, step, numbers)) if numbers else []
 
-    def picture(self, name: str, step: int, pixels: Pixels) -> list[str]:
-        """Report a picture; as `numbers`."""
-        return self._each(lambda tracker: tracker.picture(name, step, pixels))
+    def pictures(self, step: int, draw: Callable[[], Mapping[str, Pixels]]) -> list[str]:
+        """Report the pictures that a function draws, by name; as `numbers`, with a line where it fails."""
+        if not self._known:
+            return []
+        try:
+            drawn = draw()
+        except Exception as error:
+            return [f"warning: no picture for trackers could be drawn at step {step:,} ({_text(error)})"]
+        return [
+            line
+            for name, pixels in drawn.items()
+            for line in self._each(lambda tracker, name=name, pixels=pixels: tracker.picture(name, step, pixels))
+        ]
 
     def close(self) -> list[str]:
         """Send what is left; as `numbers`."""
@@ -210,6 +219,10 @@ class Trackers:
                 use(tracker)
             except Exception as error:
                 del self._known[name]
-                text = " ".join(str(error).split()) or type(error).__name__
-                failed.append(f"warning: tracker {name} failed ({text}); training continues without it")
+                failed.append(f"warning: tracker {name} failed ({_text(error)}); training continues without it")
         return failed
+
+
+def _text(error: Exception) -> str:
+    """The text of an error on one line; its name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
