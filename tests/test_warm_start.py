@@ -18,6 +18,7 @@ from s2s_jax.cli.command_line import parse
 from s2s_jax.config import Experiment, override
 from s2s_jax.run import preparation, warm_start
 from s2s_jax.run.run_dir import read_facts, read_json
+from s2s_jax.run.starting_digests import starting_digests
 from s2s_jax.run.warm_start import shared_tokens, vocabulary_axes
 from s2s_jax.sweep.fingerprint import trial_identity
 from s2s_jax.text.copy_vocabulary import PairTokenizer
@@ -213,7 +214,14 @@ def test_tokens_that_both_vocabularies_have_keep_their_rows(source, begin, tmp_p
     for symbol, row, (first, second) in zip(symbols(new, "source"), rows["embedding"], embedding, strict=True):
         assert (first == second).all() == (symbol != "ä")
         assert symbol == "ä" or (first == row).all()
-    assert len({read_facts(tmp_path / "seeds" / seed)["warm_start"] for seed in "12"}) == 1
+    folders = [tmp_path / "seeds" / seed for seed in "12"]
+    assert len({read_facts(folder)["warm_start"] for folder in folders}) == 1
+    shutil.rmtree(folders[1])
+    shutil.rmtree(source / "checkpoints" / "120")
+    begin(given, tmp_path / "seeds", seeds=(1, 2))  # the second anew, from what is the latest now
+    digests = [read_facts(folder)["warm_start"] for folder in folders]
+    assert digests == [read_json(folder / "warm_start.json")["digest"] for folder in folders]
+    assert digests[0] != digests[1]
 
 
 def symbols(loaded: run.Run, side: str) -> list[str]:
@@ -300,6 +308,10 @@ def test_a_sweep_knows_the_parameters_and_vectors_that_its_trials_start_from(sou
     }  # fmt: skip
     moved = shutil.copytree(source, tmp_path / "moved")
     assert trial_identity(experiment(f"warm_start.run={moved}", f"data.embeddings={vectors}"), {}) == first
+    tagged = experiment(f"warm_start.run={moved}", "data.features=tags")
+    before = starting_digests(tagged, {})
+    (moved / "feature1.tokenizer.json").write_text("{}")
+    assert before == {"warm_start": first["warm_start"]} != starting_digests(tagged, {})
     shutil.rmtree(source)
     vectors.unlink()
     assert trial_identity(given, known) == first

@@ -97,12 +97,12 @@ def prepared_run(
                 print_devices(print_line, mesh, experiment.model.precision)
                 shared = _share(experiment, mesh, print_line, directory, opening)
             start = _start_of(experiment, shared, opening, print_line)
-            check_same_data(opening, shared.inputs.facts, directory)
+            inputs = shared.inputs.with_facts(**(opening.started_from if start is None else start.facts))
+            check_same_data(opening, inputs.facts, directory)
         with distributed.together():
             if opening.replaced and distributed.is_first():
                 print_line(f"what {directory} held is now in {move_aside(directory)}")
         own = devices.own_rows(mesh)
-        inputs = shared.inputs
         options = {"own": own, "mixture": inputs.mixture, "noise": inputs.noise}
         plan = BatchPlan(inputs.training, experiment.batch, seed=experiment.seed, **options)
         experiment = dataclasses.replace(with_epochs(experiment, plan.per_epoch), tokenizer=shared.tokenizer)
@@ -234,7 +234,6 @@ def _share(
     taken = None if source is None or not experiment.warm_start.tokenizers else source.directory
     inputs = read_inputs(experiment, print_line, resumed=directory if opening.resumed else taken)
     start = None if opening.resumed else starting_point(experiment, inputs.tokenizers, source, print_line)
-    inputs = inputs.with_facts(**(opening.started_from if start is None else start.facts))
     model = make_model(experiment.model, inputs.tokenizers)
     validation, max_length = (inputs.data.validation, inputs.validation), default_max_length(inputs.facts)
     validate = make_validator(experiment, model, inputs.tokenizers, *validation, mesh, max_length=max_length)

@@ -7,6 +7,7 @@ from pathlib import Path
 from s2s_jax.config import Experiment
 from s2s_jax.run.run_dir import CHECKPOINTS, SIDES
 from s2s_jax.run.tokenizers import tokenizer_path
+from s2s_jax.text.corpus import feature_sides
 from s2s_jax.text.embedding_file import embedding_files
 from s2s_jax.training.checkpoint.checkpoints import Checkpoints
 from s2s_jax.training.warm_start import source_of
@@ -54,8 +55,10 @@ def _checkpoint_digest(experiment: Experiment) -> str:
                 prefix = "ema/" if any(path.startswith("ema/") for path in leaves) else "params/"
                 taken = {path: form for path, form in leaves.items() if path.startswith(prefix)}
                 hashed.update(json.dumps(taken, sort_keys=True).encode())
-        for side in SIDES if experiment.warm_start.tokenizers else ():
-            hashed.update(tokenizer_path(directory, side).read_bytes())
+        if experiment.warm_start.tokenizers:
+            features = [tokenizer_path(directory, side) for side in feature_sides(len(experiment.data.features))]
+            for path in [*(tokenizer_path(directory, side) for side in SIDES), *filter(Path.exists, features)]:
+                hashed.update(path.read_bytes())
     except FileNotFoundError as error:
         raise FileNotFoundError(f"warm_start.run={experiment.warm_start.run}: {error}") from None
     return hashed.hexdigest()
