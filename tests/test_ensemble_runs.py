@@ -99,7 +99,7 @@ def test_runs_that_cannot_be_compared_are_refused(folder, younger, s2s):
     lines = f"lines:{folder / 'lines'}"
     for arguments, message in [
         ((folder / "first",), "s2s: compare needs two runs or more"),
-        ((folder / "first", folder / "first"), "s2s: compare was given a run twice"),
+        ((folder / "first", f"{folder / 'first'}/"), "s2s: compare was given a run twice"),
         ((folder / "first", younger, "--metric", "attention_entropy"), "has no better direction"),
         ((folder / "first", folder / "language"), "other test sentences, so that nothing can be compared"),
     ]:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from s2s_jax.cli.arguments import Arguments, UsageError
@@ -18,7 +19,7 @@ def compare_command(arguments: Arguments) -> None:
     names = arguments.options.runs
     if len(names) < 2:
         raise UsageError("compare needs two runs or more: s2s compare RUN RUN")
-    if len(set(names)) < len(names):
+    if len({Path(name).resolve() for name in names}) < len(names):
         raise UsageError("compare was given a run twice; name each once")
     found = compare(
         [load_run(_with_run(arguments, name)) for name in names],
