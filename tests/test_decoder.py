@@ -326,6 +326,7 @@ def test_bridges_are_the_papers(name):
     [
         ({"architecture": "gmnt"}, "did you mean 'gnmt'"),
         ({"transitions": 0}, "model.decoder.transitions must be positive, got 0"),
+        ({"transitions": 2, "cell": "sru"}, "transitions=1, or model.decoder.cell=gru"),
         ({"self_attention_window": -1}, "model.decoder.self_attention_window must be zero or more, got -1"),
     ],
 )

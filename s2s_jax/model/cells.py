@@ -21,6 +21,7 @@ from s2s_jax.model.ops.layer_norm import layer_norm
 from s2s_jax.model.ops.matmul import broadcast_bias, matmul
 from s2s_jax.model.ops.sown import sow
 from s2s_jax.shapes import Size
+from s2s_jax.validation import at_least
 
 CellName = Literal["rnn", "gru", "gru-reset-before", "layer-norm-gru", "lstm", "layer-norm-lstm", "sru"]
 Carry = tuple[Float[Array, "*B H"], ...]  # the output comes first
@@ -41,6 +42,7 @@ class Cell(nnx.Module):
 
     gates = 1  # gates and candidates: the matrices are gates * size wide
     states = 1  # leaves of the carry
+    maps_state = True  # whether a matrix is multiplied by the state
 
     def __init__(
         self, inputs: int, size: int, *, extra: int = 0, directions: tuple[int, ...] = (), dtype: DTypeLike, rngs
@@ -304,6 +306,7 @@ class Sru(Cell):
 
     gates = 4
     states = 2
+    maps_state = False
 
     def __init__(self, inputs, size, *, extra=0, directions=(), dtype, rngs):
         self.inputs, self.size, self.dtype = inputs, size, dtype
@@ -404,6 +407,20 @@ def make_cell(
     first = kind(inputs, size, extra=extra, **options)
     more = [kind(0, size, **options) for _ in range(transitions - 1)]
     return Transitions(first, more) if more else first
+
+
+def check_transitions(group: str, name: str, transitions: int) -> None:
+    """Refuse a number of transitions per step that a cell cannot have; `group` is the name of its settings.
+
+    Raises:
+        ValueError: with the settings.
+    """
+    at_least(f"{group}.transitions", transitions, 1)
+    if transitions > 1 and not CELLS[name].maps_state:
+        raise ValueError(
+            f"{group}.transitions={transitions} adds cells without input, and {group}.cell={name} computes nothing but "
+            f"a decay without one; set {group}.transitions=1, or {group}.cell=gru."
+        )
 
 
 def _apply(drop, state):

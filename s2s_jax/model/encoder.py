@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
-from s2s_jax.model.cells import CELLS, Carry, Cell, CellName, Transitions, make_cell
+from s2s_jax.model.cells import CELLS, Carry, Cell, CellName, Transitions, check_transitions, make_cell
 from s2s_jax.model.interface import Noise
 from s2s_jax.model.ops.dropout import keep_mask
 from s2s_jax.model.ops.scan import scan
@@ -57,7 +57,7 @@ class EncoderConfig:
         one_of("model.encoder.cell", self.cell, CELLS)
         at_least("model.encoder.size", self.size, 1)
         at_least("model.encoder.layers", self.layers, 1)
-        at_least("model.encoder.transitions", self.transitions, 1)
+        check_transitions("model.encoder", self.cell, self.transitions)
         at_least("model.encoder.residual_from", self.residual_from, 0)
         at_least("model.encoder.bidirectional_layers", self.bidirectional_layers, 0)
         for name in ("dropout", "recurrent_dropout", "zoneout", "cell_zoneout"):

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from s2s_jax.model.bridge import BRIDGES, BridgeName
-from s2s_jax.model.cells import CELLS, CellName
+from s2s_jax.model.cells import CELLS, CellName, check_transitions
 from s2s_jax.model.copy_mechanism import COPYING, CopyName
 from s2s_jax.model.decoder.architectures import ARCHITECTURES
 from s2s_jax.model.output_distribution import SPARSE_OUTPUTS, OutputName
@@ -98,7 +98,7 @@ class DecoderConfig:
         one_of("model.decoder.output", self.output, ("softmax", *SPARSE_OUTPUTS))
         at_least("model.decoder.size", self.size, 1)
         at_least("model.decoder.layers", self.layers, 1)
-        at_least("model.decoder.transitions", self.transitions, 1)
+        check_transitions("model.decoder", self.cell, self.transitions)
         at_least("model.decoder.readout", self.readout, 0)
         at_least("model.decoder.self_attention_window", self.self_attention_window, 0)
         at_least("model.decoder.residual_from", self.residual_from, 0)
