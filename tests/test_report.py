@@ -23,6 +23,7 @@ from s2s_jax.sweep.report.gallery import NAN, _map
 from s2s_jax.sweep.report.html import to_html
 from s2s_jax.sweep.report.join import join_results
 from s2s_jax.sweep.report.markdown_latex import escape_latex, escape_markdown
+from s2s_jax.sweep.report.style import mark_style, standalone_css
 from s2s_jax.sweep.report.svg import Axis, axis_of, escape_text, shorten, tick_text, token_text
 from s2s_jax.sweep.results import ExamplePrediction, SampleTranslation, SweepResults, TrialResult, sample_sources
 from s2s_jax.sweep.significance import sign_flip_test
@@ -232,6 +233,19 @@ def test_figures_are_xml_with_fixed_colors(written):
     for path in found:
         assert "var(" not in path.read_text(encoding="utf-8")
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_chart_has_the_same_styles_in_its_file_and_as_pdf():
+    seed = mark_style("seed", 1, 18)
+    assert seed == {"fill": "#ffffff", "stroke": LIGHT.first[1], "stroke-width": "1.4"}
+    assert mark_style("seed", 12, 18)["stroke"] == LIGHT.named["rest"]
+    assert mark_style("tick", -1, 18)["fill"] == LIGHT.named["mute"]
+    assert mark_style("band", 1, 18) is mark_style("label end", 12, 18) is None
+    assert mark_style("band", 1, 4)["fill"] == LIGHT.first[1]
+    css = standalone_css(18)
+    assert f".v1 .seed{{fill:#ffffff;stroke:{LIGHT.first[1]};stroke-width:1.4}}" in css
+    assert ".v12 .end{display:none}" in css
 
 
 def test_failures_are_counted_and_reported(written):

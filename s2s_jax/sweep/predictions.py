@@ -18,6 +18,7 @@ from s2s_jax.evaluate.evaluation import (
 )
 from s2s_jax.evaluate.exposure_bias import free_running_losses
 from s2s_jax.evaluate.metrics import METRICS, Predictions, by_item, counts_of, link_counts, value
+from s2s_jax.evaluate.states import PairStates
 from s2s_jax.run.batches import encode
 from s2s_jax.sweep.results import ExamplePrediction
 from s2s_jax.text.example import Example
@@ -52,6 +53,8 @@ def predict_split(trained: run.Run, split: str, *, sentences: int, gallery: int)
     predictions["gallery"] = [_gallery_record(translation, references) for translation, references in first]
     if not trained.experiment.model.attention.attends:
         return predictions
+    if trained.experiment.model.attention.heads > 1 and first:
+        _add_heads(predictions["gallery"], trained.states(items.inputs[:gallery]))
     links = None
     if all(example.links is not None for example in examples):
         gold = [gold_links(example, **trained.tokenizers) for example in examples]
@@ -85,6 +88,13 @@ def _gallery_record(translation: Translation, references: Sequence[str]) -> dict
     )
     weights = [[round(weight, 5) for weight in row] for row in example.alignment.tolist()]
     return {**example._asdict(), "alignment": weights}
+
+
+def _add_heads(records: Sequence[dict[str, Any]], states: Sequence[PairStates]) -> None:
+    """Add the weights of each head, where the text is read back as the tokens that were written."""
+    for record, pair in zip(records, states, strict=True):
+        if pair.heads is not None and list(pair.tokens) == list(record["tokens"]):
+            record["heads"] = np.round(pair.heads.transpose(1, 0, 2), 5).tolist()
 
 
 def score_predictions(

@@ -143,7 +143,8 @@ def _selection(comparison: Comparison) -> str:
     steps = [trial.best_step for row in comparison.rows for trial in row.done if trial.best_step]
     chosen = f" (steps {_between(steps)})" if steps else ""
     reads = sorted({trial.reads for row in comparison.rows for trial in row.done})
-    times = {(1,): "once", (2,): "twice"}.get(tuple(reads), f"{_between(reads)} times" if reads else "never yet")
+    often = f"{_between(reads)} times" if reads else "never yet"
+    times = {"1 times": "once", "2 times": "twice"}.get(often, often)
     again = ", again whenever settings of the search were changed," if reads and max(reads) > 1 else ""
     return (
         f"Of each run the checkpoint with the best validation {metric or 'score'} was kept{chosen}, and the test split "

@@ -12,12 +12,11 @@ from s2s_jax.sweep.report.figures import Facets, Figures
 from s2s_jax.sweep.report.forest_plot import WIDTH as STRIP_WIDTH
 from s2s_jax.sweep.report.gallery import gallery_data
 from s2s_jax.sweep.report.runs import runs_section
-from s2s_jax.sweep.report.style import page_css
+from s2s_jax.sweep.report.style import MOST_BANDS, page_css
 from s2s_jax.sweep.report.svg import LEADS, Figure, escape_text, variant_class, visible_text
 from s2s_jax.sweep.report.tables import Column, table_columns
 
 HALF = ("learning", "lengths")  # sections that stand side by side if each has one chart
-MOST_BANDS = 4  # variants; of more of them only those that are highlighted have their band
 
 
 def to_html(comparison: Comparison, figures: Figures, folder: Path | None = None) -> str:

@@ -1,5 +1,8 @@
 """The CSS of figures, in the page and in files of their own, and that of the page."""
 
+import functools
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from s2s_jax.sweep.report.colors import DARK, LIGHT
@@ -27,8 +30,10 @@ svg .end{fill:var(--c)}
 .knot{fill:var(--ink)}
 """
 QUIET = (".band", ".dot", ".end")  # not drawn for variants in gray
+MOST_BANDS = 4  # variants; of more of them no band is drawn, unless the page highlights it
 
 
+@functools.cache
 def _rules() -> list[tuple[str, str]]:
     flat = FIGURE_CSS.replace(",\n", ",").replace(";\n", ";")
     return [tuple(rule.rstrip("}").split("{")) for rule in flat.split("\n") if rule]  # type: ignore[misc]
@@ -47,10 +52,37 @@ def standalone_css(variants: int) -> str:
         for place, color in enumerate(colors):
             leads = place < LEADS
             each = body.replace("var(--c)", color if leads else LIGHT.named["rest"])
-            quiet = "display:none" if not leads and selector.removeprefix("svg ") in QUIET else each
             parts = selector.removeprefix("svg ").split(",")
+            quiet = "display:none" if _is_quiet(parts, leads=leads, variants=variants) else each
             made.append(f"{','.join(f'.v{place} {part}' for part in parts)}{{{quiet}}}")
     return "".join(made)
+
+
+def _is_quiet(selectors: Iterable[str], *, leads: bool, variants: int) -> bool:
+    """Whether a mark of these selectors is not drawn."""
+    return any(each in QUIET and not (leads and (each != ".band" or variants <= MOST_BANDS)) for each in selectors)
+
+
+@functools.lru_cache(maxsize=1000)
+def mark_style(classes: str, variant: int, variants: int) -> dict[str, str] | None:
+    """What the rules give a mark of these classes: property -> value; None for one that is not drawn.
+
+    Args:
+        classes: with `text` for a text.
+        variant: that it belongs to; negative for none.
+        variants: number of variants of the report.
+    """
+    names = {name if name == "text" else f".{name}" for name in classes.split()}
+    leads = 0 <= variant < LEADS
+    if variant >= 0 and _is_quiet(names, leads=leads, variants=variants):
+        return None
+    colors = {**LIGHT.named, "c": LIGHT.variants(variants)[variant] if leads else LIGHT.named["rest"]}
+    style: dict[str, str] = {}
+    for selector, body in _rules():
+        if names.intersection(selector.removeprefix("svg ").split(",")):
+            pairs = (pair.split(":", 1) for pair in body.split(";") if pair)
+            style |= {name: re.sub(r"var\(--(\w+)\)", lambda found: colors[found[1]], value) for name, value in pairs}
+    return style
 
 
 def page_css(variants: int) -> str:

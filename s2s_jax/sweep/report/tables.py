@@ -68,7 +68,7 @@ def _comparison(comparison: Comparison) -> list[Column]:
     gaps = [row.differences.get(comparison.tested_metric) for row in comparison.rows]
     decimals = numbers.decimals_for(gap.spread.sd for gap in gaps if gap)
     label, base = METRICS[comparison.tested_metric].title, comparison.results.baseline
-    texts: list[tuple[str, str, str, str, str]] = []
+    texts: list[tuple[str, ...]] = []
     for gap in gaps:
         if gap is None or gap.spread.mean is None:
             texts.append(("baseline", "", "", "", "") if gap is None else (numbers.MISSING,) * 5)

@@ -7,6 +7,7 @@ from s2s_jax.sweep.report.figures import draw_figures
 from s2s_jax.sweep.report.gallery import draw_gallery
 from s2s_jax.sweep.report.html import to_html
 from s2s_jax.sweep.report.markdown_latex import to_latex, to_markdown
+from s2s_jax.sweep.report.pdf import save_pdf
 from s2s_jax.sweep.report.style import standalone_css
 from s2s_jax.sweep.report.tables import to_csv
 from s2s_jax.sweep.results import SweepResults
@@ -26,9 +27,11 @@ def write_report(results: SweepResults, folder: Path) -> Path:
     figure_folder.mkdir(parents=True, exist_ok=True)
     for old in (each for kind in ("svg", "pdf", "png") for each in figure_folder.glob(f"*.{kind}")):
         old.unlink()
-    style = standalone_css(len(results.axes[results.compare]))
+    variants = len(results.axes[results.compare])
+    style = standalone_css(variants)
     for figure in figures.all():
         _write(figure_folder / f"{figure.name}.svg", figure.svg(style) + "\n")
+        save_pdf(figure, figure_folder / f"{figure.name}.pdf", variants=variants)
     maps = draw_gallery(comparison, figure_folder)
     _write(folder / "report.md", to_markdown(comparison, figures, maps))
     _write(folder / "table.csv", to_csv(comparison))
