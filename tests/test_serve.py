@@ -218,6 +218,15 @@ def test_the_description_has_every_route_every_field_and_every_code(client):
     assert set(references) <= set(schemas)
 
 
+def test_the_page_has_every_address_and_every_code():
+    page = (Path(__file__).parent.parent / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    codes = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert {code: (int(status), meaning) for code, status, meaning in codes} == CODES
+    assert {(method, path) for method, path in re.findall(r"`(GET|POST) (\S+)`", page)} == {
+        (operation.method, operation.path) for operation in OPERATIONS
+    }
+
+
 def test_models_and_metrics(client):
     (model,) = client.get("/v1/models").json()["models"]
     assert (model["name"], model["max_tokens"], model["attention"], model["scores"]) == ("copy", 8, "general", True)
