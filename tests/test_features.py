@@ -175,6 +175,14 @@ def test_each_bucket_has_one_width_per_feature_and_rows_stay_together(pair):
     assert sorted(found) == expected
 
 
+def test_the_largest_batch_is_that_of_the_most_positions_features_included(pair):
+    """Of two buckets of 4 rows, that of short pairs with long features: it needs the most memory."""
+    short, long = Example("a", "b", features=("N", "ab" * 20)), Example("abcabc", "ab", features=("N", "a"))
+    plan = BatchPlan(encode([short, long] * 4, pair), BatchConfig(size=4, buckets=2), seed=3)
+    largest = plan.largest()
+    assert [side.shape for side in (largest.source, *largest.features)] == [(4, 2), (4, 2), (4, 41)]
+
+
 # The language of the task.
 
 # Turkish, whose regular nouns the task imitates

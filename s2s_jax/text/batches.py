@@ -274,7 +274,8 @@ class BatchPlan:
 
     def largest(self) -> Batch:
         """A batch of the bucket with the most positions, with a single pair: its shape needs the most memory."""
-        number = max(range(len(self.buckets)), key=lambda bucket: self.rows[bucket] * sum(self.buckets[bucket]))
+        widths = [(*bucket, *features) for bucket, features in zip(self.buckets, self._features, strict=True)]
+        number = max(range(len(widths)), key=lambda bucket: self.rows[bucket] * sum(widths[bucket]))
         pairs = self._drawn(self.pairs.select(self._members[number][:1]), 0, self.buckets[number])
         return self._padded(pairs, number)
 
