@@ -42,7 +42,7 @@ class PairStates(NamedTuple):
     start: PyTree  # as in EncoderStates
     decoder: tuple[tuple[Float[np.ndarray, "T H"], ...], ...]  # per layer: h, and c of an LSTM, after the step
     gates: tuple[dict[str, Float[np.ndarray, "T H"]], ...]  # of each cell in the order in which a step runs them
-    attention: Float[np.ndarray, "T S"]
+    attention: Float[np.ndarray, "T S"]  # of exact hard attention the prior p(a_t | y_<t), which its steps have
     heads: Float[np.ndarray, "T N S"] | None  # of each head; None with one head
     context: Float[np.ndarray, "T M"]
     log_probs: Float[np.ndarray, " T"]  # of the target's tokens, nats
