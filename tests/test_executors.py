@@ -287,7 +287,7 @@ if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
     os.environ |= {{"HIDDEN": str(out), "PYTHONPATH": {disk!r} + os.pathsep + os.environ["PYTHONPATH"]}}
     nodes = [cluster.add_node(num_cpus=1, resources={{"worker": 1}}) for _ in range(2)]
-    changes = ("steps=1500", "checkpoint.every=20", "validation.every=1500")
+    changes = ("steps=1000", "checkpoint.every=50", "validation.every=1000")
     base = override(test_sweep.sweep().base, *changes)
     threading.Thread(target=kill_the_first, args=(cluster, nodes, out / "trials"), daemon=True).start()
     made = test_sweep.sweep(base=base, axes={{test_sweep.SCORE: ["none"]}})
@@ -308,7 +308,7 @@ def test_a_trial_survives_its_machine_on_a_ray_cluster_without_a_shared_disk(tmp
     paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, str(tmp_path / "go.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "each trial takes CPU 1, worker 1; the Ray cluster has CPU 3, worker 2 on 3 nodes" in done.stdout
     assert len(re.findall(r"none-seed0-\w+: runs on \S+ \(pid \d+\)", done.stdout)) == 2

@@ -28,6 +28,7 @@ from s2s_jax.cli import main
 from s2s_jax.cli.arguments import command_parsers, make_parser
 from s2s_jax.config import override
 from s2s_jax.evaluate.metrics import METRICS, Metric
+from s2s_jax.run.inputs import kept_inputs, read_inputs
 from s2s_jax.run.run_dir import read_json, write_json, write_sealed
 from s2s_jax.sweep import fingerprint, heartbeat, status
 from s2s_jax.sweep import tune as tuning_module
@@ -880,6 +881,23 @@ def test_a_killed_worker_costs_one_attempt_and_an_interrupted_sweep_resumes(tmp_
     assert any((trial_dirs[0].folder / "run" / "checkpoints").glob("[0-9]*"))
 
 
+def test_a_process_reads_the_same_data_once():
+    """As long as a digest says that it is the same, and whatever is made of it is, too."""
+    base, lines = sweep().base, []
+
+    def read(data, *changes):
+        with kept_inputs(data):
+            return read_inputs(override(base, *changes), lines.append, resumed=None)
+
+    first = read("a")
+    assert read("a", "seed=3", "optimizer.learning_rate=0.1", "model.embedding=8") is first
+    assert "which this process has read" in lines[-1]
+    assert read("b") is not first
+    assert read("b", "batch.size=32") is not read("b", "batch.size=16")
+    assert read("b", "tokenizer.source.type=char").tokenizers.source != first.tokenizers.source
+    assert read_inputs(base, print, resumed=None) is not read("b"), "other commands keep nothing"
+
+
 @pytest.mark.wide
 def test_a_tuning_finds_the_better_of_two(tmp_path, capsys):
     made = Tuning(base=sweep().base, ranges={"optimizer.learning_rate": [0.0, 0.05]}, trials=2, sampler="random")
@@ -949,7 +967,7 @@ def test_a_tuning_prunes_shows_it_and_resumes(tmp_path, monkeypatch, pruner, job
     assert tuned.pruned == sum("pruned at step" in line for line in lines)
     assert tuned.pruned > 0 or jobs > 1, "one after the other, the trials are always the same"
     assert tuned.failed == sum("failed {" in line for line in lines)
-    assert all(re.search("pruned at step [1-8] of 9, loss 0", line) for line in lines if "pruned" in line)
+    assert all(re.search("pruned at step [1-9] of 9, loss 0", line) for line in lines if "pruned" in line)
     assert tuned.value == abs(tuned.settings["optimizer.learning_rate"] - 0.3) <= first.value
     assert "trial 14 of 14" in lines[-1]
 

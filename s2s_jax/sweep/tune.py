@@ -162,7 +162,8 @@ class _Search:
                     break
         best = max if METRICS[metric].higher_is_better else min
         value = best((value for _, value in curve), default=None)
-        return value, "pruned" if pruned else running.result(), curve[-1][0] if curve else 0
+        status = running.result()  # one that has ended before it could be stopped is not pruned
+        return value, "pruned" if pruned and status == "stopped" else status, curve[-1][0] if curve else 0
 
     def _conclude(self, trial: Any, spec: TrialSpec, value: float | None, status: str, step: int) -> None:
         """Record and log how a trial ended; one that was interrupted waits to be tried again."""
