@@ -84,7 +84,7 @@ class Axis(NamedTuple):
             return _round_ticks(self.low, self.high, count)
         parts = [(self.low, self.gap[0]), (self.gap[1], self.high)]
         few, many = parts if self.outliers_first else reversed(parts)
-        return sorted([sum(few) / 2, *_round_ticks(*many, count)])
+        return sorted([sum(few) / 2, *_round_ticks(*many, max(2, count - 2))])
 
 
 def axis_of(
