@@ -469,18 +469,21 @@ def test_colors_have_enough_contrast(palette):
     assert all(contrast(color, named["paper"]) >= 3 for color in colors)
 
 
-def test_an_axis_breaks_where_few_values_are_far_away():
-    near = [0.60 + 0.01 * place for place in range(12)]
-    axis = axis_of([0.1, *near], start=0, end=400, may_break=True)
-    assert axis.outliers_first
-    assert axis.gap[0] < 0.6 - 0.3 < axis.gap[1]
-    places = [axis.place(each) for each in (0.1, *near)]
+def test_an_axis_breaks_where_few_rows_are_far_away():
+    near = [(0.60 + 0.01 * place, 0.65 + 0.01 * place) for place in range(8)]
+
+    def axis(*spans, **options):
+        return axis_of([end for span in spans for end in span], start=0, end=400, spans=spans, **options)
+
+    broken = axis((0.1, 0.12), *near)
+    assert broken.outliers_first
+    assert broken.gap[0] < 0.3 < broken.gap[1]
+    places = [broken.place(low) for low, _ in ((0.1, 0.12), *near)]
     assert places == sorted(places)
-    assert places[-1] - places[1] > 280  # without the break they would have 90 of 400 pixels
-    assert axis_of([0.1, *near], start=0, end=400).gap is None
-    assert axis_of([0.1, 0.15, 0.2, *near[:5]], start=0, end=400, may_break=True).gap is None  # not few
-    assert axis_of(near, start=0, end=400, may_break=True).gap is None
-    mirrored = axis_of([-each for each in (0.1, *near)], start=0, end=400, may_break=True)
+    assert places[-1] - places[1] > 150  # without the break they would have 45 of 400 pixels
+    assert [axis(*spans).gap for spans in (near, near[:4], [(0.1, 0.6), *near], [(0.1, 0.1)] * 4 + near)] == [None] * 4
+    assert axis((0.1, 0.12), *near, at_zero=True).place(0) < places[0]
+    mirrored = axis((-0.12, -0.1), *((-high, -low) for low, high in near))
     assert not mirrored.outliers_first
     assert mirrored.place(-0.1) == pytest.approx(400 - places[0])
 

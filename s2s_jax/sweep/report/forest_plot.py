@@ -42,8 +42,9 @@ def forest_plot(
     labels = [shorten(row.label, 30) for row in rows]
     left = min(LABEL_ROOM, max(map(width_of, labels), default=0)) + 16
     right = width - 28 - max((width_of(row.number) for row in rows), default=0)
-    ends = [end for row in rows for end in (*row.seeds, row.mean, row.low, row.high)]
-    across = axis_of(ends, start=left, end=right, at_zero=zero, may_break=True)
+    numbers = [(*row.seeds, row.mean, row.low, row.high) for row in rows]
+    spans = [(min(each), max(each)) for each in numbers]
+    across = axis_of([end for span in spans for end in span], start=left, end=right, at_zero=zero, spans=spans)
     bottom = TOP + ROW * len(rows)
     parts = [_grid(across, bottom, x_label, zero=zero)]
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):

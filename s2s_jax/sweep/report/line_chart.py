@@ -62,20 +62,26 @@ def line_chart(
     names = [shorten(one.label, 22) for one in series]
     right = WIDTH - RIGHT - max(map(width_of, names), default=0) - 6
     xs = [point.x for one in series for point in one.points]
-    ys = [point.y for one in series for point in one.points]  # those in gray have no band
-    ys += [edge for one in series if one.variant < LEADS for point in one.points for edge in (point.low, point.high)]
-    if log_y:
-        ys = [y for y in ys if y > 0]
+    heights = [_heights(one, log_y=log_y) for one in series]
+    spans = [(min(each), max(each)) for each in heights if each]
+    ys = [end for span in spans for end in span]
     across = axis_of(xs, start=LEFT, end=right, is_log=log_x)
-    up = axis_of(ys, start=HEIGHT - BOTTOM, end=TOP, is_log=log_y, may_break=True)
-    heights = _name_heights(series, up)
+    up = axis_of(ys, start=HEIGHT - BOTTOM, end=TOP, is_log=log_y, spans=spans)
+    names_at = _name_heights(series, up)
     parts = [_grid(across, up, x_names=x_names), _labels(x_label, y_label, right)]
-    for one, name, y in sorted(zip(series, names, heights, strict=True), key=lambda each: -each[0].variant):
+    for one, name, y in sorted(zip(series, names, names_at, strict=True), key=lambda each: -each[0].variant):
         label = svg_text(right + 6, y + 4, name, "label end")
         parts.append(
             svg_variant(one.variant, one.row, one.label, _band(one, across, up) + _curve(one, across, up) + label)
         )
     return Figure(name=figure, title=title, caption=caption, width=WIDTH, height=HEIGHT, body="".join(parts))
+
+
+def _heights(one: Series, *, log_y: bool) -> list[float]:
+    """The values that the axis must hold; curves in gray have no band."""
+    ends = [(point.low, point.high) if one.variant < LEADS else () for point in one.points]
+    found = [*(point.y for point in one.points), *(end for pair in ends for end in pair)]
+    return [y for y in found if y > 0 or not log_y]
 
 
 def _name_heights(series: Sequence[Series], up: Axis) -> list[float]:

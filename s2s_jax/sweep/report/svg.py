@@ -13,7 +13,7 @@ from typing import NamedTuple
 LEADS = 8  # variants in color at first: the baseline and the seven best
 FONT = 12.0
 GAP_PIXELS, OUTLIER_FRACTION = 26.0, 0.16  # of a broken axis: between its parts, and the part for outliers
-MOST_OUTLIERS = 0.2  # of the values
+MOST_OUTLIERS, LEAST_SPANS = 0.2, 5  # of the rows or curves that may stand apart, and of how many at least
 LEAST_GAP = 0.3  # of the range: the empty stretch that is worth a break
 ZERO_WIDTH_JOINERS = "\u200c\u200d"  # invisible, but they decide how adjacent letters join
 VISIBLE_SPACE = "\u2423"
@@ -94,35 +94,44 @@ def axis_of(
     end: float,
     is_log: bool = False,
     at_zero: bool = False,
-    may_break: bool = False,
+    spans: Sequence[tuple[float, float]] = (),
 ) -> Axis:
-    """An axis that contains all values, with a margin; with `may_break` few values far from all others stand apart."""
+    """An axis that contains all values, with a margin.
+
+    Args:
+        spans: the lowest and highest value of each row or curve; the axis breaks where few of them are far from all
+            others, and never within one.
+    """
     low, high = min(values), max(values)
     if at_zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if is_log:
         margin = (high / low) ** 0.04 if high > low else 1.5
         return Axis(low / margin, high * margin, start, end, True)
-    if may_break and (gap := _empty_stretch([*values, *[0.0] * at_zero])):
-        first = 2 * sum(value <= gap[0] for value in values) < len(values)
-        margins = [
-            0.05 * (gap[0] - low) or 0.02 * (gap[1] - gap[0]),
-            0.05 * (high - gap[1]) or 0.02 * (gap[1] - gap[0]),
-        ]
+    if gap := _empty_stretch(spans, [0.0] * at_zero):
+        first = 2 * sum(span[1] <= gap[0] for span in spans) < len(spans)
+        least = 0.02 * (gap[1] - gap[0])
+        margins = (0.05 * (gap[0] - low) or least, 0.05 * (high - gap[1]) or least)
         ends = (gap[0] + margins[0], gap[1] - margins[1])
         return Axis(low - margins[0], high + margins[1], start, end, gap=ends, outliers_first=first)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return Axis(low - margin, high + margin, start, end)
 
 
-def _empty_stretch(values: Sequence[float]) -> tuple[float, float] | None:
-    """The widest stretch without values, if it is wide and few values are on one side of it."""
-    ordered = sorted(values)
-    width, place = max(((b - a, index) for index, (a, b) in enumerate(itertools.pairwise(ordered), 1)), default=(0, 0))
-    few = min(place, len(ordered) - place)
-    if not width or width < LEAST_GAP * (ordered[-1] - ordered[0]) or few > MOST_OUTLIERS * len(ordered):
+def _empty_stretch(spans: Sequence[tuple[float, float]], also: Sequence[float]) -> tuple[float, float] | None:
+    """The widest stretch between spans, if it is wide and few of them are on one side of it."""
+    if len(spans) < LEAST_SPANS:
         return None
-    return ordered[place - 1], ordered[place]
+    widest, reached = (0.0, 0.0), -math.inf
+    for low, high in sorted([*spans, *((each, each) for each in also)]):
+        if math.isfinite(reached) and low - reached > widest[1] - widest[0]:
+            widest = (reached, low)
+        reached = max(reached, high)
+    width, below = widest[1] - widest[0], sum(high <= widest[0] for _, high in spans)
+    few = min(below, len(spans) - below)
+    all_of = max(high for _, high in spans) - min(low for low, _ in spans)
+    is_wide = width > LEAST_GAP * all_of > 0
+    return widest if is_wide and 0 < few <= max(1, MOST_OUTLIERS * len(spans)) else None
 
 
 def _round_ticks(low: float, high: float, count: int) -> list[float]:
