@@ -7,6 +7,7 @@ from typing import Any
 from s2s_jax.cli.arguments import Arguments, UsageError
 from s2s_jax.cli.inputs import check_not_a_file, use_device
 from s2s_jax.cli.output import flush, print_json, print_line
+from s2s_jax.cli.suggestions import flag
 from s2s_jax.export.manifest import is_exported
 from s2s_jax.extras import needs_extra
 from s2s_jax.serve.config import ServeConfig
@@ -50,10 +51,10 @@ def _load(run: str, name: str, config: ServeConfig, arguments: Arguments) -> Ser
     searches = [each for each in arguments.overrides if each.startswith("search.")]
     for setting in (each.partition("=")[0] for each in searches):
         if setting in OF_SERVER:
-            raise UsageError(f"--{setting.replace('_', '-')} is decided by the server; give --rows instead")
-    if is_exported(Path(run)) and (also or searches):
-        option = "--also" if also else "--" + searches[0].partition("=")[0].replace("_", "-")
-        raise UsageError(f"{run} is an exported run, whose searches were settled by s2s export; leave {option} out")
+            raise UsageError(f"{flag(setting)} is decided by the server; give --rows instead")
+    if all(is_exported(Path(each)) for each in arguments.options.runs) and (also or searches):
+        option = "--also" if also else flag(searches[0].partition("=")[0])
+        raise UsageError(f"the searches of exported runs were settled by s2s export; leave {option} out")
     return load_model(run, name, config, changes=searches, also=also)
 
 

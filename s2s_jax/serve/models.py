@@ -193,8 +193,9 @@ def load_model(
     """A run or an exported run, to be served.
 
     Args:
-        changes: overrides of settings, such as `search.beam=5`.
-        also: settings of further searches.
+        changes: overrides of settings, such as `search.beam=5`; an exported run has the searches that it was exported
+            with.
+        also: settings of further searches, likewise.
 
     Raises:
         ValueError: as `load`, or a search is not there.
