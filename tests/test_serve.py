@@ -80,6 +80,19 @@ def test_translations_are_those_of_the_command_bit_for_bit(client, s2s, trained_
     assert (end, rest) == (f'event: done\ndata: {{"lines": {len(LINES)}}}', "")
 
 
+def test_a_stream_may_be_longer_than_the_queue(client, service):
+    lines = [line for line in LINES for _ in range(9)]
+    assert len(lines) > max(CONFIG.queue, CONFIG.max_lines)
+    short = post(client, "/v1/translate", lines=LINES)["translations"]
+    text = client.post("/v1/translate", json={"lines": lines, "stream": True}).text
+    *events, end, _ = text.split("\n\n")
+    assert [json.loads(event.partition("data: ")[2]) for event in events] == [
+        {"line": row, **short[row // 9]} for row in range(len(lines))
+    ]
+    assert end.startswith("event: done")
+    assert service.batcher.waiting == 0
+
+
 def test_a_search_is_chosen_by_its_settings(client, s2s, trained_run, monkeypatch):
     words = ("translate", str(trained_run), "--beam", "2", "--n-best", "2")
     (record,) = command_records(s2s, monkeypatch, "d e f\n", *words)
