@@ -20,6 +20,7 @@ MODULES = (
     "score",
     "export",
     "serve",
+    "explore",
     "sweep",
     "attention",
     "bench",

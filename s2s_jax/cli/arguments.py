@@ -14,6 +14,7 @@ COMMANDS = {
     "score": "compute the log-probability of given pairs, or rerank n-best lists",
     "export": "write a run as programs that do not need flax, and its parameters as safetensors",
     "serve": "translate, score and align for other programs, over HTTP",
+    "explore": "write a page that shows what a run does with given sentences; `s2s serve` shows any",
     "align": "draw the attention weights of a run",
     "info": "describe a run: step, parameters, data, checkpoints",
     "checkpoint": "verify that every bit of a run's checkpoints and other files is as it was written",
@@ -22,7 +23,19 @@ COMMANDS = {
     "bench": "measure speed against the limit of the machine, and against PyTorch",
     "completion": "print a script that completes commands, options and settings in a shell",
 }
-WITH_SETTINGS = ("train", "translate", "evaluate", "compare", "score", "export", "serve", "align", "sweep", "bench")
+WITH_SETTINGS = (
+    "train",
+    "translate",
+    "evaluate",
+    "compare",
+    "score",
+    "export",
+    "serve",
+    "explore",
+    "align",
+    "sweep",
+    "bench",
+)
 SETTINGS_HELP = (
     "any setting can be overridden, such as --model.attention.score dot; "
     "--help GROUP, such as --help model.attention, describes the settings of a group"
@@ -274,6 +287,18 @@ def _serve(parser: Parser) -> None:
     )
 
 
+def _explore(parser: Parser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "lines",
+        nargs="?",
+        metavar="LINES",
+        help="file of sentences, each with a tab and its target behind it if it has one (default: stdin)",
+    )
+    _add_beam(parser)
+    parser.add_argument("--static", metavar="FILE", help="the page, one file of HTML that opens without a network")
+
+
 def _align(parser: Parser) -> None:
     _add_run(parser)
     _add_beam(parser)
@@ -407,6 +432,7 @@ OPTIONS = {
     "score": _score,
     "export": _export,
     "serve": _serve,
+    "explore": _explore,
     "align": _align,
     "info": _info,
     "checkpoint": _checkpoint,

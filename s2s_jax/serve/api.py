@@ -9,6 +9,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from s2s_jax.serve.errors import RequestError
+from s2s_jax.serve.explore import (
+    AttendRequest,
+    Exploration,
+    ForcedRequest,
+    InfluenceRequest,
+    NeighborsRequest,
+    TraceRequest,
+)
 from s2s_jax.serve.openapi import openapi
 from s2s_jax.serve.requests import AlignRequest, ScoreRequest, TranslateRequest, parse_json, parse_request
 from s2s_jax.serve.service import Service
@@ -69,6 +77,37 @@ async def opennmt(service: Service, request: Request) -> Response:
     return json_response([[answer] for answer in answers])
 
 
+async def trace(service: Service, request: Request) -> Response:
+    """The translations of a line, token by token, and the beam that found them as a tree."""
+    return await _explored("trace", TraceRequest, service, request)
+
+
+async def forced(service: Service, request: Request) -> Response:
+    """The losses of a target under teacher forcing and under the model's own predictions."""
+    return await _explored("forced", ForcedRequest, service, request)
+
+
+async def attend(service: Service, request: Request) -> Response:
+    """The steps of a target with other attention weights at one of them."""
+    return await _explored("attend", AttendRequest, service, request)
+
+
+async def influence(service: Service, request: Request) -> Response:
+    """How much each target token depends on each source token."""
+    return await _explored("influence", InfluenceRequest, service, request)
+
+
+async def neighbors(service: Service, request: Request) -> Response:
+    """The training sentences with the nearest decoder states."""
+    return await _explored("neighbors", NeighborsRequest, service, request)
+
+
+async def _explored(method: str, kind: type[Exploration], service: Service, request: Request) -> Response:
+    wanted = parse_request(kind, await ready_body(service, request))
+    found = await unless_left(request, service.explore(method, wanted))
+    return json_response({"model": service.model(wanted.model).name, **found})
+
+
 async def models(service: Service, request: Request) -> Response:
     """The models and their searches."""
     described = [
@@ -78,6 +117,7 @@ async def models(service: Service, request: Request) -> Response:
             "max_tokens": model.max_tokens,
             "features": model.features,
             "scores": model.scoring is not None,
+            "explores": model.explorer is not None,
             "searches": [
                 {
                     "method": search.config.method,
@@ -120,11 +160,17 @@ _OF_BODY = ("bad_json", "bad_request", "timeout", "too_large", "content_type")
 _OF_LINES = ("no_such_model", "too_many_lines", "line_too_long", "not_served", "bad_line")
 _OF_LOAD = ("queue_full", "not_ready", "deadline", "internal_error")
 _OF_WORK = (*_OF_BODY, *_OF_LINES, *_OF_LOAD)
+_OF_EXPLORING = tuple(code for code in _OF_WORK if code != "too_many_lines")
 OPERATIONS = (
     Operation("POST", "/v1/translate", "Translate lines", translate, TranslateRequest, _OF_WORK),
     Operation("POST", "/v1/score", "Score given pairs", score, ScoreRequest, _OF_WORK),
     Operation("POST", "/v1/align", "Align pairs, or lines with their translations", align, AlignRequest, _OF_WORK),
     Operation("GET", "/v1/models", "List models and searches", models),
+    Operation("POST", "/v1/explore/trace", "Look into a search", trace, TraceRequest, _OF_EXPLORING),
+    Operation("POST", "/v1/explore/forced", "Look into a given pair", forced, ForcedRequest, _OF_EXPLORING),
+    Operation("POST", "/v1/explore/attend", "Replace attention weights", attend, AttendRequest, _OF_EXPLORING),
+    Operation("POST", "/v1/explore/influence", "Source saliency", influence, InfluenceRequest, _OF_EXPLORING),
+    Operation("POST", "/v1/explore/neighbors", "Similar training states", neighbors, NeighborsRequest, _OF_EXPLORING),
     Operation("POST", "/translator/translate", "Translate as OpenNMT-py's REST server does", opennmt, None, _OF_WORK),
     Operation("GET", "/health", "Is the process alive?", health, errors=("internal_error",), secret=False),
     Operation("GET", "/ready", "Are all programs compiled?", ready, errors=("not_ready",), secret=False),

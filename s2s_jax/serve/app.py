@@ -18,12 +18,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from s2s_jax.explore.page import PATHS as PAGE_PATHS
 from s2s_jax.serve.api import OPERATIONS, Operation, json_response
 from s2s_jax.serve.config import LOOPBACK_NAMES, ServeConfig
 from s2s_jax.serve.errors import RequestError
 from s2s_jax.serve.service import Service
 
-OPEN_PATHS = tuple(operation.path for operation in OPERATIONS if not operation.secret)
+# without a token: a browser cannot send it before the page is there, which holds no secret
+OPEN_PATHS = (*PAGE_PATHS, *(operation.path for operation in OPERATIONS if not operation.secret))
 # a route of a page sets a Content-Security-Policy of its own; what else it sets is kept as well
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -40,7 +42,7 @@ def create_app(service: Service, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The application of a service.
 
     Args:
-        pages: further routes, such as those of a page and its files; they take the same token as the others.
+        pages: further routes, such as those of a page and its files; those in `OPEN_PATHS` take no token.
     """
     routes = [_route(service, operation) for operation in OPERATIONS]
     handlers: Any = {
@@ -75,6 +77,7 @@ async def _lifespan(service: Service, app: Starlette) -> AsyncIterator[None]:
         compiling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await compiling
+        service.explorations.stop()
         await service.batcher.stop()
         stop_counting()
 

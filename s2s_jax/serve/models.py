@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from s2s_jax.decode.batching import Shape
 from s2s_jax.decode.forced_decoding import PairIds, PairScorer
@@ -23,6 +23,9 @@ from s2s_jax.serve.config import ServeConfig
 from s2s_jax.serve.errors import RequestError
 from s2s_jax.text.example import Example
 from s2s_jax.text.files import is_blank
+
+if TYPE_CHECKING:
+    from s2s_jax.explore.explorer import Explorer
 
 NAMED_SETTINGS = ("method", "beam")  # by which a request chooses among the searches
 
@@ -98,6 +101,7 @@ class ServedModel:
     attends: bool
     max_tokens: int
     about: dict[str, Any]
+    explorer: "Explorer | None" = None  # None for an exported run, and for one with a language model
 
     def search(self, *, method: str, beam: int, n_best: int) -> Search:
         """The first search with these settings, empty and 0 for any.
@@ -202,6 +206,7 @@ def load_model(
     """
     if is_exported(Path(directory)):
         return _exported_model(load_exported(directory), name, config)
+    from s2s_jax.explore.explorer import Explorer
     from s2s_jax.run import load  # only now: an exported run is served without flax
 
     invariant = ["search.batch_invariant=true", f"search.batch_size={config.rows}"]
@@ -218,6 +223,7 @@ def load_model(
         attends=model.attention.attends,
         max_tokens=max(config.lengths),
         about=about,
+        explorer=None if run.experiment.search.language_model else Explorer(run),
     )
 
 

@@ -8,6 +8,7 @@ import uvicorn
 
 from s2s_jax.serve.app import create_app
 from s2s_jax.serve.config import ServeConfig
+from s2s_jax.serve.explore import page_routes
 from s2s_jax.serve.service import Service
 
 BACKLOG = 2048
@@ -31,7 +32,7 @@ def serve(service: Service, announce: Callable[[str], None]) -> None:
     host, port = listening.getsockname()[:2]
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     settings = uvicorn.Config(
-        create_app(service),
+        create_app(service, page_routes()),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -12,6 +12,7 @@ from s2s_jax.evaluate.alignment import alignment_record
 from s2s_jax.serve.batcher import Batcher
 from s2s_jax.serve.config import ServeConfig
 from s2s_jax.serve.errors import RequestError
+from s2s_jax.serve.explore import Exploration, Explorations, exploration
 from s2s_jax.serve.models import Group, Search, ServedModel
 from s2s_jax.serve.requests import AlignRequest, ScoreRequest, TranslateRequest, check_per_line
 from s2s_jax.text.example import Example
@@ -27,6 +28,7 @@ class Service:
 
     def __init__(self, models: Sequence[ServedModel], config: ServeConfig):
         self.models, self.config, self.batcher = {model.name: model for model in models}, config, Batcher(config)
+        self.explorations = Explorations()
         self.failed = False  # programs could not be compiled
 
     async def compile(self) -> None:
@@ -78,6 +80,11 @@ class Service:
             raise RequestError("not_served", f"{model.name} has no attention, so there is no alignment")
         self._check_count(request.lines or request.pairs, "lines" if request.lines else "pairs")
         return await _within(self._seconds(request.timeout), self._aligned(model, request))
+
+    async def explore(self, method: str, request: Exploration) -> dict[str, Any]:
+        """What the explorer's method of that name finds."""
+        model = self.model(request.model)
+        return await self.explorations.run(exploration(model.explorer, method, request, model.max_tokens))
 
     async def _aligned(self, model: ServedModel, request: AlignRequest) -> list[dict[str, Any]]:
         if request.pairs:

@@ -30,6 +30,7 @@ from s2s_jax.decode.result import SearchResult
 from s2s_jax.decode.rounding import round_once
 from s2s_jax.model.interface import Memory, Model, Params, Source
 from s2s_jax.model.ops.logits import IMPOSSIBLE
+from s2s_jax.model.ops.sown import sow
 from s2s_jax.shapes import BOS, EOS, PAD, real, source_tokens
 
 StoppingName = Literal["full", "bounded", "never"]
@@ -146,6 +147,7 @@ def search_with_policy(
         steps=max_length,
         compactions=compactions,
     )
+    sow("beam", last)
     covered = jnp.zeros((rows, width)) if not coverage else by_slot(log_coverage(last.carried[2], mask), width)
     truncated = truncated_hypotheses(last, policy=policy, coverage=covered)
     finished, is_truncated = rank_finished(FinishedHypotheses.of(last.finished), truncated, open_last=policy.open_last)

@@ -23,6 +23,7 @@ from s2s_jax.model.attention.scores import SCORES
 from s2s_jax.model.cells import Weights
 from s2s_jax.model.ops.initializers import glorot
 from s2s_jax.model.ops.matmul import contract, matmul
+from s2s_jax.model.ops.sown import replaceable
 
 
 class PreparedKeys(NamedTuple):
@@ -151,6 +152,7 @@ class Attention(nnx.Module):
             state=before.constraint,
             step=ConstraintStep(before.time, normal),
         )
+        alignment = replaceable("attention", alignment)
         context = contract("bs,bsm->bm", alignment, values, self.dtype)
         if not self.stateful:
             return AttentionOutput(context, alignment, state)

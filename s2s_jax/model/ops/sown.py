@@ -1,14 +1,15 @@
 """Values inside a model that its readers ask for, such as gates: sown while the model is traced, gathered by a reader.
 
-Nothing is computed for them where nobody reads.
+Nothing is computed for them where nobody reads. Some values can also be replaced, to see what depends on them.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 _FIELD: ContextVar[list[tuple[str, Any]] | None] = ContextVar("sown", default=None)
+_REPLACEMENTS: ContextVar[dict[str, Callable[[Any], Any]] | None] = ContextVar("replacements", default=None)
 
 
 def sow(name: str, value: Any) -> None:
@@ -31,6 +32,22 @@ def fallow() -> Iterator[None]:
     """Inside this context nothing is sown: the body of a loop is another trace than what reads around it."""
     with _field(None):
         yield
+
+
+def replaceable(name: str, value: Any) -> Any:
+    """The value itself, or what stands in its place inside `replacing`."""
+    replace = (_REPLACEMENTS.get() or {}).get(name)
+    return value if replace is None else replace(value)
+
+
+@contextlib.contextmanager
+def replacing(name: str, replace: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside this context, a function of each replaceable value of a name takes that value's place."""
+    token = _REPLACEMENTS.set({**(_REPLACEMENTS.get() or {}), name: replace})
+    try:
+        yield
+    finally:
+        _REPLACEMENTS.reset(token)
 
 
 @contextlib.contextmanager
