@@ -20,6 +20,7 @@ from s2s_jax.evaluate.metrics import Metric as Metric
 from s2s_jax.evaluate.metrics import Predictions as Predictions
 from s2s_jax.evaluate.states import EncoderStates as EncoderStates
 from s2s_jax.evaluate.states import PairStates as PairStates
+from s2s_jax.explore.explorer import Explorer as Explorer
 from s2s_jax.export.exported import load_exported as load_exported
 from s2s_jax.imports import import_code as import_code
 from s2s_jax.model.attention.config import AttentionConfig as AttentionConfig

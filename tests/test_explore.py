@@ -1,4 +1,11 @@
-"""The explorer's values: the beam as a tree against a slow beam, each step against NumPy, and what it refuses."""
+"""The explorer: the beam as a tree against a slow beam, each step against NumPy, its addresses, and its page."""
+
+import asyncio
+import dataclasses
+import json
+import shutil
+import threading
+from time import sleep
 
 import fake
 import jax
@@ -10,6 +17,7 @@ import tiny
 from s2s_jax import run
 from s2s_jax.decode.search import SearchConfig
 from s2s_jax.evaluate.exposure_bias import free_running_nats
+from s2s_jax.explore import neighbors
 from s2s_jax.explore.beam_tree import beam_tree, path_of, search_with_record
 from s2s_jax.explore.explorer import Explorer
 from s2s_jax.explore.steps import attention_shapes, steps_of
@@ -21,7 +29,11 @@ SOURCE = np.array([[4, 3, 2, 0], [3, 4, 4, 2]], np.int32)
 
 @pytest.fixture(scope="module")
 def explorer(trained_run):
-    return Explorer(run.load(trained_run, changes=["search.beam=3"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "MOST_PAIRS", 300)
+        explorer = Explorer(run.load(trained_run, changes=["search.beam=3"]))
+        explorer.index()
+    return explorer
 
 
 def slow_tree(table, which, *, width, longest, prefix=()):
@@ -214,3 +226,239 @@ def test_the_nearest_training_sentence_is_the_sentence_itself(explorer):
 def test_what_is_out_of_range_is_refused(explorer, call, message):
     with pytest.raises(ValueError, match=message):
         call(explorer)
+
+
+@pytest.fixture(scope="module")
+def service(explorer, trained_run):
+    """A server's service, whose programs for translation are never compiled; one run under two names."""
+    pytest.importorskip("starlette")
+    from s2s_jax.serve.config import ServeConfig
+    from s2s_jax.serve.models import load_model
+    from s2s_jax.serve.service import Service
+
+    config = ServeConfig(rows=1, max_tokens=8)
+    first = dataclasses.replace(load_model(str(trained_run), "copy", config), explorer=explorer)
+    others = [dataclasses.replace(first, name="other"), dataclasses.replace(first, name="closed", explorer=None)]
+    service = Service([first, *others], config)
+
+    async def compile_nothing():
+        service.batcher.metrics.ready = True
+
+    service.compile = compile_nothing
+    return service
+
+
+@pytest.fixture(scope="module")
+def address(service):
+    """Where a server listens, in a thread of this process."""
+    import uvicorn
+
+    from s2s_jax.serve.app import create_app
+    from s2s_jax.serve.config import ServeConfig
+    from s2s_jax.serve.explore import page_routes
+    from s2s_jax.serve.server import listen
+
+    listening = listen(ServeConfig(port=0))
+    server = uvicorn.Server(uvicorn.Config(create_app(service, page_routes()), log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not (server.started and service.batcher.metrics.ready):
+        sleep(0.02)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "message"),
+    [
+        (
+            "trace",
+            {"line": "a " * 8},
+            "line_too_long",
+            "the line has 9 tokens, the end token included, and 8 are served",
+        ),
+        ("trace", {"line": ""}, "bad_line", "the line is blank"),
+        ("trace", {"line": "a", "model": "closed"}, "not_served", "this model is not explored"),
+        ("trace", {"line": "a", "model": "none"}, "no_such_model", "there are copy, other, closed"),
+        ("trace", {"line": "a", "prefix": [77777]}, "bad_request", "prefix must be ids of target tokens"),
+        ("forced", {"line": "a"}, "bad_request", "the field 'target' is missing"),
+        ("attend", {"line": "a", "ids": [4], "step": 0, "weights": [1]}, "bad_request", "weights must be 2 numbers"),
+        ("influence", {"line": "a", "ids": [4], "method": "x"}, "bad_request", "method must be one of"),
+        ("neighbors", {"line": "a", "ids": [4], "step": 1}, "bad_request", "step must be between 0 and 0, got 1"),
+    ],
+)
+def test_requests_that_are_refused(service, path, body, code, message):
+    from s2s_jax.serve.api import OPERATIONS
+    from s2s_jax.serve.errors import RequestError
+    from s2s_jax.serve.requests import parse_request
+
+    (operation,) = (each for each in OPERATIONS if each.path == f"/v1/explore/{path}")
+    with pytest.raises(RequestError, match=message) as caught:
+        asyncio.run(service.explore(path, parse_request(operation.body, json.dumps(body).encode())))
+    assert caught.value.code == code
+    assert code in operation.errors
+
+
+def test_a_route_answers_what_the_explorer_finds(address, explorer):
+    from urllib.request import Request, urlopen
+
+    headers = {"Content-Type": "application/json"}
+    body = json.dumps({"line": "a b c", "beam": 3}).encode()
+    with urlopen(Request(f"{address}/v1/explore/trace", body, headers), timeout=60) as response:
+        assert json.load(response) == {"model": "copy", **explorer.trace("a b c", beam=3)}
+    with urlopen(f"{address}/explore/main.js", timeout=10) as response:
+        assert response.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    with urlopen(f"{address}/openapi.json", timeout=10) as response:
+        schema = json.load(response)["components"]["schemas"]["AttendRequest"]
+    assert schema["required"] == ["line", "ids", "step", "weights"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open an address: the page, with nothing on its console and no request to anywhere else when the test ends."""
+    messages, requests, pages, origins = [], [], [], []
+
+    def open_page(url, **options):
+        page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        pages.append(page)
+        origins.append(url.partition("#")[0])
+        page.goto(url)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert messages == []
+    assert all(url.startswith((*origins, "data:")) for url in requests)
+
+
+def translated(page, line):
+    page.fill("#line", line)
+    page.press("#line", "Enter")
+    page.wait_for_selector(f"article:has(.node):has-text({json.dumps(line.split()[-1])})")
+    return page
+
+
+def target_tokens(page):
+    return [
+        each.partition(",")[0]
+        for each in page.eval_on_selector_all(
+            "[aria-label='Target tokens'] button", "all => all.map(each => each.getAttribute('aria-label'))"
+        )
+    ]
+
+
+def test_a_sentence_in_the_browser(address, open_page, explorer):
+    page = translated(open_page(f"{address}/"), "a b c")
+    assert target_tokens(page) == ["a", "b", "c", "</s>"]
+    assert "line=a+b+c" in page.url
+    # hover links both sides: the copy attends to the same letter
+    page.hover("[aria-label='Source tokens'] [data-s='1']")
+    assert page.locator("[aria-label='Target tokens'] button[data-t='1'].on").count() == 1
+    assert page.locator("svg path.ribbon.dim").count() > 0
+    # heat map, coverage, occlusion
+    page.select_option("label:has-text('As') select", "heat")
+    page.wait_for_selector("svg rect.cell")
+    page.select_option("label:has-text('Of') select", "occlusion")
+    page.wait_for_selector("svg[aria-label^='occlusion'] rect.cell")
+    page.select_option("label:has-text('Of') select", "coverage")
+    page.wait_for_selector("svg[aria-label^='coverage'] rect.cell")
+    # the ten best of a token; a slider shows the distribution before and after
+    page.click("[aria-label='Target tokens'] button[data-t='1']")
+    assert page.locator(".alternatives tbody tr").count() == 10
+    page.focus(".weights input >> nth=0")
+    page.keyboard.press("End")
+    page.wait_for_selector(".alternatives th:has-text('before')")
+    assert float(page.input_value(".weights input >> nth=1")) == 0
+    page.click("text=Find training sentences")
+    page.wait_for_selector(".neighbors tbody tr")
+    assert page.locator(".neighbors tbody tr").count() == 10
+    # the second best token is taken
+    second = explorer.trace("a b c")["hypotheses"][0]["alternatives"][1][1]
+    page.click(".alternatives tbody tr:nth-child(2) button")
+    page.wait_for_selector("[aria-label='Target tokens'] button.forced >> nth=1")
+    assert target_tokens(page)[:2] == ["a", second["token"]]
+    # the permanent link holds all of it
+    again = open_page(page.url)
+    again.wait_for_selector(".node")
+    assert target_tokens(again) == target_tokens(page)
+    assert again.locator("svg rect.cell").count() > 0
+    page.click("text=Drop the 2 forced")
+    page.wait_for_selector("[aria-label='Target tokens']:not(:has(.forced))")
+    assert target_tokens(page) == ["a", "b", "c", "</s>"]
+
+
+def test_the_tree_by_keyboard_a_given_target_and_two_runs(address, open_page):
+    page = translated(open_page(f"{address}/", color_scheme="dark", viewport={"width": 400, "height": 800}), "a b c")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    shown = page.locator(".node").count()
+    page.check("text=what was not kept")
+    assert page.locator(".node").count() > shown
+    page.focus(".node.rejected[data-node] >> nth=0")
+    wanted = page.evaluate("document.activeElement.querySelector('text').textContent")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[aria-label='Target tokens'] button.forced")
+    assert target_tokens(page)[0] == wanted
+    page.fill("[aria-label='Given target']", "a c c")
+    page.click("text=Force")
+    assert "First wrong at token 2: c has" in " ".join(page.inner_text(".first-wrong").split())
+    page.select_option("#beside", "other")
+    page.click("text=Translate")
+    page.wait_for_selector("article[aria-label='other'] .node")
+    assert page.locator("article").count() == 2
+    assert page.locator("article >> nth=0").locator("button.differs").count() > 0  # the first run alone is forced
+
+
+def test_what_the_page_saves(address, open_page, tmp_path):
+    page = translated(open_page(f"{address}/"), "a b")
+    for kind, begins in (("SVG", b"<svg "), ("PNG", b"\x89PNG"), ("JSON", b"{")):
+        with page.expect_download() as download:
+            page.click(f"[aria-label='Save alignment as {kind}']")
+        download.value.save_as(tmp_path / kind)
+        content = (tmp_path / kind).read_bytes()
+        assert content.startswith(begins)
+        assert len(content) > 200
+    assert b"var(" not in (tmp_path / "SVG").read_bytes()  # colors stand in the file
+    assert json.loads((tmp_path / "JSON").read_text())["target"] == ["a", "b", "</s>"]
+
+
+LITERAL = ["</s>", "<b>x</b>", "\u202eevil", "\u0301", "東京", "سلام"]
+
+
+def test_one_file_without_a_server_shows_every_token_as_it_is(s2s, trained_run, tmp_path, open_page):
+    page_file, lines = tmp_path / "page.html", tmp_path / "lines.txt"
+    lines.write_text("a b c\ta c c\n\n" + " ".join(LITERAL) + "\n", encoding="utf-8")
+    code, out, errors = s2s("explore", str(trained_run), str(lines), "--beam", "3", "--static", str(page_file))
+    assert (code, out) == (0, f"page: {page_file} (2 sentences)\n"), errors
+    text = page_file.read_text(encoding="utf-8")
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    page = open_page(page_file.as_uri())
+    page.wait_for_selector(".first-wrong")
+    assert target_tokens(page) == ["a", "b", "c", "</s>"]
+    page.select_option("label:has-text('Of') select", "saliency")
+    page.wait_for_selector("svg[aria-label^='saliency'] path")
+    assert page.locator(".node[role=button]").count() == 0  # nothing to go on with
+    page.select_option("#line", index=1)
+    page.wait_for_selector("[aria-label='Source tokens'] >> text=</s>")
+    assert page.locator("b").count() == 0

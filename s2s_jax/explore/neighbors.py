@@ -58,13 +58,11 @@ def top_states(states: Any) -> Float[np.ndarray, "T H"]:
         ValueError: the model's states are no layers.
     """
     try:
-        top = states.decoder[-1][0]
+        top = np.asarray(states.decoder[-1][0])
     except (TypeError, IndexError, KeyError):
-        top = None
-    if getattr(top, "ndim", 0) != 2:
-        raise ValueError(
-            "neighbors need a decoder of stacked layers, and this model carries other states; leave it out"
-        )
+        top = np.zeros(0)
+    if top.ndim != 2:
+        raise ValueError("neighbors need a decoder of stacked layers, and this model carries other states; leave it out")
     return top
 
 

@@ -1,10 +1,10 @@
 """What a model predicts at each step of a given target: the compiled functions behind the explorer."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from s2s_jax.model.interface import Model, Params, shift_right, time_first
 from s2s_jax.model.ops.sown import replacing
@@ -26,8 +26,8 @@ class Steps(NamedTuple):
 class GivenWeights(NamedTuple):
     """Attention weights that take the place of the model's at some steps."""
 
-    weights: Float[Array, "B T S"]
-    replaced: Bool[Array, "B T"]
+    weights: Any  # Float[B, T, S]
+    replaced: Any  # Bool[B, T]
 
 
 class Distribution(NamedTuple):
