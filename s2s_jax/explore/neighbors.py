@@ -62,7 +62,9 @@ def top_states(states: Any) -> Float[np.ndarray, "T H"]:
     except (TypeError, IndexError, KeyError):
         top = np.zeros(0)
     if top.ndim != 2:
-        raise ValueError("neighbors need a decoder of stacked layers, and this model carries other states; leave it out")
+        raise ValueError(
+            "neighbors need a decoder of stacked layers, and this model carries other states; leave it out"
+        )
     return top
 
 
