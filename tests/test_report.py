@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from s2s_jax.evaluate.metrics import value
+from s2s_jax.evaluate.states import PairStates
+from s2s_jax.sweep.predictions import _add_heads
 from s2s_jax.sweep.report import numbers, write_report
 from s2s_jax.sweep.report.colors import DARK, LIGHT
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
@@ -486,6 +488,15 @@ def test_an_axis_breaks_where_few_rows_are_far_away():
     mirrored = axis((-0.12, -0.1), *((-high, -low) for low, high in near))
     assert not mirrored.outliers_first
     assert mirrored.place(-0.1) == pytest.approx(400 - places[0])
+
+
+def test_heads_are_kept_where_the_text_is_read_back_as_it_was_written():
+    heads = np.arange(12.0).reshape(2, 2, 3) / 10  # [T, N, S]
+    read = [PairStates(*[()] * 2, tokens, *[()] * 5, heads, *[()] * 2) for tokens in (("x", "</s>"), ("y", "</s>"))]
+    records = [{"tokens": ("x", "</s>")}, {"tokens": ("z", "</s>")}]
+    _add_heads(records, read)
+    assert records[0]["heads"] == heads.swapaxes(0, 1).tolist()
+    assert "heads" not in records[1]
 
 
 @pytest.fixture(scope="session")
