@@ -22,6 +22,7 @@ quickstart: install
 	$(BIN)/s2s train dates --run runs/quickstart $(SETTINGS)
 	$(BIN)/s2s evaluate runs/quickstart
 	$(BIN)/s2s align runs/quickstart
+	@echo 'look inside: $(BIN)/s2s serve runs/quickstart'
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
