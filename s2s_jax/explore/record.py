@@ -32,7 +32,7 @@ def _of_pair(explorer: Explorer, line: str, target: str) -> list[dict[str, Any]]
     answers = [{"path": "trace", "body": {"line": line}, "answer": trace}]
     if trace["hypotheses"]:
         ids = trace["hypotheses"][0]["ids"]
-        for method in INFLUENCES:
+        for method in INFLUENCES if explorer.run.model.embed is not None else ("occlusion",):
             body = {"line": line, "ids": ids, "method": method}
             answers.append({"path": "influence", "body": body, "answer": explorer.influence(**body)})
     if target:
