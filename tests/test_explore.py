@@ -395,8 +395,8 @@ def test_a_sentence_in_the_browser(address, open_page, explorer):
     assert page.locator(".neighbors tbody tr").count() == 10
     # the second best token is taken
     second = explorer.trace("a b c")["hypotheses"][0]["alternatives"][1][1]
-    for step in (0, 1):  # back to the model's own weights
-        page.click(f"[aria-label='Target tokens'] button[data-t='{step}']")
+    page.click("text=The model's own")
+    assert page.locator(".alternatives th:has-text('before')").count() == 0
     page.click(".alternatives tbody tr:nth-child(2) button")
     page.wait_for_selector("[aria-label='Target tokens'] button.forced >> nth=1")
     assert target_tokens(page)[:2] == ["a", second["token"]]
@@ -405,6 +405,8 @@ def test_a_sentence_in_the_browser(address, open_page, explorer):
     again.wait_for_selector(".node")
     assert target_tokens(again) == target_tokens(page)
     assert again.locator("svg rect.cell").count() > 0
+    # what changes with the search, or with the source, is marked
+    assert page.locator("button.differs").count() > 0
     page.click("text=Drop the 2 forced")
     page.wait_for_selector("[aria-label='Target tokens']:not(:has(.forced))")
     assert target_tokens(page) == ["a", "b", "c", "</s>"]

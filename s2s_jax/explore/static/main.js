@@ -59,7 +59,8 @@ async function translate(changes = {}) {
       const prefix = place === 0 && forcedIds().length ? { prefix: forcedIds() } : {};
       return explore("trace", { ...body, ...prefix, ...(model ? { model } : {}) }, signal);
     }));
-    sides = found.map((trace, place) => ({ trace, model: names[place] || trace.model, influence: {}, forced: null }));
+    const before = names.map((_, place) => (sides[place] && sides.length === names.length ? hypothesisOf(sides[place]) : null));
+    sides = found.map((trace, place) => ({ trace, model: names[place] || trace.model, before: before[place], influence: {}, forced: null }));
     render();
     report(found.map((trace) => trace.unread ? `${trace.unread} source tokens were not read (search.max_source).` : "").join(" ").trim());
     const target = offline ? recordedTarget(view.line) : view.target;
@@ -113,7 +114,7 @@ function translationPanel(side) {
   const list = trace.hypotheses.map((each, place) => make("li", {}, make("button", {
     type: "button", "aria-pressed": String(each === hypothesis), onclick: () => select({ hypothesis: String(place), step: "" }),
   }, make("bdi", {}, each.text || "\u2205"), make("span", { class: "soft" }, ` ${digits(each.score, 3)}${each.truncated ? ", cut off" : ""}`))));
-  const other = sides.length === 2 ? hypothesisOf(sides[side === sides[0] ? 1 : 0]) : null;
+  const other = sides.length === 2 ? hypothesisOf(sides[side === sides[0] ? 1 : 0]) : side.before;
   const isFirst = side === sides[0];
   const forced = isFirst ? forcedIds().length : 0;
   const free = forced && !offline ? make("button", { type: "button", onclick: () => translate({ prefix: "", step: "" }) }, `Drop the ${forced} forced`) : null;
@@ -121,7 +122,7 @@ function translationPanel(side) {
     sourceRow(trace.source_tokens),
     hypothesis ? make("p", { class: "text translation", dir: "auto" }, hypothesis.text || "\u2205") : make("p", {}, "Nothing was found."),
     hypothesis ? targetRow(hypothesis, { source: trace.source_tokens, step: view.step === "" ? -1 : Number(view.step), forced, other, choose: (t) => select({ step: String(t) === view.step ? "" : String(t) }) }) : null,
-    make("p", { class: "soft" }, "Bars: entropy. A token opens its alternatives."),
+    make("p", { class: "soft" }, `Bars: entropy. ${other ? `Marked: not in the translation ${sides.length === 2 ? "of the other run" : "before this one"}. ` : ""}A token opens its alternatives.`),
     make("ul", { class: "hypotheses", "aria-label": "Hypotheses" }, list));
 }
 
@@ -148,29 +149,43 @@ function stepPanel(side, hypothesis) {
   if (view.step === "" || step >= hypothesis.ids.length) return null;
   const entries = hypothesis.alternatives[step];
   const take = offline || side !== sides[0] ? null : (id) => translate({ prefix: [...hypothesis.ids.slice(0, step), id].join(","), hypothesis: "0", step: String(step) });
-  const table = make("div", {}, alternatives(entries, { take, taken: hypothesis.ids[step] }));
-  const parts = [table];
-  if (hypothesis.attention.length && !offline) parts.push(make("h3", {}, "Attention of this step"), sliders(side, hypothesis, step, entries, table, take));
+  const drag = draggedAt(side, hypothesis, step);
+  const table = () => alternatives(drag.found || entries, { take, taken: hypothesis.ids[step], before: drag.found ? entries : null });
+  const place = make("div", { class: "distribution" }, table());
+  const parts = [place];
+  if (hypothesis.attention.length && !offline) {
+    const reset = () => { side.dragged = null; renderSide(side); };
+    parts.push(make("div", { class: "bar" }, make("h3", {}, "Attention of this step"), make("button", { type: "button", onclick: reset }, "The model's own")),
+      weightSliders(side.trace.source_tokens, drag.weights || hypothesis.attention[step], dragger(side, hypothesis, step, drag, table)));
+  }
   if (!offline) parts.push(neighborsPart(side, hypothesis, step));
-  return panel(`Token ${step + 1}: ${shown(hypothesis.tokens[step])}`, exportButtons("step", null, () => ({ token: hypothesis.tokens[step], alternatives: entries })), ...parts);
+  return panel(`Token ${step + 1}: ${shown(hypothesis.tokens[step])}`, exportButtons("step", null, () => ({ token: hypothesis.tokens[step], alternatives: drag.found || entries, weights: drag.weights || hypothesis.attention[step] })), ...parts);
 }
 
-function sliders(side, hypothesis, step, entries, table, take) {
+function draggedAt(side, hypothesis, step) {
+  // the weights that were given to a step, which outlive a redrawing of the side
+  const key = `${step} ${hypothesis.ids}`;
+  if (side.dragged?.key !== key) side.dragged = { key, weights: null, found: null, last: 0 };
+  return side.dragged;
+}
+
+function dragger(side, hypothesis, step, drag, table) {
   let timer = 0;
-  let last = 0;
-  const changed = (weights) => {
+  return (weights) => {
     clearTimeout(timer);
-    const number = ++last;
+    const number = ++drag.last;
+    drag.weights = weights;
     timer = setTimeout(async () => {
       try {
         const found = await explore("attend", { line: view.line, ids: hypothesis.ids, step, weights, ...named(side) });
-        if (number === last) table.replaceChildren(alternatives(found.alternatives[step], { take, taken: hypothesis.ids[step], before: entries }));
+        if (number !== drag.last) return;
+        drag.found = found.alternatives[step];
+        if (side.dragged === drag) side.element.querySelector(".distribution")?.replaceChildren(table());
       } catch (error) {
         explain(error);
       }
     }, LATER);
   };
-  return weightSliders(side.trace.source_tokens, hypothesis.attention[step], changed);
 }
 
 function neighborsPart(side, hypothesis, step) {
@@ -205,7 +220,8 @@ function treePanel(side, hypothesis) {
 }
 
 function forcedPanel(side) {
-  const input = make("input", { dir: "auto", value: side.forced ? side.forced.target : view.target, "aria-label": "Given target", spellcheck: "false" });
+  const typed = (event) => { side.typed = event.target.value; };
+  const input = make("input", { dir: "auto", value: side.typed ?? view.target, "aria-label": "Given target", spellcheck: "false", oninput: typed });
   const submit = (event) => {
     event.preventDefault();
     change({ target: input.value });
@@ -220,6 +236,16 @@ function forcedPanel(side) {
     side.forced ? forcedNotes(side.forced) : null);
 }
 
+function refocus(fresh, old) {
+  // what stands in the place of the element that had the focus
+  const [t, label] = [old.dataset.t, old.getAttribute("aria-label")];
+  const same = t !== undefined ? `button[data-t="${t}"]` : label ? `[aria-label="${CSS.escape(label)}"]:not(section)` : null;
+  const found = same ? fresh.querySelector(same) : null;
+  if (!found) return;
+  found.focus();
+  if (found.tagName === "INPUT" && found.type === "text") found.setSelectionRange(old.selectionStart, old.selectionEnd);
+}
+
 function renderSide(side) {
   const hypothesis = hypothesisOf(side);
   const alignment = hypothesis ? alignmentPanel(side, hypothesis) : null;
@@ -227,10 +253,10 @@ function renderSide(side) {
   const fresh = make("article", { class: sides.length === 1 ? "side alone" : "side", "aria-label": side.model || "run" },
     sides.length === 2 ? make("h2", { class: "whole" }, side.model || side.trace.model || "") : null, parts);
   linkHover(fresh, hypothesis ? weightsOf(side, hypothesis) : []);
-  const focused = side.element && side.element.contains(document.activeElement) ? document.activeElement.getAttribute("data-t") : null;
+  const active = side.element?.contains(document.activeElement) ? document.activeElement : null;
   if (side.element) side.element.replaceWith(fresh);
   side.element = fresh;
-  if (focused !== null) fresh.querySelector(`button[data-t="${focused}"]`)?.focus();
+  if (active) refocus(fresh, active);
   return fresh;
 }
 

@@ -49,7 +49,7 @@ function describe(hypothesis, t, source, forced, differs) {
     parts.push(`attends most to ${shown(source[most])}, ${digits(row[most])}`);
   }
   if (forced) parts.push("forced");
-  if (differs) parts.push("not in the other run");
+  if (differs) parts.push("not in the other translation");
   return parts.join("; ");
 }
 
