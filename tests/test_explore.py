@@ -20,7 +20,7 @@ from s2s_jax.evaluate.exposure_bias import free_running_nats
 from s2s_jax.explore import neighbors
 from s2s_jax.explore.beam_tree import beam_tree, path_of, search_with_record
 from s2s_jax.explore.explorer import Explorer
-from s2s_jax.explore.steps import attention_shapes, steps_of
+from s2s_jax.explore.steps import Steps, attention_shapes, steps_of
 from s2s_jax.run.model import make_model
 from s2s_jax.shapes import BOS, EOS, UNK, Batch
 
@@ -117,11 +117,21 @@ def test_a_trace_is_what_translate_finds_token_by_token(explorer):
     assert min(abs(node["total"] - sum(best["log_probs"])) for node in ended) < 1e-3
 
 
+def test_each_head_has_its_rows_without_padding(explorer):
+    sentence, random = explorer.read("a b"), np.random.default_rng(0)
+    flat, heads = np.zeros((2, 4)), random.random((2, 4, 3, 8))  # two targets, four steps, three heads
+    best = np.full((2, 4, 5), 4)
+    steps = Steps(flat, best[..., 0], flat, best, flat[..., None] + np.zeros(5), heads.mean(2), heads)
+    found = sentence.step_record(steps, 1, [4, 2], attends=True)
+    np.testing.assert_allclose(found["heads"], heads[1, :2, :, :3].swapaxes(0, 1), rtol=1e-5)
+    np.testing.assert_allclose(found["attention"], heads[1, :2, :, :3].mean(1), rtol=1e-5)
+
+
 def test_the_search_goes_on_from_a_prefix(explorer):
     first = explorer.trace("a b c")["hypotheses"][0]
     other = first["alternatives"][1][1]
-    found = explorer.trace("a b c", prefix=[first["ids"][0], other["id"]], beam=2)
-    assert found["beam"] == 2
+    found = explorer.trace("a b c", prefix=[first["ids"][0], other["id"]])
+    assert found["beam"] == 3
     for each in found["hypotheses"]:
         assert each["ids"][:2] == [first["ids"][0], other["id"]]
     assert found["hypotheses"][0]["log_probs"][1] == pytest.approx(other["log_prob"], abs=1e-4)

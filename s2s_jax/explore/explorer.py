@@ -7,19 +7,18 @@ is None.
 import functools
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from s2s_jax.decode.batching import pad_rows, pad_sources, read_source, rounded_length
-from s2s_jax.decode.result import SearchResult
 from s2s_jax.evaluate.gradients import gradient_norms, occlusion, saliency
 from s2s_jax.evaluate.states import states_of
-from s2s_jax.explore.beam_tree import Node, beam_tree, search_with_record
+from s2s_jax.explore.beam_tree import beam_tree, search_with_record
 from s2s_jax.explore.neighbors import NeighborIndex, build_index
-from s2s_jax.explore.steps import GivenWeights, Steps, attention_shapes, free_run, steps_of
-from s2s_jax.model.ops.logits import IMPOSSIBLE
+from s2s_jax.explore.sentence import Sentence, possible_hypotheses, rounded
+from s2s_jax.explore.steps import GivenWeights, attention_shapes, free_run, steps_of
 from s2s_jax.run import Run
 from s2s_jax.shapes import BOS, EOS, PAD, Batch
 from s2s_jax.text.data_report import DataReport
@@ -31,14 +30,6 @@ from s2s_jax.validation import one_of
 ALTERNATIVES = 10
 MOST_BEAM = 32
 INFLUENCES = {"saliency": saliency, "gradient": gradient_norms, "occlusion": occlusion}
-
-
-class Sentence(NamedTuple):
-    """A source as the model reads it."""
-
-    line: str
-    ids: tuple[np.ndarray, ...]  # of the source and of each feature, with the end tokens
-    unread: int = 0  # source tokens beyond search.max_source
 
 
 class Explorer:
@@ -78,14 +69,14 @@ class Explorer:
             self.run.params, pad_sources([sentence.ids]), self._target(prefix)[None]
         )
         nodes = beam_tree(jax.device_get(record), 0, width=width, steps=int(taken[0]))
-        found = _hypotheses(jax.device_get(result))
+        found = possible_hypotheses(jax.device_get(result))
         records = self._step_records(sentence, [ids for ids, _, _ in found], rows=width)
         hypotheses = [
             {"score": rounded(score), "truncated": truncated, **record}
             for (_, score, truncated), record in zip(found, records, strict=True)
         ]
-        return {**self._about(sentence), "prefix": list(prefix), "beam": width, "hypotheses": hypotheses} | {
-            "tree": self._tree(nodes, sentence)
+        return {**sentence.about(), "prefix": list(prefix), "beam": width, "hypotheses": hypotheses} | {
+            "tree": sentence.tree(nodes)
         }
 
     def forced(self, line: str, target: str, *, features: Sequence[str] = ()) -> dict[str, Any]:
@@ -104,14 +95,14 @@ class Explorer:
         tokens = tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens
         wrong = (place for place, rank in enumerate(record["rank"]) if rank)
         return {
-            **self._about(sentence),
+            **sentence.about(),
             **record,
             "target": target,
             "first_wrong": next(wrong, None),
             "free": {
-                "text": self._text(tokens, sentence),
+                "text": sentence.text(tokens),
                 "ids": tokens,
-                "tokens": self._symbols(tokens, sentence),
+                "tokens": sentence.symbols(tokens),
                 "log_probs": rounded(free.log_probs[0, : len(ids)]),
             },
         }
@@ -137,11 +128,11 @@ class Explorer:
             raise ValueError(f"weights must be {length} numbers of 0 or more, one per source token, got {len(weights)}")
         self._check_replaceable()
         batch = self._batch(sentence, [np.asarray(ids, np.int32)], 1)
-        given = np.zeros((1, batch.target.shape[1], batch.source.shape[1]), np.float32)
-        given[0, step, :length] = weights
-        replaced = np.arange(batch.target.shape[1])[None] == step
-        steps = jax.device_get(self._inspect(self.run.params, batch, GivenWeights(given, replaced)))
-        return {**self._about(sentence), **self._step_record(steps, 0, list(ids), sentence), "step": step}
+        given = self._no_weights(batch)
+        given.weights[0, step, :length] = weights
+        given.replaced[0, step] = True
+        steps = jax.device_get(self._inspect(self.run.params, batch, given))
+        return {**sentence.about(), **sentence.step_record(steps, 0, list(ids), attends=True), "step": step}
 
     def influence(
         self, line: str, ids: Sequence[int], *, method: str = "saliency", features: Sequence[str] = ()
@@ -157,8 +148,8 @@ class Explorer:
         one_of("method", method, INFLUENCES)
         batch = self._batch(sentence, [np.asarray(ids, np.int32)], 1)
         found = np.asarray(self._influence[method](self.run.params, batch))
-        about = {"ids": list(ids), "tokens": self._symbols(ids, sentence), "method": method}
-        return {**self._about(sentence), **about, "influence": rounded(found[0, : len(ids), : len(sentence.ids[0])])}
+        about = {"ids": list(ids), "tokens": sentence.symbols(ids), "method": method}
+        return {**sentence.about(), **about, "influence": rounded(found[0, : len(ids), : len(sentence.ids[0])])}
 
     def neighbors(
         self, line: str, ids: Sequence[int], *, step: int, count: int = 10, features: Sequence[str] = ()
@@ -176,7 +167,7 @@ class Explorer:
         states = self._states(self.run.params, self._batch(sentence, [np.asarray(ids, np.int32)], 1))
         found = index.nearest(np.asarray(states.decoder[-1][0][0, step]), count)
         neighbors = [each._asdict() | {"distance": rounded(each.distance)} for each in found]
-        return {**self._about(sentence), "step": step, "states": len(index.states), "neighbors": neighbors}
+        return {**sentence.about(), "step": step, "states": len(index.states), "neighbors": neighbors}
 
     def index(self) -> NeighborIndex:
         """The states of the training pairs, read once."""
@@ -197,7 +188,7 @@ class Explorer:
         pair = self.run.pair
         tokens = pair.encode_source(line)
         ids = read_source(tokens, self.run.experiment.search.max_source)
-        return Sentence(line, (ids, *pair.features.with_eos(tuple(features))), len(tokens) + 1 - len(ids))
+        return Sentence(pair, line, (ids, *pair.features.with_eos(tuple(features))), len(tokens) + 1 - len(ids))
 
     def check_ids(self, sentence: Sentence, ids: Sequence[int], *, name: str, least: int = 0) -> None:
         """Refuse ids that are no target tokens.
@@ -267,68 +258,19 @@ class Explorer:
         target = np.stack([self._target(targets[row] if row < len(targets) else ()) for row in range(rows)])
         return Batch(source, target, features=tuple(features))
 
+    def _no_weights(self, batch: Batch) -> GivenWeights:
+        """What replaces no attention weights."""
+        shape = batch.target.shape
+        return GivenWeights(np.zeros((*shape, batch.source.shape[1]), np.float32), np.zeros(shape, bool))
+
     def _step_records(self, sentence: Sentence, targets: Sequence[Any], *, rows: int) -> list[dict[str, Any]]:
         if not targets:
             return []
-        steps = jax.device_get(self._inspect(self.run.params, self._batch(sentence, targets, rows)))
-        return [self._step_record(steps, row, list(map(int, ids)), sentence) for row, ids in enumerate(targets)]
-
-    def _step_record(self, steps: Steps, row: int, ids: list[int], sentence: Sentence) -> dict[str, Any]:
-        """What there is to see at each token of one target; of a model without attention, no attention."""
-        places, source = slice(None, len(ids)), slice(None, len(sentence.ids[0]))
-        best = steps.best[row, places]
-        symbols = [self._symbols(each.tolist(), sentence) for each in best]
-        logs = rounded(steps.best_log_probs[row, places])
+        batch = self._batch(sentence, targets, rows)
+        # of one target by the program that `attend` has too
+        given = self._no_weights(batch) if rows == 1 and self._replaceable else None
+        steps = jax.device_get(self._inspect(self.run.params, batch, given))
         attends = self.run.experiment.model.attention.attends
-        heads = () if isinstance(steps.heads, tuple) else np.moveaxis(steps.heads[row, places, :, source], 1, 0)
-        return {
-            "text": self._text(ids, sentence),
-            "ids": ids,
-            "tokens": self._symbols(ids, sentence),
-            "log_probs": rounded(steps.log_probs[row, places]),
-            "rank": steps.rank[row, places].tolist(),
-            "entropy": rounded(steps.entropy[row, places]),
-            "alternatives": [
-                [{"id": number, "token": token, "log_prob": log} for number, token, log in zip(*each, strict=True)]
-                for each in zip(best.tolist(), symbols, logs, strict=True)
-            ],
-            "attention": rounded(steps.alignment[row, places, source]) if attends else [],
-            "heads": [rounded(head) for head in heads],
-            "coverage": rounded(steps.alignment[row, places, source].sum(0)) if attends else [],
-        }
-
-    def _about(self, sentence: Sentence) -> dict[str, Any]:
-        symbols = self.run.pair.source_symbols(sentence.ids[0].tolist(), sentence.line)
-        return {"source": sentence.line, "source_tokens": symbols, "unread": sentence.unread}
-
-    def _tree(self, nodes: Sequence[Node], sentence: Sentence) -> list[dict[str, Any]]:
-        symbols = self._symbols([node.token for node in nodes], sentence)
-        numbers = [{"log_prob": rounded(node.log_prob), "total": rounded(node.total)} for node in nodes]
         return [
-            {"parent": node.parent, "step": node.step, "id": node.token, "token": symbol, **number, "fate": node.fate}
-            for node, symbol, number in zip(nodes, symbols, numbers, strict=True)
+            sentence.step_record(steps, row, list(map(int, ids)), attends=attends) for row, ids in enumerate(targets)
         ]
-
-    def _symbols(self, ids: Sequence[int], sentence: Sentence) -> list[str]:
-        return list(self.run.pair.target_symbols(ids, sentence.line))
-
-    def _text(self, ids: Sequence[int], sentence: Sentence) -> str:
-        order = self.run.pair.reading_order(ids)
-        return self.run.pair.decode([ids[place] for place in order], sentence.line)
-
-
-def _hypotheses(result: SearchResult) -> list[tuple[list[int], float, bool]]:
-    """Tokens, score, and whether it is truncated, of each hypothesis that is possible."""
-    found = []
-    for slot in np.flatnonzero(np.isfinite(result.scores[0])):
-        tokens = [number for number in result.tokens[0, slot].tolist() if number != PAD]
-        if tokens and result.log_probs[0, slot].min() > IMPOSSIBLE / 2:
-            found.append((tokens, float(result.scores[0, slot]), bool(result.truncated[0, slot])))
-    return found
-
-
-def rounded(value: Any) -> Any:
-    """Numbers with six digits, in lists as arrays have them; None for one that is not finite."""
-    if isinstance(value, np.ndarray):
-        return [rounded(each) for each in value] if value.ndim else rounded(float(value))
-    return float(f"{value:.6g}") if np.isfinite(value) else None

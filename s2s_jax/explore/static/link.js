@@ -5,9 +5,11 @@ const DEFAULTS = {
   form: "ribbons", rejected: "", target: "",
 };
 
+const NUMBERS = ["beam", "hypothesis", "step"];
+
 export function readLink() {
   const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  const known = Object.entries(given).filter(([name]) => name in DEFAULTS);
+  const known = Object.entries(given).filter(([name, value]) => name in DEFAULTS && !(NUMBERS.includes(name) && /\D/.test(value)));
   return { ...DEFAULTS, ...Object.fromEntries(known) };
 }
 

@@ -189,7 +189,9 @@ function dragger(side, hypothesis, step, drag, table) {
 }
 
 function neighborsPart(side, hypothesis, step) {
-  const place = make("div", { class: "neighbors" });
+  const key = `${step} ${hypothesis.ids}`;
+  if (side.near?.key !== key) side.near = { key, place: make("div", { class: "neighbors" }) }; // outlives a redrawing
+  const { place } = side.near;
   const find = async () => {
     place.replaceChildren(make("p", { class: "soft" }, "Computing; the first time, the training states are read."));
     try {
