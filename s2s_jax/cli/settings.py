@@ -18,7 +18,7 @@ OF_LOADED_RUNS = {
     "align": ("search", "data", *_DEVICE),
     "export": ("search", *_DEVICE),
     "serve": ("search", *_DEVICE),
-    "explore": ("data.encoding_errors", *_DEVICE),
+    "explore": ("search", "data.encoding_errors", *_DEVICE),
 }
 # settings whose values are the names of a table that users extend, and the public name of that table
 CHOICE_TABLES = {
