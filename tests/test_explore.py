@@ -135,6 +135,8 @@ def test_the_search_goes_on_from_a_prefix(explorer):
     for each in found["hypotheses"]:
         assert each["ids"][:2] == [first["ids"][0], other["id"]]
     assert found["hypotheses"][0]["log_probs"][1] == pytest.approx(other["log_prob"], abs=1e-4)
+    (whole,) = explorer.trace("a b c", prefix=[other["id"], EOS])["hypotheses"]  # nothing is left to search
+    assert (whole["ids"], whole["truncated"]) == ([other["id"], EOS], False)
 
 
 def test_given_weights_make_the_context_that_predicts(explorer):
@@ -324,6 +326,17 @@ def test_a_route_answers_what_the_explorer_finds(address, explorer):
     with urlopen(f"{address}/openapi.json", timeout=10) as response:
         schema = json.load(response)["components"]["schemas"]["AttendRequest"]
     assert schema["required"] == ["line", "ids", "step", "weights"]
+
+
+def test_the_page_needs_no_token_and_its_answers_do():
+    pytest.importorskip("starlette")
+    from s2s_jax.explore.page import PATHS
+    from s2s_jax.serve.app import refusal
+    from s2s_jax.serve.config import ServeConfig
+
+    config, headers = ServeConfig(token="secret"), [(b"host", b"127.0.0.1")]
+    refused = {path: refusal(config, {"path": path, "headers": headers}) for path in (*PATHS, "/v1/explore/trace")}
+    assert [path for path, error in refused.items() if error] == ["/v1/explore/trace"]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,11 @@ function report(message, isError = false) {
 
 function explain(error) {
   if (error.name === "AbortError") return;
-  if (error.code === "unauthorized") byId("secret").hidden = false;
+  if (error.code === "unauthorized") {
+    byId("secret").hidden = false;
+    report("This server wants its token (s2s serve --token).", true);
+    return;
+  }
   if (error.code === "not_ready") {
     report("The server is starting: its programs are being compiled.");
     setTimeout(translate, 2000);
