@@ -293,7 +293,7 @@ function setUpOffline() {
 
 async function start() {
   try {
-    const known = (await models()).filter((model) => model.explores !== false);
+    const known = (await models()).filter((model) => model.explores && !model.features); // there is one box to type in
     byId("model").replaceChildren(...known.map(({ name }) => make("option", { value: name }, name)));
     byId("beside").replaceChildren(make("option", { value: "-" }, "\u2013"), ...known.map(({ name }) => make("option", { value: name }, name)));
     if (!known.length) throw new Error("no run that can be explored is served");
