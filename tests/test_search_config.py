@@ -171,8 +171,8 @@ def test_many_lines_are_compacted_with_the_same_translations():
     """From a first full window on; few lines compile no compacted loop."""
     lines = ["ab" if number % 16 else "ba" for number in range(WINDOW * 16 + 5)]  # a letter unknown: the other table
     one, requested = translator(batch_size=16), []
-    find, one._search = (
-        one._search,
+    find, one.search = (
+        one.search,
         lambda *given, **more: requested.append(more["compactions"]) or find(*given, **more),
     )
     found = [answer.text for answer in one.translate(table(4), lines)]
