@@ -439,6 +439,13 @@ def test_the_tree_by_keyboard_a_given_target_and_two_runs(address, open_page):
     page = translated(open_page(f"{address}/", color_scheme="dark", viewport={"width": 400, "height": 800}), "a b c")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    at = "document.activeElement.dataset.node"
+    page.focus(".node[tabindex='0']")
+    last = page.evaluate(at)
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(at) != last
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(at) == last
     shown = page.locator(".node").count()
     page.check("text=what was not kept")
     assert page.locator(".node").count() > shown

@@ -48,11 +48,26 @@ export function beamTree(nodes, { ids, rejected, force }) {
     const path = `M${x} ${y}C${x + 13} ${y} ${to.x - 13} ${to.y + 12} ${to.x} ${to.y + 12}`;
     return draw("path", { class: chosen.has(number) ? "edge chosen" : "edge", d: path });
   });
-  const boxes = visible.map((number) => box(nodes, number, at.get(number), chosen.has(number), force));
-  return draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Beam tree" }, edges, boxes);
+  const entry = Math.max(...chosen); // one stop of the tabulator key; the arrow keys go on from there
+  const boxes = visible.map((number) => box(nodes, number, at.get(number), chosen.has(number), force, number === entry));
+  return draw("svg", { onkeydown: (event) => walk(event, nodes, columns), width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Beam tree" }, edges, boxes);
 }
 
-function box(nodes, number, place, chosen, force) {
+function walk(event, nodes, columns) {
+  const from = event.target.closest("[data-node]");
+  if (!from) return;
+  const number = Number(from.dataset.node);
+  const column = columns.get(nodes[number].step);
+  const row = column.indexOf(number);
+  const next = (columns.get(nodes[number].step + 1) || []).find((other) => nodes[other].parent === number);
+  const before = nodes[number].parent > 0 ? nodes[number].parent : undefined;
+  const to = { ArrowUp: column[row - 1], ArrowDown: column[row + 1], ArrowLeft: before, ArrowRight: next }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  from.parentNode.querySelector(`[data-node="${to}"]`).focus();
+}
+
+function box(nodes, number, place, chosen, force, isEntry) {
   const node = nodes[number];
   const title = `${shown(node.token)}: log-probability ${digits(node.log_prob)}, in all ${digits(node.total)}; ${FATES[node.fate]}`;
   const act = force && number > 0 ? () => force(pathOf(nodes, number)) : null;
@@ -62,7 +77,7 @@ function box(nodes, number, place, chosen, force) {
       act();
     }
   };
-  const reacts = act ? { role: "button", tabindex: 0, "aria-label": `${title}. Go on from here`, onclick: act, onkeydown: pressed } : { role: "img", "aria-label": title };
+  const reacts = act ? { role: "button", tabindex: isEntry ? 0 : -1, "aria-label": `${title}. Go on from here`, onclick: act, onkeydown: pressed } : { role: "img", "aria-label": title };
   return draw("g", { class: `node ${node.fate}${chosen ? " chosen" : ""}`, "data-node": number, ...reacts },
     draw("title", {}, title),
     draw("rect", { class: "box", x: place.x, y: place.y, width: place.width, height: ROW - 5, rx: 3 }),
