@@ -275,6 +275,7 @@ def address(service):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not (server.started and service.batcher.metrics.ready):
+        assert thread.is_alive()
         sleep(0.02)
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     server.should_exit = True
