@@ -105,7 +105,7 @@ def test_sweeps_run_two_steps(name, function, label, tmp_path, monkeypatch):
     assert np.isfinite(result.metrics[made.metrics[0]])
     if not made.published:
         return
-    results = import_once(str(FOLDER / "results.py"))
+    results = import_once(str(FOLDER.parent / "scripts" / "results.py"))
     monkeypatch.setattr(results, "RECORDS", tmp_path / "records")
     results.write_record(name, tmp_path)
     page = results.page()
@@ -116,7 +116,10 @@ def test_sweeps_run_two_steps(name, function, label, tmp_path, monkeypatch):
 
 
 def test_a_published_number_is_reached_or_the_distance_is_told():
-    cell, published = import_once(str(FOLDER / "results.py")).cell, s2s.Published("a", "wer", 0.2, aim=0.19)
+    cell, published = (
+        import_once(str(FOLDER.parent / "scripts" / "results.py")).cell,
+        s2s.Published("a", "wer", 0.2, aim=0.19),
+    )
     trials = [{"metrics": {"wer": value, "bleu": 37.1}} for value in (0.18, 0.2)]
     assert cell(trials, "wer", published) == "0.1900 ± 0.0141 (published 0.2000: reached)"
     assert cell(trials[1:], "wer", published) == "0.2000 (published 0.2000: not reached, 0.0100 short of 0.1900)"

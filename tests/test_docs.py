@@ -15,6 +15,7 @@ from json_page import sections
 from s2s_jax.cli.arguments import COMMANDS
 from s2s_jax.cli.experiments import find
 from s2s_jax.config import override, settings
+from s2s_jax.imports import import_once
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "how-to"
@@ -133,14 +134,15 @@ def test_the_class_of_the_score_page_is_ten_lines_without_its_docstrings():
 
 
 def test_the_page_about_json_has_every_command_that_prints_it():
-    actions = {f"sweep {action}" for action in ("plan", "run", "status", "report", "verify")}
+    actions = {f"sweep {action}" for action in ("plan", "run", "status", "report", "verify", "simulate")}
     printing = {*COMMANDS, *actions, "checkpoint verify"} - {"sweep", "checkpoint", "completion"}
     assert set(sections()) == printing
 
 
 def test_every_fault_of_the_page_is_held_by_tests_that_exist():
     rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", (ROOT / "docs" / "faults.md").read_text("utf-8"), re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 54))
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert f"lists {len(rows)} faults" in (ROOT / "README.md").read_text("utf-8")
     for number, cell in rows:
         names = re.findall(r"`(test_\w+)::(test_\w+)`", cell)
         assert names, number
@@ -220,3 +222,8 @@ def test_every_ablation_of_the_page_changes_its_setting_and_is_legal():
             assert re.fullmatch(r"[A-Z][\w ]+(& [A-Z]\w+ )?(et al\. )?\d{4}", paper), paper
     choices = {name for name in plain if re.match(r"model\.(en|de)coder\.", name) and name.split(".")[-1] not in SIZES}
     assert choices <= {name for name, *_ in rows}, "docs/how-to/ablations.md has no row for a setting"
+
+
+def test_the_page_of_results_is_what_its_command_writes():
+    results = import_once(str(ROOT / "scripts" / "results.py"))
+    assert results.page() == results.PAGE.read_text(encoding="utf-8"), "run python scripts/results.py"

@@ -1,7 +1,7 @@
 """Write docs/results.md from the runs: published numbers beside ours, with digests, seeds, commits and minutes.
 
-Command: python experiments/results.py [NAME[:FUNCTION][@LABEL]=FOLDER ...]
-Each argument reads the finished trials of a sweep into experiments/records/, from where the page is written:
+Command: python scripts/results.py [NAME[:FUNCTION][@LABEL]=FOLDER ...]
+Each argument reads the finished trials of a sweep into docs/records/, from where the page is written:
 published/scan=runs/sweeps/scan, published/scan:rnn=runs/sweeps/scan-rnn. A LABEL tells apart what is recorded of the
 same runs, such as another search: published/enja@greedy=runs/sweeps/enja. Without arguments the page is written again.
 """
@@ -19,7 +19,8 @@ from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.imports import import_once
 
 HERE = Path(__file__).parent
-RECORDS = HERE / "records"
+EXPERIMENTS = HERE.parent / "experiments"
+RECORDS = HERE.parent / "docs" / "records"
 TEMPLATE = HERE / "results.md"  # the page without the sections that are made of records
 PAGE = HERE.parent / "docs" / "results.md"
 FOLDERS = ("published", "claims")
@@ -83,7 +84,7 @@ def trial_record(trial: Path) -> dict[str, Any]:
 
 def sweep_of(file: str, function: str) -> s2s.Sweep:
     """The sweep of a file below experiments/."""
-    return getattr(import_once(str(HERE / f"{file}.py")), function or "sweep")()
+    return getattr(import_once(str(EXPERIMENTS / f"{file}.py")), function or "sweep")()
 
 
 def page() -> str:
@@ -98,7 +99,7 @@ def page() -> str:
 
 def section(file: str, records: list[dict[str, Any]]) -> Iterator[str]:
     """The paragraphs about one file: its claim, its command, and a table for each of its records."""
-    title, *rest = (import_once(str(HERE / f"{file}.py")).__doc__ or "").strip().split("\n")
+    title, *rest = (import_once(str(EXPERIMENTS / f"{file}.py")).__doc__ or "").strip().split("\n")
     facts = facts_of(" ".join(rest))
     yield f"## {title.rstrip('.')}"
     yield wrapped(facts["Claim"][:1].upper() + facts["Claim"][1:])
