@@ -75,10 +75,10 @@ def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
 @pytest.mark.parametrize(
     ("name", "function", "label"),
     [
-        ("bottleneck", "sweep", "attention"),
+        pytest.param("bottleneck", "sweep", "attention", marks=pytest.mark.wide),
         ("forcing", "sweep", "linear, Gumbel"),
         ("init_and_order", "sweep", "source reversed"),
-        ("scores", "dates", "location-aware"),
+        pytest.param("scores", "dates", "location-aware", marks=pytest.mark.wide),
         ("translation", "search", "source reversed"),
         ("published/cmudict", "sweep", "LSTM 2x256"),
         ("published/cogs", "sweep", "LSTM 2x256"),

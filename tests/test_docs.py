@@ -99,7 +99,12 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-@pytest.mark.parametrize("page", FILES)
+WIDE_PAGES = ("add-a-search.md", "add-anything-else.md", "sequence-training.md")
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.wide if page in WIDE_PAGES else ()) for page in FILES]
+)
 def test_the_code_of_every_page_trains_and_is_used(page, tmp_path):
     """One process per page, since a start of jax takes seconds."""
     if FILES[page]:
@@ -119,6 +124,7 @@ def test_the_code_of_every_page_trains_and_is_used(page, tmp_path):
         assert commands.count("--import") == commands.count(f"--import {FILES[page]}") > 0
 
 
+@pytest.mark.wide
 def test_two_processes_train_as_the_page_about_many_hosts_says(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # one device per process, as on the page
     (training,) = typed(blocks("many-hosts.md", "sh"), tmp_path)

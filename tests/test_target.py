@@ -83,7 +83,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("name", "precision"), [*((name, "float32") for name in MODELS), ("luong", "bfloat16")])
+WIDE = [pytest.param(name, "float32", marks=pytest.mark.wide) for name in MODELS if name != "luong"]
+
+
+@pytest.mark.parametrize(("name", "precision"), [("luong", "float32"), ("luong", "bfloat16"), *WIDE])
 def test_loss_and_gradient_are_those_of_a_cpu(name, precision):
     """All sums of the loss, and the gradient of all parameters; only their order differs."""
     config, sampling = MODELS[name]
