@@ -499,7 +499,7 @@ def test_heads_are_kept_where_the_text_is_read_back_as_it_was_written():
     assert "heads" not in records[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
