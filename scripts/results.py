@@ -158,11 +158,7 @@ def cell(trials: list[dict[str, Any]], metric: str, published: s2s.Published | N
     text = number(mean) + (f" ± {number(spread)}" if spread is not None else "")
     if published is None:
         return text
-    better = METRICS[metric].higher_is_better
-    aim = published.aim if published.aim is not None else published.value
-    distance = mean - aim if better else aim - mean
-    met = "reached" if distance >= 0 else f"not reached, {number(-distance)} short of {number(aim)}"
-    return f"{text} (published {number(published.value)}: {met})"
+    return f"{text} (published {number(published.value)}: {published.standing(mean)})"
 
 
 def number(value: float) -> str:

@@ -122,7 +122,7 @@ def test_a_published_number_is_reached_or_the_distance_is_told():
     )
     trials = [{"metrics": {"wer": value, "bleu": 37.1}} for value in (0.18, 0.2)]
     assert cell(trials, "wer", published) == "0.1900 ± 0.0141 (published 0.2000: reached)"
-    assert cell(trials[1:], "wer", published) == "0.2000 (published 0.2000: not reached, 0.0100 short of 0.1900)"
+    assert cell(trials[1:], "wer", published) == "0.2000 (published 0.2000: not reached, 0.01 short of 0.19)"
     assert cell(trials[1:], "bleu", s2s.Published("a", "bleu", 37)) == "37.10 (published 37.00: reached)"
     assert cell(trials, "per", None) == "–"
     with pytest.raises(ValueError, match=r"published\.metric"):

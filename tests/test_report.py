@@ -21,6 +21,7 @@ from s2s_jax.sweep.report import numbers, write_report
 from s2s_jax.sweep.report.colors import DARK, LIGHT
 from s2s_jax.sweep.report.comparisons import compare_to_baseline
 from s2s_jax.sweep.report.figures import draw_figures
+from s2s_jax.sweep.report.findings import describe_findings
 from s2s_jax.sweep.report.gallery import NAN, _map
 from s2s_jax.sweep.report.html import to_html
 from s2s_jax.sweep.report.join import join_results
@@ -29,6 +30,7 @@ from s2s_jax.sweep.report.style import mark_style, standalone_css
 from s2s_jax.sweep.report.svg import Axis, axis_of, escape_text, shorten, tick_text, token_text
 from s2s_jax.sweep.results import ExamplePrediction, SampleTranslation, SweepResults, TrialResult, sample_sources
 from s2s_jax.sweep.significance import sign_flip_test
+from s2s_jax.sweep.sweep import Published
 
 HOSTILE = ("</s>", "<b>x", "&amp;", "東京", "سلام", "▁the", '"q"', "a\u0000b", "\u202eevil")
 SCORES = {
@@ -128,6 +130,15 @@ def sweep_results(*, seeds=8, labels=tuple(SCORES), other=(), failing=True):
         metrics=("exact_match", "bleu", "perplexity"),
         trials=tuple(results),
     )  # fmt: skip
+
+
+def test_published_numbers_stand_beside_the_means():
+    results = sweep_results(failing=False)
+    published = (Published("dot", "exact_match", 0.0), Published("none", "bleu", 50.0, aim=200.0))
+    found = describe_findings(compare_to_baseline(results._replace(published=published)))
+    assert re.fullmatch(r"Exact match of “dot”: published 0, here 0\.\d+ \(8 seeds\): reached\.", found[0])
+    assert re.fullmatch(r"BLEU of “none”: .* not reached, [\d.]+ short of 200\.", found[1])
+    assert found[2:] == describe_findings(compare_to_baseline(results))
 
 
 def two_axes():

@@ -140,7 +140,7 @@ def test_a_run_whose_checkpoints_are_gone_is_refused_until_it_may_be_moved_aside
     run.fit(experiment("seed=1", "steps=2"), copy, QUIET, overwrite=True)
     old = tmp_path / "copy.old-1"
     assert contents(old) == before
-    assert run.read_experiment(copy).seed == 1
+    assert run.read_experiment(str(copy)).seed == 1
     shutil.move(tmp_path / "elsewhere", old / "checkpoints")
     assert run.load(old).step in (2, 4)
 

@@ -39,14 +39,14 @@ def read_facts(directory: Path) -> dict[str, Any]:
     return _read_sealed(path, remedy=f"restore it from a copy, or write it again: s2s train {directory}")
 
 
-def read_experiment(directory: Path) -> Experiment:
+def read_experiment(directory: str | Path) -> Experiment:
     """The experiment of a run; code of yours that it names is not executed.
 
     Raises:
         FileNotFoundError, ValueError: there is no run, its config.json cannot be read or has another format, or it
             names code that has not been imported in this process.
     """
-    path = directory / CONFIG_FILE
+    path = Path(directory) / CONFIG_FILE
     if not path.exists():
         raise FileNotFoundError(
             f"no run at {directory} (it has no config.json); train one: s2s train EXPERIMENT --run {directory}"

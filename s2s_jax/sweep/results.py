@@ -15,7 +15,7 @@ from s2s_jax.evaluate.metrics import Predictions, signatures
 from s2s_jax.run.environment import read_starts
 from s2s_jax.sweep.fingerprint import TrialDir
 from s2s_jax.sweep.heartbeat import is_running, sign_of_life
-from s2s_jax.sweep.sweep import Sweep
+from s2s_jax.sweep.sweep import Published, Sweep
 from s2s_jax.sweep.trial_files import (
     SCORES_FILE,
     TRANSLATIONS_FILE,
@@ -93,6 +93,7 @@ class SweepResults(NamedTuple):
     baseline: str  # the label on it that all others are compared with
     metrics: tuple[str, ...]  # the first one is tested
     trials: tuple[TrialResult, ...]
+    published: tuple[Published, ...] = ()  # numbers of others, beside which the means are set
 
 
 def collect_results(
@@ -108,6 +109,7 @@ def collect_results(
         baseline=sweep.baseline,
         metrics=tuple(sweep.metrics),
         trials=tuple(map(read_result, trial_dirs)),
+        published=tuple(sweep.published),
     )
 
 

@@ -35,6 +35,12 @@ class Published(NamedTuple):
     value: float
     aim: float | None = None  # what is to be reached, if it is not the value
 
+    def standing(self, mean: float) -> str:
+        """`reached`, or how far our mean is from it."""
+        wanted = self.value if self.aim is None else self.aim
+        short = wanted - mean if METRICS[self.metric].higher_is_better else mean - wanted
+        return "reached" if short <= 0 else f"not reached, {short:.4g} short of {wanted:.4g}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:

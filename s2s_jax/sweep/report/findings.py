@@ -1,7 +1,7 @@
 """Sentences for a paper: what the comparison found, and how its numbers were computed."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from s2s_jax.evaluate.metrics import METRICS
 from s2s_jax.sweep.report import numbers
@@ -19,10 +19,25 @@ def describe_status(comparison: Comparison) -> str:
 
 
 def describe_findings(comparison: Comparison) -> list[str]:
-    """The result of the comparison, in one or two sentences."""
-    results, metric = comparison.results, METRICS[comparison.tested_metric].title
+    """The result of the comparison, and how it stands to published numbers, in a few sentences."""
     if not any(row.done for row in comparison.rows):
         return ["No run is done yet: there is nothing to compare."]
+    return [*_against_published(comparison), *_against_baseline(comparison)]
+
+
+def _against_published(comparison: Comparison) -> Iterator[str]:
+    """For each published number the mean of the points with its label."""
+    for one in comparison.results.published:
+        for row in comparison.rows:
+            mean = row.spreads[one.metric].mean
+            if row.point[comparison.results.compare] == one.label and mean is not None:
+                subject = f"{METRICS[one.metric].title} of “{comparison.label(row)}”"
+                seeds = _plural(len(row.done), "seed")
+                yield f"{subject}: published {one.value:.4g}, here {mean:.4g} ({seeds}): {one.standing(mean)}."
+
+
+def _against_baseline(comparison: Comparison) -> list[str]:
+    results, metric = comparison.results, METRICS[comparison.tested_metric].title
     if not comparison.comparisons:
         return [comparison.power]
     compared = [(row, row.differences[comparison.tested_metric]) for row in comparison.rows if row.differences]
