@@ -81,7 +81,7 @@ def test_every_sweep_has_enough_seeds_and_valid_trials(name, function):
         pytest.param("scores", "dates", "location-aware", marks=pytest.mark.wide),
         ("translation", "search", "source reversed"),
         ("published/cmudict", "sweep", "LSTM 2x256"),
-        ("published/cogs", "sweep", "LSTM 2x256"),
+        pytest.param("published/cogs", "sweep", "LSTM 2x256", marks=pytest.mark.wide),
         ("published/enja", "sweep", "en-ja"),
         ("published/scan", "sweep", "turn left"),
     ],

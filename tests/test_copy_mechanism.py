@@ -180,7 +180,8 @@ ORDERS = {
     "unfed": {"input_feeding": False},
     "bahdanau": {"order": "bahdanau", "score": "additive", "layers": 2},
 }
-POINTS = [(copy, order) for copy in ("pointer", "copynet") for order in ORDERS]
+NARROW = [("pointer", order) for order in ORDERS] + [("copynet", "fed")]
+WIDE = [pytest.param(("copynet", order), marks=pytest.mark.wide) for order in ORDERS if order != "fed"]
 
 
 @functools.cache
@@ -232,7 +233,7 @@ def model_by_hand(params, copy, order, source, target):
     return np.array(outputs)
 
 
-@pytest.fixture(scope="module", params=POINTS, ids="-".join)
+@pytest.fixture(scope="module", params=[*NARROW, *WIDE], ids="-".join)
 def results(request):
     """A model, its parameters, and all results that are compared, from one compilation."""
     model, params = model_and_params(*request.param)
