@@ -133,7 +133,8 @@ def tables(record: dict[str, Any]) -> Iterator[str]:
     of_label = {label: trials for label, trials in of_label.items() if trials}
     trials = [trial for found in of_label.values() for trial in found]
     names = " ".join(filter(None, (record["function"], record["label"]))) or "main sweep"
-    read = f"{trials[0]['sources']:,} sources of {trials[0]['split']}, beam {trials[0]['beam']}"
+    sources = " or ".join(f"{count:,}" for count in sorted({trial["sources"] for trial in trials}))
+    read = f"{sources} sources of {trials[0]['split']}, beam {trials[0]['beam']}"
     yield f"**{names.replace('_', ' ')}** ({read}):"
     published = {(one.label, one.metric): one for one in sweep.published}
     rows = [

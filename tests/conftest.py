@@ -7,6 +7,7 @@ Programs are compiled without optimization, and once: tests ask what is computed
 """
 
 import os
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,3 +59,17 @@ def s2s(capfdbinary):
         return code, captured.out.decode(), captured.err.decode()
 
     return command
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; closed with each file's tests, since its event loop would be in the way of those of others."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import shutil
 import threading
 from time import sleep
 
@@ -338,19 +337,6 @@ def test_the_page_needs_no_token_and_its_answers_do():
     config, headers = ServeConfig(token="secret"), [(b"host", b"127.0.0.1")]
     refused = {path: refusal(config, {"path": path, "headers": headers}) for path in (*PATHS, "/v1/explore/trace")}
     assert [path for path, error in refused.items() if error] == ["/v1/explore/trace"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("there is no chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -508,19 +507,6 @@ def test_heads_are_kept_where_the_text_is_read_back_as_it_was_written():
     _add_heads(records, read)
     assert records[0]["heads"] == heads.swapaxes(0, 1).tolist()
     assert "heads" not in records[1]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("there is no chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

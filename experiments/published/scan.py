@@ -4,7 +4,7 @@ Claim: a recurrent encoder-decoder learns the commands, goes on to a new primiti
 (turn left), and neither to longer commands nor to a primitive that was shown alone (jump).
 Source: Lake & Baroni 2018, the best architecture of each experiment, mean of five runs.
 May differ: they train on 100,000 single commands drawn with replacement, with Adam at 0.001, gradients clipped at 5,
-half of the targets fed back from the model; here as many updates see 32 commands each.
+half of the targets fed back from the model; here 10,000 updates see 32 commands each, and validation chooses one.
 Command: s2s sweep run published/scan --data.manual-dir DIR  (vanilla RNN: --function rnn)
 Hardware and time: see docs/results.md.
 Expect: above 0.998 (simple), 0.208 (length), 0.903 (turn left); jump close to 0.
