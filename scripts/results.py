@@ -40,15 +40,15 @@ def main() -> None:
 
 
 def write_record(name: str, folder: Path) -> None:
-    """Record the finished trials of a sweep; those that were recorded before and are not in the folder stay."""
+    """Record the finished trials of a sweep; what was recorded of other points and seeds stays."""
     name, _, label = name.partition("@")
     file, _, function = name.partition(":")
     sweep_of(file, function)  # it exists
     path = RECORDS / f"{'-'.join(filter(None, (file.replace('/', '-'), function, label)))}.json"
     known = json.loads(path.read_text())["trials"] if path.exists() else []
     found = [trial_record(trial) for trial in sorted((folder / "trials").iterdir()) if is_done(trial)]
-    names = {trial["trial"] for trial in found}
-    trials = sorted([*found, *(trial for trial in known if trial["trial"] not in names)], key=lambda one: one["trial"])
+    newest = {(*trial["point"].items(), trial["seed"]): trial for trial in [*known, *found]}
+    trials = sorted(newest.values(), key=lambda one: one["trial"])
     RECORDS.mkdir(exist_ok=True)
     record = {"file": file, "function": function, "label": label, "trials": trials}
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
