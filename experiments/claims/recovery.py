@@ -9,7 +9,7 @@ Writes OUT/recovery.json, OUT/recovery.md and OUT/recovery.png: errors by positi
 is right after their middle token was right, and after it was replaced by another one.
 Hardware and time: 2 CPU cores, a few seconds for each trial.
 Expect: with teacher forcing the share falls more after a wrong token than with any other schedule.
-Seen: see docs/results.md.
+Seen: not run to its end yet.
 """
 
 import argparse

@@ -6,9 +6,9 @@ than a mark.
 May differ: the direction, the tokenizer (subwords here) and the script that computed BLEU (sacrebleu here, on the
 published tokens, English in lower case).
 Command: s2s sweep run published/enja --data.manual-dir DIR  (greedy search: --search.beam 1)
-Hardware and time: see docs/results.md.
+Hardware and time: not measured yet.
 Expect: more than 30 BLEU into English.
-Seen: see docs/results.md.
+Seen: not run to its end yet.
 """
 
 import s2s_jax as s2s
